@@ -1,0 +1,32 @@
+# `make demo` and `make test` each do everything on a bare Debian or Ubuntu: system packages, a virtual
+# environment in .venv, installation, then the job.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format clean
+
+BIN := .venv/bin
+PYTEST_ARGS ?= -n 2 --dist loadfile
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+setup: ## system packages, virtual environment and installation; quick when they are there
+	@sh scripts/setup.sh
+
+demo: setup ## train RRL on Adroit's door from pixels (gin/quickstart.gin), about 10 minutes
+	$(BIN)/rrl run gin/quickstart.gin
+
+test: lint ## ruff, mypy and the fast tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: setup ## ruff and mypy alone
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: setup ## let ruff rewrite the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove the virtual environment and the caches, keep the runs
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,3 @@
+"""Agents: `NPG`, `DAPG` and `BC` (importing this package registers them)."""
+
+from rrl.agents import npg as npg

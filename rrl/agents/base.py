@@ -1,0 +1,94 @@
+"""The interface of agents: what data they want, how they act, how they learn."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from rrl.encoders.base import Encoder, Precision
+from rrl.registry import Component
+from rrl.rollout import Obs, Rollout
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The agent wants this many whole episodes before each update."""
+
+    count: int
+
+
+class Agent(nn.Module, Component, abc.ABC):
+    """Acts on what `observe` keeps of an observation and learns from rollouts and demonstrations.
+
+    `snapshot()` is all that decides the agent's future; a frozen encoder is not
+    part of it (its weights' checksum is a tag of the run).
+    """
+
+    kind: ClassVar[str] = "agent"
+    wants: Episodes
+    needs_demos: ClassVar[bool] = False
+    needs_rollouts: ClassVar[bool] = True
+    """False: everything is learnt in `warm_start`."""
+
+    class Config(Component.Config):
+        """Settings shared by all agents: none."""
+
+    @abc.abstractmethod
+    def __init__(
+        self,
+        config: Component.Config,
+        *,
+        encoder: Encoder,
+        state_dim: int,
+        action_dim: int,
+        seed: int,
+        device: torch.device,
+        precision: Precision = "fp32",
+    ) -> None:
+        """`state_dim` numbers stand beside the `encoder.dim` features. `seed` decides the initial weights and
+        every later random choice of the agent (exploration noise comes from outside, see `act`)."""
+
+    @abc.abstractmethod
+    def observe(self, obs: Obs) -> NDArray[np.float32]:
+        """What to keep of a batch of observations: for a frozen encoder [features, state], float32 [N, n]."""
+
+    @abc.abstractmethod
+    def act(self, observed: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Actions [N, m], not clipped, for `observe`d batches. `noise` [N, m] is standard normal; None: mean action."""
+
+    @abc.abstractmethod
+    def warm_start(self, demos: Rollout | None) -> Metrics:
+        """Learn from demonstrations before the first rollout, if the agent does."""
+
+    @abc.abstractmethod
+    def update(self, rollout: Rollout) -> Metrics:
+        """Learn from one iteration's rollout."""
+
+    @abc.abstractmethod
+    def remember(self, demos: Rollout) -> None:
+        """Keep what updates need of the demonstrations: `warm_start` does, and so does a resumed run before
+        `restore` (checkpoints don't hold them)."""
+
+    @abc.abstractmethod
+    def policy_state(self) -> dict[str, torch.Tensor]:
+        """What acting needs beside the encoder, as fresh CPU tensors: what a policy file holds."""
+
+    @abc.abstractmethod
+    def load_policy_state(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Undo of `policy_state`."""
+
+    @abc.abstractmethod
+    def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+        """(tensors, JSON-able values) from which `restore` continues bit for bit: weights, optimisers, RNG, counters."""
+
+    @abc.abstractmethod
+    def restore(self, tensors: dict[str, torch.Tensor], values: dict[str, object]) -> None:
+        """Undo of `snapshot`."""

@@ -1,0 +1,50 @@
+"""Checkpoints and policy files: tensors and JSON in one safetensors file, written atomically.
+
+Nothing is ever unpickled: the JSON travels in safetensors' own metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from rrl.registry import UserError
+
+
+def save_file(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
+    """Write or replace `path` so that a crash at any moment leaves the old or the new file, whole."""
+    metadata = {"format": "rrl", "values": json.dumps(values)}
+    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(tensors, values) of a file written by `save_file`; UserError if it is anything else."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != "rrl":
+                raise UserError(f"{path} is a safetensors file, but not one that rrl wrote")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(metadata["values"])
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a whole safetensors file: {error}") from error

@@ -1,0 +1,198 @@
+"""The command line. Commands import what they need when they run: `rrl --help` must be quick."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from rrl.registry import UserError
+
+
+class _Group(TyperGroup):
+    """A user's mistake is told in plain words and exits 2; a fault of ours shows its traceback and exits 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Visual robot learning as a matter of configuration.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+weights_app = typer.Typer(help="Pretrained encoder weights.", no_args_is_help=True)
+demos_app = typer.Typer(help="Demonstrations.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+app.add_typer(demos_app, name="demos")
+
+Source = Annotated[str, typer.Argument(help="A gin file, or the name of a shipped one (see `rrl list`).")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a binding, in gin syntax: --set \"ResNet.depth = 50\". Repeatable."),
+]
+Budget = Annotated[
+    str | None, typer.Option(help="Stop cleanly after this time, such as 90s, 30m or 2h; `rrl resume` goes on.")
+]
+
+
+@app.command()
+def run(
+    source: Source,
+    set_: Sets = None,
+    budget: Budget = None,
+    name: Annotated[str | None, typer.Option(help="The run's name in MLflow.")] = None,
+) -> None:
+    """Train what a gin file describes."""
+    seconds = _seconds(budget)
+    from rrl import runs
+
+    raise typer.Exit(runs.start(source, set_ or [], name, seconds))
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(help="A run id, the beginning of one, or a run's folder.")],
+    budget: Budget = None,
+) -> None:
+    """Go on with a run from its last checkpoint."""
+    seconds = _seconds(budget)
+    from rrl import runs
+
+    raise typer.Exit(runs.resume(run, seconds))
+
+
+@app.command()
+def check(source: Source, set_: Sets = None) -> None:
+    """Check a gin file and print the whole configuration that it makes."""
+    from rrl import ginfile
+
+    typer.echo(ginfile.dumps(ginfile.load(source, set_ or [])), nl=False)
+
+
+@app.command("list")
+def list_(kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder.")] = None) -> None:
+    """List the components that a gin file can name, and the shipped gin files."""
+    from rrl import ginfile, registry
+
+    if kind is not None and kind not in (*registry.KINDS, "files"):
+        raise UserError(f"no kind of component is called {kind}; it is one of {', '.join(registry.KINDS)}, files")
+    for each in registry.KINDS:
+        if kind in (None, each):
+            typer.echo(f"{each}:")
+            for name in registry.names(each):
+                summary = (registry.get(name).__doc__ or "").strip().splitlines()[0]
+                typer.echo(f"  {name:<14} {summary}")
+    if kind in (None, "files"):
+        typer.echo("gin files (rrl run NAME):")
+        for name in ginfile.shipped():
+            typer.echo(f"  {name}")
+
+
+@app.command()
+def describe(name: Annotated[str, typer.Argument(help="A component, such as DAPG.")]) -> None:
+    """Show a component's settings with types, defaults and meanings."""
+    from rrl import ginfile
+
+    typer.echo(ginfile.describe(name))
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) -> None:
+    """Open MLflow's UI on the store that runs in this folder write to (this machine only)."""
+    import os
+    import sys
+
+    from rrl.tracking import quiet_mlflow, store
+
+    quiet_mlflow()
+    uri = store()
+    if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
+        raise UserError(f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI")
+    typer.echo(f"MLflow UI of {uri}: http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine offers: rendering, torch, weights, demonstrations."""
+    from rrl import doctor as checks
+
+    raise typer.Exit(0 if checks.report(typer.echo) else 1)
+
+
+@weights_app.command("list")
+def weights_list() -> None:
+    """Show where each encoder's weights would come from."""
+    from rrl.encoders import weights
+
+    for row in weights.rows():
+        typer.echo(str(row))
+
+
+@weights_app.command("fetch")
+def weights_fetch(
+    name: Annotated[str, typer.Argument(help="A model, such as resnet34.")],
+    folder: Annotated[Path, typer.Argument(help="Where to put the file.")] = Path(),
+) -> None:
+    """Download weights, to be carried to a machine without internet."""
+    from rrl.encoders import weights
+
+    typer.echo(weights.fetch(name, folder))
+
+
+@demos_app.command("info")
+def demos_info(
+    source: Annotated[str | None, typer.Argument(help="A shipped set or a file; none: list the shipped.")] = None,
+) -> None:
+    """Show what a set of demonstrations holds."""
+    from rrl import demo_tools
+
+    demo_tools.info(source, typer.echo)
+
+
+@demos_app.command("make")
+def demos_make(
+    policy: Annotated[Path, typer.Argument(help="A policy file (a run's policy.safetensors), or a shipped expert.")],
+    out: Annotated[Path, typer.Argument(help="The .npz to write; its .json goes beside it.")],
+    episodes: Annotated[int, typer.Option(help="Successful episodes to keep.")] = 25,
+    seed: Annotated[int, typer.Option(help="Decides the episodes' starts.")] = 0,
+    tries: Annotated[int | None, typer.Option(help="Episodes to run; default: twice as many.")] = None,
+) -> None:
+    """Record demonstrations with a policy (mean action), keeping the successful episodes."""
+    from rrl import demo_tools
+
+    demo_tools.make(policy, out, episodes, seed, tries or 2 * episodes, typer.echo)
+
+
+@demos_app.command("verify")
+def demos_verify(
+    source: Annotated[str, typer.Argument(help="A shipped set or a file.")],
+) -> None:
+    """Replay demonstrations on this machine and compare with what was recorded."""
+    from rrl import demo_tools
+
+    raise typer.Exit(0 if demo_tools.verify(source, typer.echo) else 1)
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
+    if match is None:
+        raise UserError(f"--budget takes a number with s, m or h, such as 90s, 30m or 2h; got {text!r}")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,3 @@
+"""Environments. Importing this package registers them; it imports neither MuJoCo nor gymnasium."""
+
+from rrl.envs import adroit as adroit

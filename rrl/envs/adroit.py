@@ -1,0 +1,132 @@
+"""The Adroit hand tasks (Rajeswaran et al., RSS 2018) in the variants that papers report."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import version
+from typing import Annotated, Literal
+
+import pydantic
+
+from rrl.envs.adroit_tasks import FLAG_NAMES, TASKS
+from rrl.envs.base import EnvFactory, FrameRequest, SimEnv
+from rrl.registry import register
+
+
+@register
+class Adroit(EnvFactory):
+    """Pen, door, hammer and relocate with a 24-joint hand, on gymnasium-robotics' models."""
+
+    class Config(EnvFactory.Config):
+        """Which task, and which of its published variants."""
+
+        task: Literal["pen", "door", "hammer", "relocate"]
+        """Which task."""
+        protocol: Literal["paper", "stock"] = "paper"
+        """Task variant: reset ranges, horizon, termination, cameras and colours. `paper`: the RRL authors'
+        released environments; `stock`: gymnasium-robotics."""
+        reward: Literal["sparse", "dense"] | None = None
+        """`sparse`: the protocol's own (paper: with weak shaping in door and hammer; stock: 10 or -0.1);
+        `dense`: DAPG's shaped reward. None: sparse for paper, dense for stock."""
+        look: Literal["default", "balanced", "fast"] = "default"
+        """Render quality. `default`: the models' own (shadow map 4096, 8 samples); `balanced`: 1024, 4;
+        `fast`: no shadows, no smoothing, several times faster. Features differ between looks."""
+        state: Literal["joints", "task", "none"] = "joints"
+        """What the state vector holds. `joints`: the 24 hand joint angles in rad (paper section 5); `task`:
+        the stock state observation, object included (39 to 46 numbers); `none`: nothing."""
+        cameras: tuple[str, ...] | None = None
+        """Cameras to render, in order. None: the protocol's (paper: vil_camera for pen, top for door and
+        hammer, cam1 cam2 cam3 for relocate; stock: vil_camera)."""
+        horizon: Annotated[int, pydantic.Field(ge=1)] | None = None
+        """Steps (10 ms each) per episode. None: the protocol's (200; pen under `paper` 100)."""
+
+        @pydantic.field_validator("cameras")
+        @classmethod
+        def _known_cameras(
+            cls, cameras: tuple[str, ...] | None, info: pydantic.ValidationInfo
+        ) -> tuple[str, ...] | None:
+            if cameras is None or not {"task", "protocol"} <= set(info.data):
+                return cameras  # a wrong task or protocol is a problem of its own
+            task, protocol = info.data["task"], info.data["protocol"]
+            known = TASKS[task].cameras(protocol)
+            if not cameras:
+                raise ValueError(f"must name at least one camera: {', '.join(known)}")
+            for name in cameras:
+                if name not in known:
+                    near = difflib.get_close_matches(name, known, 1)
+                    hint = f"; did you mean {near[0]!r}?" if near else ""
+                    raise ValueError(
+                        f"{task} has no camera {name!r} under protocol {protocol!r},"
+                        f" only {', '.join(known)}{hint}"
+                    )
+            if len(set(cameras)) < len(cameras):
+                raise ValueError(f"must name each camera once; got {', '.join(cameras)}")
+            return cameras
+
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._task = TASKS[config.task]
+
+    @property
+    def name(self) -> str:
+        return f"adroit_{self.config.task}"
+
+    @property
+    def protocol(self) -> str:
+        return self.config.protocol
+
+    @property
+    def reward(self) -> str:
+        """`sparse` or `dense`, the protocol's default filled in."""
+        return self.config.reward or {"paper": "sparse", "stock": "dense"}[self.config.protocol]
+
+    @property
+    def horizon(self) -> int:
+        return self.config.horizon or self._task.horizons[self.config.protocol]
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return self.config.cameras or self._task.default_cameras[self.config.protocol]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """`success`: the stock rule; `success_rrl`: the RRL authors' released environments."""
+        return FLAG_NAMES
+
+    @property
+    def success_steps(self) -> int:
+        return self._task.success_steps
+
+    @property
+    def blind_state(self) -> bool:
+        return self.config.state != "task"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "env": self.name,
+            "protocol": self.protocol,
+            "reward": self.reward,
+            "look": self.config.look,
+            "cameras": ",".join(self.cameras),
+            "state": self.config.state,
+            "horizon": str(self.horizon),
+            "mujoco": version("mujoco"),
+            "gymnasium-robotics": version("gymnasium-robotics"),
+        }
+
+    def make_one(self, frames: FrameRequest | None) -> SimEnv:
+        from rrl.envs.adroit_sim import AdroitSim
+
+        config = self.config
+        return AdroitSim(
+            config.task,
+            config.protocol,
+            self.reward,
+            config.look,
+            config.state,
+            self.cameras,
+            self.horizon,
+            frames,
+        )

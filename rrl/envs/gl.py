@@ -1,0 +1,97 @@
+"""The process's OpenGL context: which backend, one context, what renders.
+
+MuJoCo chooses its backend once, while it is being imported; `choose_backend` therefore runs before
+every `import mujoco` of this project. This module imports MuJoCo only inside functions.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import importlib
+import os
+import sys
+from typing import Any
+from weakref import WeakSet
+
+from rrl.registry import UserError
+
+PACKAGES = "libegl1 libgl1 libegl-mesa0 libgles2"
+"""Debian and Ubuntu packages with which pictures are rendered without a screen, on GPU or CPU."""
+
+_NO_EGL = "MuJoCo has no EGL library to render pictures with"
+_HELP = (
+    f"On Debian or Ubuntu: sudo apt-get install {PACKAGES}\n"
+    "Runs without pictures (encoder State) need none of this."
+)
+_context: Any = None
+users: WeakSet[Any] = WeakSet()
+"""What lives in the context: each one's `free()` is called before the context goes, at exit."""
+
+
+def choose_backend() -> None:
+    """Set MUJOCO_GL, on Linux and only if unset, so that no screen is needed. Call before `import mujoco`.
+
+    Without an EGL library, MUJOCO_GL=egl would make `import mujoco` itself fail, so it becomes `disable`:
+    runs without pictures still work, and `context` says what is missing. UserError if the user asked for EGL.
+    """
+    if sys.platform != "linux" or "mujoco" in sys.modules:
+        return
+    asked = os.environ.get("MUJOCO_GL")
+    if asked and asked.lower() != "egl":
+        return
+    found = _loads("libEGL.so.1")
+    if asked and not found:
+        raise UserError(f"MUJOCO_GL is {asked}, but {_NO_EGL}.\n{_HELP}\nOr unset MUJOCO_GL.")
+    os.environ["MUJOCO_GL"] = "egl" if found else "disable"
+
+
+def context() -> Any:
+    """The process's `mujoco.GLContext`, made on first use; UserError with the remedy if there can be none.
+
+    All pictures of a process share it: a context costs 0.4 s, and switching between several costs time.
+    """
+    global _context
+    if _context is None:
+        import mujoco
+
+        if not hasattr(mujoco, "GLContext"):
+            backend = os.environ.get("MUJOCO_GL", "")
+            raise UserError(f"pictures cannot be rendered: {_NO_EGL} (MUJOCO_GL={backend}).\n{_HELP}")
+        try:
+            _context = mujoco.GLContext(64, 64)
+            _context.make_current()
+        except Exception as error:  # every backend fails in its own way
+            backend = os.environ.get("MUJOCO_GL", "unset")
+            reason = str(error) or type(error).__name__
+            raise UserError(
+                f"no OpenGL context could be made (MUJOCO_GL={backend}): {reason}\n{_HELP}"
+            ) from error
+        # MuJoCo's own exit handler ends EGL; a context freed after that prints a traceback.
+        atexit.register(_free)
+    return _context
+
+
+def renderer() -> str:
+    """What draws, as the driver names it, such as `llvmpipe (LLVM 15.0.6, 256 bits)`. Makes the context."""
+    choose_backend()
+    context().make_current()
+    functions = importlib.import_module("OpenGL.GL")  # untyped
+    name: bytes = functions.glGetString(functions.GL_RENDERER)
+    return name.decode()
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _free() -> None:
+    global _context
+    for user in list(users):
+        user.free()
+    _context.free()
+    _context = None

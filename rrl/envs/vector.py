@@ -1,0 +1,277 @@
+"""A gymnasium vector environment that keeps several simulators in each worker process.
+
+gymnasium's `AsyncVectorEnv` runs one process per environment; here `num_envs` is a setting of the
+experiment (it fixes the batches that the networks see) while the number of processes is the
+machine's business and changes no bit. Workers share one GL context among their environments and write
+frames straight into shared memory. They never import torch, and they end with their parent: a closed pipe
+stops them.
+"""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from collections.abc import Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+from rrl.registry import UserError
+
+if TYPE_CHECKING:
+    from rrl.envs.base import EnvFactory, FrameRequest, SimEnv
+
+Buffers = dict[str, NDArray[Any]]
+
+
+class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], NDArray[Any]]):
+    """`num_envs` environments of one factory in `workers` processes (0: all in this one).
+
+    Observations are views of the shared buffers: `state` float32 [N, p] and `frames` uint8
+    [N, H, W, 3 * cameras]; they change with the next step, so copy what must last. There is no autoreset:
+    reset finished slots with `reset(seed=[...], options={"reset_mask": mask})`.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 (gymnasium's own declaration)
+
+    def __init__(self, factory: EnvFactory, num_envs: int, frames: FrameRequest | None, workers: int) -> None:
+        self.num_envs = num_envs
+        self.factory = factory
+        # The spaces come from an environment that renders nothing: this process needs no GL context.
+        probe = factory.make_one(None)
+        spaces = dict(probe.observation_space.spaces)
+        if frames is not None:
+            picture = (frames.size, frames.size, 3 * len(factory.cameras))
+            spaces["frames"] = gymnasium.spaces.Box(0, 255, picture, np.uint8)
+        self.single_observation_space = gymnasium.spaces.Dict(spaces)
+        self.single_action_space = probe.action_space
+        probe.close()
+        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
+
+        layout: dict[str, tuple[tuple[int, ...], Any]] = {
+            "action": (tuple(self.single_action_space.shape or ()), np.float32),
+            "reward": ((), np.float64),
+            "terminated": ((), np.bool_),
+            "truncated": ((), np.bool_),
+            "flags": ((len(factory.flags),), np.bool_),
+            "seconds": ((2,), np.float64),
+            **{name: (space.shape, space.dtype) for name, space in spaces.items()},
+        }
+        self.workers = workers = min(workers, num_envs)
+        # forkserver: workers inherit neither threads nor GL or CUDA state of this process.
+        context = get_context("forkserver")
+        self._buffers: Buffers = {}
+        raw: dict[str, tuple[Any, tuple[int, ...], str]] = {}
+        for name, (shape, dtype) in layout.items():
+            size = num_envs * int(np.prod(shape)) * np.dtype(dtype).itemsize
+            # RawArray is anonymous shared memory: the kernel frees it even after kill -9.
+            memory = context.RawArray("b", size) if workers else bytearray(size)
+            raw[name] = (memory, (num_envs, *shape), np.dtype(dtype).str)
+            self._buffers[name] = _view(raw[name])
+
+        self._local: _Slots | None = None
+        self._pipes: list[Connection] = []
+        self._slots_of: list[range] = []
+        self._processes = []
+        if not workers:
+            self._local = _Slots(factory, frames, range(num_envs), self._buffers)
+            self._slots_of = [range(num_envs)]
+        for w in range(workers):
+            slots = range(w * num_envs // workers, (w + 1) * num_envs // workers)
+            here, there = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(there, factory, frames, slots, raw), daemon=True, name=f"rrl-env-{w}"
+            )
+            process.start()
+            there.close()
+            self._processes.append(process)
+            self._pipes.append(here)
+            self._slots_of.append(slots)
+        for pipe in self._pipes:
+            _answer(pipe)  # built, or the reason why not
+
+    @property
+    def state_dim(self) -> int:
+        """Length of the state vector p."""
+        return int(self.single_observation_space["state"].shape[0])  # type: ignore[index]
+
+    @property
+    def action_dim(self) -> int:
+        """Length of the action vector m."""
+        return int(self.single_action_space.shape[0])  # type: ignore[index]
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Reset the slots in `options["reset_mask"]` (all without one); other slots' observations stay.
+
+        `seed` is one int per slot (or one for all: slot j gets seed + j). `options["initial"]` may list,
+        per slot, an initial state from `initial()` to start from, or None.
+        """
+        options = options or {}
+        mask = options.get("reset_mask", np.ones(self.num_envs, bool))
+        initial = options.get("initial", [None] * self.num_envs)
+        seeds = [seed + j for j in range(self.num_envs)] if isinstance(seed, int) else seed
+        jobs = [
+            (j, None if seeds is None else seeds[j], initial[j]) if mask[j] else None
+            for j in range(self.num_envs)
+        ]
+        self._everywhere("reset", lambda slots: [jobs[j] for j in slots if jobs[j] is not None])
+        return self._observation(), {}
+
+    def step(
+        self, actions: NDArray[np.float32], active: NDArray[np.bool_] | None = None
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """One step of every slot, or of the `active` ones. Info: `flags` bool [N, F] in the factory's
+        order and `seconds` float64 [N, 2] (simulating, rendering)."""
+        buffers = self._buffers
+        buffers["action"][:] = actions
+        active = np.ones(self.num_envs, bool) if active is None else active
+        buffers["seconds"][:] = 0.0
+        self._everywhere("step", lambda slots: [j for j in slots if active[j]])
+        info = {"flags": buffers["flags"], "seconds": buffers["seconds"]}
+        return self._observation(), buffers["reward"], buffers["terminated"], buffers["truncated"], info
+
+    def call(self, name: str, *args: Any) -> tuple[Any, ...]:
+        """Call a method of every environment with the same arguments; results in slot order."""
+        return self.call_each(name, [args] * self.num_envs)
+
+    def call_each(self, name: str, args: Sequence[tuple[Any, ...] | None]) -> tuple[Any, ...]:
+        """Call a method with each slot's own arguments; slots whose entry is None are left alone."""
+        answers = self._everywhere(name, lambda slots: [(j, args[j]) for j in slots if args[j] is not None])
+        by_slot = {slot: value for answer in answers for slot, value in answer}
+        return tuple(by_slot.get(j) for j in range(self.num_envs))
+
+    def renderer(self) -> str:
+        """What draws the pictures, as the GL driver names it."""
+        return str(self._everywhere("renderer", lambda slots: [None] if 0 in slots else [])[0][0][1])
+
+    def observation(self) -> dict[str, NDArray[Any]]:
+        """The current observation buffers (views)."""
+        return self._observation()
+
+    def _observation(self) -> dict[str, NDArray[Any]]:
+        return {name: self._buffers[name] for name in self.single_observation_space}  # type: ignore[attr-defined]
+
+    def _everywhere(self, command: str, jobs_of: Any) -> list[Any]:
+        if self._local is not None:
+            return [self._local.do(command, jobs_of(self._slots_of[0]))]
+        busy = []
+        for pipe, slots in zip(self._pipes, self._slots_of, strict=True):
+            jobs = jobs_of(slots)
+            if jobs:
+                pipe.send((command, jobs))
+                busy.append(pipe)
+        return [_answer(pipe) for pipe in busy]
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the workers; gymnasium's `close` calls this once."""
+        if self._local is not None:
+            self._local.do("close", [])
+        for pipe in self._pipes:
+            pipe.close()  # a worker leaves when its pipe ends
+        for process in self._processes:
+            process.join(timeout=5)
+            if process.is_alive():
+                process.kill()
+
+
+class _Slots:
+    """The environments of one process and what can be asked of them."""
+
+    def __init__(
+        self, factory: EnvFactory, frames: FrameRequest | None, slots: range, buffers: Buffers
+    ) -> None:
+        self.buffers = buffers
+        self.flags = factory.flags
+        self.envs: dict[int, SimEnv] = {}
+        for slot in slots:
+            env = factory.make_one(frames)
+            if frames is not None:
+                env.frame_buffer = buffers["frames"][slot]
+            self.envs[slot] = env
+
+    def do(self, command: str, jobs: list[Any]) -> list[tuple[int, Any]]:
+        if command == "step":
+            for slot in jobs:
+                self._step(slot)
+            return []
+        if command == "reset":
+            for slot, seed, initial in jobs:
+                options = None if initial is None else {"initial": initial}
+                observation, _ = self.envs[slot].reset(seed=seed, options=options)
+                self.buffers["state"][slot] = observation["state"]
+            return []
+        if command == "close":
+            for env in self.envs.values():
+                env.close()
+            return []
+        if command == "renderer":
+            from rrl.envs import gl
+
+            return [(0, gl.renderer())]
+        answers = []
+        for slot, args in jobs:
+            value = getattr(self.envs[slot], command)(*args)
+            if command in ("show", "set_state"):  # these change the observation
+                self.buffers["state"][slot] = value["state"]
+                value = None
+            answers.append((slot, value))
+        return answers
+
+    def _step(self, slot: int) -> None:
+        out = self.buffers
+        observation, reward, terminated, truncated, info = self.envs[slot].step(out["action"][slot])
+        out["state"][slot] = observation["state"]
+        out["reward"][slot] = reward
+        out["terminated"][slot] = terminated
+        out["truncated"][slot] = truncated
+        out["flags"][slot] = [info[flag] for flag in self.flags]
+        out["seconds"][slot] = info["seconds"]
+
+
+def _view(raw: tuple[Any, tuple[int, ...], str]) -> NDArray[Any]:
+    memory, shape, dtype = raw
+    return np.frombuffer(memory, dtype=dtype).reshape(shape)
+
+
+def _serve(
+    pipe: Connection, factory: EnvFactory, frames: FrameRequest | None, slots: range, raw: dict[str, Any]
+) -> None:
+    """Worker: build the environments, then answer commands until the pipe ends."""
+    # Ctrl-C and SIGTERM often reach the whole process group; the parent decides what happens then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        envs = _Slots(factory, frames, slots, {name: _view(entry) for name, entry in raw.items()})
+        pipe.send(("ok", None))
+        while True:
+            command, jobs = pipe.recv()
+            pipe.send(("ok", envs.do(command, jobs)))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the parent closed the pipe or died
+    except UserError as error:
+        pipe.send(("user", str(error)))
+    except Exception:
+        pipe.send(("fault", traceback.format_exc()))
+
+
+def _answer(pipe: Connection) -> Any:
+    try:
+        status, value = pipe.recv()
+    except (EOFError, ConnectionResetError):
+        raise RuntimeError("an environment worker died (killed, or out of memory?)") from None
+    if status == "user":
+        raise UserError(value)
+    if status == "fault":
+        raise RuntimeError(f"an environment worker failed:\n{value}")
+    return value

@@ -1,0 +1,8 @@
+"""Evaluators: importing this package registers them."""
+
+from rrl.evaluators.base import Context, Evaluator
+from rrl.evaluators.blind import BlindControl
+from rrl.evaluators.success import SuccessRate
+from rrl.evaluators.video import Video
+
+__all__ = ["BlindControl", "Context", "Evaluator", "SuccessRate", "Video"]

@@ -1,0 +1,56 @@
+"""The interface of evaluators: a policy and an environment in, named numbers out."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from rrl.encoders.base import Encoder
+from rrl.envs.base import EnvFactory, FrameRequest
+from rrl.registry import Component
+from rrl.rollout import Collector, Policy
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an evaluator may use beside the policy."""
+
+    collector: Collector
+    """The run's own environments: rendering what the policy's encoder asks for."""
+    frames: FrameRequest | None
+    """What the policy's encoder asks for."""
+    seed: int
+    """The run's seed; evaluation episodes have a stream of their own."""
+    folder: Path
+    """Files for people go here (videos, pictures); the run tracks them as artifacts."""
+    iteration: int
+    """Number of updates so far."""
+    say: Callable[[str], None]
+    """Print a line for people."""
+    progress: Callable[[int], None]
+    """Called with the number of environment steps made."""
+    warm_started: Callable[[Encoder.Config, Collector], Policy]
+    """The run's agent with another encoder, warm-started from the run's demonstrations and not trained
+    further; replays them on the given collector."""
+
+
+class Evaluator(Component, abc.ABC):
+    """Measures a policy; the run logs what `run` yields under `eval/`, or `final/` at the end."""
+
+    kind: ClassVar[str] = "evaluator"
+
+    class Config(Component.Config):
+        """Settings shared by all evaluators."""
+
+        when: Literal["always", "end"] = "always"
+        """'always': after the warm start, then as `Experiment.eval_every` says, and at the end; 'end': once."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @abc.abstractmethod
+    def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
+        """Yield (name, value) pairs; names without a namespace."""

@@ -1,0 +1,47 @@
+"""What a policy reaches without pictures: the control that makes a pixel result mean something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from rrl.encoders.base import Encoder
+from rrl.envs.base import EnvFactory
+from rrl.evaluators.base import Context, Evaluator
+from rrl.evaluators.success import evaluate, in_words, summary
+from rrl.registry import get, register
+from rrl.rollout import Collector, Policy
+
+
+@register
+class BlindControl(Evaluator):
+    """The same agent behaviour-cloned from the same demonstrations, with joint angles alone.
+
+    It runs the same evaluation episodes as `SuccessRate`. Tasks whose objects start in nearly the same place can be
+    solved blindly now and then; only what lies above this control was seen.
+    """
+
+    class Config(Evaluator.Config):
+        """How many episodes."""
+
+        episodes: Annotated[int, Field(gt=0)] = 25
+        """Evaluation episodes (mean action)."""
+
+    config: Config
+
+    def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
+        """Yields what `SuccessRate` does, with names that begin with `blind_`."""
+        envs = env.make(context.collector.envs.num_envs, None, context.collector.envs.workers)
+        try:
+            collector = Collector(envs)
+            encoder = get("State").Config.model_validate({"blind": True})
+            assert isinstance(encoder, Encoder.Config)
+            blind = context.warm_started(encoder, collector)
+            rollout = evaluate(blind, collector, self.config.episodes, context, sampled=False)
+        finally:
+            envs.close()
+        for name, value in summary(rollout):
+            yield f"blind_{name}", value
+        context.say(f"blind control (joints only): {in_words(rollout, env.flags[0])}")

@@ -1,0 +1,86 @@
+"""A video of the policy at work, beside the very pixels that it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from rrl.envs.base import EnvFactory
+from rrl.evaluators.base import Context, Evaluator
+from rrl.registry import register
+from rrl.rollout import Collector, Policy, Stream, episodes
+
+SIDE = 480  # pixels; the height of `SimEnv.render`
+
+
+@register
+class Video(Evaluator):
+    """Films episodes (mean action): left for people at full quality, right what the encoder gets."""
+
+    class Config(Evaluator.Config):
+        """How many episodes, and how dense."""
+
+        episodes: Annotated[int, Field(gt=0)] = 3
+        """Episodes, one after another in one file."""
+        every: Annotated[int, Field(gt=0)] = 4
+        """Film every so many environment steps (4 steps of 0.01 s at 25 frames/s: real time)."""
+
+    config: Config
+
+    def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
+        """Writes `videos/<iteration>.mp4` and yields its number of frames."""
+        import imageio.v3 as iio
+
+        count = self.config.episodes
+        envs = env.make(count, context.frames, min(count, context.collector.envs.workers))
+        shots: dict[int, list[NDArray[np.uint8]]] = {i: [] for i in range(count)}
+
+        def film(running: NDArray[np.int64], t: NDArray[np.int64]) -> None:
+            due = [() if i >= 0 and n % self.config.every == 0 else None for i, n in zip(running, t, strict=True)]
+            views = envs.call_each("render", due)
+            seen = envs.observation().get("frames")
+            for slot, i in enumerate(running):
+                if due[slot] is not None:
+                    right = [] if seen is None else [_tiles(seen[slot])]
+                    shots[int(i)].append(np.concatenate([views[slot], *right], axis=1))
+
+        try:
+            todo = episodes(count, seed=context.seed, stream=Stream.VIDEO)
+            rollout = Collector(envs).collect(policy, todo, each_step=film, progress=context.progress)
+        finally:
+            envs.close()
+        success = rollout.success(env.flags[0])
+        frames = []
+        for i in range(count):
+            verdict = "success" if success[i] else "failure"
+            label = f"{env.name}  update {context.iteration}  episode {i + 1}/{count}: {verdict}"
+            frames += [_captioned(shot, label) for shot in shots[i]]
+        folder = context.folder / "videos"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{context.iteration:06d}.mp4"
+        iio.imwrite(path, np.stack(frames), fps=25, codec="libx264", plugin="pyav")
+        context.say(f"video: {path}")
+        yield "video_frames", float(len(frames))
+
+
+def _tiles(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """All cameras of one observation [H, W, 3c] as one picture, SIDE pixels high."""
+    from PIL import Image
+
+    pictures = [frames[:, :, 3 * c : 3 * c + 3] for c in range(frames.shape[2] // 3)]
+    scaled = [np.asarray(Image.fromarray(p).resize((SIDE, SIDE), Image.Resampling.NEAREST)) for p in pictures]
+    return np.concatenate(scaled, axis=1)
+
+
+def _captioned(picture: NDArray[np.uint8], label: str) -> NDArray[np.uint8]:
+    from PIL import Image, ImageDraw
+
+    image: Any = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, 8 + draw.textlength(label), 20), fill=(0, 0, 0))
+    draw.text((4, 4), label, fill=(255, 255, 255))
+    return np.asarray(image)

@@ -1,0 +1,400 @@
+"""A run: environments, encoder, agent and evaluators in the one loop that trains every agent."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from rrl import checkpoint, ginfile, policies
+from rrl.agents.base import Agent, Metrics
+from rrl.console import Display, duration
+from rrl.demos import DemoSet
+from rrl.encoders.base import Encoder
+from rrl.envs.base import EnvFactory
+from rrl.evaluators.base import Context, Evaluator
+from rrl.plots import learning_curve
+from rrl.registry import Component, UserError, build, register
+from rrl.rollout import Collector, Rollout, Stream, episodes
+from rrl.statistics import wilson
+from rrl.tracking import Log, Tracker
+
+CHECKPOINT = "checkpoint.safetensors"
+BEST_POLICY = "best_policy.safetensors"
+
+
+def mistake(field: str, message: str, hint: str) -> PydanticCustomError:
+    """A mistake in how components were put together, located at a field of the experiment."""
+    return PydanticCustomError("config", "{message}", {"message": message, "field": field, "hint": hint})
+
+
+@register
+class Experiment(Component):
+    """One training run: what a gin file describes."""
+
+    kind: ClassVar[str] = "experiment"
+
+    class Config(Component.Config):
+        """The components of a run and how long it lasts."""
+
+        env: EnvFactory.Config
+        """The environment, such as @Adroit()."""
+        encoder: Encoder.Config
+        """What turns pictures into features, such as @ResNet(); @State() uses no pictures."""
+        agent: Agent.Config
+        """What acts and learns, such as @DAPG()."""
+        demos: DemoSet.Config | None = None
+        """Demonstrations to learn from: @DemoSet()."""
+        evaluators: tuple[Evaluator.Config, ...] = ()
+        """What is measured beside the training episodes, such as (@SuccessRate(), @Video())."""
+        iterations: Annotated[int, Field(ge=0)]
+        """Updates, each after the agent's episodes (paper: 200 or 300); 0: the warm start alone."""
+        seed: Annotated[int, Field(ge=0)] = 0
+        """Decides every random choice of the run (the authors' logs: 10, 11, 12)."""
+        num_envs: Annotated[int, Field(gt=0)] = 20
+        """Environments that advance together; fixes the batches that encoder and policy see."""
+        eval_every: Annotated[int, Field(gt=0)] = 1
+        """Evaluate after an update once this many environment steps have passed since the last evaluation."""
+        device: Literal["auto", "cpu", "cuda"] = "auto"
+        """Where the networks run; auto: CUDA if there is one."""
+        precision: Literal["auto", "fp32", "bf16"] = "fp32"
+        """Of the frozen encoder; auto: bf16 where the processor computes in it, else fp32."""
+        threads: Annotated[int, Field(gt=0)] | None = None
+        """Torch's CPU threads (they can change rounding); None: one per core."""
+        workers: Annotated[int, Field(ge=0)] | None = None
+        """Processes that simulate and render (they change no result); None: one per core; 0: in this process."""
+
+        @model_validator(mode="after")
+        def _fits_together(self) -> Experiment.Config:
+            env: EnvFactory = build(self.env)
+            if self.encoder.frames() is None and env.blind_state and not getattr(self.encoder, "blind", True):
+                raise mistake(
+                    "encoder",
+                    f"this policy would be blind: {self.encoder.component.__name__} sees no pictures and the "
+                    "state holds no object",
+                    "for a blind control add `State.blind = True`; for the state oracle `Adroit.state = 'task'`",
+                )
+            agent = self.agent.component
+            assert issubclass(agent, Agent)
+            if agent.needs_demos and self.demos is None:
+                raise mistake(
+                    "agent",
+                    f"{agent.__name__} learns from demonstrations, but Experiment.demos is not set",
+                    "add `Experiment.demos = @DemoSet()`",
+                )
+            if not agent.needs_rollouts and self.iterations > 0:
+                raise mistake(
+                    "iterations",
+                    f"{agent.__name__} learns from demonstrations only, but Experiment.iterations is "
+                    f"{self.iterations}",
+                    "set `Experiment.iterations = 0`",
+                )
+            blind = any(e.component.__name__ == "BlindControl" for e in self.evaluators)
+            if blind and (self.demos is None or not env.blind_state):
+                raise mistake(
+                    "evaluators",
+                    "BlindControl clones demonstrations from joint angles alone: it needs Experiment.demos and a "
+                    "state without objects",
+                    "add `Experiment.demos = @DemoSet()` and `Adroit.state = 'joints'`, or remove @BlindControl()",
+                )
+            return self
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.env: EnvFactory = build(config.env)
+        self.frames = config.encoder.frames()
+        self.device = torch.device(config.device)
+        self.demos: DemoSet | None = build(config.demos, env=self.env) if config.demos else None
+        self.encoder: Encoder = build(config.encoder, cameras=len(self.env.cameras))
+
+    # --- the loop ------------------------------------------------------------------------------------
+
+    def run(
+        self, folder: Path, tracker: Tracker, display: Display, budget: float | None = None
+    ) -> Literal["finished", "budget"]:
+        """Train until `iterations` or until `budget` seconds are over, from the folder's checkpoint if it
+        has one. The folder gets metrics, checkpoint, best policy, plot and what the evaluators make."""
+        cfg = self.config
+        began = time.monotonic()
+        assert cfg.threads is not None
+        assert cfg.workers is not None
+        torch.set_num_threads(cfg.threads)
+        tensors, values = self._last_checkpoint(folder)
+        log = Log(folder / "metrics.jsonl", values.get("rows", 0))
+        tracker.metrics(log.rows)
+        with ExitStack() as stack:
+            display.phase("starting the simulators", 0)
+            envs = self.env.make(cfg.num_envs, self.frames, cfg.workers)
+            stack.callback(envs.close)
+            collector = Collector(envs)
+            agent = self._agent(self.encoder, collector)
+            context = self._context(collector, folder, display)
+            tracker.tags(self.tags(envs.renderer() if self.frames else "none"))
+            demos = self._replay(collector, agent, self.encoder, display)
+
+            iteration, steps, evaluated = (values.get(k, 0) for k in ("iteration", "steps", "evaluated"))
+            best, trained = values.get("best"), values.get("seconds", 0.0)
+
+            def commit(finished: bool = False) -> None:
+                """Everything up to here is on disk before MLflow hears of it."""
+                state, extra = agent.snapshot()
+                progress = {"iteration": iteration, "steps": steps, "evaluated": evaluated, "best": best}
+                progress |= {"seconds": trained, "rows": len(log.rows), "finished": finished, "agent": extra}
+                checkpoint.save_file(folder / CHECKPOINT, state, progress)
+                tracker.metrics(log.rows)
+
+            if tensors:
+                if demos is not None:
+                    agent.remember(demos)
+                agent.restore(tensors, values["agent"])
+                display.line(f"resumed after {iteration} updates ({steps:,} steps)")
+            else:
+                display.phase("warm start", 0)
+                metrics = agent.warm_start(demos)
+                if metrics:
+                    display.line("warm start: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+                metrics |= self._evaluate("always", agent, context(0), display)
+                log.append(0, metrics)
+                commit()
+
+            while iteration < cfg.iterations and not self._over(budget, began, trained, iteration):
+                start = time.monotonic()
+                name = f"update {iteration + 1}/{cfg.iterations}"
+                display.phase(f"{name}: sampling", agent.wants.count * self.env.horizon)
+                noise = (self.env.horizon, envs.action_dim)
+                todo = episodes(
+                    agent.wants.count, seed=cfg.seed, stream=Stream.TRAIN, iteration=iteration, noise=noise
+                )
+                rollout = collector.collect(agent, todo, progress=display.advance)
+                metrics = train_metrics(rollout, self.env.flags[0])
+                if best is None or metrics["train/return"] > best:
+                    best = metrics["train/return"]
+                    self._save_policy(folder / BEST_POLICY, agent, collector, iteration)
+                display.phase(f"{name}: learning", 0)
+                metrics |= agent.update(rollout)
+                iteration, steps = iteration + 1, steps + len(rollout.rewards)
+                trained += time.monotonic() - start
+                metrics |= {"iteration": iteration, "time/iteration": time.monotonic() - start}
+                display.line(self._line(metrics, iteration, steps, trained))
+                if steps - evaluated >= cfg.eval_every or iteration == cfg.iterations:
+                    evaluated = steps
+                    metrics |= self._evaluate("always", agent, context(iteration), display)
+                log.append(steps, metrics)
+                commit()
+
+            finished = iteration == cfg.iterations
+            if not values.get("finished"):
+                metrics = self._evaluate("end", agent, context(iteration), display)
+                if metrics:
+                    log.append(steps, metrics)
+                self._save_policy(folder / "policy.safetensors", agent, collector, iteration)
+                commit(finished)
+            self._artifacts(folder, log, tracker)
+        return "finished" if finished else "budget"
+
+    # --- its parts -----------------------------------------------------------------------------------
+
+    def _agent(self, encoder: Encoder, collector: Collector) -> Agent:
+        agent: Agent = build(
+            self.config.agent,
+            encoder=encoder,
+            state_dim=collector.envs.state_dim,
+            action_dim=collector.envs.action_dim,
+            seed=self.config.seed,
+            device=self.device,
+            precision=self.config.precision,
+        )
+        return agent
+
+    def _context(self, collector: Collector, folder: Path, display: Display) -> Callable[[int], Context]:
+        def warm_started(config: Encoder.Config, other: Collector) -> Agent:
+            encoder: Encoder = build(config, cameras=len(self.env.cameras))
+            agent = self._agent(encoder, other)
+            agent.warm_start(self._replay(other, agent, encoder, display))
+            return agent
+
+        return lambda iteration: Context(
+            collector=collector,
+            frames=self.frames,
+            seed=self.config.seed,
+            folder=folder,
+            iteration=iteration,
+            say=display.line,
+            progress=display.advance,
+            warm_started=warm_started,
+        )
+
+    def _replay(
+        self, collector: Collector, agent: Agent, encoder: Encoder, display: Display
+    ) -> Rollout | None:
+        """The demonstrations as this agent observes them; features of pictures are cached on disk."""
+        if self.demos is None:
+            return None
+        for text in self.demos.mismatches():
+            display.line(f"note: {text}")
+        steps = int(self.demos.demos.lengths.sum())
+        display.phase(f"replaying {len(self.demos.demos)} demonstrations", steps)
+        key = None
+        if encoder.config.frames() is not None:
+            key = {
+                **{f"encoder.{k}": v for k, v in ginfile.flatten(encoder.config).items()},
+                **encoder.facts(),
+                "encoder": type(encoder).__name__,
+                "frames": repr(self.frames),
+                "precision": self.config.precision,
+                "device": str(self.device),
+                "num_envs": str(self.config.num_envs),
+                "threads": str(self.config.threads),
+                "renderer": collector.envs.renderer(),
+                "torch": torch.__version__,
+            }
+        return self.demos.replay(collector, agent, key, display.advance)
+
+    def _evaluate(self, when: str, agent: Agent, context: Context, display: Display) -> Metrics:
+        found: Metrics = {}
+        space = {"always": "eval", "end": "final"}[when]
+        for config in self.config.evaluators:
+            if config.when == when:
+                display.phase(f"evaluating: {config.component.__name__}", 0)
+                evaluator: Evaluator = build(config)
+                for name, value in evaluator.run(agent, self.env, context):
+                    found[f"{space}/{name}"] = value
+        return found
+
+    def _over(self, budget: float | None, began: float, trained: float, iteration: int) -> bool:
+        """Would another iteration of the usual length overrun the budget?"""
+        usual = trained / iteration if iteration else 0.0
+        return budget is not None and time.monotonic() - began + usual > budget
+
+    def _line(self, metrics: Metrics, iteration: int, steps: int, trained: float) -> str:
+        left = (self.config.iterations - iteration) * trained / iteration
+        parts = [
+            f"update {iteration}/{self.config.iterations}",
+            f"steps {steps:,}",
+            f"train/success {metrics['train/success']:.1f} %",
+            f"return {metrics['train/return']:.1f}",
+        ]
+        if "policy/kl" in metrics:
+            parts.append(f"KL {metrics['policy/kl']:.4f}")
+        split = ", ".join(
+            f"{name} {metrics[f'time/{name}']:.0f}" for name in ("simulate", "render", "encode", "act")
+        )
+        parts.append(f"{metrics['time/steps_per_second']:.0f} steps/s ({split} s)")
+        parts.append(f"left {duration(left)}")
+        return "  ".join(parts)
+
+    def _last_checkpoint(self, folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        path = folder / CHECKPOINT
+        return checkpoint.load_file(path) if path.exists() else ({}, {})
+
+    def _save_policy(self, path: Path, agent: Agent, collector: Collector, iteration: int) -> None:
+        envs = collector.envs
+        facts = {"state_dim": envs.state_dim, "action_dim": envs.action_dim, "iteration": iteration}
+        policies.save(path, agent, self.config, {**facts, **self.encoder.facts()})
+
+    def title(self) -> str:
+        """One line that says what a curve shows and what it can't be compared with."""
+        facts = self.env.facts()
+        text = f"{self.env.name}  {self.encoder_name()}  {self.config.agent.component.__name__}"
+        text += f"  protocol {self.env.protocol}  reward {facts.get('reward', '?')}  look {facts.get('look', '?')}"
+        return text + f"  seed {self.config.seed}"
+
+    def encoder_name(self) -> str:
+        """The encoder's class name, with a warning where it deserves one."""
+        name = type(self.encoder).__name__
+        if not self.encoder.trained:
+            return f"{name} (UNTRAINED)"
+        return f"{name} (blind)" if getattr(self.config.encoder, "blind", False) else name
+
+    def tags(self, renderer: str) -> dict[str, str]:
+        """Facts that a result can't be judged without."""
+        tags = {
+            **self.env.facts(),
+            **{f"encoder.{k}": v for k, v in self.encoder.facts().items()},
+            "encoder": self.encoder_name(),
+            "encoder.trained": str(self.encoder.trained).lower(),
+            "device": torch.cuda.get_device_name() if self.device.type == "cuda" else platform.machine(),
+            "renderer": renderer,
+            "git_commit": _git_commit(),
+            "rrl": version("rrl"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
+        if self.demos is not None:
+            tags["demos"] = self.demos.name
+            tags["demos.checksum"] = self.demos.demos.checksum()
+            tags["demos.mismatches"] = "; ".join(self.demos.mismatches()) or "none"
+        return tags
+
+    def _artifacts(self, folder: Path, log: Log, tracker: Tracker) -> None:
+        learning_curve(log.rows, self.title(), folder / "learning_curve.png")
+        for name in ("learning_curve.png", "metrics.jsonl", CHECKPOINT, BEST_POLICY, "policy.safetensors"):
+            if (folder / name).exists():
+                tracker.artifact(folder / name)
+        for path in sorted((folder / "videos").glob("*")):
+            tracker.artifact(path, "videos")
+
+
+def train_metrics(rollout: Rollout, flag: str) -> Metrics:
+    """Statistics of the training episodes: `train/success` is the paper's curve (sampled actions)."""
+    returns = rollout.returns()
+    wins = int(rollout.success(flag).sum())
+    low, high = wilson(wins, rollout.episodes)
+    metrics = {f"train/{name}": 100.0 * float(rollout.success(name).mean()) for name in rollout.flags}
+    metrics |= {
+        f"train/{flag}_low": 100.0 * low,
+        f"train/{flag}_high": 100.0 * high,
+        "train/return": float(returns.mean()),
+        "train/return_std": float(returns.std()),
+        "train/return_min": float(returns.min()),
+        "train/return_max": float(returns.max()),
+        "train/episode_length": len(rollout.t) / rollout.episodes,
+        "train/episodes": float(rollout.episodes),
+        "time/steps_per_second": len(rollout.t) / rollout.seconds["total"],
+        "time/sampling": rollout.seconds["total"],
+    }
+    metrics |= {f"time/{k}": v for k, v in rollout.seconds.items() if k != "total"}
+    return metrics
+
+
+def resolve(config: Experiment.Config) -> Experiment.Config:
+    """Fill in what is chosen automatically, once: a resumed run must not choose again. UserError for a missing device."""
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "Experiment.device is 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu', or see `rrl doctor`"
+        )
+    precision = config.precision
+    if precision == "auto":
+        cpu = torch.cpu.get_capabilities()
+        fast = device == "cuda" or cpu.get("amx_bf16") or cpu.get("avx512_bf16")
+        precision = "bf16" if fast else "fp32"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    chosen = {
+        "device": device,
+        "precision": precision,
+        "threads": config.threads or cores,
+        "workers": cores if config.workers is None else config.workers,
+    }
+    return config.model_copy(update=chosen)
+
+
+def _git_commit() -> str:
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip() or "unknown"

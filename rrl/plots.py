@@ -1,0 +1,51 @@
+"""The picture that every run leaves: its learning curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rrl.tracking import Row
+
+
+def learning_curve(rows: Sequence[Row], title: str, path: Path) -> None:
+    """Success in percent over environment steps: training (sampled actions) and evaluation, with 95 % intervals."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    series = (
+        ("train/success", "training episodes, sampled action", "tab:blue", "-"),
+        ("eval/success", "evaluation, mean action", "tab:orange", "-"),
+        ("eval/success_sampled", "evaluation, sampled action", "tab:green", "-"),
+        ("final/success", "final evaluation, mean action", "tab:red", "none"),
+        ("final/success_sampled", "final evaluation, sampled action", "tab:purple", "none"),
+        ("final/blind_success", "blind control (joints only)", "dimgray", "none"),
+    )
+    for name, label, colour, line in series:
+        points = [row for row in rows if name in row.metrics]
+        if not points:
+            continue
+        x = [row.step for row in points]
+        y = [row.metrics[name] for row in points]
+        low, high = ([row.metrics.get(_beside(name, end), row.metrics[name]) for row in points] for end in ("low", "high"))
+        if line == "none":
+            error = [[max(v - lo, 0) for v, lo in zip(y, low, strict=True)], [max(h - v, 0) for v, h in zip(y, high, strict=True)]]
+            axes.errorbar(x, y, error, fmt="D", color=colour, capsize=4, label=label)
+        else:
+            axes.plot(x, y, line, marker="o", markersize=3, color=colour, label=label)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set(xlabel="environment steps", ylabel="success (%)", ylim=(-3, 103))
+    axes.set_title(title, fontsize=9)
+    axes.grid(alpha=0.3)
+    if axes.has_data():
+        axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
+def _beside(name: str, end: str) -> str:
+    """The metric of an interval's end: eval/success_sampled -> eval/success_low_sampled."""
+    base = name.removesuffix("_sampled")
+    return f"{base}_{end}" + name[len(base) :]

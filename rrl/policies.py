@@ -1,0 +1,49 @@
+"""Policy files: a trained policy and the configuration that says how to use it, in one safetensors file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rrl import checkpoint, ginfile
+from rrl.agents.base import Agent
+from rrl.encoders.base import Encoder
+from rrl.envs.base import EnvFactory
+from rrl.registry import UserError, build
+
+if TYPE_CHECKING:
+    from rrl.experiment import Experiment
+
+
+def save(path: Path, agent: Agent, config: Experiment.Config, facts: dict[str, Any]) -> None:
+    """Write a policy file. `facts` must hold state_dim and action_dim, and may say where it comes from."""
+    checkpoint.save_file(path, agent.policy_state(), {"config": ginfile.dumps(config), **facts})
+
+
+def load(path: Path) -> tuple[Experiment.Config, Agent, dict[str, Any]]:
+    """(configuration, agent ready to act, facts) of a policy file; UserError if it is none."""
+    tensors, values = checkpoint.load_file(path)
+    if "config" not in values or "state_dim" not in values:
+        raise UserError(f"{path} is not a policy file; runs write policy.safetensors and best_policy.safetensors")
+    config: Any = ginfile.loads(values["config"], f"{path}:config.gin")
+    env: EnvFactory = build(config.env)
+    encoder: Encoder = build(config.encoder, cameras=len(env.cameras))
+    facts = encoder.facts()
+    changed = [key for key, value in facts.items() if key in values and values[key] != value]
+    if changed:
+        raise UserError(
+            f"{path} was trained with other encoder weights: {values[changed[0]]}, here {facts[changed[0]]}"
+        )
+    agent: Agent = build(
+        config.agent,
+        encoder=encoder,
+        state_dim=values["state_dim"],
+        action_dim=values["action_dim"],
+        seed=config.seed,
+        device=torch.device("cpu" if config.device == "auto" else config.device),
+        precision="fp32" if config.precision == "auto" else config.precision,
+    )
+    agent.load_policy_state(tensors)
+    return config, agent, values

@@ -1,0 +1,96 @@
+"""Components and their configs: everything that a gin file can name.
+
+A component is a class with a nested, immutable pydantic `Config`, registered under its own class
+name. This module knows pydantic and nothing else; gin is `rrl.ginfile`'s business, so components
+work without it: `ResNet(ResNet.Config(depth=18), cameras=1)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, TypeVar
+
+import pydantic
+
+KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator")
+BUILT_IN = ("rrl.envs", "rrl.encoders", "rrl.agents", "rrl.demos", "rrl.evaluators", "rrl.experiment")
+PLUGIN_GROUP = "rrl.components"
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: shown as plain text, never as a traceback; exit code 2."""
+
+
+class Component:
+    """Base of everything that a gin file can name. Subclasses set `kind` once per family."""
+
+    kind: ClassVar[str]
+
+    class Config(pydantic.BaseModel):
+        """Immutable, strict settings of one component; every field documents itself."""
+
+        model_config = pydantic.ConfigDict(
+            extra="forbid",
+            frozen=True,
+            strict=True,
+            allow_inf_nan=False,
+            validate_default=True,
+            use_attribute_docstrings=True,
+        )
+        component: ClassVar[type[Component]]
+
+
+Config = Component.Config
+C = TypeVar("C", bound=type[Component])
+
+_components: dict[str, type[Component]] = {}
+_plugins_loaded = False
+
+
+def register(cls: C) -> C:
+    """Class decorator: make `cls` known under its class name.
+
+    Raises ValueError if the class has no `Config` of its own, no known `kind`, or a name that
+    another class already took.
+    """
+    name = cls.__name__
+    if "Config" not in cls.__dict__:
+        raise ValueError(f"{name} needs a nested `class Config(...)` of its own")
+    if getattr(cls, "kind", None) not in KINDS:
+        raise ValueError(f"{name} must subclass an encoder, agent, environment, ... base: it has no kind")
+    known = _components.get(name)
+    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"{name} is already registered by {known.__module__}; choose another class name")
+    cls.Config.component = cls
+    _components[name] = cls
+    return cls
+
+
+def get(name: str) -> type[Component]:
+    """The component class registered under `name`; KeyError if there is none."""
+    load_plugins()
+    return _components[name]
+
+
+def names(kind: str | None = None) -> list[str]:
+    """Sorted names of all registered components, or of one kind."""
+    load_plugins()
+    return sorted(name for name, cls in _components.items() if kind in (None, cls.kind))
+
+
+def build(config: Config, *args: Any, **context: Any) -> Any:
+    """Make the component that `config` configures; `context` is what its constructor takes beside it."""
+    return config.component(config, *args, **context)  # type: ignore[call-arg]
+
+
+def load_plugins() -> None:
+    """Import the built-in components and every module advertised in the entry-point group."""
+    global _plugins_loaded
+    if _plugins_loaded:
+        return
+    _plugins_loaded = True
+    for module in BUILT_IN:
+        importlib.import_module(module)
+    for point in entry_points(group=PLUGIN_GROUP):
+        point.load()

@@ -1,0 +1,129 @@
+"""Runs on disk: starting one, going on with one, and how a run ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rrl import ginfile
+from rrl.console import Display
+from rrl.experiment import CHECKPOINT, Experiment, resolve
+from rrl.registry import UserError
+from rrl.tracking import MLflowTracker
+
+ROOT = Path("runs")
+# Other versions of these may compute other bits.
+EXACT = ("torch", "mujoco", "numpy", "gymnasium-robotics")
+
+
+class Stopped(BaseException):
+    """SIGTERM arrived. Not an Exception: nothing on the way may swallow it."""
+
+
+def start(source: str, overrides: list[str], name: str | None = None, budget: float | None = None) -> int:
+    """Run a gin file; returns the process's exit code."""
+    config = ginfile.load(source, overrides)
+    assert isinstance(config, Experiment.Config)
+    config = resolve(config)
+    experiment = Experiment(config)  # whatever is missing (weights, demonstrations) shows now
+    tracker = MLflowTracker.start(name or f"{Path(source).stem}-seed{config.seed}")
+    folder = ROOT / tracker.run_id
+    folder.mkdir(parents=True)
+    with _locked(folder):
+        (folder / "config.gin").write_text(ginfile.dumps(config))
+        facts: dict[str, Any] = {"uri": tracker.uri, "run_id": tracker.run_id, "source": source, "overrides": overrides}
+        facts |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "argv": sys.argv}
+        facts["versions"] = _versions()
+        (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+        tracker.params(ginfile.flatten(config))
+        tracker.artifact(folder / "config.gin")
+        return _execute(experiment, folder, tracker, budget)
+
+
+def resume(run: str, budget: float | None = None) -> int:
+    """Go on with a run from its last checkpoint; returns the process's exit code."""
+    folder = find(run)
+    with _locked(folder):
+        facts = json.loads((folder / "run.json").read_text())
+        config = ginfile.load(folder / "config.gin")
+        assert isinstance(config, Experiment.Config)
+        tracker = MLflowTracker.resume(facts["uri"], facts["run_id"])
+        for package, then in facts["versions"].items():
+            if then != _versions()[package]:
+                print(
+                    f"note: this run began with {package} {then}, here is {_versions()[package]}: "
+                    "the result need not equal an uninterrupted run's bit for bit"
+                )
+        return _execute(Experiment(resolve(config)), folder, tracker, budget)
+
+
+def find(run: str) -> Path:
+    """The folder of a run, given as a folder, a run id or the beginning of one."""
+    path = Path(run)
+    if (path / "run.json").is_file():
+        return path
+    found = sorted(p.parent for p in ROOT.glob(f"{run}*/run.json")) if run and "/" not in run else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"{run} may be any of {', '.join(p.name for p in found)}; give more of the id")
+    known = sorted(ROOT.glob("*/run.json"), key=os.path.getmtime)[-5:]
+    newest = f"The newest here are {', '.join(p.parent.name for p in known)}" if known else "There are none here"
+    raise UserError(f"there is no run {run} in {ROOT.resolve()}. {newest}")
+
+
+def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budget: float | None) -> int:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    status, code = "FAILED", 1
+    with Display() as display:
+        display.line(f"run {tracker.run_id}: {experiment.title()}")
+        if not experiment.encoder.trained:
+            display.line("WARNING: the encoder is UNTRAINED (weights = None): random features")
+        again = f"rrl resume {tracker.run_id[:8]}"
+        try:
+            ended = experiment.run(folder, tracker, display, budget)
+            status, code = "FINISHED", 0
+            tracker.tags({"stopped_by": "nothing" if ended == "finished" else "budget"})
+            if ended == "budget":
+                display.line(f"the budget is over; go on with: {again}")
+        except (Stopped, KeyboardInterrupt) as cause:
+            status, code = "KILLED", 143 if isinstance(cause, Stopped) else 130
+            kept = "after the last checkpoint" if (folder / CHECKPOINT).exists() else "from the start"
+            display.line(f"stopped; go on {kept} with: {again}")
+        except BaseException as error:
+            tracker.tags({"failure": f"{type(error).__name__}: {error}"[:4000]})
+            raise
+        finally:
+            tracker.end(status)
+            signal.signal(signal.SIGTERM, before)
+            display.line(f"files: {folder}")
+            display.line(f"MLflow: {tracker.uri} (run {tracker.run_id}); look at it with: rrl ui")
+    return code
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep two processes from one run. The kernel lets go of the lock however this process ends."""
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is working on {folder}; wait for it or stop it first") from None
+        yield
+
+
+def _versions() -> dict[str, Any]:
+    return {package: version(package) for package in EXACT}
