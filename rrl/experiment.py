@@ -245,12 +245,12 @@ class Experiment(Component):
         steps = int(self.demos.demos.lengths.sum())
         display.phase(f"replaying {len(self.demos.demos)} demonstrations", steps)
         key = None
-        if encoder.config.frames() is not None:
+        if collector.envs.frames is not None:
             key = {
                 **{f"encoder.{k}": v for k, v in ginfile.flatten(encoder.config).items()},
                 **encoder.facts(),
                 "encoder": type(encoder).__name__,
-                "frames": repr(self.frames),
+                "frames": repr(collector.envs.frames),
                 "precision": self.config.precision,
                 "device": str(self.device),
                 "num_envs": str(self.config.num_envs),

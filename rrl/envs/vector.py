@@ -42,6 +42,7 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
     def __init__(self, factory: EnvFactory, num_envs: int, frames: FrameRequest | None, workers: int) -> None:
         self.num_envs = num_envs
         self.factory = factory
+        self.frames = frames
         # The spaces come from an environment that renders nothing: this process needs no GL context.
         probe = factory.make_one(None)
         spaces = dict(probe.observation_space.spaces)

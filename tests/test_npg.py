@@ -1,0 +1,685 @@
+"""NPG, DAPG and BC against independent references: closed forms, finite differences, brute force."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pydantic
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+from torch.func import functional_call, jacrev
+
+from rrl.agents import npg
+from rrl.agents.networks import GaussianPolicy, ValueNet
+from rrl.agents.npg import BC, DAPG, NPG
+from rrl.encoders.base import Encoder, Precision
+from rrl.envs.base import FrameRequest
+from rrl.registry import UserError
+from rrl.rollout import Obs, Rollout
+
+STATE, FEATURES, ACTION = 5, 3, 2
+OBS = FEATURES + STATE
+SMALL: dict[str, Any] = {"policy_hidden": (8,)}
+SMALL_RL: dict[str, Any] = SMALL | {"value_hidden": (8,), "value_batch": 16, "trajectories": 4}
+
+
+class Colours(Encoder):
+    """A frozen encoder whose features are the mean colours."""
+
+    class Config(Encoder.Config):
+        def frames(self) -> FrameRequest:
+            return FrameRequest(size=4, crop_from=4)
+
+    def __init__(self, learns: bool = False) -> None:
+        super().__init__(Colours.Config(), cameras=1)
+        self.dim = FEATURES
+        self.gain = nn.Parameter(torch.ones(FEATURES), requires_grad=learns)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return frames.float().mean((1, 2)) / 255 * self.gain
+
+    def inference(self, precision: Precision, device: torch.device) -> Callable[[Tensor], Tensor]:
+        return self  # a module: it must not become part of the agent
+
+
+A = TypeVar("A", BC, NPG, DAPG)
+
+
+def make(cls: type[A], *, seed: int = 0, encoder: Encoder | None = None, **config: Any) -> A:
+    small = SMALL if cls is BC else SMALL_RL
+    return cls(
+        cls.Config(**(small | config)),
+        encoder=encoder or Colours(),
+        state_dim=STATE,
+        action_dim=ACTION,
+        seed=seed,
+        device=torch.device("cpu"),
+    )
+
+
+def make_rollout(
+    lengths: Sequence[int] = (30, 50, 20, 50),
+    seed: int = 0,
+    n: int = OBS,
+    m: int = ACTION,
+    scale: float = 1.0,
+) -> Rollout:
+    """Random episodes; those shorter than the longest end in a terminal state."""
+    rng = np.random.default_rng(seed)
+    steps = sum(lengths)
+    t = np.concatenate([np.arange(length) for length in lengths]).astype(np.int32)
+    last = np.append(t[1:] == 0, True)
+    longest = t == max(lengths) - 1
+    return Rollout(
+        obs=(scale * rng.standard_normal((steps, n))).astype(np.float32),
+        actions=rng.standard_normal((steps, m)).astype(np.float32),
+        rewards=rng.standard_normal(steps),
+        flags={},
+        episode=np.repeat(np.arange(len(lengths)), lengths).astype(np.int32),
+        t=t,
+        terminated=last & ~longest,
+        truncated=last & longest,
+        final_obs=rng.standard_normal((len(lengths), n)).astype(np.float32),
+    )
+
+
+def make_policy(n: int = 3, m: int = 2, hidden: Sequence[int] = (4, 3), seed: int = 0) -> GaussianPolicy:
+    """A policy with nothing at its default: large last layer, own stds and transforms."""
+    g = torch.Generator().manual_seed(seed)
+    policy = GaussianPolicy(n, m, hidden, -3.0, g)
+    with torch.no_grad():
+        policy.set_flat(policy.flat() + 0.3 * torch.randn(policy.flat().shape, generator=g))
+        for name in ("in_shift", "out_shift"):
+            getattr(policy, name).normal_(generator=g)
+        for name in ("in_scale", "out_scale"):
+            getattr(policy, name).uniform_(0.5, 2, generator=g)
+    return policy
+
+
+def normal(policy: GaussianPolicy, theta: Tensor, x: Tensor) -> Normal:
+    """The policy's distribution as a differentiable function of the flat vector."""
+    names = [*(f"mlp.{k}" for k, _ in policy.mlp.named_parameters()), "log_std"]
+    shapes = [p.shape for p in policy.trainable()]
+    pieces = [p.view(s) for p, s in zip(theta.split([s.numel() for s in shapes]), shapes, strict=True)]
+    weights = dict(zip(names, pieces, strict=True))
+    return Normal(functional_call(policy, weights, (x,)), weights["log_std"].exp())
+
+
+# --- mathematics ---------------------------------------------------------------------------------------
+
+
+def test_fisher_product_equals_closed_form_and_double_backprop(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, x = make_policy(), torch.randn(20, 3, generator=torch.Generator().manual_seed(1))
+    size = policy.flat().numel()
+    monkeypatch.setattr(npg, "CHUNK", 7)  # 20 samples in uneven chunks
+    columns = [npg.fisher_product(policy, x, v, 0.0) for v in torch.eye(size, dtype=torch.float64)]
+    product = torch.stack(columns, dim=1)
+
+    exact, x64 = make_policy().double(), x.double()
+    theta = exact.flat()
+    jacobian = jacrev(lambda th: normal(exact, th, x64).mean)(theta)  # [N, m, P]
+    closed = torch.einsum("nap,a,naq->pq", jacobian, (-2 * exact.log_std).exp(), jacobian) / len(x)
+    closed[-ACTION:, -ACTION:] += 2 * torch.eye(ACTION, dtype=torch.float64)
+
+    old = Normal(exact(x64).detach(), exact.log_std.detach().exp())
+    hessian = torch.autograd.functional.hessian(
+        lambda th: kl_divergence(old, normal(exact, th, x64)).sum(-1).mean(), theta
+    )
+    assert (product - closed).norm() < 1e-4 * closed.norm()
+    assert (product - hessian).norm() < 1e-4 * hessian.norm()
+    v = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    damped = npg.fisher_product(policy, x, v, 0.5)
+    torch.testing.assert_close(damped, closed @ v + 0.5 * v, rtol=1e-4, atol=1e-5)
+
+
+def test_conjugate_gradient_solves_spd_systems() -> None:
+    rng = np.random.default_rng(0)
+    root = rng.standard_normal((12, 12))
+    matrix, b = root @ root.T + np.eye(12), rng.standard_normal(12)
+    x = npg.conjugate_gradient(lambda v: torch.as_tensor(matrix) @ v, torch.as_tensor(b), 100, 1e-20)
+    np.testing.assert_allclose(x.numpy(), np.linalg.solve(matrix, b), rtol=1e-6)
+
+
+def test_conjugate_gradient_stops_at_tolerance_iterations_and_bad_curvature() -> None:
+    calls = 0
+
+    def counted(factor: Tensor) -> Callable[[Tensor], Tensor]:
+        def product(v: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return factor * v
+
+        return product
+
+    b = torch.ones(4, dtype=torch.float64)
+    npg.conjugate_gradient(counted(torch.tensor(3.0)), b, 10)  # exact after one product
+    assert calls == 1
+    npg.conjugate_gradient(counted(torch.arange(1.0, 5.0)), b, 2)
+    assert calls == 3
+    x = npg.conjugate_gradient(counted(torch.tensor(-1.0)), b, 10)
+    assert calls == 4
+    assert not x.any()
+
+
+@pytest.mark.parametrize("chunk", [5, 4096])
+def test_surrogate_gradient_equals_finite_differences(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(npg, "CHUNK", chunk)
+    g = torch.Generator().manual_seed(3)
+    policy = make_policy().double()
+    x, actions, advantages = (torch.randn(12, *s, generator=g, dtype=torch.float64) for s in [(3,), (2,), ()])
+    gradient = npg.policy_gradient(policy, x, actions, advantages / len(x))
+    theta = policy.flat()
+
+    def surrogate(th: Tensor) -> float:
+        new, old = (normal(policy, p, x).log_prob(actions).sum(-1) for p in (th, theta))
+        return ((new - old).exp() * advantages).mean().item()
+
+    step = 1e-5
+    numeric = [
+        (surrogate(theta + step * e) - surrogate(theta - step * e)) / (2 * step)
+        for e in torch.eye(len(theta), dtype=torch.float64)
+    ]
+    torch.testing.assert_close(gradient, torch.tensor(numeric, dtype=torch.float64), rtol=1e-6, atol=1e-8)
+
+
+def test_log_prob_and_kl_equal_torch_distributions() -> None:
+    g = torch.Generator().manual_seed(4)
+    old, new = make_policy(seed=1).double(), make_policy(seed=2).double()
+    obs, actions = torch.randn(9, 3, generator=g).double(), torch.randn(9, 2, generator=g).double()
+    p = Normal(old.mean(obs), old.log_std.exp())
+    q = Normal(new.mean(obs), new.log_std.exp())
+    torch.testing.assert_close(old.log_prob(old.mean(obs), actions), p.log_prob(actions).sum(-1))
+    kl = npg.kl_divergence(p.mean, old.log_std, q.mean, new.log_std)
+    torch.testing.assert_close(kl, kl_divergence(p, q).sum(-1).mean(), rtol=1e-6, atol=0)
+    assert npg.kl_divergence(p.mean, old.log_std, p.mean, old.log_std) == 0
+
+
+@pytest.mark.parametrize("terminal_at_horizon", [True, False])
+def test_returns_and_advantages_equal_their_definitions(terminal_at_horizon: bool) -> None:
+    gamma, lam = 0.9, 0.7
+    agent = make(NPG, gamma=gamma, gae_lambda=lam, terminal_at_horizon=terminal_at_horizon)
+    rollout = make_rollout((5, 12, 1, 12, 7))
+
+    def value(obs: np.ndarray, t: int) -> float:
+        o = np.clip(obs, -10, 10) / 10
+        features = np.concatenate((o, [(t / 1000) ** k for k in (1, 2, 3, 4)])).astype(np.float32)
+        return agent.value(torch.as_tensor(features)[None]).item()
+
+    returns, advantages = [], []
+    for e in range(rollout.episodes):
+        (rows,) = np.nonzero(rollout.episode == e)
+        length = len(rows)
+        bootstrap = not terminal_at_horizon and rollout.truncated[rows[-1]]
+        v = [value(rollout.obs[i], rollout.t[i]) for i in rows]
+        v.append(value(rollout.final_obs[e], length) if bootstrap else 0.0)
+        r = rollout.rewards[rows]
+        delta = [r[i] + gamma * v[i + 1] - v[i] for i in range(length)]
+        for i in range(length):
+            rest = range(length - i)
+            returns.append(sum(gamma**k * r[i + k] for k in rest) + gamma ** (length - i) * v[length])
+            advantages.append(sum((gamma * lam) ** k * delta[i + k] for k in rest))
+    features = ValueNet.features(torch.as_tensor(rollout.obs), rollout.t)
+    got = agent.returns_and_advantages(rollout, features)
+    np.testing.assert_allclose(got[0], returns, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got[1], advantages, rtol=1e-5, atol=1e-6)
+
+
+def test_whitening_uses_the_population_std_of_the_whole_batch() -> None:
+    np.testing.assert_allclose(npg.whiten(np.array([1.0, 3.0])), [-1, 1], rtol=2e-6)
+    assert not npg.whiten(np.full(3, 7.0)).any()
+
+
+# --- networks ------------------------------------------------------------------------------------------
+
+
+def test_flat_order_is_w1_b1_w2_b2_w3_b3_log_std() -> None:
+    policy = make_policy(n=3, m=2, hidden=(5, 4))
+    w1, w2, w3 = (policy.mlp[i] for i in (0, 2, 4))
+    layers = [w1.weight, w1.bias, w2.weight, w2.bias, w3.weight, w3.bias, policy.log_std]
+    expected = torch.cat([p.detach().reshape(-1) for p in layers])  # type: ignore[union-attr]
+    assert torch.equal(policy.flat(), expected.double())
+    assert torch.equal(torch.cat([p.reshape(-1) for p in policy.split(policy.flat())]), expected)
+
+
+def test_log_std_is_clamped_from_below_only() -> None:
+    policy = make_policy()
+    theta = policy.flat()
+    theta[-2:] = torch.tensor([-7.0, 2.0])
+    policy.set_flat(theta)
+    assert policy.log_std.tolist() == [-3, 2]
+    assert torch.equal(policy.flat()[:-2], theta[:-2])
+
+
+def test_initial_policy_is_near_zero_with_unit_std_and_default_linear_init() -> None:
+    policy = GaussianPolicy(400, 3, (100, 50), -3.0, torch.Generator().manual_seed(0))
+    assert not policy.log_std.any()
+    for i, fan_in in ((0, 400), (2, 100)):
+        for parameter in policy.mlp[i].parameters():
+            assert parameter.abs().max() <= fan_in**-0.5
+            assert parameter.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.2)
+    for parameter in policy.mlp[4].parameters():
+        assert 0 < parameter.abs().max() <= 0.01 * 50**-0.5
+
+
+def test_value_features_clip_observations_and_append_powers_of_time() -> None:
+    obs = torch.tensor([[-30.0, 5.0], [2.0, 11.0]])
+    features = ValueNet.features(obs, np.array([0, 199], np.int32))
+    expected = [[-1, 0.5, 0, 0, 0, 0], [0.2, 1, 0.199, 0.199**2, 0.199**3, 0.199**4]]
+    torch.testing.assert_close(features, torch.tensor(expected))
+
+
+def test_value_fit_is_adam_with_coupled_decay_over_all_but_the_last_full_batch() -> None:
+    agent = make(NPG, value_batch=64, value_epochs=2, value_weight_decay=0.1)
+    features = torch.randn(64 * 4 + 10, OBS + 4, generator=torch.Generator().manual_seed(5))
+    returns = features.sum(1)
+    reference = ValueNet(OBS, (8,), torch.Generator())
+    reference.load_state_dict(agent.value.state_dict())
+    weights, moments = list(reference.parameters()), [(0.0, 0.0)] * 4
+    generator = torch.Generator()
+    generator.set_state(agent.generator.get_state())
+    count = 0
+    for _ in range(2):
+        order = torch.randperm(len(features), generator=generator)
+        for i in range(3):  # floor(266 / 64) - 1
+            count += 1
+            batch = order[64 * i : 64 * i + 64]
+            loss = (reference(features[batch]) - returns[batch]).square().mean()
+            gradients = torch.autograd.grad(loss, weights)
+            with torch.no_grad():
+                for j, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+                    g = g + 0.1 * w
+                    m, v = moments[j]
+                    moments[j] = m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g.square()  # type: ignore[assignment]
+                    w -= 1e-3 * (m / (1 - 0.9**count)) / ((v / (1 - 0.999**count)).sqrt() + 1e-8)  # type: ignore[attr-defined]
+
+    def error(net: ValueNet) -> float:
+        return float((returns - net(features).detach()).square().sum() / returns.square().sum())
+
+    before = error(agent.value)
+    metrics = agent._fit_value(features, returns)
+    for got, expected in zip(agent.value.parameters(), weights, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+    assert agent.value_optimiser.state_dict()["state"][0]["step"] == 6
+    assert metrics["value/error_before"] == pytest.approx(before)
+    assert metrics["value/error_after"] == pytest.approx(error(agent.value))
+    assert metrics["value/error_after"] < before
+
+
+def test_value_fit_says_when_there_is_too_little_data() -> None:
+    agent = make(NPG, value_batch=64)
+    with pytest.warns(UserWarning, match="100 samples are not two batches of 64"):
+        agent._fit_value(torch.zeros(100, OBS + 4), torch.zeros(100))
+
+
+# --- the policy step -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", [NPG, DAPG])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_one_step_moves_by_half_the_step_size_in_kl(cls: type[NPG], seed: int) -> None:
+    agent = make(cls, seed=seed, policy_hidden=(32, 32))
+    demos = make_rollout((100, 100), seed=seed + 10)
+    agent.warm_start(demos if cls is DAPG else None)
+    rollout = make_rollout((100,) * 40, seed=seed)
+    noise = np.random.default_rng(seed).standard_normal(rollout.actions.shape, dtype=np.float32)
+    rollout.actions[:] = agent.act(rollout.obs, noise)
+    obs = torch.as_tensor(rollout.obs)
+    old = Normal(agent.policy.mean(obs).detach(), agent.policy.log_std.detach().exp())
+    metrics = agent.update(rollout)
+    new = Normal(agent.policy.mean(obs), agent.policy.log_std.exp())
+    assert 0.020 < metrics["policy/kl"] < 0.030
+    assert metrics["policy/kl"] == pytest.approx(kl_divergence(old, new).sum(-1).mean().item(), rel=1e-3)
+    assert metrics["policy/surrogate_improvement"] > 0
+    assert metrics["policy/alpha"] == pytest.approx(math.sqrt(0.05 / metrics["policy/g_dot_x"]))
+    assert metrics["policy/std"] == pytest.approx(new.stddev.mean().item())
+
+
+def surrogate_inputs(rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+    advantages = torch.as_tensor(npg.whiten(rollout.rewards))
+    return torch.as_tensor(rollout.obs), torch.as_tensor(rollout.actions), advantages
+
+
+def test_demonstrations_without_weight_leave_a_hundredth_of_npgs_gradient() -> None:
+    dapg, plain = make(DAPG, lam_0=0.1, lam_1=0.0), make(NPG)
+    dapg.remember(make_rollout(seed=1))
+    dapg.updates = 1  # w_1 = 0.1 * 0
+    batch = surrogate_inputs(make_rollout())
+    expected = 0.01 * plain.surrogate_gradient(*batch)
+    assert (dapg.surrogate_gradient(*batch) - expected).norm() < 1e-5 * expected.norm()
+
+
+def test_demonstrations_are_summed_and_divided_by_the_rollout_samples() -> None:
+    agent, demos, batch = make(DAPG), make_rollout((20, 30), seed=1), surrogate_inputs(make_rollout())
+    agent.remember(demos)
+    once = agent.surrogate_gradient(*batch)
+    x, actions = torch.as_tensor(demos.obs), torch.as_tensor(demos.actions)
+    of_demos = 0.01 * 0.01 / 150 * npg.policy_gradient(agent.policy, x, actions, torch.ones(50))
+    agent.remember(twice(demos))
+    doubled = agent.surrogate_gradient(*batch)
+    assert (doubled - once - of_demos).norm() < 1e-4 * of_demos.norm()
+
+
+def twice(demos: Rollout) -> Rollout:
+    joined = {
+        k: np.concatenate((getattr(demos, k),) * 2) for k in ("obs", "actions", "rewards", "t", "final_obs")
+    }
+    ends = {k: np.concatenate((getattr(demos, k),) * 2) for k in ("terminated", "truncated")}
+    episode = np.concatenate((demos.episode, demos.episode + demos.episodes))
+    return Rollout(**joined, **ends, flags={}, episode=episode)
+
+
+def test_dapg_without_lam_0_takes_exactly_npgs_step() -> None:
+    dapg, plain, rollout = make(DAPG, lam_0=0.0), make(NPG), make_rollout()
+    dapg.warm_start(make_rollout(seed=1))
+    plain.load_policy_state(dapg.policy_state())
+    metrics, expected = dapg.update(rollout), plain.update(rollout)
+    assert torch.equal(dapg.policy.flat(), plain.policy.flat())
+    assert metrics["policy/alpha"] == expected["policy/alpha"]
+    assert metrics["demos/weight"] == 0
+
+
+def test_demo_weight_decays_with_every_update() -> None:
+    agent = make(DAPG)
+    agent.warm_start(make_rollout(seed=1))
+    weights = [agent.update(make_rollout(seed=k))["demos/weight"] for k in range(3)]
+    assert weights == pytest.approx([0.01, 0.0095, 0.009025])
+
+
+def test_no_advantage_means_no_step_and_a_warning() -> None:
+    agent, rollout = make(NPG, cg_iterations=3), make_rollout()
+    before = agent.policy.flat()
+    with pytest.warns(UserWarning, match="no policy step"):
+        metrics = agent._step_policy(*surrogate_inputs(rollout)[:2], np.zeros(150))
+    assert torch.equal(agent.policy.flat(), before)
+    assert metrics["policy/alpha"] == metrics["policy/kl"] == 0
+
+
+def test_infinite_rewards_are_an_error_before_anything_is_changed() -> None:
+    agent, rollout = make(NPG), make_rollout()
+    rollout.rewards[3] = np.nan
+    before = agent.policy.flat()
+    with pytest.raises(FloatingPointError, match="nan or inf"):
+        agent.update(rollout)
+    assert torch.equal(agent.policy.flat(), before)
+
+
+def test_npg_solves_a_bandit() -> None:
+    rng = np.random.default_rng(0)
+    agent = make(NPG, policy_hidden=(16,), value_batch=32)
+    mapping = rng.standard_normal((OBS, ACTION)).astype(np.float32) / math.sqrt(OBS)
+    episodes = 500
+
+    def play(noise: bool) -> Rollout:
+        obs = rng.standard_normal((episodes, OBS), dtype=np.float32)
+        actions = agent.act(obs, rng.standard_normal((episodes, ACTION), dtype=np.float32) if noise else None)
+        ones = np.ones(episodes, bool)
+        return Rollout(
+            obs=obs,
+            actions=actions,
+            rewards=-np.square(actions - obs @ mapping).sum(1, dtype=np.float64),
+            flags={},
+            episode=np.arange(episodes, dtype=np.int32),
+            t=np.zeros(episodes, np.int32),
+            terminated=ones,
+            truncated=~ones,
+            final_obs=obs,
+        )
+
+    before = play(noise=False).rewards.mean()
+    for _ in range(60):
+        agent.update(play(noise=True))
+    assert before < -1
+    assert play(noise=False).rewards.mean() > 0.1 * before
+    assert agent.policy.log_std.mean() < -0.3
+
+
+# --- cloning -------------------------------------------------------------------------------------------
+
+
+def linear_demos(seed: int = 0) -> Rollout:
+    """Demonstrations that a linear policy gave; one feature never varies and one action hardly does."""
+    demos = make_rollout((100,) * 20, seed)
+    mapping = np.random.default_rng(7).standard_normal((OBS, ACTION)) * [1, 0.003]
+    demos.obs[:] = 3 * demos.obs + 1
+    demos.obs[:, 0] = 4
+    demos.actions[:] = demos.obs @ mapping
+    return demos
+
+
+@pytest.mark.parametrize("cls", [BC, DAPG])
+def test_cloning_sets_transforms_and_std_and_fits_the_mean(cls: type[BC]) -> None:
+    agent, demos = make(cls, policy_hidden=(32,), in_scale_floor=0.5, bc_epochs=40), linear_demos()
+    metrics = agent.warm_start(demos)
+    policy, std = agent.policy, demos.obs.std(0)
+    np.testing.assert_allclose(policy.in_shift, demos.obs.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(policy.in_scale, np.maximum(std, 0.5 * std.mean()), rtol=1e-4)
+    assert policy.in_scale[0] == pytest.approx(0.5 * std.mean(), rel=1e-4)
+    np.testing.assert_allclose(policy.out_shift, demos.actions.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(policy.out_scale, demos.actions.std(0), rtol=1e-4)
+    expected = np.maximum(np.log(demos.actions.std(0)), -3)
+    np.testing.assert_allclose(policy.log_std.detach(), expected, rtol=1e-4)
+    assert expected[1] == -3 < expected[0]
+    errors = np.square(agent.act(demos.obs, None) - demos.actions).mean()
+    assert metrics["bc/loss_after"] == pytest.approx(errors, rel=1e-3)
+    assert metrics["bc/loss_before"] == pytest.approx(demos.actions.var(0).mean(), rel=0.1)
+    assert metrics["bc/loss_after"] < 0.05 * metrics["bc/loss_before"]
+
+
+def test_cloning_equals_a_plain_loop_with_replacement() -> None:
+    agent, demos = make(BC, bc_epochs=2, bc_lr=3e-3), make_rollout((50, 50))
+    reference = make(BC)
+    reference.load_policy_state(agent.policy_state())
+    agent.warm_start(demos)
+    policy = reference.policy
+    for name in ("in_shift", "in_scale", "out_shift", "out_scale", "log_std"):
+        getattr(policy, name).data.copy_(getattr(agent.policy, name))
+    optimiser = torch.optim.Adam(policy.mlp.parameters(), lr=3e-3, fused=False, foreach=False)
+    obs, actions = torch.as_tensor(demos.obs), torch.as_tensor(demos.actions)
+    for batch in torch.randint(100, (2 * 3, 32), generator=reference.generator):
+        optimiser.zero_grad()
+        (policy.mean(obs[batch]) - actions[batch]).square().mean().backward()
+        optimiser.step()
+    torch.testing.assert_close(agent.policy.flat(), policy.flat(), rtol=1e-4, atol=1e-6)
+
+
+def test_without_a_floor_the_input_scales_are_the_demonstrations_own() -> None:
+    agent = make(BC, in_scale_floor=0.0, bc_epochs=0)
+    agent.warm_start(linear_demos())
+    assert agent.policy.in_scale[0] == 0
+    assert np.isfinite(agent.act(linear_demos().obs[:3], None)).all()
+
+
+def test_initial_std_factor_scales_what_cloning_set_but_not_below_the_minimum() -> None:
+    demos = linear_demos()
+    faithful, half, double = (make(DAPG, init_std_factor=f, bc_epochs=0) for f in (1.0, 0.5, 2.0))
+    for agent in (faithful, half, double):
+        agent.warm_start(demos)
+    std, floor = demos.actions[:, 0].std(), math.exp(-3)
+    expected = [[std, floor], [std / 2, floor], [2 * std, 2 * floor]]
+    for agent, stds in zip((faithful, half, double), expected, strict=True):
+        np.testing.assert_allclose(agent.policy.log_std.exp().detach(), stds, rtol=1e-4)
+    assert make(NPG, init_std_factor=0.5).policy.log_std.exp().tolist() == pytest.approx([0.5, 0.5])
+
+
+# --- agents --------------------------------------------------------------------------------------------
+
+
+def test_observe_concatenates_features_and_state() -> None:
+    agent, rng = make(BC), np.random.default_rng(0)
+    frames = rng.integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    state = rng.standard_normal((6, STATE)).astype(np.float32)
+    observed = agent.observe(Obs(frames, state))
+    assert observed.dtype == np.float32
+    np.testing.assert_allclose(observed[:, :FEATURES], frames.mean((1, 2)) / 255, rtol=1e-5)
+    assert np.array_equal(observed[:, FEATURES:], state)
+    with pytest.raises(ValueError, match="needs frames"):
+        agent.observe(Obs(None, state))
+
+
+def test_without_features_the_observation_is_a_copy_of_the_state() -> None:
+    encoder = Colours()
+    encoder.dim = 0
+    agent, state = make(NPG, encoder=encoder), np.ones((2, STATE), np.float32)
+    observed = agent.observe(Obs(None, state))
+    assert agent.act(observed, None).shape == (2, ACTION)
+    state[:] = 0
+    assert observed.all()
+
+
+def test_act_adds_scaled_noise_and_does_not_clip() -> None:
+    agent, rng = make(NPG, init_std_factor=3.0), np.random.default_rng(0)
+    observed = rng.standard_normal((4, OBS)).astype(np.float32)
+    noise = rng.standard_normal((4, ACTION)).astype(np.float32)
+    mean, action = agent.act(observed, None), agent.act(observed, noise)
+    assert action.dtype == np.float32
+    np.testing.assert_allclose(action, mean + 3 * noise, rtol=1e-5, atol=1e-6)
+    assert abs(action).max() > 1
+
+
+def test_the_encoder_is_no_part_of_the_agent() -> None:
+    agent = make(DAPG)
+    assert {name.split(".")[0] for name in agent.state_dict()} == {"policy", "value"}
+    assert [name for name, _ in agent.named_children()] == ["policy", "value"]
+
+
+@pytest.mark.parametrize("cls", [BC, NPG, DAPG])
+def test_a_learning_encoder_is_refused(cls: type[BC]) -> None:
+    with pytest.raises(UserError, match=f"{cls.__name__} needs a frozen encoder, but Colours learns"):
+        make(cls, encoder=Colours(learns=True))
+
+
+def test_what_cannot_be_learnt_is_refused() -> None:
+    with pytest.raises(UserError, match="iterations = 0"):
+        make(BC).update(make_rollout())
+    for cls in (BC, DAPG):
+        with pytest.raises(UserError, match="needs demonstrations"):
+            make(cls).warm_start(None)
+    with pytest.raises(UserError, match="learns without demonstrations"):
+        make(NPG).warm_start(make_rollout())
+    assert make(NPG).warm_start(None) == {}
+    with pytest.raises(UserError, match="to update"):
+        make(DAPG).update(make_rollout())
+    with pytest.raises(UserError, match=f"have 4 observation and 2 action dimensions.* needs {OBS} and 2"):
+        make(BC).warm_start(make_rollout(n=4))
+    with pytest.raises(UserError, match=r"bc_batch = 32 demonstration steps, got 20"):
+        make(BC).warm_start(make_rollout((20,)))
+
+
+@pytest.mark.parametrize("cls", [NPG, DAPG])
+def test_a_restored_agent_continues_bit_for_bit(cls: type[NPG], tmp_path: Path) -> None:
+    demos = make_rollout(seed=9)
+    agent, resumed = make(cls, seed=1), make(cls, seed=2)
+    agent.warm_start(demos if cls is DAPG else None)
+    resumed.update(make_rollout(seed=8)) if cls is NPG else resumed.remember(demos)
+    for k in range(3):
+        if k == 1:
+            tensors, values = agent.snapshot()
+            save_file(tensors, tmp_path / "snapshot.safetensors")  # refuses tensors that share memory
+            resumed.restore(load_file(tmp_path / "snapshot.safetensors"), json.loads(json.dumps(values)))
+        metrics = agent.update(make_rollout(seed=k))
+        if k >= 1:
+            again = resumed.update(make_rollout(seed=k))
+            assert {k: v for k, v in metrics.items() if "time" not in k} == {
+                k: v for k, v in again.items() if "time" not in k
+            }
+    (expected, counters), (got, again_counters) = agent.snapshot(), resumed.snapshot()
+    assert counters == again_counters == {"updates": 3}
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    saved = load_file(tmp_path / "snapshot.safetensors")
+    assert all(torch.equal(tensors[name], saved[name]) for name in saved), "a snapshot changed under training"
+    assert not torch.equal(saved["policy.mlp.0.weight"], got["policy.mlp.0.weight"])
+
+
+def test_restoring_a_snapshot_from_before_the_first_update_forgets_the_optimiser() -> None:
+    agent = make(NPG)
+    tensors, values = agent.snapshot()
+    first = agent.update(make_rollout())
+    agent.restore(tensors, values)
+    assert agent.value_optimiser.state_dict()["state"] == {}
+    again = agent.update(make_rollout())
+    assert first["value/error_after"] == again["value/error_after"]
+
+
+def test_a_snapshot_does_not_follow_what_was_restored_from_it() -> None:
+    agent, resumed = make(NPG), make(NPG)
+    agent.update(make_rollout())
+    tensors, values = agent.snapshot()
+    kept = {name: t.clone() for name, t in tensors.items()}
+    resumed.restore(tensors, values)
+    resumed.update(make_rollout())
+    assert all(torch.equal(tensors[name], kept[name]) for name in kept)
+
+
+def test_policy_state_alone_gives_the_same_actions() -> None:
+    agent, other = make(BC, seed=1), make(BC, seed=2)
+    agent.warm_start(linear_demos())
+    observed, noise = make_rollout().obs, make_rollout().actions
+    other.load_policy_state(agent.policy_state())
+    assert np.array_equal(agent.act(observed, noise), other.act(observed, noise))
+
+
+def test_global_random_generators_neither_matter_nor_move() -> None:
+    def run() -> Tensor:
+        agent = make(DAPG, seed=3)
+        agent.warm_start(make_rollout(seed=1))
+        agent.update(make_rollout())
+        return torch.cat([agent.policy.flat(), *(p.detach().reshape(-1) for p in agent.value.parameters())])
+
+    torch.manual_seed(1)
+    states = torch.get_rng_state(), repr(np.random.get_state()), random.getstate()  # noqa: NPY002
+    first = run()
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (repr(np.random.get_state()), random.getstate()) == states[1:]  # noqa: NPY002
+    torch.manual_seed(2)
+    assert torch.equal(first, run())
+    assert not torch.equal(make(NPG, seed=3).policy.flat(), make(NPG, seed=4).policy.flat())
+
+
+def test_training_keeps_the_callers_thread_count() -> None:
+    threads = torch.get_num_threads()
+    make(DAPG).warm_start(make_rollout())
+    make(NPG).update(make_rollout())
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("cls", [BC, NPG, DAPG])
+def test_every_field_is_documented(cls: type[BC]) -> None:
+    assert [name for name, field in cls.Config.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("trajectories", 0),
+        ("policy_hidden", (0,)),
+        ("step_size", 0.0),
+        ("gamma", 1.01),
+        ("gae_lambda", -0.1),
+        ("init_std_factor", 0.0),
+        ("in_scale_floor", -1.0),
+        ("bc_batch", 0),
+        ("value_lr", 0.0),
+        ("lam_1", 1.5),
+    ],
+)
+def test_impossible_settings_are_refused(field: str, value: Any) -> None:
+    with pytest.raises(pydantic.ValidationError, match=field):
+        DAPG.Config(**{field: value})
+
+
+def test_settings_live_where_they_matter() -> None:
+    assert DAPG.Config().trajectories == 200
+    assert not {"bc_lr", "lam_0"} & NPG.Config.model_fields.keys()
+    assert not {"trajectories", "gamma"} & BC.Config.model_fields.keys()
+    assert make(DAPG, trajectories=7).wants.count == 7
+    assert BC.wants.count == 0
