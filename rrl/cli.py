@@ -9,16 +9,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rrl.registry import UserError
-
 
 class _Group(TyperGroup):
-    """A user's mistake is told in plain words and exits 2; a fault of ours shows its traceback and exits 1."""
+    """A user's mistake is told in plain words and exits 2; a fault of ours shows a traceback and exits 1."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except UserError as error:
+        except Exception as error:
+                        if not isinstance(error, UserError):
+                raise
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
 
@@ -38,10 +38,11 @@ app.add_typer(demos_app, name="demos")
 Source = Annotated[str, typer.Argument(help="A gin file, or the name of a shipped one (see `rrl list`).")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Override a binding, in gin syntax: --set \"ResNet.depth = 50\". Repeatable."),
+    typer.Option("--set", help='Override a binding, in gin syntax: --set "ResNet.depth = 50". Repeatable.'),
 ]
 Budget = Annotated[
-    str | None, typer.Option(help="Stop cleanly after this time, such as 90s, 30m or 2h; `rrl resume` goes on.")
+    str | None,
+    typer.Option(help="Stop cleanly after this time, such as 90s, 30m or 2h; `rrl resume` goes on."),
 ]
 
 
@@ -80,12 +81,16 @@ def check(source: Source, set_: Sets = None) -> None:
 
 
 @app.command("list")
-def list_(kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder.")] = None) -> None:
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder.")] = None,
+) -> None:
     """List the components that a gin file can name, and the shipped gin files."""
     from rrl import ginfile, registry
 
     if kind is not None and kind not in (*registry.KINDS, "files"):
-        raise UserError(f"no kind of component is called {kind}; it is one of {', '.join(registry.KINDS)}, files")
+        raise UserError(
+            f"no kind of component is called {kind}; it is one of {', '.join(registry.KINDS)}, files"
+        )
     for each in registry.KINDS:
         if kind in (None, each):
             typer.echo(f"{each}:")
@@ -112,12 +117,15 @@ def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) 
     import os
     import sys
 
+    from rrl.registry import UserError
     from rrl.tracking import quiet_mlflow, store
 
     quiet_mlflow()
     uri = store()
     if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
-        raise UserError(f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI")
+        raise UserError(
+            f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI"
+        )
     typer.echo(f"MLflow UI of {uri}: http://127.0.0.1:{port}  (Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])
@@ -153,7 +161,9 @@ def weights_fetch(
 
 @demos_app.command("info")
 def demos_info(
-    source: Annotated[str | None, typer.Argument(help="A shipped set or a file; none: list the shipped.")] = None,
+    source: Annotated[
+        str | None, typer.Argument(help="A shipped set or a file; none: list the shipped.")
+    ] = None,
 ) -> None:
     """Show what a set of demonstrations holds."""
     from rrl import demo_tools
@@ -163,7 +173,9 @@ def demos_info(
 
 @demos_app.command("make")
 def demos_make(
-    policy: Annotated[Path, typer.Argument(help="A policy file (a run's policy.safetensors), or a shipped expert.")],
+    policy: Annotated[
+        Path, typer.Argument(help="A policy file (a run's policy.safetensors), or a shipped expert.")
+    ],
     out: Annotated[Path, typer.Argument(help="The .npz to write; its .json goes beside it.")],
     episodes: Annotated[int, typer.Option(help="Successful episodes to keep.")] = 25,
     seed: Annotated[int, typer.Option(help="Decides the episodes' starts.")] = 0,
@@ -190,7 +202,7 @@ def _seconds(text: str | None) -> float | None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
     if match is None:
-        raise UserError(f"--budget takes a number with s, m or h, such as 90s, 30m or 2h; got {text!r}")
+        raise typer.BadParameter(f"--budget takes a number with s, m or h, such as 90s, 30m or 2h; got {text!r}")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 

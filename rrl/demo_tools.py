@@ -58,14 +58,15 @@ def make(policy: Path, out: Path, count: int, seed: int, tries: int, say: Say) -
             "actions": "mean",
             "seed": seed,
         }
-        made = demos.record(
-            Collector(envs), agent, todo, flag=env.flags[0], wanted=count, facts=facts
-        )
+        made = demos.record(Collector(envs), agent, todo, flag=env.flags[0], wanted=count, facts=facts)
     finally:
         envs.close()
     made.save(out)
     rates = ", ".join(f"{k} {100 * v:.0f} %" for k, v in made.facts["policy_success"].items())
-    say(f"{out.with_suffix('.npz')}: {len(made)} episodes, {len(made.actions)} steps (policy over {tries}: {rates})")
+    say(
+        f"{out.with_suffix('.npz')}: {len(made)} episodes, {len(made.actions)} steps "
+        f"(the policy over {tries} episodes: {rates})"
+    )
 
 
 def info(source: str | None, say: Say) -> None:
@@ -75,7 +76,10 @@ def info(source: str | None, say: Say) -> None:
             say(f"{name}  {len(demos.load(path))} episodes  {path.stat().st_size / 1e6:.2f} MB")
         return
     made = _load(source)
-    say(f"{len(made)} episodes of {made.lengths.min()} to {made.lengths.max()} steps, {len(made.actions)} in all")
+    say(
+        f"{len(made)} episodes of {made.lengths.min()} to {made.lengths.max()} steps, "
+        f"{len(made.actions)} in all"
+    )
     say(json.dumps(made.facts, indent=2))
 
 
@@ -107,7 +111,10 @@ def verify(source: str, say: Say) -> bool:
             ok &= now >= then
         last = np.array([each[-1] for each in drift])
         worst = max(max(each) for each in drift)
-        say(f"positions differ from the recorded ones by at most {worst:.2g}, at the end by {np.median(last):.2g} (median)")
+        say(
+            f"positions differ from the recorded ones by at most {worst:.2g}, "
+            f"at the end by {np.median(last):.2g} (median)"
+        )
         shown = demos.playback(Collector(envs), NoPolicy(envs.action_dim), made)
         apart = np.abs(shown.obs - rollout.obs).max(axis=1)
         say(

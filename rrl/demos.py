@@ -303,7 +303,7 @@ def record(
     facts: Mapping[str, Any],
     progress: Callable[[int], None] | None = None,
 ) -> Demos:
-    """Run the `todo` episodes and keep the first `wanted` that succeed under `flag`; UserError if too few do."""
+    """Run `todo` and keep the first `wanted` episodes that succeed under `flag`; UserError if too few do."""
     envs = collector.envs
     initial: dict[int, dict[str, NDArray[np.float64]]] = {}
     states: dict[int, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {}

@@ -10,7 +10,16 @@ from importlib.metadata import version
 
 from rrl.registry import UserError
 
-PACKAGES = ("rrl", "torch", "torchvision", "mujoco", "gymnasium", "gymnasium-robotics", "dm-control", "mlflow")
+PACKAGES = (
+    "rrl",
+    "torch",
+    "torchvision",
+    "mujoco",
+    "gymnasium",
+    "gymnasium-robotics",
+    "dm-control",
+    "mlflow",
+)
 
 
 def report(say: Callable[[str], None]) -> bool:
@@ -53,7 +62,8 @@ def _rendering(say: Callable[[str], None]) -> bool:
             while time.perf_counter() - start < 1.5:
                 env.step(action)
                 frames += 1
-            say(f"  look {look:<9} {frames / (time.perf_counter() - start):6.0f} steps/s in one process (224 px)")
+            rate = frames / (time.perf_counter() - start)
+            say(f"  look {look:<9} {rate:6.0f} steps/s in one process (224 px)")
         finally:
             env.close()
     return True
@@ -64,7 +74,10 @@ def _torch(say: Callable[[str], None]) -> None:
 
     cpu = torch.cpu.get_capabilities()
     bf16 = "yes" if cpu.get("avx512_bf16") or cpu.get("amx_bf16") else "no (precision 'auto' takes fp32)"
-    say(f"torch: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, bf16 units: {bf16}")
+    say(
+        f"torch: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
+        f"bf16 units: {bf16}"
+    )
     if torch.cuda.is_available():
         say(f"  CUDA: {torch.cuda.get_device_name()}")
     else:

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -72,7 +72,7 @@ class Experiment(Component):
         threads: Annotated[int, Field(gt=0)] | None = None
         """Torch's CPU threads (they can change rounding); None: one per core."""
         workers: Annotated[int, Field(ge=0)] | None = None
-        """Processes that simulate and render (they change no result); None: one per core; 0: in this process."""
+        """Processes that simulate and render (they change no bit); None: one per core; 0: in this process."""
 
         @model_validator(mode="after")
         def _fits_together(self) -> Experiment.Config:
@@ -82,7 +82,7 @@ class Experiment(Component):
                     "encoder",
                     f"this policy would be blind: {self.encoder.component.__name__} sees no pictures and the "
                     "state holds no object",
-                    "for a blind control add `State.blind = True`; for the state oracle `Adroit.state = 'task'`",
+                    "for a blind control add `State.blind = True`; for the oracle `Adroit.state = 'task'`",
                 )
             agent = self.agent.component
             assert issubclass(agent, Agent)
@@ -103,9 +103,9 @@ class Experiment(Component):
             if blind and (self.demos is None or not env.blind_state):
                 raise mistake(
                     "evaluators",
-                    "BlindControl clones demonstrations from joint angles alone: it needs Experiment.demos and a "
-                    "state without objects",
-                    "add `Experiment.demos = @DemoSet()` and `Adroit.state = 'joints'`, or remove @BlindControl()",
+                    "BlindControl clones demonstrations from joint angles alone: it needs Experiment.demos "
+                    "and a state without objects",
+                    "add `Experiment.demos = @DemoSet()` and `Adroit.state = 'joints'`, or remove it",
                 )
             return self
 
@@ -306,7 +306,9 @@ class Experiment(Component):
         """One line that says what a curve shows and what it can't be compared with."""
         facts = self.env.facts()
         text = f"{self.env.name}  {self.encoder_name()}  {self.config.agent.component.__name__}"
-        text += f"  protocol {self.env.protocol}  reward {facts.get('reward', '?')}  look {facts.get('look', '?')}"
+        for name in ("protocol", "reward", "look"):
+            if name in facts and (name != "look" or self.frames is not None):
+                text += f"  {name} {facts[name]}"
         return text + f"  seed {self.config.seed}"
 
     def encoder_name(self) -> str:
@@ -368,13 +370,13 @@ def train_metrics(rollout: Rollout, flag: str) -> Metrics:
 
 
 def resolve(config: Experiment.Config) -> Experiment.Config:
-    """Fill in what is chosen automatically, once: a resumed run must not choose again. UserError for a missing device."""
+    """Fill in what is chosen automatically, once: a resumed run must not choose again."""
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "Experiment.device is 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu', or see `rrl doctor`"
+            "Experiment.device is 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'"
         )
     precision = config.precision
     if precision == "auto":

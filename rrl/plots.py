@@ -9,7 +9,7 @@ from rrl.tracking import Row
 
 
 def learning_curve(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Success in percent over environment steps: training (sampled actions) and evaluation, with 95 % intervals."""
+    """Success (%) over environment steps: training (sampled actions) and evaluation, with 95 % intervals."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -30,9 +30,15 @@ def learning_curve(rows: Sequence[Row], title: str, path: Path) -> None:
             continue
         x = [row.step for row in points]
         y = [row.metrics[name] for row in points]
-        low, high = ([row.metrics.get(_beside(name, end), row.metrics[name]) for row in points] for end in ("low", "high"))
+        low, high = (
+            [row.metrics.get(_beside(name, end), row.metrics[name]) for row in points]
+            for end in ("low", "high")
+        )
         if line == "none":
-            error = [[max(v - lo, 0) for v, lo in zip(y, low, strict=True)], [max(h - v, 0) for v, h in zip(y, high, strict=True)]]
+            error = [
+                [max(v - lo, 0) for v, lo in zip(y, low, strict=True)],
+                [max(h - v, 0) for v, h in zip(y, high, strict=True)],
+            ]
             axes.errorbar(x, y, error, fmt="D", color=colour, capsize=4, label=label)
         else:
             axes.plot(x, y, line, marker="o", markersize=3, color=colour, label=label)

@@ -26,7 +26,9 @@ def load(path: Path) -> tuple[Experiment.Config, Agent, dict[str, Any]]:
     """(configuration, agent ready to act, facts) of a policy file; UserError if it is none."""
     tensors, values = checkpoint.load_file(path)
     if "config" not in values or "state_dim" not in values:
-        raise UserError(f"{path} is not a policy file; runs write policy.safetensors and best_policy.safetensors")
+        raise UserError(
+            f"{path} is not a policy file; runs write policy.safetensors and best_policy.safetensors"
+        )
     config: Any = ginfile.loads(values["config"], f"{path}:config.gin")
     env: EnvFactory = build(config.env)
     encoder: Encoder = build(config.encoder, cameras=len(env.cameras))

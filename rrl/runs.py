@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import sys
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +41,12 @@ def start(source: str, overrides: list[str], name: str | None = None, budget: fl
     folder.mkdir(parents=True)
     with _locked(folder):
         (folder / "config.gin").write_text(ginfile.dumps(config))
-        facts: dict[str, Any] = {"uri": tracker.uri, "run_id": tracker.run_id, "source": source, "overrides": overrides}
+        facts: dict[str, Any] = {
+            "uri": tracker.uri,
+            "run_id": tracker.run_id,
+            "source": source,
+            "overrides": overrides,
+        }
         facts |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "argv": sys.argv}
         facts["versions"] = _versions()
         (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
@@ -78,7 +83,9 @@ def find(run: str) -> Path:
     if found:
         raise UserError(f"{run} may be any of {', '.join(p.name for p in found)}; give more of the id")
     known = sorted(ROOT.glob("*/run.json"), key=os.path.getmtime)[-5:]
-    newest = f"The newest here are {', '.join(p.parent.name for p in known)}" if known else "There are none here"
+    newest = (
+        f"The newest here are {', '.join(p.parent.name for p in known)}" if known else "There are none here"
+    )
     raise UserError(f"there is no run {run} in {ROOT.resolve()}. {newest}")
 
 

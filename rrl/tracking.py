@@ -114,7 +114,9 @@ class MLflowTracker:
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 # A local store keeps artifacts beside it, wherever `rrl ui` is started later.
-                local = (Path(uri[10:]).parent / "mlartifacts").as_uri() if uri.startswith("sqlite:///") else None
+                local = (
+                    (Path(uri[10:]).parent / "mlartifacts").as_uri() if uri.startswith("sqlite:///") else None
+                )
                 experiment_id = client.create_experiment(EXPERIMENT, artifact_location=local)
             else:
                 experiment_id = experiment.experiment_id
@@ -150,7 +152,9 @@ class MLflowTracker:
         # is (run, metric, time, step, value), and the times are the file's.
         first = self._sent or 0
         batch = [
-            Metric(key, value, row.time, row.step) for row in rows[first:] for key, value in row.metrics.items()
+            Metric(key, value, row.time, row.step)
+            for row in rows[first:]
+            for key, value in row.metrics.items()
         ]
 
         def send() -> None:
@@ -170,6 +174,8 @@ class MLflowTracker:
         try:
             call()
         except Exception as error:
-            warnings.warn(f"MLflow did not take this run's {what} ({error}); the training goes on", stacklevel=3)
+            warnings.warn(
+                f"MLflow did not take this run's {what} ({error}); the training goes on", stacklevel=3
+            )
             return False
         return True

@@ -4,8 +4,8 @@
 
 EXPERT.npz holds a tanh MLP as plain arrays: w0 b0 w1 b1 w2 b2 in_shift in_scale out_shift out_scale log_std
 (the DAPG authors' policies, Rajeswaran et al. 2018, converted). The student sees the task's state observation
-under the paper's protocol, acts in the simulator itself, and learns the teacher's mean action in the states that
-it visits (Ross et al. 2011).
+under the paper's protocol, acts in the simulator itself, and learns the teacher's mean action in the
+states that it visits (Ross et al. 2011).
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ def fit(agent: GaussianAgent, x: torch.Tensor, y: torch.Tensor, epochs: int, see
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=["pen", "door", "hammer", "relocate"])
     parser.add_argument("teacher", type=Path)
     parser.add_argument("out", type=Path)
@@ -122,7 +125,11 @@ def main() -> None:
                 results[flag] = float(rollout.success(flag).mean())
     envs.close()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"state_dim": envs.state_dim, "action_dim": envs.action_dim, "method": "DAgger, 100 episodes a round"}
+    facts = {
+        "state_dim": envs.state_dim,
+        "action_dim": envs.action_dim,
+        "method": "DAgger, 100 episodes a round",
+    }
     facts |= {"rounds": args.rounds, "seed": args.seed, "mean_action_success_of_100": results}
     policies.save(args.out, agent, config, facts)
 

@@ -54,13 +54,21 @@ class Colours(Encoder):
 A = TypeVar("A", BC, NPG, DAPG)
 
 
-def make(cls: type[A], *, seed: int = 0, encoder: Encoder | None = None, **config: Any) -> A:
+def make(
+    cls: type[A],
+    *,
+    seed: int = 0,
+    encoder: Encoder | None = None,
+    state_dim: int = STATE,
+    action_dim: int = ACTION,
+    **config: Any,
+) -> A:
     small = SMALL if cls is BC else SMALL_RL
     return cls(
         cls.Config(**(small | config)),
         encoder=encoder or Colours(),
-        state_dim=STATE,
-        action_dim=ACTION,
+        state_dim=state_dim,
+        action_dim=action_dim,
         seed=seed,
         device=torch.device("cpu"),
     )
@@ -263,9 +271,10 @@ def test_initial_policy_is_near_zero_with_unit_std_and_default_linear_init() -> 
     policy = GaussianPolicy(400, 3, (100, 50), -3.0, torch.Generator().manual_seed(0))
     assert not policy.log_std.any()
     for i, fan_in in ((0, 400), (2, 100)):
-        for parameter in policy.mlp[i].parameters():
-            assert parameter.abs().max() <= fan_in**-0.5
-            assert parameter.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.2)
+        weight, bias = policy.mlp[i].parameters()
+        assert 0 < bias.abs().max() <= fan_in**-0.5
+        assert weight.abs().max() <= fan_in**-0.5
+        assert weight.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.05)
     for parameter in policy.mlp[4].parameters():
         assert 0 < parameter.abs().max() <= 0.01 * 50**-0.5
 
@@ -324,14 +333,17 @@ def test_value_fit_says_when_there_is_too_little_data() -> None:
 
 
 @pytest.mark.parametrize("cls", [NPG, DAPG])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_one_step_moves_by_half_the_step_size_in_kl(cls: type[NPG], seed: int) -> None:
-    agent = make(cls, seed=seed, policy_hidden=(32, 32))
-    demos = make_rollout((100, 100), seed=seed + 10)
+def test_one_step_moves_by_half_the_step_size_in_kl(cls: type[NPG]) -> None:
+    n, m, rng = 40, 24, np.random.default_rng(0)
+    agent = make(cls, policy_hidden=(32, 32), state_dim=n - FEATURES, action_dim=m)
+    mapping = 0.05 * rng.standard_normal((n, m))
+    demos = make_rollout((100,) * 20, seed=1, n=n, m=m)
+    demos.actions[:] = demos.obs @ mapping + 0.1 * demos.actions
     agent.warm_start(demos if cls is DAPG else None)
-    rollout = make_rollout((100,) * 40, seed=seed)
-    noise = np.random.default_rng(seed).standard_normal(rollout.actions.shape, dtype=np.float32)
-    rollout.actions[:] = agent.act(rollout.obs, noise)
+    rollout = make_rollout((50,) * 40, n=n, m=m)
+    rollout.actions[:] = agent.act(rollout.obs, rng.standard_normal(rollout.actions.shape, dtype=np.float32))
+    rollout.rewards[:] = -np.square(rollout.actions - rollout.obs @ mapping).sum(1)
+
     obs = torch.as_tensor(rollout.obs)
     old = Normal(agent.policy.mean(obs).detach(), agent.policy.log_std.detach().exp())
     metrics = agent.update(rollout)
@@ -340,7 +352,7 @@ def test_one_step_moves_by_half_the_step_size_in_kl(cls: type[NPG], seed: int) -
     assert metrics["policy/kl"] == pytest.approx(kl_divergence(old, new).sum(-1).mean().item(), rel=1e-3)
     assert metrics["policy/surrogate_improvement"] > 0
     assert metrics["policy/alpha"] == pytest.approx(math.sqrt(0.05 / metrics["policy/g_dot_x"]))
-    assert metrics["policy/std"] == pytest.approx(new.stddev.mean().item())
+    assert metrics["policy/std"] == pytest.approx(new.stddev[0].mean().item())
 
 
 def surrogate_inputs(rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
@@ -403,7 +415,7 @@ def test_no_advantage_means_no_step_and_a_warning() -> None:
     assert metrics["policy/alpha"] == metrics["policy/kl"] == 0
 
 
-def test_infinite_rewards_are_an_error_before_anything_is_changed() -> None:
+def test_rewards_that_are_not_numbers_are_an_error_before_anything_is_changed() -> None:
     agent, rollout = make(NPG), make_rollout()
     rollout.rewards[3] = np.nan
     before = agent.policy.flat()
@@ -416,7 +428,7 @@ def test_npg_solves_a_bandit() -> None:
     rng = np.random.default_rng(0)
     agent = make(NPG, policy_hidden=(16,), value_batch=32)
     mapping = rng.standard_normal((OBS, ACTION)).astype(np.float32) / math.sqrt(OBS)
-    episodes = 500
+    episodes = 300
 
     def play(noise: bool) -> Rollout:
         obs = rng.standard_normal((episodes, OBS), dtype=np.float32)
@@ -435,7 +447,7 @@ def test_npg_solves_a_bandit() -> None:
         )
 
     before = play(noise=False).rewards.mean()
-    for _ in range(60):
+    for _ in range(25):
         agent.update(play(noise=True))
     assert before < -1
     assert play(noise=False).rewards.mean() > 0.1 * before
@@ -457,7 +469,7 @@ def linear_demos(seed: int = 0) -> Rollout:
 
 @pytest.mark.parametrize("cls", [BC, DAPG])
 def test_cloning_sets_transforms_and_std_and_fits_the_mean(cls: type[BC]) -> None:
-    agent, demos = make(cls, policy_hidden=(32,), in_scale_floor=0.5, bc_epochs=40), linear_demos()
+    agent, demos = make(cls, policy_hidden=(32,), in_scale_floor=0.5, bc_epochs=20), linear_demos()
     metrics = agent.warm_start(demos)
     policy, std = agent.policy, demos.obs.std(0)
     np.testing.assert_allclose(policy.in_shift, demos.obs.mean(0), rtol=1e-4, atol=1e-5)
@@ -647,9 +659,13 @@ def test_global_random_generators_neither_matter_nor_move() -> None:
 
 def test_training_keeps_the_callers_thread_count() -> None:
     threads = torch.get_num_threads()
-    make(DAPG).warm_start(make_rollout())
-    make(NPG).update(make_rollout())
-    assert torch.get_num_threads() == threads
+    torch.set_num_threads(2)
+    try:
+        make(DAPG).warm_start(make_rollout())
+        make(NPG).update(make_rollout())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("cls", [BC, NPG, DAPG])

@@ -85,7 +85,9 @@ def reference(tmp_path_factory):
     root = tmp_path_factory.mktemp("uninterrupted")
     finished(begin(), root)
     result = outcome(root)
-    assert any(m["train/episode_length"] < 60 for _, m in result[1] if "train/return" in m), "no pen was dropped"
+    assert any(m["train/episode_length"] < 60 for _, m in result[1] if "train/return" in m), (
+        "no pen was dropped"
+    )
     return result
 
 

@@ -62,7 +62,7 @@ class Agent(nn.Module, Component, abc.ABC):
 
     @abc.abstractmethod
     def act(self, observed: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Actions [N, m], not clipped, for `observe`d batches. `noise` [N, m] is standard normal; None: mean action."""
+        """Unclipped actions [N, m]; `noise` [N, m] is standard normal, None: the mean action."""
 
     @abc.abstractmethod
     def warm_start(self, demos: Rollout | None) -> Metrics:
@@ -87,7 +87,7 @@ class Agent(nn.Module, Component, abc.ABC):
 
     @abc.abstractmethod
     def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
-        """(tensors, JSON-able values) from which `restore` continues bit for bit: weights, optimisers, RNG, counters."""
+        """(tensors, JSON-able values) from which `restore` continues bit for bit: weights, RNG, ..."""
 
     @abc.abstractmethod
     def restore(self, tensors: dict[str, torch.Tensor], values: dict[str, object]) -> None:

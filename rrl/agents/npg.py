@@ -152,7 +152,9 @@ def _gauss_newton_product(policy: GaussianPolicy, x: Tensor, tangents: list[Tens
     def mean_and_push(*weights: Tensor) -> Any:
         return jvp(mean, weights, tuple(tangents))
 
-    pulled: Any = vjp(mean_and_push, *weights, has_aux=True)
+    with warnings.catch_warnings():  # torch's first jvp loads a part of torch that torch itself deprecates
+        warnings.simplefilter("ignore", FutureWarning)
+        pulled: Any = vjp(mean_and_push, *weights, has_aux=True)
     _, pull, push = pulled
     return flatten(pull(push * (-2 * policy.log_std.detach()).exp()))
 

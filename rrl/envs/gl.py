@@ -53,6 +53,7 @@ def context() -> Any:
     """
     global _context
     if _context is None:
+        _load_triton()
         import mujoco
 
         if not hasattr(mujoco, "GLContext"):
@@ -87,6 +88,14 @@ def _loads(library: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _load_triton() -> None:
+    """Load triton's library, if installed, before Mesa's. Both bring an LLVM, and triton's crashes the process
+    when it comes second (torch imports triton at odd moments, such as the first Adam)."""
+    spec = importlib.util.find_spec("triton")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        _loads(f"{folder}/_C/libtriton.so")
 
 
 def _free() -> None:

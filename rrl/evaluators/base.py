@@ -46,7 +46,7 @@ class Evaluator(Component, abc.ABC):
         """Settings shared by all evaluators."""
 
         when: Literal["always", "end"] = "always"
-        """'always': after the warm start, then as `Experiment.eval_every` says, and at the end; 'end': once."""
+        """'always': after the warm start, then as `Experiment.eval_every` says; 'end': at the end."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -19,8 +19,8 @@ from rrl.rollout import Collector, Policy
 class BlindControl(Evaluator):
     """The same agent behaviour-cloned from the same demonstrations, with joint angles alone.
 
-    It runs the same evaluation episodes as `SuccessRate`. Tasks whose objects start in nearly the same place can be
-    solved blindly now and then; only what lies above this control was seen.
+    It runs the same evaluation episodes as `SuccessRate`. Tasks whose objects start in nearly the same
+    place can be solved blindly now and then; only what lies above this control was seen.
     """
 
     class Config(Evaluator.Config):

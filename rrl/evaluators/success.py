@@ -16,7 +16,7 @@ from rrl.statistics import wilson
 
 @register
 class SuccessRate(Evaluator):
-    """Success over fixed evaluation episodes, the same ones every time (paper: 25 per iteration, mean action)."""
+    """Success over fixed evaluation episodes, the same every time (paper: 25 per iteration, mean action)."""
 
     class Config(Evaluator.Config):
         """How many episodes, and with which actions."""
@@ -40,9 +40,7 @@ class SuccessRate(Evaluator):
             context.say(f"{kind} action: {in_words(rollout, env.flags[0])}")
 
 
-def evaluate(
-    policy: Policy, collector: Collector, count: int, context: Context, *, sampled: bool
-) -> Rollout:
+def evaluate(policy: Policy, collector: Collector, count: int, context: Context, *, sampled: bool) -> Rollout:
     """Run the run's first `count` evaluation episodes."""
     envs = collector.envs
     noise = (envs.factory.horizon, envs.action_dim) if sampled else None

@@ -40,7 +40,9 @@ class Video(Evaluator):
         shots: dict[int, list[NDArray[np.uint8]]] = {i: [] for i in range(count)}
 
         def film(running: NDArray[np.int64], t: NDArray[np.int64]) -> None:
-            due = [() if i >= 0 and n % self.config.every == 0 else None for i, n in zip(running, t, strict=True)]
+            due = [
+                () if i >= 0 and n % self.config.every == 0 else None for i, n in zip(running, t, strict=True)
+            ]
             views = envs.call_each("render", due)
             seen = envs.observation().get("frames")
             for slot, i in enumerate(running):
