@@ -17,7 +17,9 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:
-                        if not isinstance(error, UserError):
+            from rrl.registry import UserError
+
+            if not isinstance(error, UserError):
                 raise
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
@@ -88,7 +90,7 @@ def list_(
     from rrl import ginfile, registry
 
     if kind is not None and kind not in (*registry.KINDS, "files"):
-        raise UserError(
+        raise registry.UserError(
             f"no kind of component is called {kind}; it is one of {', '.join(registry.KINDS)}, files"
         )
     for each in registry.KINDS:
@@ -123,7 +125,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) 
     quiet_mlflow()
     uri = store()
     if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
-        raise UserError(
+        raise registry.UserError(
             f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI"
         )
     typer.echo(f"MLflow UI of {uri}: http://127.0.0.1:{port}  (Ctrl-C ends it)")
@@ -202,7 +204,9 @@ def _seconds(text: str | None) -> float | None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
     if match is None:
-        raise typer.BadParameter(f"--budget takes a number with s, m or h, such as 90s, 30m or 2h; got {text!r}")
+        raise typer.BadParameter(
+            f"--budget takes a number with s, m or h, such as 90s, 30m or 2h; got {text!r}"
+        )
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 

@@ -91,8 +91,8 @@ def _loads(library: str) -> bool:
 
 
 def _load_triton() -> None:
-    """Load triton's library, if installed, before Mesa's. Both bring an LLVM, and triton's crashes the process
-    when it comes second (torch imports triton at odd moments, such as the first Adam)."""
+    """Load triton's library, if installed, before Mesa's. Both bring an LLVM, and triton's crashes
+    the process when it comes second (torch imports triton at odd moments, such as the first Adam)."""
     spec = importlib.util.find_spec("triton")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         _loads(f"{folder}/_C/libtriton.so")
