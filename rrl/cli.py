@@ -31,6 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # rich's help would cost a third of `rrl --help`
 )
 weights_app = typer.Typer(help="Pretrained encoder weights.", no_args_is_help=True)
 demos_app = typer.Typer(help="Demonstrations.", no_args_is_help=True)
@@ -125,7 +126,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) 
     quiet_mlflow()
     uri = store()
     if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
-        raise registry.UserError(
+        raise UserError(
             f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI"
         )
     typer.echo(f"MLflow UI of {uri}: http://127.0.0.1:{port}  (Ctrl-C ends it)")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +128,7 @@ def load(path: Path) -> Demos:
             initial={k[8:]: v for k, v in arrays.items() if k.startswith("initial.")},
             facts=facts,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(f"{path} is not a set of demonstrations that rrl wrote: {error}") from error
     if facts.get("checksum") != demos.checksum():
         raise UserError(f"{path} does not match the checksum in its .json: the file was changed or cut short")
@@ -289,7 +290,7 @@ def _read_cache(path: Path) -> Rollout | None:
                 flags={k[5:]: file[k] for k in file.files if k.startswith("flag.")},
                 success_steps=int(file["success_steps"]),
             )
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None  # missing, or a damaged file: made again
 
 

@@ -17,7 +17,6 @@ PACKAGES = (
     "mujoco",
     "gymnasium",
     "gymnasium-robotics",
-    "dm-control",
     "mlflow",
 )
 

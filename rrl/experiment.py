@@ -86,7 +86,13 @@ class Experiment(Component):
                 )
             agent = self.agent.component
             assert issubclass(agent, Agent)
-            if agent.needs_demos and self.demos is None:
+            if agent.demos == "none" and self.demos is not None:
+                raise mistake(
+                    "demos",
+                    f"{agent.__name__} takes no demonstrations, but Experiment.demos is set",
+                    "set `Experiment.demos = None`, or take @DAPG() (`DAPG.lam_0 = 0`: cloning, then NPG)",
+                )
+            if agent.demos == "required" and self.demos is None:
                 raise mistake(
                     "agent",
                     f"{agent.__name__} learns from demonstrations, but Experiment.demos is not set",
@@ -375,9 +381,7 @@ def resolve(config: Experiment.Config) -> Experiment.Config:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "Experiment.device is 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'"
-        )
+        raise UserError("Experiment.device is 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'")
     precision = config.precision
     if precision == "auto":
         cpu = torch.cpu.get_capabilities()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ class Agent(nn.Module, Component, abc.ABC):
 
     kind: ClassVar[str] = "agent"
     wants: Episodes
-    needs_demos: ClassVar[bool] = False
+    demos: ClassVar[Literal["none", "required"]] = "none"
+    """Whether `warm_start` takes demonstrations."""
     needs_rollouts: ClassVar[bool] = True
     """False: everything is learnt in `warm_start`."""
 

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -342,7 +342,7 @@ class BC(GaussianAgent):
 
     config: BC.Config
     wants = Episodes(0)
-    needs_demos: ClassVar[bool] = True
+    demos: ClassVar[Literal["none", "required"]] = "required"
     needs_rollouts: ClassVar[bool] = False
 
     def warm_start(self, demos: Rollout | None) -> Metrics:
@@ -529,7 +529,7 @@ class DAPG(NPG):
         """Factor on that weight per update (paper)."""
 
     config: DAPG.Config
-    needs_demos: ClassVar[bool] = True
+    demos: ClassVar[Literal["none", "required"]] = "required"
 
     demo_obs: Tensor | None = None
     demo_actions: Tensor | None = None

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import importlib
 import os
 import sys
+from importlib.util import find_spec
 from typing import Any
 from weakref import WeakSet
 
@@ -93,7 +93,7 @@ def _loads(library: str) -> bool:
 def _load_triton() -> None:
     """Load triton's library, if installed, before Mesa's. Both bring an LLVM, and triton's crashes
     the process when it comes second (torch imports triton at odd moments, such as the first Adam)."""
-    spec = importlib.util.find_spec("triton")
+    spec = find_spec("triton")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         _loads(f"{folder}/_C/libtriton.so")
 
