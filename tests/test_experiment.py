@@ -208,7 +208,8 @@ def test_checkpoints_survive_kill_at_any_moment(tmp_path):
         "n = 0\n"
         "while True:\n"
         "    n += 1\n"
-        "    checkpoint.save_file(pathlib.Path(sys.argv[1]), {'x': torch.full((300_000,), float(n))}, {'n': n})\n"
+        "    x = torch.full((300_000,), float(n))\n"
+        "    checkpoint.save_file(pathlib.Path(sys.argv[1]), {'x': x}, {'n': n})\n"
         "    print(n, flush=True)\n"
     )
     for _ in range(3):

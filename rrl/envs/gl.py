@@ -10,6 +10,7 @@ import atexit
 import ctypes
 import os
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 from weakref import WeakSet
@@ -77,7 +78,7 @@ def renderer() -> str:
     """What draws, as the driver names it, such as `llvmpipe (LLVM 15.0.6, 256 bits)`. Makes the context."""
     choose_backend()
     context().make_current()
-    functions = importlib.import_module("OpenGL.GL")  # untyped
+    functions = import_module("OpenGL.GL")  # untyped
     name: bytes = functions.glGetString(functions.GL_RENDERER)
     return name.decode()
 
