@@ -18,13 +18,15 @@ from safetensors.torch import load_file
 
 SETTINGS = (
     "Experiment.iterations = 3",
-    "Experiment.num_envs = 4",
+    "Experiment.num_envs = 3",
+    "Experiment.eval_every = 150",
     "Experiment.threads = 1",
     "Experiment.workers = 2",
     "Experiment.evaluators = (@SuccessRate(),)",
     "SuccessRate.episodes = 2",
-    "Adroit.horizon = 60",
-    "DAPG.trajectories = 6",
+    "Adroit.horizon = 50",
+    "DAPG.trajectories = 4",
+    "DAPG.init_std_factor = 5.0",  # wild enough to drop pens
     "DAPG.bc_epochs = 1",
     "DAPG.policy_hidden = (32, 32)",
     "DAPG.value_batch = 16",
@@ -85,7 +87,7 @@ def reference(tmp_path_factory):
     root = tmp_path_factory.mktemp("uninterrupted")
     finished(begin(), root)
     result = outcome(root)
-    assert any(m["train/episode_length"] < 60 for _, m in result[1] if "train/return" in m), (
+    assert any(m["train/episode_length"] < 50 for _, m in result[1] if "train/return" in m), (
         "no pen was dropped"
     )
     return result
