@@ -107,7 +107,7 @@ def verify(source: str, say: Say) -> bool:
         for flag in rollout.flags:
             then = int(made.success(flag, env.success_steps).sum())
             now = int(rollout.success(flag).sum())
-            say(f"replay by actions: {in_words(rollout, flag)}; recorded {then}")
+            say(f"replay by actions: {in_words([rollout], flag)}; recorded {then}")
             ok &= now >= then
         last = np.array([each[-1] for each in drift])
         worst = max(max(each) for each in drift)

@@ -25,7 +25,7 @@ from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context, Evaluator
 from rrl.plots import learning_curve
 from rrl.registry import Component, UserError, build, register
-from rrl.rollout import Collector, Rollout, Stream, episodes
+from rrl.rollout import Collector, Policy, Rollout, Stream, episodes
 from rrl.statistics import wilson
 from rrl.tracking import Log, Tracker
 
@@ -138,12 +138,16 @@ class Experiment(Component):
         tensors, values = self._last_checkpoint(folder)
         log = Log(folder / "metrics.jsonl", values.get("rows", 0))
         tracker.metrics(log.rows)
+        if values.get("finished"):
+            display.line(f"this run is finished: {values['iteration']} updates, {values['steps']:,} steps")
+            self._artifacts(folder, log, tracker)
+            return "finished"
         with ExitStack() as stack:
             display.phase("starting the simulators", 0)
             envs = self.env.make(cfg.num_envs, self.frames, cfg.workers)
             stack.callback(envs.close)
             collector = Collector(envs)
-            agent = self._agent(self.encoder, collector)
+            agent = self._agent(self.encoder, collector, cfg.seed)
             context = self._context(collector, folder, display)
             tracker.tags(self.tags(envs.renderer() if self.frames else "none"))
             demos = self._replay(collector, agent, self.encoder, display)
@@ -199,35 +203,36 @@ class Experiment(Component):
                 commit()
 
             finished = iteration == cfg.iterations
-            if not values.get("finished"):
-                metrics = self._evaluate("end", agent, context(iteration), display)
-                if metrics:
-                    log.append(steps, metrics)
-                self._save_policy(folder / "policy.safetensors", agent, collector, iteration)
-                commit(finished)
+            metrics = self._evaluate("end", agent, context(iteration), display)
+            if metrics:
+                log.append(steps, metrics)
+            self._save_policy(folder / "policy.safetensors", agent, collector, iteration)
+            commit(finished)
             self._artifacts(folder, log, tracker)
         return "finished" if finished else "budget"
 
     # --- its parts -----------------------------------------------------------------------------------
 
-    def _agent(self, encoder: Encoder, collector: Collector) -> Agent:
+    def _agent(self, encoder: Encoder, collector: Collector, seed: int) -> Agent:
         agent: Agent = build(
             self.config.agent,
             encoder=encoder,
             state_dim=collector.envs.state_dim,
             action_dim=collector.envs.action_dim,
-            seed=self.config.seed,
+            seed=seed,
             device=self.device,
             precision=self.config.precision,
         )
         return agent
 
     def _context(self, collector: Collector, folder: Path, display: Display) -> Callable[[int], Context]:
-        def warm_started(config: Encoder.Config, other: Collector) -> Agent:
+        def warm_started(config: Encoder.Config, other: Collector, count: int) -> list[Policy]:
             encoder: Encoder = build(config, cameras=len(self.env.cameras))
-            agent = self._agent(encoder, other)
-            agent.warm_start(self._replay(other, agent, encoder, display))
-            return agent
+            agents = [self._agent(encoder, other, self.config.seed + i) for i in range(count)]
+            demos = self._replay(other, agents[0], encoder, display)
+            for agent in agents:
+                agent.warm_start(demos)
+            return list(agents)
 
         return lambda iteration: Context(
             collector=collector,

@@ -120,7 +120,7 @@ def main() -> None:
     for name, actor in (("teacher", teacher), ("student", agent)):
         rollout = collector.collect(actor, episodes(100, seed=args.seed, stream=Stream.EVAL))
         for flag in rollout.flags:
-            print(f"{name}: {in_words(rollout, flag)}, return {rollout.returns().mean():.0f}")
+            print(f"{name}: {in_words([rollout], flag)}, return {rollout.returns().mean():.0f}")
             if name == "student":
                 results[flag] = float(rollout.success(flag).mean())
     envs.close()

@@ -32,9 +32,9 @@ class Context:
     """Print a line for people."""
     progress: Callable[[int], None]
     """Called with the number of environment steps made."""
-    warm_started: Callable[[Encoder.Config, Collector], Policy]
-    """The run's agent with another encoder, warm-started from the run's demonstrations and not trained
-    further; replays them on the given collector."""
+    warm_started: Callable[[Encoder.Config, Collector, int], list[Policy]]
+    """So many of the run's agents with another encoder, warm-started from the run's demonstrations (replayed
+    on the given collector) with seeds of their own, and not trained further."""
 
 
 class Evaluator(Component, abc.ABC):

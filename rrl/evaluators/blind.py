@@ -24,10 +24,12 @@ class BlindControl(Evaluator):
     """
 
     class Config(Evaluator.Config):
-        """How many episodes."""
+        """How many policies and episodes."""
 
+        clones: Annotated[int, Field(gt=0)] = 5
+        """Policies cloned with different seeds, episodes pooled: what one blind clone reaches is luck."""
         episodes: Annotated[int, Field(gt=0)] = 25
-        """Evaluation episodes (mean action)."""
+        """Evaluation episodes of each (mean action)."""
 
     config: Config
 
@@ -38,10 +40,13 @@ class BlindControl(Evaluator):
             collector = Collector(envs)
             encoder = get("State").Config.model_validate({"blind": True})
             assert isinstance(encoder, Encoder.Config)
-            blind = context.warm_started(encoder, collector)
-            rollout = evaluate(blind, collector, self.config.episodes, context, sampled=False)
+            rollouts = [
+                evaluate(blind, collector, self.config.episodes, context, sampled=False)
+                for blind in context.warm_started(encoder, collector, self.config.clones)
+            ]
         finally:
             envs.close()
-        for name, value in summary(rollout):
+        for name, value in summary(rollouts):
             yield f"blind_{name}", value
-        context.say(f"blind control (joints only): {in_words(rollout, env.flags[0])}")
+        words = in_words(rollouts, env.flags[0])
+        context.say(f"blind control (joints only, {self.config.clones} clones): {words}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
 from rrl.envs.base import EnvFactory
@@ -36,8 +37,8 @@ class SuccessRate(Evaluator):
             rollout = evaluate(
                 policy, context.collector, self.config.episodes, context, sampled=kind == "sampled"
             )
-            yield from summary(rollout, suffix)
-            context.say(f"{kind} action: {in_words(rollout, env.flags[0])}")
+            yield from summary([rollout], suffix)
+            context.say(f"{kind} action: {in_words([rollout], env.flags[0])}")
 
 
 def evaluate(policy: Policy, collector: Collector, count: int, context: Context, *, sampled: bool) -> Rollout:
@@ -48,25 +49,26 @@ def evaluate(policy: Policy, collector: Collector, count: int, context: Context,
     return collector.collect(policy, todo, progress=context.progress)
 
 
-def summary(rollout: Rollout, suffix: str = "") -> Iterator[tuple[str, float]]:
-    """Success in percent under each flag, with the interval of the first one, and the mean return."""
-    for n, flag in enumerate(rollout.flags):
-        success = rollout.success(flag)
+def summary(rollouts: Sequence[Rollout], suffix: str = "") -> Iterator[tuple[str, float]]:
+    """Success in percent under each flag, with the interval of the first one, and the mean return; the
+    episodes of all rollouts count alike."""
+    for n, flag in enumerate(rollouts[0].flags):
+        success = np.concatenate([r.success(flag) for r in rollouts])
         yield flag + suffix, 100.0 * float(success.mean())
         if n == 0:
-            low, high = wilson(int(success.sum()), rollout.episodes)
+            low, high = wilson(int(success.sum()), len(success))
             yield f"{flag}_low{suffix}", 100.0 * low
             yield f"{flag}_high{suffix}", 100.0 * high
-    yield "return" + suffix, float(rollout.returns().mean())
-    yield "episodes" + suffix, float(rollout.episodes)
+    returns = np.concatenate([r.returns() for r in rollouts])
+    yield "return" + suffix, float(returns.mean())
+    yield "episodes" + suffix, float(len(returns))
 
 
-def in_words(rollout: Rollout, flag: str) -> str:
+def in_words(rollouts: Sequence[Rollout], flag: str) -> str:
     """Such as `success 95.0 % (57 of 60 episodes; 95 % interval 86.3 to 98.3)`."""
-    wins = int(rollout.success(flag).sum())
-    low, high = wilson(wins, rollout.episodes)
-    rate = 100.0 * wins / rollout.episodes
+    wins, total = sum(int(r.success(flag).sum()) for r in rollouts), sum(r.episodes for r in rollouts)
+    low, high = wilson(wins, total)
     return (
-        f"{flag} {rate:.1f} % ({wins} of {rollout.episodes} episodes; "
+        f"{flag} {100 * wins / total:.1f} % ({wins} of {total} episodes; "
         f"95 % interval {100 * low:.1f} to {100 * high:.1f})"
     )
