@@ -103,7 +103,8 @@ def list_(
     if kind in (None, "files"):
         typer.echo("gin files (rrl run NAME):")
         for name in ginfile.shipped():
-            typer.echo(f"  {name}")
+            if "/" not in name:  # the others are fragments to include
+                typer.echo(f"  {name}")
 
 
 @app.command()
@@ -121,16 +122,20 @@ def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) 
     import sys
 
     from rrl.registry import UserError
-    from rrl.tracking import quiet_mlflow, store
+    from rrl.tracking import experiment_id, quiet_mlflow, store
 
     quiet_mlflow()
     uri = store()
+    if uri.startswith(("http://", "https://")):
+        typer.echo(f"your MLflow server shows its own pages: {uri}")
+        return
     if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
         raise UserError(
             f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI"
         )
-    typer.echo(f"MLflow UI of {uri}: http://127.0.0.1:{port}  (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    link = f"http://127.0.0.1:{port}/#/experiments/{experiment_id(uri)}/runs?workflowType=machine_learning"
+    typer.echo(f"MLflow UI of {uri}, in a few seconds: {link}  (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", uri]
     os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])
 
 
@@ -180,8 +185,8 @@ def demos_make(
         Path, typer.Argument(help="A policy file (a run's policy.safetensors), or a shipped expert.")
     ],
     out: Annotated[Path, typer.Argument(help="The .npz to write; its .json goes beside it.")],
-    episodes: Annotated[int, typer.Option(help="Successful episodes to keep.")] = 25,
-    seed: Annotated[int, typer.Option(help="Decides the episodes' starts.")] = 0,
+    episodes: Annotated[int, typer.Option(help="Successful episodes to keep.", min=1)] = 25,
+    seed: Annotated[int, typer.Option(help="Decides the episodes' starts.", min=0)] = 0,
     tries: Annotated[int | None, typer.Option(help="Episodes to run; default: twice as many.")] = None,
 ) -> None:
     """Record demonstrations with a policy (mean action), keeping the successful episodes."""

@@ -8,7 +8,14 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 PLAIN_PERIOD = 30.0  # seconds between progress lines where there is no terminal
 
@@ -25,6 +32,7 @@ class Display:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             console=self.console,
             disable=not self.live,
             transient=True,
@@ -51,7 +59,8 @@ class Display:
         """Begin to count `steps` environment steps of what `name` says (0: it can't be counted)."""
         self._name, self._total, self._done = name, steps, 0
         self._began = self._printed = time.monotonic()
-        self.progress.reset(self._task, description=escape(name), total=steps or None, rate="")
+        self.progress.remove_task(self._task)  # rich's `reset` would keep the old total
+        self._task = self.progress.add_task(escape(name), total=steps or None, rate="")
 
     def advance(self, steps: int) -> None:
         """So many environment steps were made."""
@@ -62,8 +71,12 @@ class Display:
             self.progress.update(self._task, completed=self._done, rate=f"{rate:,.0f} steps/s")
         elif now - self._printed > PLAIN_PERIOD:
             self._printed = now
-            of = f" of {self._total:,}" if self._total else ""
-            self.line(f"  {self._name}: {self._done:,}{of} steps, {rate:,.0f} steps/s")
+            text = f"  {self._name}: {self._done:,}"
+            if self._total:
+                left = duration((self._total - self._done) / rate)
+                self.line(f"{text} of {self._total:,} steps, {rate:,.0f} steps/s, {left} left")
+            else:
+                self.line(f"{text} steps, {rate:,.0f} steps/s")
 
 
 def duration(seconds: float) -> str:

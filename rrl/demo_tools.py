@@ -45,6 +45,12 @@ def make(policy: Path, out: Path, count: int, seed: int, tries: int, say: Say) -
     """Record `count` successful episodes (of at most `tries`) and write them; see `rrl demos make`."""
     if tries < count:
         raise UserError(f"{count} successful episodes can't come from {tries} tries; raise --tries")
+    out = demos.free(out)
+    if str(policy) not in experts() and not policy.exists():
+        raise UserError(
+            f"there is no file {policy}, nor a shipped expert of that name ({', '.join(experts())}); "
+            "runs write policy.safetensors and best_policy.safetensors"
+        )
     policy = experts().get(str(policy), policy)
     config, agent, values = policies.load(policy)
     env: EnvFactory = build(config.env)
@@ -63,10 +69,7 @@ def make(policy: Path, out: Path, count: int, seed: int, tries: int, say: Say) -
         envs.close()
     made.save(out)
     rates = ", ".join(f"{k} {100 * v:.0f} %" for k, v in made.facts["policy_success"].items())
-    say(
-        f"{out.with_suffix('.npz')}: {len(made)} episodes, {len(made.actions)} steps "
-        f"(the policy over {tries} episodes: {rates})"
-    )
+    say(f"{out}: {len(made)} episodes, {len(made.actions)} steps (the policy over {tries} episodes: {rates})")
 
 
 def info(source: str | None, say: Say) -> None:

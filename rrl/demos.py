@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -81,9 +83,9 @@ class Demos:
         )
 
     def checksum(self) -> str:
-        """SHA-256 of what a replay uses: actions, lengths and initial states."""
+        """SHA-256 of what replays use: actions, lengths, initial states and positions."""
         digest = hashlib.sha256()
-        arrays = {"actions": self.actions, "lengths": self.lengths, **self.initial}
+        arrays = {"actions": self.actions, "lengths": self.lengths, "qpos": self.qpos, **self.initial}
         for name in sorted(arrays):
             array = np.ascontiguousarray(arrays[name])
             digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -92,10 +94,7 @@ class Demos:
 
     def save(self, path: Path) -> None:
         """Write `path`.npz and `path`.json; refuses to overwrite either."""
-        path = path.with_suffix(".npz")
-        for file in (path, path.with_suffix(".json")):
-            if file.exists():
-                raise UserError(f"{file} exists already; choose another name or remove it first")
+        path = free(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, NDArray[Any]] = {
             "lengths": self.lengths,
@@ -110,9 +109,22 @@ class Demos:
         path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
+def npz(path: Path) -> Path:
+    """The path with its .npz, typed or not."""
+    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+
+
+def free(path: Path) -> Path:
+    """`npz(path)`; UserError if it or its .json exists."""
+    for file in (npz(path), npz(path).with_suffix(".json")):
+        if file.exists():
+            raise UserError(f"{file} exists already; choose another name or remove it first")
+    return npz(path)
+
+
 def load(path: Path) -> Demos:
     """Read a set written by `Demos.save`. UserError if it isn't one, or was changed."""
-    path = path.with_suffix(".npz")
+    path = npz(path)
     if not path.exists():
         raise UserError(f"no demonstrations at {path}")
     try:
@@ -163,7 +175,7 @@ class DemoSet(Component):
         self.env = env
         name = config.source or f"{env.name}_{env.protocol}"
         known = shipped()
-        if name not in known and not Path(name).with_suffix(".npz").exists():
+        if name not in known and not npz(Path(name)).exists():
             raise UserError(
                 f"no demonstrations named {name}: neither a file nor a shipped set ({', '.join(known)}).\n"
                 "Make some with `rrl demos make`, or set DemoSet.source to a file"
@@ -204,13 +216,22 @@ class DemoSet(Component):
         """
         if key is None:
             return self._replayed(collector, policy, progress)
-        full = {**key, **self.env.facts(), "demos": self.demos.checksum(), "replay": self.config.replay}
+        full = {
+            **key,
+            **self.env.facts(),
+            "demos": self.demos.checksum(),
+            "replay": self.config.replay,
+            "rrl": version("rrl"),
+        }
         digest = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:32]
         path = cache_folder() / f"{self.env.name}-{digest}.npz"
         cached = _read_cache(path)
         if cached is None:
             cached = self._replayed(collector, policy, progress)
-            _write_cache(path, cached)
+            try:
+                _write_cache(path, cached)
+            except OSError as error:
+                warnings.warn(f"features are not cached in {path.parent}: {error}", stacklevel=2)
         return cached
 
     def _replayed(

@@ -25,11 +25,17 @@ from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context, Evaluator
 from rrl.plots import learning_curve
 from rrl.registry import Component, UserError, build, register
-from rrl.rollout import Collector, Policy, Rollout, Stream, episodes
+from rrl.rollout import Collector, Episode, Policy, Rollout, Stream, episodes
 from rrl.statistics import wilson
 from rrl.tracking import Log, Tracker
 
+
+class BudgetOver(Exception):
+    """The time that `--budget` gave is over; what came after the last checkpoint is dropped."""
+
+
 CHECKPOINT = "checkpoint.safetensors"
+POLICY = "policy.safetensors"
 BEST_POLICY = "best_policy.safetensors"
 
 
@@ -77,6 +83,10 @@ class Experiment(Component):
         @model_validator(mode="after")
         def _fits_together(self) -> Experiment.Config:
             env: EnvFactory = build(self.env)
+            if not env.has_state and self.encoder.frames() is None:
+                raise mistake(
+                    "encoder", "this policy would see nothing: no pictures and no state", "set `Adroit.state`"
+                )
             if self.encoder.frames() is None and env.blind_state and not getattr(self.encoder, "blind", True):
                 raise mistake(
                     "encoder",
@@ -86,6 +96,14 @@ class Experiment(Component):
                 )
             agent = self.agent.component
             assert issubclass(agent, Agent)
+            kinds = [(e.component.__name__, e.when) for e in self.evaluators]
+            twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
+            if twice is not None:
+                raise mistake(
+                    "evaluators",
+                    f"{twice[0]} is there twice with when = {twice[1]!r}: their numbers would share names",
+                    "remove one, or let one run at another time",
+                )
             if agent.demos == "none" and self.demos is not None:
                 raise mistake(
                     "demos",
@@ -106,7 +124,7 @@ class Experiment(Component):
                     "set `Experiment.iterations = 0`",
                 )
             blind = any(e.component.__name__ == "BlindControl" for e in self.evaluators)
-            if blind and (self.demos is None or not env.blind_state):
+            if blind and (self.demos is None or not env.blind_state or not env.has_state):
                 raise mistake(
                     "evaluators",
                     "BlindControl clones demonstrations from joint angles alone: it needs Experiment.demos "
@@ -129,7 +147,7 @@ class Experiment(Component):
         self, folder: Path, tracker: Tracker, display: Display, budget: float | None = None
     ) -> Literal["finished", "budget"]:
         """Train until `iterations` or until `budget` seconds are over, from the folder's checkpoint if it
-        has one. The folder gets metrics, checkpoint, best policy, plot and what the evaluators make."""
+        has one. The folder gets metrics, checkpoint, policies, plot and what the evaluators make."""
         cfg = self.config
         began = time.monotonic()
         assert cfg.threads is not None
@@ -148,7 +166,14 @@ class Experiment(Component):
             stack.callback(envs.close)
             collector = Collector(envs)
             agent = self._agent(self.encoder, collector, cfg.seed)
-            context = self._context(collector, folder, display)
+            armed = False
+
+            def advance(count: int) -> None:
+                display.advance(count)
+                if armed and budget is not None and time.monotonic() - began > budget:
+                    raise BudgetOver
+
+            context = self._context(collector, folder, display, advance)
             tracker.tags(self.tags(envs.renderer() if self.frames else "none"))
             demos = self._replay(collector, agent, self.encoder, display)
 
@@ -160,7 +185,8 @@ class Experiment(Component):
                 state, extra = agent.snapshot()
                 progress = {"iteration": iteration, "steps": steps, "evaluated": evaluated, "best": best}
                 progress |= {"seconds": trained, "rows": len(log.rows), "finished": finished, "agent": extra}
-                checkpoint.save_file(folder / CHECKPOINT, state, progress)
+                checkpoint.save_file(folder / CHECKPOINT, state, progress | {"identity": self.identity()})
+                self._save_policy(folder / POLICY, agent, collector, iteration)
                 tracker.metrics(log.rows)
 
             if tensors:
@@ -177,39 +203,40 @@ class Experiment(Component):
                 log.append(0, metrics)
                 commit()
 
-            while iteration < cfg.iterations and not self._over(budget, began, trained, iteration):
-                start = time.monotonic()
-                name = f"update {iteration + 1}/{cfg.iterations}"
-                display.phase(f"{name}: sampling", agent.wants.count * self.env.horizon)
-                noise = (self.env.horizon, envs.action_dim)
-                todo = episodes(
-                    agent.wants.count, seed=cfg.seed, stream=Stream.TRAIN, iteration=iteration, noise=noise
-                )
-                rollout = collector.collect(agent, todo, progress=display.advance)
-                metrics = train_metrics(rollout, self.env.flags[0])
-                if best is None or metrics["train/return"] > best:
-                    best = metrics["train/return"]
-                    self._save_policy(folder / BEST_POLICY, agent, collector, iteration)
-                display.phase(f"{name}: learning", 0)
-                metrics |= agent.update(rollout)
-                iteration, steps = iteration + 1, steps + len(rollout.rewards)
-                trained += time.monotonic() - start
-                metrics |= {"iteration": iteration, "time/iteration": time.monotonic() - start}
-                display.line(self._line(metrics, iteration, steps, trained))
-                if steps - evaluated >= cfg.eval_every or iteration == cfg.iterations:
-                    evaluated = steps
-                    metrics |= self._evaluate("always", agent, context(iteration), display)
-                log.append(steps, metrics)
-                commit()
-
-            finished = iteration == cfg.iterations
-            metrics = self._evaluate("end", agent, context(iteration), display)
-            if metrics:
-                log.append(steps, metrics)
-            self._save_policy(folder / "policy.safetensors", agent, collector, iteration)
-            commit(finished)
+            armed = True
+            try:
+                while iteration < cfg.iterations:
+                    if budget is not None and trained / max(iteration, 1) > budget - time.monotonic() + began:
+                        raise BudgetOver  # another update of the usual length would not fit
+                    start = time.monotonic()
+                    name = f"update {iteration + 1}/{cfg.iterations}"
+                    display.phase(f"{name}: sampling", agent.wants.count * self.env.horizon)
+                    todo = self._training_episodes(agent, envs.action_dim, iteration)
+                    rollout = collector.collect(agent, todo, progress=advance)
+                    metrics = train_metrics(rollout, self.env.flags[0])
+                    if best is None or metrics["train/return"] > best:
+                        best = metrics["train/return"]
+                        self._save_policy(folder / BEST_POLICY, agent, collector, iteration)
+                    display.phase(f"{name}: learning", 0)
+                    metrics |= agent.update(rollout)
+                    iteration, steps = iteration + 1, steps + len(rollout.rewards)
+                    if steps - evaluated >= cfg.eval_every or iteration == cfg.iterations:
+                        evaluated = steps
+                        metrics |= self._evaluate("always", agent, context(iteration), display)
+                    trained += time.monotonic() - start
+                    metrics |= {"iteration": iteration, "time/iteration": time.monotonic() - start}
+                    display.line(self._line(metrics, iteration, steps, trained))
+                    log.append(steps, metrics)
+                    commit()
+                final = self._evaluate("end", agent, context(iteration), display)
+            except BudgetOver:
+                self._artifacts(folder, log, tracker)
+                return "budget"
+            if final:
+                log.append(steps, final)
+            commit(finished=True)
             self._artifacts(folder, log, tracker)
-        return "finished" if finished else "budget"
+        return "finished"
 
     # --- its parts -----------------------------------------------------------------------------------
 
@@ -225,7 +252,18 @@ class Experiment(Component):
         )
         return agent
 
-    def _context(self, collector: Collector, folder: Path, display: Display) -> Callable[[int], Context]:
+    def _training_episodes(self, agent: Agent, action_dim: int, iteration: int) -> list[Episode]:
+        return episodes(
+            agent.wants.count,
+            seed=self.config.seed,
+            stream=Stream.TRAIN,
+            iteration=iteration,
+            noise=(self.env.horizon, action_dim),
+        )
+
+    def _context(
+        self, collector: Collector, folder: Path, display: Display, progress: Callable[[int], None]
+    ) -> Callable[[int], Context]:
         def warm_started(config: Encoder.Config, other: Collector, count: int) -> list[Policy]:
             encoder: Encoder = build(config, cameras=len(self.env.cameras))
             agents = [self._agent(encoder, other, self.config.seed + i) for i in range(count)]
@@ -237,11 +275,12 @@ class Experiment(Component):
         return lambda iteration: Context(
             collector=collector,
             frames=self.frames,
+            encoder=self.encoder_name(),
             seed=self.config.seed,
             folder=folder,
             iteration=iteration,
             say=display.line,
-            progress=display.advance,
+            progress=progress,
             warm_started=warm_started,
         )
 
@@ -282,11 +321,6 @@ class Experiment(Component):
                     found[f"{space}/{name}"] = value
         return found
 
-    def _over(self, budget: float | None, began: float, trained: float, iteration: int) -> bool:
-        """Would another iteration of the usual length overrun the budget?"""
-        usual = trained / iteration if iteration else 0.0
-        return budget is not None and time.monotonic() - began + usual > budget
-
     def _line(self, metrics: Metrics, iteration: int, steps: int, trained: float) -> str:
         left = (self.config.iterations - iteration) * trained / iteration
         parts = [
@@ -301,12 +335,34 @@ class Experiment(Component):
             f"{name} {metrics[f'time/{name}']:.0f}" for name in ("simulate", "render", "encode", "act")
         )
         parts.append(f"{metrics['time/steps_per_second']:.0f} steps/s ({split} s)")
-        parts.append(f"left {duration(left)}")
+        parts.append(f"updates left: {duration(left)}")
         return "  ".join(parts)
 
     def _last_checkpoint(self, folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         path = folder / CHECKPOINT
-        return checkpoint.load_file(path) if path.exists() else ({}, {})
+        if not path.exists():
+            return {}, {}
+        try:
+            tensors, values = checkpoint.load_file(path)
+        except UserError as error:
+            raise UserError(
+                f"{error}\n{folder / BEST_POLICY} may still hold the best policy; without {path.name} "
+                "the run would begin again"
+            ) from error
+        began, now = values["identity"], self.identity()
+        changed = [f"{k} {began.get(k)} (now {v})" for k, v in now.items() if began.get(k) != v]
+        if changed:
+            raise UserError(f"this run began with {', '.join(changed)}: put the original files back")
+        return tensors, values
+
+    def finished(self, folder: Path) -> bool:
+        """Has the run in this folder nothing left to do?"""
+        return bool(self._last_checkpoint(folder)[1].get("finished"))
+
+    def identity(self) -> dict[str, str]:
+        """What a run can't change on the way: checksums of encoder weights and demonstrations."""
+        demos = self.demos.demos.checksum() if self.demos is not None else "none"
+        return {**self.encoder.facts(), "demos": demos}
 
     def _save_policy(self, path: Path, agent: Agent, collector: Collector, iteration: int) -> None:
         envs = collector.envs
@@ -351,7 +407,7 @@ class Experiment(Component):
 
     def _artifacts(self, folder: Path, log: Log, tracker: Tracker) -> None:
         learning_curve(log.rows, self.title(), folder / "learning_curve.png")
-        for name in ("learning_curve.png", "metrics.jsonl", CHECKPOINT, BEST_POLICY, "policy.safetensors"):
+        for name in ("learning_curve.png", "metrics.jsonl", CHECKPOINT, BEST_POLICY, POLICY):
             if (folder / name).exists():
                 tracker.artifact(folder / name)
         for path in sorted((folder / "videos").glob("*")):
@@ -403,6 +459,9 @@ def resolve(config: Experiment.Config) -> Experiment.Config:
 
 
 def _git_commit() -> str:
+    """Of this project's checkout; an installed package is told by its version."""
+    if not (Path(__file__).parents[1] / ".git").exists():
+        return "unknown"
     try:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)

@@ -47,6 +47,7 @@ def learning_curve(rows: Sequence[Row], title: str, path: Path) -> None:
     axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.3)
     if axes.has_data():
+        axes.set_xlim(left=0)
         axes.legend(fontsize=8)
     figure.savefig(path)
 

@@ -44,7 +44,9 @@ def load(path: Path) -> tuple[Experiment.Config, Agent, dict[str, Any]]:
         state_dim=values["state_dim"],
         action_dim=values["action_dim"],
         seed=config.seed,
-        device=torch.device("cpu" if config.device == "auto" else config.device),
+        device=torch.device(
+            config.device if torch.cuda.is_available() and config.device != "auto" else "cpu"
+        ),
         precision="fp32" if config.precision == "auto" else config.precision,
     )
     agent.load_policy_state(tensors)

@@ -36,9 +36,14 @@ def start(source: str, overrides: list[str], name: str | None = None, budget: fl
     assert isinstance(config, Experiment.Config)
     config = resolve(config)
     experiment = Experiment(config)  # whatever is missing (weights, demonstrations) shows now
+    try:
+        ROOT.mkdir(exist_ok=True)
+        (ROOT / ".gitignore").write_text("*\n")
+    except OSError as error:
+        raise UserError(f"runs are kept in {ROOT.absolute()}, which can't be written: {error}") from error
     tracker = MLflowTracker.start(name or f"{Path(source).stem}-seed{config.seed}")
     folder = ROOT / tracker.run_id
-    folder.mkdir(parents=True)
+    folder.mkdir()
     with _locked(folder):
         (folder / "config.gin").write_text(ginfile.dumps(config))
         facts: dict[str, Any] = {
@@ -50,8 +55,6 @@ def start(source: str, overrides: list[str], name: str | None = None, budget: fl
         facts |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "argv": sys.argv}
         facts["versions"] = _versions()
         (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
-        tracker.params(ginfile.flatten(config))
-        tracker.artifact(folder / "config.gin")
         return _execute(experiment, folder, tracker, budget)
 
 
@@ -59,17 +62,25 @@ def resume(run: str, budget: float | None = None) -> int:
     """Go on with a run from its last checkpoint; returns the process's exit code."""
     folder = find(run)
     with _locked(folder):
-        facts = json.loads((folder / "run.json").read_text())
+        try:
+            facts = json.loads((folder / "run.json").read_text())
+            uri, run_id, versions = facts["uri"], facts["run_id"], facts["versions"]
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
         config = ginfile.load(folder / "config.gin")
         assert isinstance(config, Experiment.Config)
-        tracker = MLflowTracker.resume(facts["uri"], facts["run_id"])
-        for package, then in facts["versions"].items():
+        experiment = Experiment(resolve(config))
+        if experiment.finished(folder) and MLflowTracker.ended(uri, run_id):
+            print(f"this run is finished: {folder}")
+            return 0
+        tracker = MLflowTracker.resume(uri, run_id)
+        for package, then in versions.items():
             if then != _versions()[package]:
                 print(
                     f"note: this run began with {package} {then}, here is {_versions()[package]}: "
                     "the result need not equal an uninterrupted run's bit for bit"
                 )
-        return _execute(Experiment(resolve(config)), folder, tracker, budget)
+        return _execute(experiment, folder, tracker, budget)
 
 
 def find(run: str) -> Path:
@@ -93,7 +104,8 @@ def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budge
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise Stopped
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, stop)
     status, code = "FAILED", 1
     with Display() as display:
         display.line(f"run {tracker.run_id}: {experiment.title()}")
@@ -101,11 +113,14 @@ def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budge
             display.line("WARNING: the encoder is UNTRAINED (weights = None): random features")
         again = f"rrl resume {tracker.run_id[:8]}"
         try:
+            tracker.params(ginfile.flatten(experiment.config))
+            tracker.artifact(folder / "config.gin")
+            tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
             ended = experiment.run(folder, tracker, display, budget)
             status, code = "FINISHED", 0
             tracker.tags({"stopped_by": "nothing" if ended == "finished" else "budget"})
             if ended == "budget":
-                display.line(f"the budget is over; go on with: {again}")
+                display.line(f"the budget is over (final evaluation and video come at the end): {again}")
         except (Stopped, KeyboardInterrupt) as cause:
             status, code = "KILLED", 143 if isinstance(cause, Stopped) else 130
             kept = "after the last checkpoint" if (folder / CHECKPOINT).exists() else "from the start"
@@ -114,8 +129,11 @@ def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budge
             tracker.tags({"failure": f"{type(error).__name__}: {error}"[:4000]})
             raise
         finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave the run half closed
             tracker.end(status)
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             display.line(f"files: {folder}")
             display.line(f"MLflow: {tracker.uri} (run {tracker.run_id}); look at it with: rrl ui")
     return code

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rrl.registry import UserError
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 EXPERIMENT = "rrl"
+SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -32,13 +39,14 @@ class Log:
 
     def __init__(self, path: Path, rows: int) -> None:
         self.path = path
-        lines = path.read_text().splitlines()[:rows] if path.exists() else []
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         if len(lines) < rows:
             raise UserError(f"{path} holds {len(lines)} rows, the checkpoint {rows}: the file was damaged")
-        self.rows = [Row(**json.loads(line)) for line in lines]
-        part = path.with_name(path.name + ".part")
-        part.write_text("".join(f"{line}\n" for line in lines))
-        part.replace(path)
+        self.rows = [Row(**json.loads(line)) for line in lines[:rows]]
+        if len(lines) > rows:
+            with path.open("r+") as file:
+                file.truncate(sum(len(line.encode()) for line in lines[:rows]))
+                os.fsync(file.fileno())
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write a row, on disk when this returns."""
@@ -71,67 +79,98 @@ class Tracker(Protocol):
     def artifact(self, path: Path, folder: str = "") -> None:
         """Keep a copy of a file."""
 
+    def text(self, text: str, name: str) -> None:
+        """Keep a text."""
+
     def end(self, status: str) -> None:
         """FINISHED, FAILED or KILLED."""
 
 
 def store() -> str:
-    """The MLflow store: `MLFLOW_TRACKING_URI`, or `mlflow.db` in the working directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    """The MLflow store: `MLFLOW_TRACKING_URI`, or `mlflow.db` in the working directory.
+
+    UserError for MLflow's file store: it would record points twice after a resume.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    if uri.startswith(SQLITE):
+        return SQLITE + str(Path(uri[len(SQLITE) :]).absolute())  # a run may be resumed from elsewhere
+    if uri.startswith("file:") or "://" not in uri:
+        raise UserError(
+            f"MLFLOW_TRACKING_URI is {uri}, a store of plain files, which MLflow itself gave up; use "
+            "sqlite:///mlflow.db, or the address of a server"
+        )
+    return uri
 
 
 def quiet_mlflow() -> None:
-    """Neither telemetry nor migration chatter from MLflow, unless the user asked for it."""
-    import logging
-
+    """No telemetry, no migration chatter, no minutes of retries from MLflow, unless the user asked."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     for name in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def _one_at_a_time(uri: str) -> Iterator[None]:
+    """Two runs that start together must not both create the same local store."""
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    with Path(uri[len(SQLITE) :] + ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class MLflowTracker:
     """One MLflow run, through its client API (thread-safe, no global active run)."""
 
-    def __init__(self, uri: str, run_id: str) -> None:
-        from mlflow import MlflowClient
-
-        self.client = MlflowClient(uri)
+    def __init__(self, client: MlflowClient, uri: str, run_id: str) -> None:
+        self.client = client
         self.uri = uri
         self.run_id = run_id
-        self._sent: int | None = None
+        self._sent = 0
 
     @classmethod
-    def start(cls, name: str, uri: str | None = None) -> MLflowTracker:
+    def start(cls, name: str) -> MLflowTracker:
         """Create a run. UserError if the store can't be reached: better now than after hours."""
-        quiet_mlflow()
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        uri = uri or store()
-        client = MlflowClient(uri)
+        uri = store()
         try:
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            if experiment is None:
-                # A local store keeps artifacts beside it, wherever `rrl ui` is started later.
-                local = (
-                    (Path(uri[10:]).parent / "mlartifacts").as_uri() if uri.startswith("sqlite:///") else None
-                )
-                experiment_id = client.create_experiment(EXPERIMENT, artifact_location=local)
-            else:
-                experiment_id = experiment.experiment_id
-            run = client.create_run(experiment_id, run_name=name)
-        except (MlflowException, OSError) as error:
+            with _one_at_a_time(uri):
+                client = _client(uri)
+                experiment = client.get_experiment_by_name(EXPERIMENT)
+                if experiment is None:
+                    # A local store keeps artifacts beside it, wherever `rrl ui` is started later.
+                    beside = Path(uri[len(SQLITE) :]).parent / "mlartifacts"
+                    local = beside.as_uri() if uri.startswith(SQLITE) else None
+                    experiment_id = client.create_experiment(EXPERIMENT, artifact_location=local)
+                else:
+                    experiment_id = experiment.experiment_id
+                run = client.create_run(experiment_id, run_name=name)
+        except Exception as error:  # MLflow, SQLAlchemy, alembic and requests each raise their own
             raise UserError(f"the MLflow store {uri} can't be used: {error}") from error
-        return cls(uri, run.info.run_id)
+        return cls(client, uri, run.info.run_id)
 
     @classmethod
     def resume(cls, uri: str, run_id: str) -> MLflowTracker:
-        """Go on with an existing run."""
-        quiet_mlflow()
-        tracker = cls(uri, run_id)
-        tracker._safely("resume", lambda: tracker.client.update_run(run_id, status="RUNNING"))
-        return tracker
+        """Go on with an existing run. UserError if the store can't be reached."""
+        try:
+            client = _client(uri)
+            for tag in {"failure", "stopped_by"} & set(client.get_run(run_id).data.tags):
+                client.delete_tag(run_id, tag)
+            client.update_run(run_id, status="RUNNING")
+        except Exception as error:
+            raise UserError(f"run {run_id} can't be found in the MLflow store {uri}: {error}") from error
+        return cls(client, uri, run_id)
+
+    @staticmethod
+    def ended(uri: str, run_id: str) -> bool:
+        """Does the store hold the run as FINISHED?"""
+        try:
+            return bool(_client(uri).get_run(run_id).info.status == "FINISHED")
+        except Exception:
+            return False
 
     def params(self, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param
@@ -150,7 +189,7 @@ class MLflowTracker:
 
         # After a resume nobody knows which rows arrived. Sending all again is safe: MLflow's key of a point
         # is (run, metric, time, step, value), and the times are the file's.
-        first = self._sent or 0
+        first = self._sent
         batch = [
             Metric(key, value, row.time, row.step)
             for row in rows[first:]
@@ -167,6 +206,9 @@ class MLflowTracker:
     def artifact(self, path: Path, folder: str = "") -> None:
         self._safely("artifact", lambda: self.client.log_artifact(self.run_id, str(path), folder or None))
 
+    def text(self, text: str, name: str) -> None:
+        self._safely("text", lambda: self.client.log_text(self.run_id, text, name))
+
     def end(self, status: str) -> None:
         self._safely("status", lambda: self.client.set_terminated(self.run_id, status))
 
@@ -179,3 +221,18 @@ class MLflowTracker:
             )
             return False
         return True
+
+
+def _client(uri: str) -> MlflowClient:
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def experiment_id(uri: str) -> str:
+    """The id under which a store keeps our runs; UserError if it has none."""
+    experiment = _client(uri).get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        raise UserError(f"the MLflow store {uri} holds no run of rrl yet")
+    return str(experiment.experiment_id)

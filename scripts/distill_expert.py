@@ -24,6 +24,7 @@ from rrl.evaluators.success import in_words
 from rrl.registry import build
 from rrl.rollout import Collector, Obs, Stream, episodes
 
+TEACHER = "the DAPG authors' published policy (github.com/aravindr93/hand_dapg, Apache-2.0)"
 CONFIG = """
 Experiment.env = @Adroit()
 Experiment.encoder = @State()
@@ -130,6 +131,7 @@ def main() -> None:
         "action_dim": envs.action_dim,
         "method": "DAgger, 100 episodes a round",
     }
+    facts |= {"teacher": TEACHER}
     facts |= {"rounds": args.rounds, "seed": args.seed, "mean_action_success_of_100": results}
     policies.save(args.out, agent, config, facts)
 

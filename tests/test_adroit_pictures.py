@@ -189,7 +189,8 @@ def test_without_opengl_only_pictures_are_refused():
 def test_the_backend_is_chosen_on_linux_and_only_if_unset():
     code = "import os; from rrl.envs import gl; {}gl.choose_backend(); print(os.environ['MUJOCO_GL'])"
     assert run(code.format(""), MUJOCO_GL="").stdout.strip() == "egl"
-    assert run(code.format(""), MUJOCO_GL="osmesa").stdout.strip() == "osmesa"
+    assert run(code.format(""), MUJOCO_GL="glfw").stdout.strip() == "glfw"
+    assert "which MuJoCo does not know" in run(code.format(""), MUJOCO_GL="foo").stderr
     missing = "gl._loads = lambda library: False; "  # as on a machine without the packages
     assert run(code.format(missing), MUJOCO_GL="").stdout.strip() == "disable"
     refused = run(code.format(missing), MUJOCO_GL="egl")

@@ -49,6 +49,8 @@ class Notebook:
     def metrics(self, rows):
         self.rows = list(rows)
 
+    def text(self, text, name): ...
+
     def artifact(self, path, folder=""):
         self.artifacts.append(path.name)
 
@@ -84,6 +86,26 @@ def test_a_run_leaves_what_people_look_for(tmp_path):
     values = checkpoint.load_file(tmp_path / "checkpoint.safetensors")[1]
     assert values["iteration"] == 2
     assert values["finished"]
+
+
+def test_a_budget_ends_a_run_cleanly_and_resuming_changes_nothing(tmp_path):
+    whole = run(small(), tmp_path / "whole")
+    parts = Notebook()
+    for budget, expected in ((0.0, "budget"), (0.0, "budget"), (None, "finished")):
+        (tmp_path / "parts").mkdir(exist_ok=True)
+        with Display() as display:
+            assert Experiment(small()).run(tmp_path / "parts", parts, display, budget) == expected
+    numbers = [
+        [(r.step, {k: v for k, v in r.metrics.items() if not k.startswith("time/")}) for r in n.rows]
+        for n in (whole, parts)
+    ]
+    assert numbers[0] == numbers[1]
+
+
+def test_a_run_does_not_go_on_with_other_demonstrations(tmp_path):
+    run(small(), tmp_path)
+    with pytest.raises(UserError, match="this run began with demos"):
+        run(small("DemoSet.episodes = 3"), tmp_path)
 
 
 def test_a_policy_file_acts_like_the_policy(tmp_path):
@@ -124,7 +146,12 @@ def test_cloning_alone(tmp_path):
     ("source", "override", "message"),
     [
         ("adroit_door_state", "Adroit.state = 'joints'", "policy would be blind"),
-        ("adroit_door_state", "Adroit.state = 'none'", "policy would be blind"),
+        ("adroit_door_state", "Adroit.state = 'none'", "policy would see nothing"),
+        (
+            "adroit_door_state",
+            "Experiment.evaluators = (@SuccessRate(), @SuccessRate())",
+            "SuccessRate is there twice",
+        ),
         ("adroit_door_state", "Experiment.demos = None", "DAPG learns from demonstrations"),
         ("adroit_door_state", "Experiment.agent = @NPG()", "NPG takes no demonstrations"),
         ("adroit_door_state", "Experiment.agent = @BC()", "BC learns from demonstrations only"),

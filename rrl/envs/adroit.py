@@ -103,6 +103,10 @@ class Adroit(EnvFactory):
     def blind_state(self) -> bool:
         return self.config.state != "task"
 
+    @property
+    def has_state(self) -> bool:
+        return self.config.state != "none"
+
     def facts(self) -> dict[str, str]:
         return {
             "env": self.name,

@@ -83,6 +83,11 @@ class EnvFactory(Component, abc.ABC):
         """True if the state vector says nothing of the task's objects (joints only): a policy without
         pictures is then a blind one."""
 
+    @property
+    def has_state(self) -> bool:
+        """False if the state vector is empty."""
+        return True
+
     @abc.abstractmethod
     def facts(self) -> dict[str, str]:
         """What a run's tags and a feature cache's key must say: task, protocol, reward, look, cameras, ..."""

@@ -20,6 +20,24 @@ from rrl.registry import UserError
 PACKAGES = "libegl1 libgl1 libegl-mesa0 libgles2"
 """Debian and Ubuntu packages with which pictures are rendered without a screen, on GPU or CPU."""
 
+BACKENDS = (
+    "egl",
+    "glfw",
+    "glx",
+    "osmesa",
+    "cgl",
+    "wgl",
+    "enable",
+    "enabled",
+    "on",
+    "true",
+    "1",
+    "disable",
+    "disabled",
+    "off",
+    "false",
+    "0",
+)
 _NO_EGL = "MuJoCo has no EGL library to render pictures with"
 _HELP = (
     f"On Debian or Ubuntu: sudo apt-get install {PACKAGES}\n"
@@ -39,6 +57,12 @@ def choose_backend() -> None:
     if sys.platform != "linux" or "mujoco" in sys.modules:
         return
     asked = os.environ.get("MUJOCO_GL")
+    if asked and asked.lower() not in BACKENDS:
+        raise UserError(
+            f"MUJOCO_GL is {asked}, which MuJoCo does not know: it is one of {', '.join(BACKENDS)}"
+        )
+    if asked and asked.lower() == "osmesa" and not _loads("libOSMesa.so.8"):
+        raise UserError("MUJOCO_GL is osmesa, but there is no libOSMesa; unset it, or install libosmesa6")
     if asked and asked.lower() != "egl":
         return
     found = _loads("libEGL.so.1")
@@ -79,7 +103,9 @@ def renderer() -> str:
     choose_backend()
     context().make_current()
     functions = import_module("OpenGL.GL")  # untyped
-    name: bytes = functions.glGetString(functions.GL_RENDERER)
+    name: bytes | None = functions.glGetString(functions.GL_RENDERER)
+    if name is None:
+        raise UserError(f"MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')} gives no OpenGL context.\n{_HELP}")
     return name.decode()
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rrl.envs.base import EnvFactory, FrameRequest, SimEnv
 
 Buffers = dict[str, NDArray[Any]]
+DEAD = "an environment worker died (killed, or out of memory?)"
 
 
 class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], NDArray[Any]]):
@@ -170,7 +171,10 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
         for pipe, slots in zip(self._pipes, self._slots_of, strict=True):
             jobs = jobs_of(slots)
             if jobs:
-                pipe.send((command, jobs))
+                try:
+                    pipe.send((command, jobs))
+                except (BrokenPipeError, ConnectionResetError):
+                    raise RuntimeError(DEAD) from None
                 busy.append(pipe)
         return [_answer(pipe) for pipe in busy]
 
@@ -270,7 +274,7 @@ def _answer(pipe: Connection) -> Any:
     try:
         status, value = pipe.recv()
     except (EOFError, ConnectionResetError):
-        raise RuntimeError("an environment worker died (killed, or out of memory?)") from None
+        raise RuntimeError(DEAD) from None
     if status == "user":
         raise UserError(value)
     if status == "fault":

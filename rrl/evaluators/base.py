@@ -22,6 +22,8 @@ class Context:
     """The run's own environments: rendering what the policy's encoder asks for."""
     frames: FrameRequest | None
     """What the policy's encoder asks for."""
+    encoder: str
+    """The encoder's name, with UNTRAINED or blind where it deserves that."""
     seed: int
     """The run's seed; evaluation episodes have a stream of their own."""
     folder: Path

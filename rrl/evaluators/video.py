@@ -11,7 +11,7 @@ from pydantic import Field
 
 from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context, Evaluator
-from rrl.registry import register
+from rrl.registry import UserError, register
 from rrl.rollout import Collector, Policy, Stream, episodes
 
 SIDE = 480  # pixels; the height of `SimEnv.render`
@@ -36,7 +36,12 @@ class Video(Evaluator):
         import imageio.v3 as iio
 
         count = self.config.episodes
-        envs = env.make(count, context.frames, min(count, context.collector.envs.workers))
+        try:
+            envs = env.make(count, context.frames, min(count, context.collector.envs.workers))
+            envs.renderer()
+        except UserError as error:  # a run without pictures must not fail on a machine without GL
+            context.say(f"no video: {error}")
+            return
         shots: dict[int, list[NDArray[np.uint8]]] = {i: [] for i in range(count)}
 
         def film(running: NDArray[np.int64], t: NDArray[np.int64]) -> None:
@@ -59,7 +64,8 @@ class Video(Evaluator):
         frames = []
         for i in range(count):
             verdict = "success" if success[i] else "failure"
-            label = f"{env.name}  update {context.iteration}  episode {i + 1}/{count}: {verdict}"
+            label = f"{env.name}  {context.encoder}  update {context.iteration}"
+            label += f"  episode {i + 1}/{count}: {verdict}"
             frames += [_captioned(shot, label) for shot in shots[i]]
         folder = context.folder / "videos"
         folder.mkdir(parents=True, exist_ok=True)
