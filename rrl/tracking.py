@@ -57,10 +57,6 @@ class Log:
             os.fsync(file.fileno())
         self.rows.append(row)
 
-    def last(self, name: str) -> float | None:
-        """The newest value of a metric."""
-        return next((row.metrics[name] for row in reversed(self.rows) if name in row.metrics), None)
-
 
 class Tracker(Protocol):
     """Shows a run to people. Nothing it does may fail the training: it warns instead."""

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "tracking": "registry",
     "plots": "tracking",
 }
-TOP = {"experiment", "policies", "runs", "demo_tools", "doctor", "sweep", "cli"}  # may import anything below
+TOP = {"experiment", "policies", "runs", "demo_tools", "doctor", "cli"}  # may import anything below
 ONLY_IN = {
     "gin": {"gin*"},
     "mlflow": {"tracking", "runs", "cli"},

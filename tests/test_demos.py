@@ -53,7 +53,9 @@ def test_experts_succeed(task):
     config, agent, _ = policies.load(demo_tools.experts()[f"adroit_{task}_expert"])
     env = config.env.component(config.env)
     envs = env.make(25, None, 2)
-    rollout = Collector(envs).collect(agent, episodes(100, seed=99, stream=Stream.EVAL))
+    # pen's rate is near its bound: batches of 100 spread from 73 to 89 %
+    count = 500 if task == "pen" else 100
+    rollout = Collector(envs).collect(agent, episodes(count, seed=99, stream=Stream.EVAL))
     envs.close()
     assert rollout.success("success").mean() >= (0.75 if task == "pen" else 0.95)
 
