@@ -37,6 +37,10 @@ weights_app = typer.Typer(help="Pretrained encoder weights.", no_args_is_help=Tr
 demos_app = typer.Typer(help="Demonstrations.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 app.add_typer(demos_app, name="demos")
+bench_app = typer.Typer(
+    help="Speed of this machine, against plain references timed in the same run.", no_args_is_help=True
+)
+app.add_typer(bench_app, name="bench")
 
 Source = Annotated[str, typer.Argument(help="A gin file, or the name of a shipped one (see `rrl list`).")]
 Sets = Annotated[
@@ -203,6 +207,56 @@ def demos_verify(
     from rrl import demo_tools
 
     raise typer.Exit(0 if demo_tools.verify(source, typer.echo) else 1)
+
+
+Task = Annotated[str, typer.Option(help="pen, door, hammer or relocate.")]
+Encoders = Annotated[list[str] | None, typer.Option("--encoder", help="Repeatable; default: all.")]
+Repeats = Annotated[int, typer.Option(help="Turns; medians are over them.", min=1)]
+Length = Annotated[float, typer.Option("--seconds", help="Of each case in each turn.", min=0.1)]
+Json = Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")]
+
+
+@bench_app.command("sampling")
+def bench_sampling(
+    task: Task = "door",
+    encoder: Encoders = None,
+    look: Annotated[list[str] | None, typer.Option(help="Repeatable; default: fast and balanced.")] = None,
+    repeats: Repeats = 5,
+    seconds: Length = 6.0,
+    json: Json = None,
+) -> None:
+    """Environment steps per second from pixels, and what limits them."""
+    from rrl.bench import report
+
+    report.sampling(task, encoder, look or ["fast", "balanced"], repeats, seconds, json)
+
+
+@bench_app.command("rendering")
+def bench_rendering(
+    task: Task = "door", repeats: Repeats = 5, seconds: Length = 2.0, json: Json = None
+) -> None:
+    """Frames per second by look and size, and what a look changes."""
+    from rrl.bench import report
+
+    report.rendering(task, repeats, seconds, json)
+
+
+@bench_app.command("encoders")
+def bench_encoders(
+    encoder: Encoders = None, task: Task = "door", repeats: Repeats = 5, json: Json = None
+) -> None:
+    """Images per second by backend, precision and batch; and how far features are from float32's."""
+    from rrl.bench import report
+
+    report.encoders(encoder, task, repeats, json)
+
+
+@bench_app.command("updates")
+def bench_updates(repeats: Repeats = 5, json: Json = None) -> None:
+    """NPG updates and value fits per minute on 40,000 samples."""
+    from rrl.bench import report
+
+    report.updates(repeats, json)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -7,6 +7,8 @@ import platform
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
 
 from rrl.registry import UserError
 
@@ -27,6 +29,7 @@ def report(say: Callable[[str], None]) -> bool:
     say("versions: " + ", ".join(f"{name} {version(name)}" for name in PACKAGES))
     pixels = _rendering(say)
     _torch(say)
+    _run_here(say)
     from rrl.encoders import weights
 
     say("weights:")
@@ -73,11 +76,39 @@ def _torch(say: Callable[[str], None]) -> None:
 
     cpu = torch.cpu.get_capabilities()
     bf16 = "yes" if cpu.get("avx512_bf16") or cpu.get("amx_bf16") else "no (precision 'auto' takes fp32)"
+    int8 = (
+        "yes"
+        if cpu.get("avx512_vnni") or cpu.get("avx_vnni") or cpu.get("amx_int8")
+        else "no (int8 gains less)"
+    )
     say(
         f"torch: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
-        f"bf16 units: {bf16}"
+        f"bf16 units: {bf16}, int8 units: {int8}"
     )
-    if torch.cuda.is_available():
-        say(f"  CUDA: {torch.cuda.get_device_name()}")
-    else:
-        say("  CUDA: none")
+    say(f"  CUDA: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
+    extra = [name for name in ("openvino", "nncf") if not find_spec(name)]
+    say(
+        "  OpenVINO: "
+        + (f"without {', '.join(extra)} (pip install 'rrl[cpu]')" if extra else version("openvino"))
+    )
+
+
+def _run_here(say: Callable[[str], None]) -> None:
+    """What 'auto' and None come to on this machine, and what a GPU would change."""
+    import torch
+
+    from rrl import ginfile
+    from rrl.experiment import resolve
+
+    loaded: Any = ginfile.load("adroit_door_mobilenetv2")
+    config = resolve(loaded)
+    say(
+        f"a run from pixels here: encoder by {config.backend} {config.precision} on {config.device} with "
+        f"{config.threads} threads; {config.workers} processes simulate and render; {config.num_envs} "
+        f"environments in {config.groups} groups"
+    )
+    if not torch.cuda.is_available():
+        say(
+            "  with an NVIDIA GPU: encoder by torch on CUDA (precision 'auto': bf16; compiled, CUDA graphs); "
+            "pictures by EGL on the GPU, if the driver's EGL is what libEGL finds"
+        )

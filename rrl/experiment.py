@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,11 +17,11 @@ import torch
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from rrl import checkpoint, ginfile, policies
+from rrl import calibration, checkpoint, ginfile, policies
 from rrl.agents.base import Agent, Metrics
 from rrl.console import Display, duration
 from rrl.demos import DemoSet
-from rrl.encoders.base import Encoder
+from rrl.encoders.base import Encoder, Inference
 from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context, Evaluator
 from rrl.plots import learning_curve
@@ -68,15 +69,21 @@ class Experiment(Component):
         seed: Annotated[int, Field(ge=0)] = 0
         """Decides every random choice of the run (the authors' logs: 10, 11, 12)."""
         num_envs: Annotated[int, Field(gt=0)] = 20
-        """Environments that advance together; fixes the batches that encoder and policy see."""
+        """Environments of one collection; with `groups`, fixes the batches that encoder and policy see."""
+        groups: Annotated[int, Field(gt=0)] = 2
+        """Groups of environments that take turns: one is encoded while the others are simulated."""
         eval_every: Annotated[int, Field(gt=0)] = 1
         """Evaluate after an update once this many environment steps have passed since the last evaluation."""
         device: Literal["auto", "cpu", "cuda"] = "auto"
         """Where the networks run; auto: CUDA if there is one."""
-        precision: Literal["auto", "fp32", "bf16"] = "fp32"
-        """Of the frozen encoder; auto: bf16 where the processor computes in it, else fp32."""
+        precision: Literal["auto", "fp32", "bf16", "int8"] = "fp32"
+        """Of the frozen encoder; auto: bf16 where the processor computes in it, else fp32. int8 needs
+        OpenVINO; its ranges are taken from pictures of the demonstrations."""
+        backend: Literal["auto", "torch", "openvino"] = "auto"
+        """What computes the frozen encoder; auto: OpenVINO on a CPU where it is installed (the extra `cpu`:
+        faster, float32 features equal to 1e-5), else torch."""
         threads: Annotated[int, Field(gt=0)] | None = None
-        """Torch's CPU threads (they can change rounding); None: one per core."""
+        """CPU threads of torch and of OpenVINO (torch's can change rounding); None: one per core."""
         workers: Annotated[int, Field(ge=0)] | None = None
         """Processes that simulate and render (they change no bit); None: one per core; 0: in this process."""
 
@@ -140,6 +147,7 @@ class Experiment(Component):
         self.device = torch.device(config.device)
         self.demos: DemoSet | None = build(config.demos, env=self.env) if config.demos else None
         self.encoder: Encoder = build(config.encoder, cameras=len(self.env.cameras))
+        self.inference = Inference(device=self.device)
 
     # --- the loop ------------------------------------------------------------------------------------
 
@@ -164,8 +172,9 @@ class Experiment(Component):
             display.phase("starting the simulators", 0)
             envs = self.env.make(cfg.num_envs, self.frames, cfg.workers)
             stack.callback(envs.close)
-            collector = Collector(envs)
-            agent = self._agent(self.encoder, collector, cfg.seed)
+            collector = Collector(envs, cfg.groups)
+            self.inference = self.make_inference(collector, display)
+            agent = self.make_agent(self.encoder, collector, cfg.seed)
             armed = False
 
             def advance(count: int) -> None:
@@ -240,17 +249,35 @@ class Experiment(Component):
 
     # --- its parts -----------------------------------------------------------------------------------
 
-    def _agent(self, encoder: Encoder, collector: Collector, seed: int) -> Agent:
+    def make_agent(self, encoder: Encoder, collector: Collector, seed: int) -> Agent:
+        """The run's agent on this encoder, for the collector's environments."""
         agent: Agent = build(
             self.config.agent,
             encoder=encoder,
             state_dim=collector.envs.state_dim,
             action_dim=collector.envs.action_dim,
             seed=seed,
-            device=self.device,
-            precision=self.config.precision,
+            inference=self.inference,
         )
         return agent
+
+    def make_inference(self, collector: Collector, display: Display) -> Inference:
+        """How this run's encoder computes; int8 takes its ranges from the collector's environments."""
+        cfg, envs, frames = self.config, collector.envs, None
+        assert cfg.threads is not None
+        assert cfg.precision != "auto"
+        assert cfg.backend != "auto"
+        if cfg.precision == "int8" and self.frames is not None:
+            display.phase("calibrating int8", 0)
+            frames = calibration.pictures(envs, self.demos.demos if self.demos else None, cfg.seed)
+        return Inference(
+            backend=cfg.backend,
+            precision=cfg.precision,
+            device=self.device,
+            threads=cfg.threads,
+            batch=-(-envs.num_envs // collector.groups) * len(self.env.cameras),
+            calibration=frames,
+        )
 
     def _training_episodes(self, agent: Agent, action_dim: int, iteration: int) -> list[Episode]:
         return episodes(
@@ -266,7 +293,7 @@ class Experiment(Component):
     ) -> Callable[[int], Context]:
         def warm_started(config: Encoder.Config, other: Collector, count: int) -> list[Policy]:
             encoder: Encoder = build(config, cameras=len(self.env.cameras))
-            agents = [self._agent(encoder, other, self.config.seed + i) for i in range(count)]
+            agents = [self.make_agent(encoder, other, self.config.seed + i) for i in range(count)]
             demos = self._replay(other, agents[0], encoder, display)
             for agent in agents:
                 agent.warm_start(demos)
@@ -301,9 +328,9 @@ class Experiment(Component):
                 **encoder.facts(),
                 "encoder": type(encoder).__name__,
                 "frames": repr(collector.envs.frames),
-                "precision": self.config.precision,
+                **self.inference.facts(),
                 "device": str(self.device),
-                "num_envs": str(self.config.num_envs),
+                "num_envs": f"{self.config.num_envs}/{self.config.groups}",
                 "threads": str(self.config.threads),
                 "renderer": collector.envs.renderer(),
                 "torch": torch.__version__,
@@ -389,7 +416,7 @@ class Experiment(Component):
         """Facts that a result can't be judged without."""
         tags = {
             **self.env.facts(),
-            **{f"encoder.{k}": v for k, v in self.encoder.facts().items()},
+            **{f"encoder.{k}": v for k, v in (self.encoder.facts() | self.inference.facts()).items()},
             "encoder": self.encoder_name(),
             "encoder.trained": str(self.encoder.trained).lower(),
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else platform.machine(),
@@ -448,14 +475,27 @@ def resolve(config: Experiment.Config) -> Experiment.Config:
         cpu = torch.cpu.get_capabilities()
         fast = device == "cuda" or cpu.get("amx_bf16") or cpu.get("avx512_bf16")
         precision = "bf16" if fast else "fp32"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    backend = config.backend
+    if backend == "auto":
+        backend = "openvino" if device == "cpu" and find_spec("openvino") else "torch"
     chosen = {
         "device": device,
         "precision": precision,
-        "threads": config.threads or cores,
-        "workers": cores if config.workers is None else config.workers,
+        "backend": backend,
+        "threads": config.threads or cores(),
+        "workers": cores() if config.workers is None else config.workers,
     }
     return config.model_copy(update=chosen)
+
+
+def cores() -> int:
+    """Processor cores that this process may use: its affinity and its container's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup, or "max": no quota
+        return count
 
 
 def _git_commit() -> str:

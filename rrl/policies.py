@@ -9,7 +9,7 @@ import torch
 
 from rrl import checkpoint, ginfile
 from rrl.agents.base import Agent
-from rrl.encoders.base import Encoder
+from rrl.encoders.base import Encoder, Inference
 from rrl.envs.base import EnvFactory
 from rrl.registry import UserError, build
 
@@ -38,16 +38,16 @@ def load(path: Path) -> tuple[Experiment.Config, Agent, dict[str, Any]]:
         raise UserError(
             f"{path} was trained with other encoder weights: {values[changed[0]]}, here {facts[changed[0]]}"
         )
+    device = config.device if torch.cuda.is_available() and config.device != "auto" else "cpu"
+    precision = config.precision
     agent: Agent = build(
         config.agent,
         encoder=encoder,
         state_dim=values["state_dim"],
         action_dim=values["action_dim"],
         seed=config.seed,
-        device=torch.device(
-            config.device if torch.cuda.is_available() and config.device != "auto" else "cpu"
-        ),
-        precision="fp32" if config.precision == "auto" else config.precision,
+        # int8 would need pictures to take its ranges from; float32 features are what it approximates.
+        inference=Inference(device=torch.device(device), precision="bf16" if precision == "bf16" else "fp32"),
     )
     agent.load_policy_state(tensors)
     return config, agent, values

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -93,6 +94,7 @@ class Stream(IntEnum):
     EVAL = 1
     DEMOS = 2
     VIDEO = 3
+    CALIBRATION = 4
 
 
 @dataclass(frozen=True)
@@ -125,15 +127,34 @@ def episodes(
     return made
 
 
-class Collector:
-    """Runs episodes on a vector environment in lockstep, encoding and acting in batches of `num_envs`.
+@dataclass
+class _Group:
+    """Neighbouring slots that act together: one batch of the encoder and of the policy."""
 
-    Slots take episodes in order; a slot whose episode ends takes the next one, the lowest slot first.
-    Idle slots stay in the batch (their rows are ignored), since rounding depends on the batch's shape.
+    slots: slice
+    running: NDArray[np.int64]
+    """Per slot the index of its episode, -1: idle."""
+    observed: NDArray[np.float32]
+    pending: Any = None
+    """The step that the environments are making."""
+
+    @property
+    def active(self) -> NDArray[np.bool_]:
+        return self.running >= 0
+
+
+class Collector:
+    """Runs episodes on a vector environment in `groups` of slots that take turns, so that one group is
+    encoded while the others are simulated and rendered.
+
+    A group advances in lockstep, encoding and acting in batches of constant shape: idle slots stay in the
+    batch (their rows are ignored), since rounding depends on it. Slots take episodes in order; a slot
+    whose episode ends takes the next one, the lowest slot first. Turns never depend on speed.
     """
 
-    def __init__(self, envs: WorkerVectorEnv) -> None:
+    def __init__(self, envs: WorkerVectorEnv, groups: int = 1) -> None:
         self.envs = envs
+        self.groups = min(groups, envs.num_envs)
 
     def collect(
         self,
@@ -145,11 +166,11 @@ class Collector:
     ) -> Rollout:
         """Run all episodes of `todo` with `policy`.
 
-        `each_step(episode, t)` is called after every step with, per slot, the running episode's index (-1:
-        idle) and its step count; `progress(n)` with the number of steps just made.
+        `each_step(episode, t)` is called after every step of a group with, per slot, the running episode's
+        index (-1: idle, or in another group) and its step count; `progress(n)` with the number of steps
+        just made.
         """
-        envs, n_slots = self.envs, self.envs.num_envs
-        factory = envs.factory
+        envs, factory = self.envs, self.envs.factory
         began = time.perf_counter()
         clock = dict.fromkeys(("simulate", "render", "encode", "act"), 0.0)
         longest = max(factory.horizon if e.actions is None else len(e.actions) for e in todo)
@@ -160,27 +181,28 @@ class Collector:
         truncated = np.zeros((len(todo), longest), bool)
         lengths = np.zeros(len(todo), np.int64)
         obs = final_obs = np.zeros(0, np.float32)
-
-        running = np.full(n_slots, -1)
         upcoming = 0
+        chosen = np.zeros((envs.num_envs, envs.action_dim), np.float32)
+        results = envs.results()
 
-        def observe() -> NDArray[np.float32]:
+        def observe(group: _Group) -> None:
             start = time.perf_counter()
             seen = envs.observation()
-            observed = policy.observe(Obs(seen.get("frames"), seen["state"]))
+            frames = seen["frames"][group.slots] if "frames" in seen else None
+            group.observed = policy.observe(Obs(frames, seen["state"][group.slots]))
             clock["encode"] += time.perf_counter() - start
-            return observed
 
-        def refill(free: NDArray[np.bool_]) -> bool:
+        def refill(group: _Group, free: NDArray[np.bool_]) -> bool:
             """Start the next episodes in the free slots; True if any started."""
             nonlocal upcoming
-            running[free] = -1
-            mask = np.zeros(n_slots, bool)
-            seeds: list[int | None] = [None] * n_slots
-            initial: list[Any] = [None] * n_slots
+            group.running[free] = -1
+            mask = np.zeros(envs.num_envs, bool)
+            seeds: list[int | None] = [None] * envs.num_envs
+            initial: list[Any] = [None] * envs.num_envs
             for j in np.flatnonzero(free)[: len(todo) - upcoming]:
-                episode = todo[upcoming]
-                mask[j], seeds[j], initial[j], running[j] = True, episode.seed, episode.initial, upcoming
+                episode, slot = todo[upcoming], group.slots.start + j
+                mask[slot], seeds[slot], initial[slot] = True, episode.seed, episode.initial
+                group.running[j] = upcoming
                 upcoming += 1
             if mask.any():
                 start = time.perf_counter()
@@ -188,55 +210,79 @@ class Collector:
                 clock["simulate"] += time.perf_counter() - start
             return bool(mask.any())
 
-        refill(np.ones(n_slots, bool))
-        observed = observe()
-        obs = np.zeros((len(todo), longest, observed.shape[1]), np.float32)
-        final_obs = np.zeros((len(todo), observed.shape[1]), np.float32)
-        noise = np.zeros((n_slots, envs.action_dim), np.float32)
-        while (running >= 0).any():
-            active = running >= 0
-            slots = np.flatnonzero(active)
-            index, t = running[slots], lengths[running[slots]]
+        def act(group: _Group) -> None:
+            """Choose the group's actions and let its environments begin the step."""
             start = time.perf_counter()
-            noise[:] = 0.0
-            for j, i in zip(slots, index, strict=True):
+            rows = np.flatnonzero(group.active)
+            index = group.running[rows]
+            noise = np.zeros((len(group.running), envs.action_dim), np.float32)
+            for j, i in zip(rows, index, strict=True):
                 drawn = todo[i].noise
                 if drawn is not None:
                     noise[j] = drawn[lengths[i]]
-            chosen = policy.act(observed, noise)
-            for j, i in zip(slots, index, strict=True):
+            mine = policy.act(group.observed, noise)
+            for j, i in zip(rows, index, strict=True):
                 script = todo[i].actions
                 if script is not None:
-                    chosen[j] = script[lengths[i]]
+                    mine[j] = script[lengths[i]]
+            obs[index, lengths[index]] = group.observed[rows]
+            actions[index, lengths[index]] = mine[rows]
+            chosen[group.slots] = mine
+            active = np.zeros(envs.num_envs, bool)
+            active[group.slots] = group.active
             clock["act"] += time.perf_counter() - start
+            group.pending = envs.begin_step(chosen, active)
 
-            obs[index, t] = observed[slots]
-            actions[index, t] = chosen[slots]
+        def advance(group: _Group) -> None:
+            """Take in the group's step, encode what it shows, and begin the next one."""
+            rows = np.flatnonzero(group.active)
+            index = group.running[rows]
             start = time.perf_counter()
-            _, reward, term, trunc, info = envs.step(chosen, active)
+            envs.wait(group.pending)
             waited = time.perf_counter() - start
-            simulating, rendering = info["seconds"].sum(axis=0)
+            got = {name: values[group.slots][rows] for name, values in results.items()}
+            simulating, rendering = got["seconds"].sum(axis=0)
             share = rendering / max(simulating + rendering, 1e-12)
             clock["render"] += waited * share
             clock["simulate"] += waited * (1.0 - share)
-            rewards[index, t] = reward[slots]
-            flags[index, t] = info["flags"][slots]
-            terminated[index, t] = term[slots]
-            truncated[index, t] = trunc[slots]
+            t = lengths[index]
+            rewards[index, t] = got["reward"]
+            flags[index, t] = got["flags"]
+            terminated[index, t] = got["terminated"]
+            truncated[index, t] = got["truncated"]
             lengths[index] += 1
-            observed = observe()
+            observe(group)
 
-            done = np.zeros(n_slots, bool)
-            for j, i in zip(slots, index, strict=True):
+            done = np.zeros(len(group.running), bool)
+            for j, i, ended in zip(rows, index, got["terminated"] | got["truncated"], strict=True):
                 script = todo[i].actions
-                done[j] = term[j] or trunc[j] if script is None else lengths[i] == len(script)
-            final_obs[running[done]] = observed[done]
+                done[j] = ended if script is None else lengths[i] == len(script)
+            final_obs[group.running[done]] = group.observed[done]
             if each_step is not None:
-                each_step(running, np.where(active, lengths[running], 0))
+                everywhere = np.full(envs.num_envs, -1)
+                everywhere[group.slots] = group.running
+                each_step(everywhere, np.where(everywhere >= 0, lengths[everywhere], 0))
             if progress is not None:
-                progress(len(slots))
-            if done.any() and refill(done):
-                observed = observe()
+                progress(len(rows))
+            if done.any() and refill(group, done):
+                observe(group)
+            if group.active.any():
+                act(group)
+
+        bounds = [g * envs.num_envs // self.groups for g in range(self.groups + 1)]
+        groups = [_Group(slice(a, b), np.full(b - a, -1), obs) for a, b in pairwise(bounds)]
+        for group in groups:
+            refill(group, ~group.active)
+            observe(group)
+            if group is groups[0]:
+                obs = np.zeros((len(todo), longest, group.observed.shape[1]), np.float32)
+                final_obs = np.zeros((len(todo), group.observed.shape[1]), np.float32)
+            if group.active.any():
+                act(group)
+        while any(group.active.any() for group in groups):
+            for group in groups:
+                if group.active.any():
+                    advance(group)
 
         kept = np.arange(longest) < lengths[:, None]
         whole = bool(kept.all())
@@ -246,14 +292,14 @@ class Collector:
             return values.reshape(-1, *values.shape[2:]) if whole else values[kept]
 
         flat_flags = flat(flags)
-        episode, t = np.nonzero(kept)
+        episode, step = np.nonzero(kept)
         return Rollout(
             obs=flat(obs),
             actions=flat(actions),
             rewards=flat(rewards),
             flags={name: flat_flags[:, f] for f, name in enumerate(factory.flags)},
             episode=episode.astype(np.int32),
-            t=t.astype(np.int32),
+            t=step.astype(np.int32),
             terminated=flat(terminated),
             truncated=flat(truncated),
             final_obs=final_obs,

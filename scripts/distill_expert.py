@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rrl import ginfile, policies
 from rrl.agents.npg import GaussianAgent
+from rrl.encoders.base import Inference
 from rrl.evaluators.success import in_words
 from rrl.registry import build
 from rrl.rollout import Collector, Obs, Stream, episodes
@@ -98,7 +99,7 @@ def main() -> None:
         state_dim=envs.state_dim,
         action_dim=envs.action_dim,
         seed=args.seed,
-        device=torch.device("cpu"),
+        inference=Inference(),
     )
     seen: list[NDArray[np.float32]] = []
     for round_ in range(args.rounds):

@@ -6,8 +6,9 @@ import sys
 import pytest
 
 # One thread per library: pytest-xdist already keeps the cores busy, and rounding stays the same everywhere.
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"):
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's renderer: no threads of its own
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

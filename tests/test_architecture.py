@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "envs": "registry rollout",
     "encoders": "registry envs.base",
     "demos": "registry rollout envs.base",
+    "calibration": "rollout demos",
     "agents": "registry rollout demos encoders.base",
     "evaluators": "registry rollout statistics envs.base encoders.base",
     "checkpoint": "registry",
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "tracking": "registry",
     "plots": "tracking",
 }
-TOP = {"experiment", "policies", "runs", "demo_tools", "doctor", "cli"}  # may import anything below
+TOP = {"experiment", "policies", "runs", "demo_tools", "doctor", "bench", "cli"}  # may import anything below
 ONLY_IN = {
     "gin": {"gin*"},
     "mlflow": {"tracking", "runs", "cli"},

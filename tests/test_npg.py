@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from rrl.agents import npg
+from rrl.agents.natural_gradient import Linearised
 from rrl.agents.networks import ValueNet
 from rrl.agents.npg import BC, DAPG, NPG
-from rrl.encoders.base import Encoder, Precision
+from rrl.encoders.base import Encoder, Inference
 from rrl.envs.base import FrameRequest
 from rrl.registry import UserError
 from rrl.rollout import Obs, Rollout
@@ -46,7 +47,7 @@ class Colours(Encoder):
     def forward(self, frames: Tensor) -> Tensor:
         return frames.float().mean((1, 2)) / 255 * self.gain
 
-    def inference(self, precision: Precision, device: torch.device) -> Callable[[Tensor], Tensor]:
+    def inference(self, how: Inference) -> Callable[[Tensor], Tensor]:
         return self  # a module: it must not become part of the agent
 
 
@@ -69,7 +70,7 @@ def make(
         state_dim=state_dim,
         action_dim=action_dim,
         seed=seed,
-        device=torch.device("cpu"),
+        inference=Inference(),
     )
 
 
@@ -126,8 +127,7 @@ def test_returns_and_advantages_equal_their_definitions(terminal_at_horizon: boo
             rest = range(length - i)
             returns.append(sum(gamma**k * r[i + k] for k in rest) + gamma ** (length - i) * v[length])
             advantages.append(sum((gamma * lam) ** k * delta[i + k] for k in rest))
-    features = ValueNet.features(torch.as_tensor(rollout.obs), rollout.t)
-    got = agent.returns_and_advantages(rollout, features)
+    got = agent.returns_and_advantages(rollout)
     np.testing.assert_allclose(got[0], returns, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(got[1], advantages, rtol=1e-5, atol=1e-6)
 
@@ -167,7 +167,7 @@ def test_value_fit_is_adam_with_coupled_decay_over_all_but_the_last_full_batch()
         return float((returns - net(features).detach()).square().sum() / returns.square().sum())
 
     before = error(agent.value)
-    metrics = agent._fit_value(features, returns)
+    metrics = agent.fit_value(features, returns)
     for got, expected in zip(agent.value.parameters(), weights, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
     assert agent.value_optimiser.state_dict()["state"][0]["step"] == 6
@@ -179,7 +179,7 @@ def test_value_fit_is_adam_with_coupled_decay_over_all_but_the_last_full_batch()
 def test_value_fit_says_when_there_is_too_little_data() -> None:
     agent = make(NPG, value_batch=64)
     with pytest.warns(UserWarning, match="100 samples are not two batches of 64"):
-        agent._fit_value(torch.zeros(100, OBS + 4), torch.zeros(100))
+        agent.fit_value(torch.zeros(100, OBS + 4), torch.zeros(100))
 
 
 # --- the policy step -----------------------------------------------------------------------------------
@@ -208,28 +208,28 @@ def test_one_step_moves_by_half_the_step_size_in_kl(cls: type[NPG]) -> None:
     assert metrics["policy/std"] == pytest.approx(new.stddev[0].mean().item())
 
 
-def surrogate_inputs(rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+def surrogate_gradient(agent: NPG, rollout: Rollout) -> Tensor:
     advantages = torch.as_tensor(npg.whiten(rollout.rewards))
-    return torch.as_tensor(rollout.obs), torch.as_tensor(rollout.actions), advantages
+    here = Linearised(agent.policy, torch.as_tensor(rollout.obs))
+    return agent.surrogate_gradient(here, torch.as_tensor(rollout.actions), advantages)
 
 
 def test_demonstrations_without_weight_leave_a_hundredth_of_npgs_gradient() -> None:
     dapg, plain = make(DAPG, lam_0=0.1, lam_1=0.0), make(NPG)
     dapg.remember(make_rollout(seed=1))
     dapg.updates = 1  # w_1 = 0.1 * 0
-    batch = surrogate_inputs(make_rollout())
-    expected = 0.01 * plain.surrogate_gradient(*batch)
-    assert (dapg.surrogate_gradient(*batch) - expected).norm() < 1e-5 * expected.norm()
+    expected = 0.01 * surrogate_gradient(plain, make_rollout())
+    assert (surrogate_gradient(dapg, make_rollout()) - expected).norm() < 1e-5 * expected.norm()
 
 
 def test_demonstrations_are_summed_and_divided_by_the_rollout_samples() -> None:
-    agent, demos, batch = make(DAPG), make_rollout((20, 30), seed=1), surrogate_inputs(make_rollout())
+    agent, demos, rollout = make(DAPG), make_rollout((20, 30), seed=1), make_rollout()
     agent.remember(demos)
-    once = agent.surrogate_gradient(*batch)
+    once = surrogate_gradient(agent, rollout)
     x, actions = torch.as_tensor(demos.obs), torch.as_tensor(demos.actions)
-    of_demos = 0.01 * 0.01 / 150 * npg.policy_gradient(agent.policy, x, actions, torch.ones(50))
+    of_demos = 0.01 * 0.01 / 150 * Linearised(agent.policy, x).policy_gradient(actions, torch.ones(50))
     agent.remember(twice(demos))
-    doubled = agent.surrogate_gradient(*batch)
+    doubled = surrogate_gradient(agent, rollout)
     assert (doubled - once - of_demos).norm() < 1e-4 * of_demos.norm()
 
 
@@ -263,7 +263,8 @@ def test_no_advantage_means_no_step_and_a_warning() -> None:
     agent, rollout = make(NPG, cg_iterations=3), make_rollout()
     before = agent.policy.flat()
     with pytest.warns(UserWarning, match="no policy step"):
-        metrics = agent._step_policy(*surrogate_inputs(rollout)[:2], np.zeros(150))
+        obs, actions = torch.as_tensor(rollout.obs), torch.as_tensor(rollout.actions)
+        metrics = agent.step_policy(obs, actions, np.zeros(150))
     assert torch.equal(agent.policy.flat(), before)
     assert metrics["policy/alpha"] == metrics["policy/kl"] == 0
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rrl.encoders.base import Inference
 from rrl.encoders.mobilenet import MobileNetV2
 from rrl.envs.adroit import Adroit
 from rrl.registry import build
@@ -20,8 +21,6 @@ class Still:
 
 
 def agent(envs):
-    import torch
-
     from rrl.agents.npg import NPG
 
     encoder = MobileNetV2(MobileNetV2.Config(), cameras=1)
@@ -31,11 +30,12 @@ def agent(envs):
         state_dim=envs.state_dim,
         action_dim=envs.action_dim,
         seed=0,
-        device=torch.device("cpu"),
+        inference=Inference(),
     )
 
 
-def test_rollouts_are_equal_for_any_number_of_workers():
+@pytest.mark.parametrize("groups", [1, 2])
+def test_rollouts_are_equal_for_any_number_of_workers(groups):
     env = Adroit(Adroit.Config(task="pen", look="fast", horizon=60))
     frames = MobileNetV2.Config().frames()
     rollouts = []
@@ -44,7 +44,7 @@ def test_rollouts_are_equal_for_any_number_of_workers():
         try:
             noise = (env.horizon, envs.action_dim)
             todo = episodes(7, seed=3, stream=Stream.TRAIN, iteration=1, noise=noise)
-            rollouts.append(Collector(envs).collect(agent(envs), todo))
+            rollouts.append(Collector(envs, groups).collect(agent(envs), todo))
         finally:
             envs.close()
     first = rollouts[0]
@@ -68,6 +68,61 @@ def test_episodes_follow_their_own_seeds():
         envs.close()
     assert np.array_equal(found[0].obs, found[1].obs)
     assert np.array_equal(found[0].rewards, found[1].rewards)
+
+
+class Recording(Still):
+    """Keeps the sizes of the batches that it sees."""
+
+    def __init__(self):
+        self.sizes = set()
+
+    def act(self, observed, noise):
+        self.sizes.add(len(observed))
+        return super().act(observed, noise)
+
+
+@pytest.mark.parametrize(("groups", "sizes"), [(1, {5}), (2, {2, 3}), (9, {1})])
+def test_groups_run_the_same_episodes_in_smaller_batches(groups, sizes):
+    """More episodes than slots, early ends and idle slots at the end; physics alone is exact per episode."""
+    env = Adroit(Adroit.Config(task="pen", state="task", horizon=70))
+    envs = env.make(5, None, 2)
+    todo = episodes(12, seed=1, stream=Stream.TRAIN, noise=(70, envs.action_dim))
+    whole, policy, seen, made = Collector(envs).collect(Still(), todo), Recording(), [], []
+    rollout = Collector(envs, groups).collect(
+        policy, todo, each_step=lambda i, t: seen.append((i[i >= 0], t[i >= 0])), progress=made.append
+    )
+    envs.close()
+    assert policy.sizes == sizes
+    assert whole.terminated.any(), "the test needs early terminations"
+    for name in ("obs", "actions", "rewards", "episode", "t", "terminated", "truncated", "final_obs"):
+        assert np.array_equal(getattr(rollout, name), getattr(whole, name)), name
+    assert sum(made) == len(rollout.t)
+    # every step of every episode was shown once to `each_step`
+    steps = [(int(i), int(t)) for each in seen for i, t in zip(*each, strict=True)]
+    assert sorted(steps) == sorted(zip(rollout.episode.tolist(), (rollout.t + 1).tolist(), strict=True))
+
+
+def test_work_can_be_sent_while_a_step_is_under_way():
+    env = Adroit(Adroit.Config(task="door", state="task"))
+    envs, alone = env.make(4, None, 2), env.make(4, None, 0)
+    rng = np.random.default_rng(0)
+    first, second = np.array([True, True, False, False]), np.array([False, False, True, True])
+    for each in (envs, alone):
+        each.reset(seed=0)
+    for _ in range(5):
+        actions = rng.uniform(-1, 1, (4, 28)).astype(np.float32)
+        a = envs.begin_step(actions, first)
+        b = envs.begin_step(actions, second)
+        positions = envs.call("physics")  # answered after both steps, though they are not waited for
+        envs.wait(b)
+        envs.wait(a)
+        alone.step(actions)
+        for (q, _), (wanted, _) in zip(positions, alone.call("physics"), strict=True):
+            assert np.array_equal(q, wanted)
+        assert np.array_equal(envs.results()["reward"], alone.results()["reward"])
+        assert np.array_equal(envs.observation()["state"], alone.observation()["state"])
+    envs.close()
+    alone.close()
 
 
 def test_bookkeeping():

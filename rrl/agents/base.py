@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rrl.encoders.base import Encoder, Precision
+from rrl.encoders.base import Encoder, Inference
 from rrl.registry import Component
 from rrl.rollout import Obs, Rollout
 
@@ -51,11 +51,11 @@ class Agent(nn.Module, Component, abc.ABC):
         state_dim: int,
         action_dim: int,
         seed: int,
-        device: torch.device,
-        precision: Precision = "fp32",
+        inference: Inference,
     ) -> None:
         """`state_dim` numbers stand beside the `encoder.dim` features. `seed` decides the initial weights and
-        every later random choice of the agent (exploration noise comes from outside, see `act`)."""
+        every later random choice of the agent (exploration noise comes from outside, see `act`).
+        `inference` says how the encoder computes, and on which device the agent does."""
 
     @abc.abstractmethod
     def observe(self, obs: Obs) -> NDArray[np.float32]:

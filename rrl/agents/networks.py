@@ -13,6 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.adam import adam
+
+_where_positive = torch.ops.aten.threshold_backward.grad_input
+"""(d, h, 0, grad_input=d): d <- d where h > 0 and 0 elsewhere, in one pass: ReLU's backward pass."""
 
 
 class GaussianPolicy(nn.Module):
@@ -54,17 +58,18 @@ class GaussianPolicy(nn.Module):
 
     def standardise(self, obs: Tensor) -> Tensor:
         """The input transform alone: [N, n] -> [N, n]. Training computes it once per batch."""
-        return (obs - self.in_shift) / (self.in_scale + 1e-8)
+        return (obs - self.in_shift).div_(self.in_scale + 1e-8)
 
     def forward(self, x: Tensor) -> Tensor:
         """`standardise`d observations [N, n] -> mean actions [N, m]."""
         return self.out_scale * self.mlp(x) + self.out_shift  # type: ignore[no-any-return]
 
-    def log_prob(self, mean: Tensor, actions: Tensor) -> Tensor:
-        """log pi(a|o) of actions [N, m] under mean actions [N, m] -> [N]."""
-        z = (actions - mean) / self.log_std.exp()
+    def log_prob(self, mean: Tensor, actions: Tensor, log_std: Tensor | None = None) -> Tensor:
+        """log pi(a|o) of actions [N, m] under mean actions [N, m] -> [N]; `log_std` [m]: its own if None."""
+        log_std = self.log_std if log_std is None else log_std
+        z = (actions - mean) / log_std.exp()
         m = actions.shape[-1]
-        return -0.5 * z.square().sum(-1) - self.log_std.sum() - 0.5 * m * math.log(2 * math.pi)
+        return -0.5 * z.square().sum(-1) - log_std.sum() - 0.5 * m * math.log(2 * math.pi)
 
     def trainable(self) -> list[nn.Parameter]:
         """What the natural gradient moves, in the order of the flat vector: W1, b1, W2, b2, ..., log_std."""
@@ -104,12 +109,81 @@ class ValueNet(nn.Module):
     @staticmethod
     def features(obs: Tensor, t: NDArray[np.integer]) -> Tensor:
         """[N, n] and step indices [N] -> [N, n + 4]: clip(o, -10, 10) / 10 and (t / 1000)^1..4."""
-        powers = torch.as_tensor((t[:, None] / 1000.0) ** np.arange(1, 5), dtype=obs.dtype, device=obs.device)
-        return torch.cat((obs.clamp(-10, 10) / 10, powers), dim=1)
+        n = obs.shape[1]
+        features = obs.new_empty(len(obs), n + 4)
+        torch.clamp(obs, -10, 10, out=features[:, :n]).div_(10)  # in place: a batch has 100 MB and more
+        features[:, n:] = torch.as_tensor((t[:, None] / 1000.0) ** np.arange(1, 5))
+        return features
 
     def forward(self, features: Tensor) -> Tensor:
         """`features` [N, n + 4] -> values [N], in units of discounted return."""
         return self.mlp(features).squeeze(-1)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def fit(self, features: Tensor, targets: Tensor, batches: Tensor, optimiser: torch.optim.Adam) -> None:
+        """One step of a fused Adam for each row of `batches` [K, size], on the mean squared error of these
+        samples: `features` [N, n + 4], `targets` [N].
+
+        Forward and backward pass are written out and Adam is called as a function: with batches this small,
+        the bookkeeping of autograd and of the optimiser takes as long as the arithmetic.
+        """
+        adam_step = _adam(optimiser)
+        layers = [layer for layer in self.mlp if isinstance(layer, nn.Linear)]
+        for layer in layers:
+            for parameter in layer.parameters():
+                parameter.grad = torch.empty_like(parameter)
+        size = batches.shape[1]
+        widths = [features.shape[1], *(layer.out_features for layer in layers)]
+        outputs, d = ([features.new_empty(size, width) for width in widths] for _ in range(2))
+        for batch in batches:
+            torch.index_select(features, 0, batch, out=outputs[0])
+            for i, layer in enumerate(layers):
+                torch.addmm(layer.bias, outputs[i], layer.weight.t(), out=outputs[i + 1])
+                if i + 1 < len(layers):
+                    outputs[i + 1].relu_()
+            torch.sub(outputs[-1][:, 0], targets[batch], out=d[-1][:, 0]).mul_(2 / size)
+            for i, layer in reversed(list(enumerate(layers))):
+                torch.mm(d[i + 1].t(), outputs[i], out=layer.weight.grad)
+                torch.sum(d[i + 1], 0, out=layer.bias.grad)
+                if i > 0:
+                    torch.mm(d[i + 1], layer.weight, out=d[i])
+                    _where_positive(d[i], outputs[i], 0, grad_input=d[i])
+            adam_step()
+        optimiser.zero_grad()
+
+
+def _adam(optimiser: torch.optim.Adam) -> Callable[[], None]:
+    """`optimiser.step`, of a fused Adam with one group, without its bookkeeping; the state stays its own."""
+    (group,) = optimiser.param_groups
+    parameters: list[Tensor] = group["params"]
+    for p in parameters:
+        if not optimiser.state[p]:  # as its first step would
+            zeros = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            optimiser.state[p] = {"step": torch.zeros((), device=p.device)} | zeros
+    states = [optimiser.state[p] for p in parameters]
+    averages, squares, steps = ([s[name] for s in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+    beta1, beta2 = group["betas"]
+
+    def step() -> None:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        adam(
+            parameters,
+            gradients,
+            averages,
+            squares,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    return step
 
 
 def mlp(

@@ -1,7 +1,8 @@
 """Natural policy gradient (`NPG`), the same with demonstrations (`DAPG`), and behaviour cloning alone (`BC`).
 
 Paper section 3 and its table of hyperparameters; where the paper is silent, the authors' released code.
-Read top to bottom: settings, mathematics, the three agents.
+Read top to bottom: settings, returns and cloning, the three agents; what a natural-gradient step is made of
+stands in `natural_gradient`.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vjp
 from torch.nn.functional import mse_loss
 
 from rrl.agents.base import Agent, Episodes, Metrics
-from rrl.agents.networks import GaussianPolicy, ValueNet, flatten
-from rrl.encoders.base import Encoder, Precision
+from rrl.agents.natural_gradient import Linearised, conjugate_gradient, kl_divergence
+from rrl.agents.networks import GaussianPolicy, ValueNet
+from rrl.encoders.base import Encoder, Inference
 from rrl.registry import Component, UserError, register
 from rrl.rollout import Obs, Rollout
 
 CHUNK = 4096
-"""Samples per gradient or Fisher product: bounds the memory for activations; sums run over chunks."""
+"""Samples per forward pass over a whole batch: bounds the memory for activations."""
 
 
 # --- settings ---------------------------------------------------------------------------------------
@@ -90,7 +91,7 @@ class NPGConfig(PolicyConfig):
     """Coupled L2 weight decay of the value network's Adam (authors' code)."""
 
 
-# --- mathematics ------------------------------------------------------------------------------------
+# --- returns and cloning ----------------------------------------------------------------------------
 
 
 def discounted_sums(x: NDArray[np.float64], factor: float, last: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -106,82 +107,6 @@ def discounted_sums(x: NDArray[np.float64], factor: float, last: NDArray[np.bool
 def whiten(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean 0 and population std 1 over the whole batch."""
     return (x - x.mean()) / (x.std() + 1e-6)  # type: ignore[no-any-return]
-
-
-def kl_divergence(mean_old: Tensor, log_std_old: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """KL(old || new) of diagonal Gaussians in nats, mean over states: means [N, m], log_stds [m] -> []."""
-    variance_old, variance = (2 * log_std_old).exp(), (2 * log_std).exp()
-    spread = ((mean_old - mean).square() + variance_old - variance) / (2 * variance + 1e-8)
-    return (spread + log_std - log_std_old).sum(-1).mean()
-
-
-def policy_gradient(policy: GaussianPolicy, x: Tensor, actions: Tensor, weights: Tensor) -> Tensor:
-    """Flat float64 gradient of sum_i weights_i log pi(a_i|x_i), x standardised.
-
-    With weights = advantages / N it is the gradient of the surrogate mean(ratio * advantages) at the
-    current parameters, where every likelihood ratio is 1.
-    """
-    gradient = torch.zeros_like(policy.flat())
-    for start in range(0, len(x), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        objective = weights[chunk].to(x.dtype) @ policy.log_prob(policy(x[chunk]), actions[chunk])
-        gradient += flatten(torch.autograd.grad(objective, policy.trainable()))
-    return gradient
-
-
-def fisher_product(policy: GaussianPolicy, x: Tensor, vector: Tensor, damping: float) -> Tensor:
-    """(F + damping I) vector, F the Hessian of the mean KL divergence over standardised states x [N, n].
-
-    For a Gaussian, F = mean J^T diag(1/std^2) J for the network's weights and 2 I for log_std, without
-    cross terms.
-    """
-    *tangents, log_std_vector = policy.split(vector)
-    product = torch.zeros_like(vector[: -log_std_vector.numel()])
-    for chunk in torch.split(x, CHUNK):
-        product += _gauss_newton_product(policy, chunk, tangents)
-    return torch.cat((product / len(x), 2 * log_std_vector.double())) + damping * vector
-
-
-def _gauss_newton_product(policy: GaussianPolicy, x: Tensor, tangents: list[Tensor]) -> Tensor:
-    """Sum over x of J^T diag(1/std^2) J tangents: J by forward mode, J^T by reverse mode, in one go."""
-    names, weights = zip(*policy.mlp.named_parameters(prefix="mlp"), strict=True)
-
-    def mean(*weights: Tensor) -> Any:
-        return functional_call(policy, dict(zip(names, weights, strict=True)), (x,))
-
-    def mean_and_push(*weights: Tensor) -> Any:
-        return jvp(mean, weights, tuple(tangents))
-
-    with warnings.catch_warnings():  # torch's first jvp loads a part of torch that torch itself deprecates
-        warnings.simplefilter("ignore", FutureWarning)
-        pulled: Any = vjp(mean_and_push, *weights, has_aux=True)
-    _, pull, push = pulled
-    return flatten(pull(push * (-2 * policy.log_std.detach()).exp()))
-
-
-def conjugate_gradient(
-    product: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float = 1e-10
-) -> Tensor:
-    """Approximate x with product(x) = b, from x = 0; stops once |b - product(x)|^2 < `tolerance`.
-
-    It also stops where rounding makes a direction's curvature non-positive: a step along it means nothing.
-    """
-    x = torch.zeros_like(b)
-    residual, direction = b.clone(), b.clone()
-    squared = residual @ residual
-    for _ in range(iterations):
-        z = product(direction)
-        curvature = direction @ z
-        if curvature <= 0:
-            break
-        length = squared / curvature
-        x += length * direction
-        residual -= length * z
-        squared, before = residual @ residual, squared
-        if squared < tolerance:
-            break
-        direction = residual + squared / before * direction
-    return x
 
 
 def clone(
@@ -265,8 +190,7 @@ class GaussianAgent(Agent):
         state_dim: int,
         action_dim: int,
         seed: int,
-        device: torch.device,
-        precision: Precision = "fp32",
+        inference: Inference,
     ) -> None:
         nn.Module.__init__(self)
         if encoder.learns:
@@ -277,10 +201,10 @@ class GaussianAgent(Agent):
             )
         assert isinstance(config, PolicyConfig)
         self.config = config
-        self.device = device
+        self.device = inference.device
         self.features_dim = encoder.dim
         self.obs_dim = encoder.dim + state_dim
-        encode = encoder.inference(precision, device)
+        encode = encoder.inference(inference)
         # In a lambda, as a module would join this agent's parameters and checkpoints.
         self._encode: Callable[[Tensor], Tensor] = lambda frames: encode(frames)
         self.generator = torch.Generator().manual_seed(seed)
@@ -288,7 +212,7 @@ class GaussianAgent(Agent):
             self.obs_dim, action_dim, config.policy_hidden, config.min_log_std, self.generator
         )
         self.policy.set_std(torch.ones(action_dim), config.init_std_factor)
-        self.policy.to(device)
+        self.policy.to(self.device)
 
     @torch.no_grad()
     def observe(self, obs: Obs) -> NDArray[np.float32]:
@@ -367,7 +291,7 @@ class NPG(GaussianAgent):
     config: NPGConfig
 
     def __init__(self, config: Component.Config, **context: Any) -> None:
-        """`context` is what every agent takes: encoder, state_dim, action_dim, seed, device, precision."""
+        """`context` is what every agent takes: encoder, state_dim, action_dim, seed, inference."""
         super().__init__(config, **context)
         self.wants = Episodes(self.config.trajectories)
         self.value = ValueNet(self.obs_dim, self.config.value_hidden, self.generator).to(self.device)
@@ -396,27 +320,26 @@ class NPG(GaussianAgent):
         """
         start = time.perf_counter()
         obs = self._tensor(rollout.obs)
-        features = ValueNet.features(obs, rollout.t)
-        returns, advantages = self.returns_and_advantages(rollout, features)
-        metrics = self._step_policy(obs, self._tensor(rollout.actions), whiten(advantages))
+        returns, advantages = self.returns_and_advantages(rollout)
+        metrics = self.step_policy(obs, self._tensor(rollout.actions), whiten(advantages))
         stepped = time.perf_counter()
-        metrics |= self._fit_value(features, self._tensor(returns.astype(np.float32)))
+        features = ValueNet.features(obs, rollout.t)  # again: as large as obs, so not kept during the step
+        metrics |= self.fit_value(features, self._tensor(returns.astype(np.float32)))
         self.updates += 1
         times = {"time/policy_update": stepped - start, "time/value_fit": time.perf_counter() - stepped}
         return metrics | times
 
     @torch.no_grad()
-    def returns_and_advantages(
-        self, rollout: Rollout, features: Tensor
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Discounted returns [T] and GAE advantages [T], not whitened; `features` are `ValueNet.features`."""
+    def returns_and_advantages(self, rollout: Rollout) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Discounted returns [T] and GAE advantages [T], not whitened."""
         gamma = self.config.gamma
         last = np.append(np.diff(rollout.episode) != 0, True)
         beyond = np.zeros(rollout.episodes)  # value of what follows each episode
         if not self.config.terminal_at_horizon:
             final = ValueNet.features(self._tensor(rollout.final_obs), rollout.t[last] + 1)
             beyond = np.where(rollout.terminated[last], 0.0, self.value(final).double().cpu().numpy())
-        values = self.value(features).double().cpu().numpy()
+        features = ValueNet.features(self._tensor(rollout.obs), rollout.t)
+        values = self._values(features).double().cpu().numpy()
         following = np.append(values[1:], 0.0)
         following[last] = beyond
 
@@ -426,22 +349,23 @@ class NPG(GaussianAgent):
         deltas = rollout.rewards + gamma * following - values
         return returns, discounted_sums(deltas, gamma * self.config.gae_lambda, last)
 
-    def surrogate_gradient(self, x: Tensor, actions: Tensor, advantages: Tensor) -> Tensor:
+    def surrogate_gradient(self, here: Linearised, actions: Tensor, advantages: Tensor) -> Tensor:
         """Flat gradient of mean(ratio * advantages) at the current policy, where ratio = 1."""
-        return policy_gradient(self.policy, x, actions, advantages / len(x))
+        return here.policy_gradient(actions, advantages / len(actions))
 
-    def _step_policy(self, obs: Tensor, actions: Tensor, whitened: NDArray[np.float64]) -> Metrics:
-        """theta <- theta + alpha F^-1 g, alpha = sqrt(delta / (g . F^-1 g)): the KL is about delta / 2."""
+    def step_policy(self, obs: Tensor, actions: Tensor, whitened: NDArray[np.float64]) -> Metrics:
+        """theta <- theta + alpha F^-1 g, alpha = sqrt(delta / (g . F^-1 g)): the KL is about delta / 2.
+
+        `obs` [N, n], `actions` [N, m] and whitened advantages [N]. Returns `policy/*`, see `update`.
+        """
         config, policy = self.config, self.policy
         x = policy.standardise(obs)
         advantages = torch.as_tensor(whitened, device=self.device)
-        with torch.no_grad():
-            mean_old, log_std_old = policy(x), policy.log_std.clone()
-            log_prob_old = policy.log_prob(mean_old, actions)
+        here, log_std_old = Linearised(policy, x), policy.log_std.detach().clone()
 
-        gradient = self.surrogate_gradient(x, actions, advantages)
+        gradient = self.surrogate_gradient(here, actions, advantages)
         direction = conjugate_gradient(
-            lambda v: fisher_product(policy, x, v, config.damping), gradient, config.cg_iterations
+            lambda v: here.fisher_product(v, config.damping), gradient, config.cg_iterations
         )
         g_dot_x = (gradient @ direction).item()
         if not math.isfinite(g_dot_x):
@@ -456,18 +380,22 @@ class NPG(GaussianAgent):
             warnings.warn(f"no policy step: g . F^-1 g = {g_dot_x:g} is not positive", stacklevel=3)
 
         with torch.no_grad():
-            mean = policy(x)
+            log_prob_old = policy.log_prob(here.mean, actions, log_std_old)
+            mean = torch.cat([policy(chunk) for chunk in torch.split(x, CHUNK)])
             ratio = (policy.log_prob(mean, actions) - log_prob_old).exp().double()
             return {
-                "policy/kl": kl_divergence(mean_old, log_std_old, mean, policy.log_std).item(),
+                "policy/kl": kl_divergence(here.mean, log_std_old, mean, policy.log_std).item(),
                 "policy/alpha": alpha,
                 "policy/g_dot_x": g_dot_x,
                 "policy/surrogate_improvement": ((ratio - 1) @ advantages / len(x)).item(),
                 "policy/std": policy.log_std.exp().mean().item(),
             }
 
-    def _fit_value(self, features: Tensor, returns: Tensor) -> Metrics:
-        """Adam on the squared error; like the authors' code, it leaves out each epoch's last full batch."""
+    def fit_value(self, features: Tensor, returns: Tensor) -> Metrics:
+        """Adam on the squared error; like the authors' code, it leaves out each epoch's last full batch.
+
+        `features` [N, n + 4] and discounted returns [N]. Returns `value/*`, see `update`.
+        """
         size = self.config.value_batch
         batches = max(len(features) // size - 1, 0)
         if batches == 0:
@@ -477,17 +405,17 @@ class NPG(GaussianAgent):
         before = self._value_error(features, returns)
         for _ in range(self.config.value_epochs):
             order = torch.randperm(len(features), generator=self.generator).to(self.device)
+            rows = order[: batches * size].view(batches, size)
             with _one_thread():
-                for batch in order[: batches * size].view(batches, size):
-                    loss = mse_loss(self.value(features[batch]), returns[batch])
-                    self.value_optimiser.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    self.value_optimiser.step()
+                self.value.fit(features, returns, rows, self.value_optimiser)
         return {"value/error_before": before, "value/error_after": self._value_error(features, returns)}
 
     @torch.no_grad()
+    def _values(self, features: Tensor) -> Tensor:
+        return torch.cat([self.value(chunk) for chunk in torch.split(features, CHUNK)])
+
     def _value_error(self, features: Tensor, returns: Tensor) -> float:
-        error = (returns - self.value(features)).double().square().sum()
+        error = (returns - self._values(features)).double().square().sum()
         return float(error / (returns.double().square().sum() + 1e-8))
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, object]]:
@@ -555,18 +483,20 @@ class DAPG(NPG):
         weight = self.demo_weight
         return super().update(rollout) | {"demos/weight": weight}
 
-    def surrogate_gradient(self, x: Tensor, actions: Tensor, advantages: Tensor) -> Tensor:
+    def surrogate_gradient(self, here: Linearised, actions: Tensor, advantages: Tensor) -> Tensor:
         """(0.01 / N) * (sum over rollouts of A grad log pi + w_k * sum over demos of grad log pi)."""
         if self.config.lam_0 == 0:
-            return super().surrogate_gradient(x, actions, advantages)
+            return super().surrogate_gradient(here, actions, advantages)
         if self.demo_obs is None or self.demo_actions is None:
             raise UserError(
                 "DAPG needs its demonstrations to update: call warm_start(demos) or remember(demos)"
             )
         advantages = advantages / (advantages.std(correction=0) + 1e-8)
-        demo_weights = torch.full((len(self.demo_obs),), 0.01 * self.demo_weight / len(x), device=self.device)
-        return policy_gradient(self.policy, x, actions, 0.01 * advantages / len(x)) + policy_gradient(
-            self.policy, self.policy.standardise(self.demo_obs), self.demo_actions, demo_weights
+        samples, demos = len(actions), len(self.demo_actions)
+        demo_weights = torch.full((demos,), 0.01 * self.demo_weight / samples, device=self.device)
+        at_demos = Linearised(self.policy, self.policy.standardise(self.demo_obs))
+        return here.policy_gradient(actions, 0.01 * advantages / samples) + at_demos.policy_gradient(
+            self.demo_actions, demo_weights
         )
 
 

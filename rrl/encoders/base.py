@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import abc
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rrl.envs.base import FrameRequest
 from rrl.registry import Component
 
-Precision = Literal["fp32", "bf16"]
+Backend = Literal["torch", "openvino"]
+Precision = Literal["fp32", "bf16", "int8"]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How a frozen encoder computes while a run goes on: made for speed, never saved in a checkpoint."""
+
+    backend: Backend = "torch"
+    """`openvino` is for CPUs and needs the extra `cpu`."""
+    precision: Precision = "fp32"
+    """`int8` needs OpenVINO and `calibration`."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where torch computes and where features are returned."""
+    threads: int = 1
+    """CPU threads of OpenVINO; torch's are set for the process."""
+    batch: int | None = None
+    """Pictures of all cameras per call, where it is always the same: CUDA compiles for it. None: any."""
+    calibration: NDArray[np.uint8] | None = None
+    """Frames [K, H, W, 3 * cameras] that int8's ranges are taken from."""
+
+    def facts(self) -> dict[str, str]:
+        """What a run's tags and a feature cache's key must say: other values, other features."""
+        found = {"precision": self.precision, "backend": f"{self.backend} {version(self.backend)}"}
+        if self.calibration is not None:
+            found["quantiser"] = f"nncf {version('nncf')}"
+            found["calibration"] = hashlib.sha256(self.calibration.tobytes()).hexdigest()[:12]
+        return found
 
 
 class Encoder(nn.Module, Component, abc.ABC):
@@ -57,6 +89,7 @@ class Encoder(nn.Module, Component, abc.ABC):
         return {}
 
     @abc.abstractmethod
-    def inference(self, precision: Precision, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """A function equal to `forward` up to `precision`, made for speed: fused and cast copies, never
-        saved in a checkpoint. Takes uint8 frames on any device; returns float32 [N, dim] on `device`."""
+    def inference(self, how: Inference) -> Callable[[Tensor], Tensor]:
+        """A function equal to `forward` up to `how.precision`: fused, compiled or quantised copies. Takes
+        uint8 frames on any device; returns float32 [N, dim] on `how.device`. UserError where `how` asks
+        for what is not installed or does not exist."""

@@ -8,31 +8,28 @@ released code).
 from __future__ import annotations
 
 import abc
-import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.backends import cudnn
 
 from rrl.encoders import weights
-from rrl.encoders.base import Encoder, Precision
+from rrl.encoders.base import Encoder, Inference
 from rrl.encoders.weights import Pretrained
 from rrl.envs.base import FrameRequest
 
 SIZE, CROP_FROM = 224, 256
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CPU_CHUNK, GPU_CHUNK = 4, 256
-"""Pictures that `inference` encodes at a time. On a CPU, four pictures' activations stay in the cache
-and below the size from which malloc gives memory back after every layer: measured 1.7 times faster
-for MobileNetV2 than 24 at once."""
 
 
 class FrozenImageNet(Encoder):
     """Base of frozen encoders: a subclass says which published weights it knows and makes the network."""
 
     pretrained: ClassVar[tuple[Pretrained, ...]]
+    delicate: ClassVar[int] = 0
+    """How many of the network's first convolutions keep float32 whatever the precision of `inference`."""
 
     class Config(Encoder.Config):
         """Settings shared by frozen encoders."""
@@ -86,11 +83,13 @@ class FrozenImageNet(Encoder):
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [N, 224, 224, 3 * cameras] -> float32 [N, dim]; ValueError for other pictures."""
-        features: Tensor = self.network(self._normalised(frames))
+        pictures = self._pictures(frames).permute(0, 3, 1, 2).float()
+        scale, shift = self.scale.to(frames.device), self.shift.to(frames.device)
+        features: Tensor = self.network(torch.addcmul(shift, pictures, scale))
         return features.reshape(len(frames), self.dim)
 
-    def _normalised(self, frames: Tensor) -> Tensor:
-        """uint8 [N, 224, 224, 3 * cameras] -> float32 [N * cameras, 3, 224, 224], channels last."""
+    def _pictures(self, frames: Tensor) -> Tensor:
+        """uint8 [N, 224, 224, 3 * cameras] -> uint8 [N * cameras, 224, 224, 3]; a view of one camera's."""
         channels = 3 * self.cameras
         if frames.dtype != torch.uint8 or frames.shape[1:] != (SIZE, SIZE, channels):
             raise ValueError(
@@ -98,9 +97,7 @@ class FrozenImageNet(Encoder):
                 f"uint8 [N, {SIZE}, {SIZE}, {channels}], got {frames.dtype} {list(frames.shape)}: "
                 "render what `Config.frames()` asks for"
             )
-        pictures = frames.reshape(-1, SIZE, SIZE, self.cameras, 3).movedim(3, 1).flatten(0, 1)
-        scale, shift = self.scale.to(frames.device), self.shift.to(frames.device)
-        return torch.addcmul(shift, pictures.permute(0, 3, 1, 2).float(), scale)
+        return frames.reshape(-1, SIZE, SIZE, self.cameras, 3).movedim(3, 1).flatten(0, 1)
 
     def train(self, mode: bool = True) -> FrozenImageNet:
         """A frozen network stays in evaluation mode, whatever its owner does."""
@@ -119,31 +116,20 @@ class FrozenImageNet(Encoder):
             origin = "imagenet" if self.config.weights == "imagenet" else "file"
         return {"weights": f"{origin}:{weights.checksum(self.network.state_dict())}"}
 
-    def inference(self, precision: Precision, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """`forward` with batch norms folded into the convolutions and the channels last in memory.
+    def inference(self, how: Inference) -> Callable[[Tensor], Tensor]:
+        """`forward` as `how` says, with batch norms folded into the convolutions.
 
-        float32 agrees with `forward` to a relative 1e-4 (no TF32 on GPUs). bfloat16 agrees to 1 % for
-        ResNets but only to 7-17 % for trained MobileNetV2, whose early weights don't take the rounding well
-        (measured; torch's autocast is no better): use one precision for demonstrations, training and
-        evaluation. Warns where the CPU only emulates bfloat16, many times slower than float32.
+        float32 agrees with `forward` to a relative 1e-4 on either backend (no TF32 on GPUs). bfloat16 and
+        int8 leave the first `delicate` convolutions in float32. Use one precision for demonstrations,
+        training and evaluation; `rrl bench encoders` shows what each does to features. Warns where the CPU
+        has no bfloat16, and where int8 features turn out poor. On CUDA with `how.batch`, batches are padded
+        to it and run as one compiled CUDA graph.
         """
-        from torch.fx.experimental.optimization import fuse
+        from rrl.encoders import openvino_backend, torch_backend
 
-        on_cpu = device.type == "cpu"
-        if precision == "bf16" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            warnings.warn(
-                "this CPU emulates bf16, many times slower than fp32: set precision fp32", stacklevel=2
-            )
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        network: nn.Module = fuse(self.network)  # a copy
-        network = network.to(device, dtype).to(memory_format=torch.channels_last)
-        chunk = CPU_CHUNK if on_cpu else GPU_CHUNK
-
-        def encode(frames: Tensor) -> Tensor:
-            with torch.inference_mode(), cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-                pictures = (self._normalised(part.to(device)) for part in torch.split(frames, chunk))
-                features = torch.cat([network(x.to(dtype)).float() for x in pictures])
-            # A copy made outside inference mode may take part in later training.
-            return features.reshape(len(frames), self.dim).clone()
-
-        return encode
+        if how.calibration is not None:
+            pictures = self._pictures(torch.from_numpy(how.calibration))
+            how = replace(how, calibration=pictures.numpy())
+        backend = openvino_backend if how.backend == "openvino" else torch_backend
+        encode = backend.encode(self.network, self.scale, self.shift, how, self.delicate)
+        return lambda frames: encode(self._pictures(frames)).reshape(len(frames), self.dim)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rrl.encoders.base import Encoder, Precision
+from rrl.encoders.base import Encoder, Inference
 from rrl.envs.base import FrameRequest
 from rrl.registry import register
 
@@ -43,6 +43,6 @@ class State(Encoder):
         """No weights."""
         return {"weights": "none"}
 
-    def inference(self, precision: Precision, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """Anything with N rows -> float32 [N, 0] on `device`."""
-        return lambda frames: torch.zeros(len(frames), 0, device=device)
+    def inference(self, how: Inference) -> Callable[[Tensor], Tensor]:
+        """Anything with N rows -> float32 [N, 0] on `how.device`."""
+        return lambda frames: torch.zeros(len(frames), 0, device=how.device)

@@ -1,0 +1,1 @@
+"""`rrl bench`: how fast this machine samples, renders, encodes and learns, against plain references."""

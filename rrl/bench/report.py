@@ -1,0 +1,140 @@
+"""What the commands of `rrl bench` print and write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rrl import registry
+from rrl.bench import measure
+from rrl.bench.measure import Entry, Facts
+from rrl.registry import UserError
+
+console = Console(highlight=False, soft_wrap=True)
+notes = Console(highlight=False, soft_wrap=True, stderr=True)
+LOOKS = ("default", "balanced", "fast")
+TASKS = ("pen", "door", "hammer", "relocate")
+
+
+def sampling(
+    task: str,
+    encoders: Sequence[str] | None,
+    looks: Sequence[str],
+    repeats: int,
+    seconds: float,
+    json: Path | None,
+) -> None:
+    """`rrl bench sampling`."""
+    from rrl.bench import sampling as bench
+
+    _known("task", [task], TASKS)
+    _known("look", looks, LOOKS)
+    _writable(json)
+    chosen = bench.pipelines(task, _encoders(encoders), looks, ways())
+    entries = bench.measure(chosen, repeats, seconds, _progress)
+    _finish(entries, f"sampling {task}, {bench.NUM_ENVS} environments", json, {"repeats": repeats})
+
+
+def rendering(task: str, repeats: int, seconds: float, json: Path | None) -> None:
+    """`rrl bench rendering`."""
+    _known("task", [task], TASKS)
+    _writable(json)
+    import torch
+
+    from rrl.bench import rendering as bench
+    from rrl.bench.sampling import encoder_config
+    from rrl.encoders.base import Inference
+    from rrl.envs import gl
+
+    cases = bench.cases(task, (84, 224), seconds)
+    entries = measure.interleave(cases, repeats, bench.UNIT, _progress)
+    _finish(entries, f"rendering {task} with {gl.renderer()}", json, {"repeats": repeats})
+    config = encoder_config("MobileNetV2")
+    cameras = len(bench.environment(task, "default").cameras)
+    encode = registry.build(config, cameras=cameras).inference(Inference())
+    console.print("\nAgainst the default look, 24 recorded states, 224 px (features of MobileNetV2, fp32):")
+    for row in bench.drift(task, lambda frames: encode(torch.as_tensor(frames)).numpy()):
+        console.print(
+            f"  {row.look:<9} PSNR {row.psnr:5.1f} dB, features moved {row.features:.3f} of their spread"
+        )
+
+
+def encoders(names: Sequence[str] | None, task: str, repeats: int, json: Path | None) -> None:
+    """`rrl bench encoders`."""
+    from rrl.bench import encoders as bench
+    from rrl.bench import parity
+
+    _known("task", [task], TASKS)
+    _writable(json)
+    chosen = _encoders(names)
+    cases, left_out = bench.cases(chosen)
+    entries = measure.interleave(cases, repeats, bench.UNIT, _progress)
+    _finish(entries, "encoders", json, {"repeats": repeats})
+    for text in left_out:
+        console.print(text)
+    for name in chosen:
+        parity.show(parity.report(name, task, "fast", ways()), console)
+
+
+def updates(repeats: int, json: Path | None) -> None:
+    """`rrl bench updates`."""
+    from rrl.bench import updates as bench
+
+    _writable(json)
+    cases = bench.cases()
+    entries = measure.interleave(cases, repeats, bench.UNIT, _progress)
+    _finish(entries, "updates, 40,000 samples of 536 numbers", json, {"repeats": repeats})
+    console.print(f"relative difference of our step to the reference's: {bench.step_error():.1e}")
+
+
+def ways() -> list[tuple[str, str]]:
+    """(backend, precision) of a frozen encoder that this machine computes natively."""
+    import torch
+
+    cpu = torch.cpu.get_capabilities()
+    bf16 = torch.cuda.is_available() or cpu.get("amx_bf16") or cpu.get("avx512_bf16")
+    found = [("torch", "fp32")] + ([("torch", "bf16")] if bf16 else [])
+    if find_spec("openvino") and not torch.cuda.is_available():
+        found.append(("openvino", "fp32"))
+        found += [("openvino", "bf16")] if bf16 else []
+        found += [("openvino", "int8")] if find_spec("nncf") else []
+    return found
+
+
+def _finish(entries: Sequence[Entry], title: str, json: Path | None, settings: Facts) -> None:
+    facts: dict[str, Any] = measure.machine()
+    console.print(f"{facts['processor']}, {facts['cores']} cores, {', '.join(facts.get('instructions', []))}")
+    measure.show(entries, console, title)
+    if json is not None:
+        measure.write(json, settings, entries)
+        console.print(f"written: {json}")
+
+
+def _encoders(names: Sequence[str] | None) -> list[str]:
+    from rrl.encoders.imagenet import FrozenImageNet
+
+    known = [n for n in registry.names("encoder") if issubclass(registry.get(n), FrozenImageNet)]
+    _known("encoder", names or [], known)
+    return list(names or known)
+
+
+def _known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(f"--{what} {name}: there is none of this name; take one of {', '.join(known)}")
+
+
+def _writable(json: Path | None) -> None:
+    """Minutes of measuring must not end in a file that can't be written."""
+    if json is not None and json.exists():
+        raise UserError(f"{json} exists: give --json another name, or remove it")
+    if json is not None and not json.absolute().parent.is_dir():
+        raise UserError(f"--json {json}: there is no folder {json.parent}")
+
+
+def _progress(text: str) -> None:
+    notes.print(text, style="dim")

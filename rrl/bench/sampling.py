@@ -1,0 +1,258 @@
+"""`rrl bench sampling`: environment steps per second from pixels, against a loop of the original's shape.
+
+Every pipeline waits in a process of its own, with the workers and threads that a run of that configuration
+would have, and works on command: so all can be timed in turn.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, TextIO
+
+import numpy as np
+
+from rrl import registry
+from rrl.bench.measure import REFERENCE, Case, Entry, Sample, interleave, reference
+from rrl.envs.adroit import Adroit
+from rrl.envs.base import FrameRequest
+from rrl.registry import UserError, build
+
+UNIT = "steps_per_second"
+NUM_ENVS = 25
+"""As in the shipped gin files."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One way from simulator to action. Kind `run`: as `rrl run` collects; `reference`: the original's shape;
+    `render`: ours without network; `physics`: ours without pictures."""
+
+    kind: str
+    task: str
+    encoder: str
+    look: str
+    precision: str = "fp32"
+    backend: str = "torch"
+
+    def name(self) -> str:
+        """As in the table."""
+        if self.kind == "run":
+            return f"{self.encoder} {self.look} {self.backend} {self.precision}"
+        if self.kind == "reference":
+            return f"{REFERENCE} {self.encoder}"
+        return f"{self.kind} only" + (f" {self.look}" if self.kind == "render" else "")
+
+
+def pipelines(
+    task: str, encoders: Sequence[str], looks: Sequence[str], ways: Sequence[tuple[str, str]]
+) -> list[Pipeline]:
+    """The reference of each encoder, its combinations, the ceilings. `ways`: (backend, precision)."""
+    made = []
+    for encoder in encoders:
+        made.append(Pipeline("reference", task, encoder, "default"))
+        made += [
+            Pipeline("run", task, encoder, look, precision, backend)
+            for look in looks
+            for backend, precision in ways
+        ]
+    made += [Pipeline("render", task, "none", look) for look in looks]
+    return [*made, Pipeline("physics", task, "none", "none")]
+
+
+def measure(
+    chosen: Sequence[Pipeline], repeats: int, seconds: float, progress: Callable[[str], None]
+) -> list[Entry]:
+    """Time all pipelines in turn, each for about `seconds` per repeat."""
+    with ExitStack() as stack:
+        cases = []
+        for pipeline in chosen:
+            progress(f"preparing {pipeline.name()}")
+            ask = stack.enter_context(_process(pipeline, seconds))
+            reference = pipeline.kind == "run"
+            cases.append(
+                Case(
+                    pipeline.name(),
+                    lambda ask=ask: Sample(**ask()),  # type: ignore[misc]
+                    {**asdict(pipeline)},
+                    f"{REFERENCE} {pipeline.encoder}" if reference else "",
+                )
+            )
+        return interleave(cases, repeats, UNIT, progress)
+
+
+@contextmanager
+def _process(pipeline: Pipeline, seconds: float) -> Iterator[Callable[[], dict[str, Any]]]:
+    command = [sys.executable, "-m", "rrl.bench.sampling", json.dumps([asdict(pipeline), seconds])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+
+        def line() -> str:
+            assert child.stdout is not None
+            text = child.stdout.readline()
+            if not text:
+                raise UserError(f"the benchmark of {pipeline.name()} ended early; its message is above")
+            return text
+
+        def ask() -> dict[str, Any]:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+            answer: dict[str, Any] = json.loads(line())
+            return answer
+
+        line()  # ready
+        yield ask
+        child.stdin.close()
+
+
+# --- in the child process ---------------------------------------------------------------------------
+
+Work = Callable[[int], Sample]
+"""Makes about so many steps of each environment."""
+
+
+def serve(pipeline: Pipeline, seconds: float, answers: TextIO) -> None:
+    """Prepare, then time one repeat of about `seconds` per line of standard input."""
+    kinds = {"reference": _reference, "run": _run, "render": _ceiling, "physics": _ceiling}
+    with ExitStack() as stack:
+        work = kinds[pipeline.kind](pipeline, stack)
+        work(2)  # first calls load code and allocate
+        start = time.perf_counter()
+        work(4)
+        length = max(4, round(4 * seconds / (time.perf_counter() - start)))
+        answers.write("ready\n")
+        answers.flush()
+        for _ in sys.stdin:
+            answers.write(json.dumps(asdict(work(length))) + "\n")
+            answers.flush()
+
+
+def _reference(pipeline: Pipeline, stack: ExitStack) -> Work:
+    from rrl.envs import adroit_scene, gl
+
+    gl.context()  # loads libraries in an order that works
+    env = _env(pipeline)
+    encoder: Any = build(encoder_config(pipeline.encoder), cameras=1)
+    model = adroit_scene.model(pipeline.task, "paper")
+    loop = reference("reference_sampling").Loop(model, env.cameras, encoder.network, encoder.dim)
+    stack.callback(loop.close)
+
+    def work(length: int) -> Sample:
+        spent = loop.run(length)
+        return Sample(length / sum(spent.values()), spent)
+
+    return work
+
+
+def _run(pipeline: Pipeline, stack: ExitStack) -> Work:
+    """What `rrl run` does to collect, with demonstrations' lengths and actions replaced by random ones."""
+    import torch
+    from rich.console import Console
+
+    from rrl.console import Display
+    from rrl.demos import DemoSet
+    from rrl.experiment import Experiment, resolve
+    from rrl.rollout import Collector, Episode
+
+    experiment = Experiment(
+        resolve(
+            Experiment.Config(
+                env=_env(pipeline).config,
+                encoder=encoder_config(pipeline.encoder),
+                agent=config_of("DAPG"),
+                demos=DemoSet.Config(),
+                iterations=0,
+                num_envs=NUM_ENVS,
+                precision=pipeline.precision,  # type: ignore[arg-type]
+                backend=pipeline.backend,  # type: ignore[arg-type]
+            )
+        )
+    )
+    config = experiment.config
+    assert config.threads is not None
+    assert config.workers is not None
+    envs = experiment.env.make(NUM_ENVS, experiment.frames, config.workers)
+    stack.callback(envs.close)
+    torch.set_num_threads(config.threads)
+    collector = Collector(envs, config.groups)
+    experiment.inference = experiment.make_inference(collector, Display(Console(file=io.StringIO())))
+    agent = experiment.make_agent(experiment.encoder, collector, 0)
+    rng = np.random.default_rng(0)
+
+    def work(length: int) -> Sample:
+        # Scripts of any length in place of the horizon; the policy acts all the same.
+        script = 0.3 * rng.standard_normal((length, envs.action_dim), np.float32)
+        marks: list[tuple[float, int]] = []
+        rollout = collector.collect(
+            agent,
+            [Episode(seed, actions=script) for seed in range(NUM_ENVS)],
+            progress=lambda count: marks.append((time.perf_counter(), count)),
+        )
+        # From the first finished step on: the reset comes once in a whole episode.
+        rate = sum(count for _, count in marks[1:]) / (marks[-1][0] - marks[0][0])
+        spent = {name: float(value) for name, value in rollout.seconds.items() if name != "total"}
+        return Sample(rate, spent)
+
+    return work
+
+
+def _ceiling(pipeline: Pipeline, stack: ExitStack) -> Work:
+    """All cores on simulation, with or without pictures, and nothing else."""
+    from rrl.experiment import cores
+
+    frames = FrameRequest(224, 256) if pipeline.kind == "render" else None
+    envs = _env(pipeline).make(NUM_ENVS, frames, cores())
+    stack.callback(envs.close)
+    rng = np.random.default_rng(0)
+    envs.reset(seed=0)
+
+    def work(length: int) -> Sample:
+        spent = np.zeros(2)
+        start = time.perf_counter()
+        for _ in range(length):
+            action = 0.3 * rng.standard_normal((NUM_ENVS, envs.action_dim), np.float32)
+            spent += envs.step(action)[4]["seconds"].sum(0)
+        wall = time.perf_counter() - start
+        return Sample(length * NUM_ENVS / wall, {"simulate": float(spent[0]), "render": float(spent[1])})
+
+    return work
+
+
+def _env(pipeline: Pipeline) -> Adroit:
+    look = "fast" if pipeline.look == "none" else pipeline.look
+    return Adroit(Adroit.Config(task=pipeline.task, look=look))  # type: ignore[arg-type]
+
+
+def config_of(name: str) -> Any:
+    """A component's default configuration."""
+    return registry.get(name).Config()
+
+
+def encoder_config(name: str) -> Any:
+    """The encoder's default configuration; untrained where its weights are not at hand (equally fast)."""
+    from rrl.encoders import weights
+    from rrl.encoders.imagenet import FrozenImageNet
+
+    component = registry.get(name)
+    config = config_of(name)
+    if not issubclass(component, FrozenImageNet):
+        raise UserError(f"{name} encodes no pictures: there is no sampling to compare")
+    source = next(each for each in component.pretrained if each.name == config.network)
+    return config if weights.installed(source) else config.model_copy(update={"weights": None})
+
+
+if __name__ == "__main__":
+    # Libraries may print: the answers get the standard output for themselves.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    chosen, length = json.loads(sys.argv[1])
+    serve(Pipeline(**chosen), length, answers)

@@ -1,0 +1,118 @@
+"""The benchmarks measure what they say: ratios within a turn, real pipelines, nothing overwritten."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from rrl.bench import measure, rendering, sampling
+from rrl.bench.measure import Case, Sample
+from rrl.cli import app
+from rrl.envs.render import LOOKS
+from rrl.registry import UserError
+
+
+def speeds(*values):
+    waiting = list(values)
+    return lambda: Sample(waiting.pop(0), {"render": 3.0, "encode": 1.0})
+
+
+def test_ratios_are_taken_within_a_turn():
+    """A machine that slows down to a third between turns changes no ratio."""
+    cases = [
+        Case("plain", speeds(9.0, 3.0, 3.0)),
+        Case("ours", speeds(36.0, 12.0, 15.0), {"look": "fast"}, "plain"),
+    ]
+    plain, ours = measure.interleave(cases, 3, "steps_per_second")
+    assert ours.ratios == (4.0, 4.0, 5.0)
+    assert plain.ratios == ()
+    assert ours.seconds == {"render": 0.75, "encode": 0.25}
+    row = ours.row()
+    assert (row["steps_per_second"], row["ratio"], row["look"]) == (15.0, 4.0, "fast")
+    assert row["repeats"] == [36.0, 12.0, 15.0]
+
+
+def test_results_are_never_overwritten(tmp_path):
+    (entry,) = measure.interleave([Case("a", speeds(2.0))], 1, "steps_per_second")
+    path = tmp_path / "speed.json"
+    measure.write(path, {"repeats": 1}, [entry])
+    made = json.loads(path.read_text())
+    assert made["entries"][0]["steps_per_second"] == 2.0
+    assert made["machine"]["cores"] >= 1
+    assert made["machine"]["versions"]["torch"] == torch.__version__.split("+")[0]
+    with pytest.raises(UserError, match="exists"):
+        measure.write(path, {}, [entry])
+    done = CliRunner().invoke(app, ["bench", "updates", "--json", str(path)])
+    assert done.exit_code == 2
+    assert "exists" in done.output
+    assert json.loads(path.read_text()) == made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--look", "fancy"], "default, balanced, fast"),
+        (["--task", "dor"], "pen, door"),
+        (["--encoder", "State"], "MobileNetV2"),
+        (["--json", "nowhere/x.json"], "no folder nowhere"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(arguments, text):
+    done = CliRunner().invoke(app, ["bench", "sampling", *arguments])
+    assert done.exit_code == 2
+    assert text in done.output
+
+
+def test_pipelines_run_as_a_run_does():
+    """Real processes: the reference of the original's shape, ours, and the ceilings."""
+    chosen = [
+        sampling.Pipeline("reference", "door", "MobileNetV2", "default"),
+        sampling.Pipeline("run", "door", "MobileNetV2", "fast"),
+        sampling.Pipeline("physics", "door", "none", "none"),
+    ]
+    reference, ours, physics = sampling.measure(chosen, 2, 0.3, lambda text: None)
+    assert len(ours.rates) == 2
+    assert ours.ratios == tuple(a / b for a, b in zip(ours.rates, reference.rates, strict=True))
+    assert set(reference.seconds) == {"simulate", "render", "transform", "encode", "act"}
+    assert set(ours.seconds) == {"simulate", "render", "encode", "act"}
+    assert physics.rates[0] > ours.rates[0] > 0
+    measure.show([reference, ours, physics], Console(), "test")
+
+
+def test_the_reference_sees_what_ours_sees():
+    """Its 256 px picture, cut to the centre 224, is our narrower 224 px picture up to rasterising."""
+    import mujoco
+
+    from rrl.envs import adroit_scene, gl
+    from rrl.envs.base import FrameRequest
+
+    loop_of = measure.reference("reference_sampling")
+    gl.context()
+    model = adroit_scene.model("door", "paper")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    renderer = mujoco.Renderer(model, 256, 256)
+    renderer.update_scene(data, camera="top")
+    x = loop_of.TRANSFORM(Image.fromarray(renderer.render()))
+    renderer.close()
+    assert x.shape == (3, 224, 224)
+    mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+    theirs = ((x.permute(1, 2, 0) * std + mean) * 255).numpy()
+    env = rendering.environment("door", "default").make_one(FrameRequest(224, 256))
+    env.reset(seed=0)
+    ours = env.show(data.qpos.copy(), data.qvel.copy())["frames"]
+    # the door's place is drawn at the reset; the rest of the picture is the same
+    assert np.median(np.abs(ours.astype(float) - theirs)) < 2
+
+
+def test_looks_drift_from_the_default_one():
+    rows = {row.look: row for row in rendering.drift("door", lambda x: x.mean((1, 2)).astype(np.float32), 3)}
+    assert set(rows) == set(LOOKS)
+    assert rows["default"].psnr == float("inf")
+    assert rows["default"].features == 0.0
+    assert 15 < rows["fast"].psnr < rows["balanced"].psnr < 60
+    assert rows["fast"].features > rows["balanced"].features > 0
