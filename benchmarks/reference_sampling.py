@@ -8,6 +8,7 @@ are handed in by rrl.
 
 from __future__ import annotations
 
+import re
 import time
 
 import mujoco
@@ -40,7 +41,9 @@ class Loop:
         self.renderer = mujoco.Renderer(model, 256, 256)
         low, high = model.actuator_ctrlrange.T
         self.middle, self.half = (low + high) / 2, (high - low) / 2
-        self.joints = [model.jnt_qposadr[j] for j in range(model.njnt) if "J" in model.joint(j).name]
+        self.joints = [
+            model.jnt_qposadr[j] for j in range(model.njnt) if re.fullmatch(r"\w+J\d", model.joint(j).name)
+        ]
         torch.manual_seed(0)
         self.policy = nn.Sequential(
             nn.Linear(features * len(cameras) + len(self.joints), 256),

@@ -1,3 +1,3 @@
 """rrl: visual robot learning as a matter of configuration."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

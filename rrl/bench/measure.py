@@ -153,7 +153,7 @@ def show(entries: Sequence[Entry], console: Console, title: str) -> None:
         if e.against:
             a, b = _quartiles(e.ratios)
             ratio = f"{_median(e.ratios):.2f} ({a:.2f} to {b:.2f})"
-        split = ", ".join(f"{name} {100 * share:.0f} %" for name, share in e.seconds.items())
+        split = "  ".join(f"{name} {100 * share:.0f} %" for name, share in e.seconds.items())
         table.add_row(e.name, _number(_median(e.rates)), f"{_number(low)} to {_number(high)}", ratio, split)
     console.print(table)
 

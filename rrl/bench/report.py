@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,8 @@ from rrl.bench import measure
 from rrl.bench.measure import Entry, Facts
 from rrl.registry import UserError
 
-console = Console(highlight=False, soft_wrap=True)
+# Where there is no terminal, rich would squeeze tables into 80 columns.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
 notes = Console(highlight=False, soft_wrap=True, stderr=True)
 LOOKS = ("default", "balanced", "fast")
 TASKS = ("pen", "door", "hammer", "relocate")

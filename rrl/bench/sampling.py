@@ -110,8 +110,7 @@ def _process(pipeline: Pipeline, seconds: float) -> Iterator[Callable[[], dict[s
             return answer
 
         line()  # ready
-        yield ask
-        child.stdin.close()
+        yield ask  # afterwards the child's input ends, and so does the child
 
 
 # --- in the child process ---------------------------------------------------------------------------
@@ -127,8 +126,8 @@ def serve(pipeline: Pipeline, seconds: float, answers: TextIO) -> None:
         work = kinds[pipeline.kind](pipeline, stack)
         work(2)  # first calls load code and allocate
         start = time.perf_counter()
-        work(4)
-        length = max(4, round(4 * seconds / (time.perf_counter() - start)))
+        work(3)
+        length = max(3, round(3 * seconds / (time.perf_counter() - start)))
         answers.write("ready\n")
         answers.flush()
         for _ in sys.stdin:
@@ -255,4 +254,7 @@ if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     chosen, length = json.loads(sys.argv[1])
-    serve(Pipeline(**chosen), length, answers)
+    try:
+        serve(Pipeline(**chosen), length, answers)
+    except UserError as error:
+        sys.exit(f"error: {error}")
