@@ -98,15 +98,10 @@ def _run_here(say: Callable[[str], None]) -> None:
     import torch
 
     from rrl import ginfile
-    from rrl.experiment import resolve
+    from rrl.experiment import placement, resolve
 
     loaded: Any = ginfile.load("adroit_door_mobilenetv2")
-    config = resolve(loaded)
-    say(
-        f"a run from pixels here: encoder by {config.backend} {config.precision} on {config.device} with "
-        f"{config.threads} threads; {config.workers} processes simulate and render; {config.num_envs} "
-        f"environments in {config.groups} groups"
-    )
+    say(f"a run from pixels here: {placement(resolve(loaded))}")
     if not torch.cuda.is_available():
         say(
             "  with an NVIDIA GPU: encoder by torch on CUDA (precision 'auto': bf16; compiled, CUDA graphs); "

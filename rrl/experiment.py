@@ -169,6 +169,7 @@ class Experiment(Component):
             self._artifacts(folder, log, tracker)
             return "finished"
         with ExitStack() as stack:
+            display.line(placement(cfg))
             display.phase("starting the simulators", 0)
             envs = self.env.make(cfg.num_envs, self.frames, cfg.workers)
             stack.callback(envs.close)
@@ -358,10 +359,12 @@ class Experiment(Component):
         ]
         if "policy/kl" in metrics:
             parts.append(f"KL {metrics['policy/kl']:.4f}")
-        split = ", ".join(
-            f"{name} {metrics[f'time/{name}']:.0f}" for name in ("simulate", "render", "encode", "act")
+        spent = {name: metrics[f"time/{name}"] for name in ("simulate", "render", "encode", "act")}
+        parts.append(
+            f"{metrics['time/steps_per_second']:.0f} steps/s "
+            f"(encode {spent['encode']:.0f}, act {spent['act']:.0f}, "
+            f"waiting to simulate {spent['simulate']:.0f} and render {spent['render']:.0f} s)"
         )
-        parts.append(f"{metrics['time/steps_per_second']:.0f} steps/s ({split} s)")
         parts.append(f"updates left: {duration(left)}")
         return "  ".join(parts)
 
@@ -486,6 +489,16 @@ def resolve(config: Experiment.Config) -> Experiment.Config:
         "workers": cores() if config.workers is None else config.workers,
     }
     return config.model_copy(update=chosen)
+
+
+def placement(config: Experiment.Config) -> str:
+    """What computes where, of a resolved configuration, in words."""
+    text = (
+        f"{config.workers or 'no'} worker processes, {config.num_envs} environments in {config.groups} groups"
+    )
+    if config.encoder.frames() is not None:
+        text += f"; encoder by {config.backend} in {config.precision} on {config.device}"
+    return f"{text}; {config.threads} threads"
 
 
 def cores() -> int:
