@@ -70,8 +70,9 @@ class Experiment(Component):
         """Decides every random choice of the run (the authors' logs: 10, 11, 12)."""
         num_envs: Annotated[int, Field(gt=0)] = 20
         """Environments of one collection; with `groups`, fixes the batches that encoder and policy see."""
-        groups: Annotated[int, Field(gt=0)] = 2
-        """Groups of environments that take turns: one is encoded while the others are simulated."""
+        groups: Annotated[int, Field(gt=0)] | None = None
+        """Groups of environments that take turns: one is encoded while the others are simulated. None: 2, but
+        1 where torch encodes on the CPU, as its threads wait for each other on cores that are busy."""
         eval_every: Annotated[int, Field(gt=0)] = 1
         """Evaluate after an update once this many environment steps have passed since the last evaluation."""
         device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -173,7 +174,7 @@ class Experiment(Component):
             display.phase("starting the simulators", 0)
             envs = self.env.make(cfg.num_envs, self.frames, cfg.workers)
             stack.callback(envs.close)
-            collector = Collector(envs, cfg.groups)
+            collector = Collector(envs, cfg.groups or 1)
             self.inference = self.make_inference(collector, display)
             agent = self.make_agent(self.encoder, collector, cfg.seed)
             armed = False
@@ -482,6 +483,7 @@ def resolve(config: Experiment.Config) -> Experiment.Config:
     if backend == "auto":
         backend = "openvino" if device == "cpu" and find_spec("openvino") else "torch"
     chosen = {
+        "groups": config.groups or (1 if backend == "torch" and device == "cpu" else 2),
         "device": device,
         "precision": precision,
         "backend": backend,

@@ -173,6 +173,9 @@ def test_automatic_choices_are_made_once():
     assert config.threads is not None
     assert config.workers is not None
     assert resolve(config) == config
+    for backend, groups in (("torch", 1), ("openvino", 2)):
+        asked = ["Experiment.device = 'cpu'", f"Experiment.backend = '{backend}'"]
+        assert resolve(ginfile.load("quickstart", asked)).groups == groups
     assert ginfile.loads(ginfile.dumps(config)) == config
 
 

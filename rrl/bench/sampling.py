@@ -182,7 +182,7 @@ def _run(pipeline: Pipeline, stack: ExitStack) -> Work:
     envs = experiment.env.make(NUM_ENVS, experiment.frames, config.workers)
     stack.callback(envs.close)
     torch.set_num_threads(config.threads)
-    collector = Collector(envs, config.groups)
+    collector = Collector(envs, config.groups or 1)
     experiment.inference = experiment.make_inference(collector, Display(Console(file=io.StringIO())))
     agent = experiment.make_agent(experiment.encoder, collector, 0)
     rng = np.random.default_rng(0)
