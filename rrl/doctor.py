@@ -74,8 +74,10 @@ def _rendering(say: Callable[[str], None]) -> bool:
 def _torch(say: Callable[[str], None]) -> None:
     import torch
 
+    from rrl.experiment import cpu_has_bf16
+
     cpu = torch.cpu.get_capabilities()
-    bf16 = "yes" if cpu.get("avx512_bf16") or cpu.get("amx_bf16") else "no (precision 'auto' takes fp32)"
+    bf16 = "yes" if cpu_has_bf16() else "no (precision 'auto' takes fp32)"
     int8 = (
         "yes"
         if cpu.get("avx512_vnni") or cpu.get("avx_vnni") or cpu.get("amx_int8")

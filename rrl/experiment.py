@@ -476,9 +476,7 @@ def resolve(config: Experiment.Config) -> Experiment.Config:
         raise UserError("Experiment.device is 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'")
     precision = config.precision
     if precision == "auto":
-        cpu = torch.cpu.get_capabilities()
-        fast = device == "cuda" or cpu.get("amx_bf16") or cpu.get("avx512_bf16")
-        precision = "bf16" if fast else "fp32"
+        precision = "bf16" if device == "cuda" or cpu_has_bf16() else "fp32"
     backend = config.backend
     if backend == "auto":
         backend = "openvino" if device == "cpu" and find_spec("openvino") else "torch"
@@ -501,6 +499,12 @@ def placement(config: Experiment.Config) -> str:
     if config.encoder.frames() is not None:
         text += f"; encoder by {config.backend} in {config.precision} on {config.device}"
     return f"{text}; {config.threads} threads"
+
+
+def cpu_has_bf16() -> bool:
+    """Does the processor compute in bf16, rather than emulate it many times slower?"""
+    cpu = torch.cpu.get_capabilities()
+    return bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
 
 
 def cores() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rrl.bench.measure import REFERENCE, Case, Sample
+from rrl.bench.measure import REFERENCE, Case, Sample, rate
 from rrl.demos import Demos, load, shipped
 from rrl.envs import adroit_scene, gl
 from rrl.envs.adroit import Adroit
@@ -37,11 +36,8 @@ def cases(task: str, sizes: Sequence[int], seconds: float) -> list[Case]:
 
 def _timed(draw: Callable[[], int], seconds: float) -> Callable[[], Sample]:
     def run() -> Sample:
-        draw()
-        frames, start = 0, time.perf_counter()
-        while (passed := time.perf_counter() - start) < seconds:
-            frames += draw()
-        return Sample(frames / passed)
+        frames = draw()  # the first call after other cases' is slower
+        return Sample(rate(draw, frames, seconds))
 
     return run
 

@@ -97,8 +97,9 @@ def ways() -> list[tuple[str, str]]:
     """(backend, precision) of a frozen encoder that this machine computes natively."""
     import torch
 
-    cpu = torch.cpu.get_capabilities()
-    bf16 = torch.cuda.is_available() or cpu.get("amx_bf16") or cpu.get("avx512_bf16")
+    from rrl.experiment import cpu_has_bf16
+
+    bf16 = torch.cuda.is_available() or cpu_has_bf16()
     found = [("torch", "fp32")] + ([("torch", "bf16")] if bf16 else [])
     if find_spec("openvino") and not torch.cuda.is_available():
         found.append(("openvino", "fp32"))
