@@ -80,6 +80,55 @@ def resume(
 
 
 @app.command()
+def sweep(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Gin files of runs, folders of them, or one sweep file (see gin/sweeps)."),
+    ],
+    seeds: Annotated[str | None, typer.Option(help="Do each run with each of these seeds: 0,1,2.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at a time; default: as many as cores and memory allow.", min=1)
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='Values to combine, in gin syntax: --grid "DAPG.step_size = (0.02, 0.05)". Repeatable.'
+        ),
+    ] = None,
+    set_: Sets = None,
+    search: Annotated[str | None, typer.Option(help="grid, random or optuna; default: grid.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Combinations that a search tries.", min=1)] = None,
+    metric: Annotated[str | None, typer.Option(help="What a search maximises.")] = None,
+    budget: Budget = None,
+    backend: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
+    slurm: Annotated[
+        list[str] | None, typer.Option(help="A setting of submitit, such as slurm_partition=gpu. Repeatable.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The sweep's name; the same name goes on with it.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")
+    ] = False,
+    new: Annotated[bool, typer.Option("--new", help="Begin a new sweep, whatever there is.")] = False,
+) -> None:
+    """Run many gin files, seeds and settings; the same command again goes on where it stopped."""
+    seconds, numbers = _seconds(budget), _numbers(seeds)
+    from rrl.sweeps import command
+    from rrl.sweeps.plan import request
+
+    label, config = request(
+        sources,
+        seeds=numbers,
+        grid=grid or [],
+        overrides=set_ or [],
+        search=search,
+        trials=trials,
+        metric=metric,
+    )
+    options = {"jobs": jobs, "budget": seconds, "backend": backend, "slurm": slurm or []}
+    raise typer.Exit(command.sweep(name or label, config, dry_run=dry_run, new=new, **options))  # type: ignore[arg-type]
+
+
+@app.command()
 def check(source: Source, set_: Sets = None) -> None:
     """Check a gin file and print the whole configuration that it makes."""
     from rrl import ginfile
@@ -257,6 +306,16 @@ def bench_updates(repeats: Repeats = 5, json: Json = None) -> None:
     from rrl.bench import report
 
     report.updates(repeats, json)
+
+
+def _numbers(text: str | None) -> list[int]:
+    """`0,1,2` -> [0, 1, 2]"""
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isdigit() for part in parts):
+        raise typer.BadParameter(
+            f"--seeds takes whole numbers with commas between, such as 0,1,2; got {text!r}"
+        )
+    return [int(part) for part in parts]
 
 
 def _seconds(text: str | None) -> float | None:

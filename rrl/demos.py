@@ -53,10 +53,13 @@ class Demos:
         return len(self.lengths)
 
     def script(self, i: int) -> Episode:
-        """Episode i as an open-loop replay from its recorded initial state."""
+        """Episode i as an open-loop replay from its recorded initial state.
+
+        Its seed is i: it decides nothing but noise on observations, which no two of them should share.
+        """
         start = int(self.lengths[:i].sum())
         actions = self.actions[start : start + int(self.lengths[i])]
-        return Episode(0, initial={k: v[i] for k, v in self.initial.items()}, actions=actions)
+        return Episode(i, initial={k: v[i] for k, v in self.initial.items()}, actions=actions)
 
     def states(self, i: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(qpos [L + 1, nq], qvel [L + 1, nv]) of episode i."""
@@ -254,7 +257,7 @@ def playback(
         idle: list[Any] = [None] * (envs.num_envs - len(group))
         states = [demos.states(i) for i in group]
         envs.reset(
-            seed=[0] * envs.num_envs,
+            seed=[*group, *([0] * len(idle))],  # as in `Demos.script`
             options={"initial": [demos.script(i).initial for i in group] + idle},
         )
         for t in range(max(len(qpos) for qpos, _ in states)):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -26,9 +27,10 @@ from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context, Evaluator
 from rrl.plots import learning_curve
 from rrl.registry import Component, UserError, build, register
+from rrl.results import TAGS
 from rrl.rollout import Collector, Episode, Policy, Rollout, Stream, episodes
-from rrl.statistics import wilson
-from rrl.tracking import Log, Tracker
+from rrl.statistics import area, wilson
+from rrl.tracking import Log, Row, Tracker
 
 
 class BudgetOver(Exception):
@@ -185,7 +187,7 @@ class Experiment(Component):
                     raise BudgetOver
 
             context = self._context(collector, folder, display, advance)
-            tracker.tags(self.tags(envs.renderer() if self.frames else "none"))
+            self._tag(folder, tracker, envs.renderer() if self.frames else "none")
             demos = self._replay(collector, agent, self.encoder, display)
 
             iteration, steps, evaluated = (values.get(k, 0) for k in ("iteration", "steps", "evaluated"))
@@ -236,6 +238,7 @@ class Experiment(Component):
                         metrics |= self._evaluate("always", agent, context(iteration), display)
                     trained += time.monotonic() - start
                     metrics |= {"iteration": iteration, "time/iteration": time.monotonic() - start}
+                    metrics |= summary(log.rows, steps, metrics["train/success"])
                     display.line(self._line(metrics, iteration, steps, trained))
                     log.append(steps, metrics)
                     commit()
@@ -436,6 +439,12 @@ class Experiment(Component):
             tags["demos.mismatches"] = "; ".join(self.demos.mismatches()) or "none"
         return tags
 
+    def _tag(self, folder: Path, tracker: Tracker, renderer: str) -> None:
+        """Tags go to MLflow and, for reports, beside the run."""
+        tags = self.tags(renderer)
+        (folder / TAGS).write_text(json.dumps(tags, indent=2) + "\n")
+        tracker.tags(tags)
+
     def _artifacts(self, folder: Path, log: Log, tracker: Tracker) -> None:
         learning_curve(log.rows, self.title(), folder / "learning_curve.png")
         for name in ("learning_curve.png", "metrics.jsonl", CHECKPOINT, BEST_POLICY, POLICY):
@@ -465,6 +474,18 @@ def train_metrics(rollout: Rollout, flag: str) -> Metrics:
     }
     metrics |= {f"time/{k}": v for k, v in rollout.seconds.items() if k != "total"}
     return metrics
+
+
+def summary(rows: Sequence[Row], steps: int, success: float) -> Metrics:
+    """What a table of runs is sorted by, of the curve of `train/success` (percent): the best update so far,
+    the mean of the last five, the mean height. `rows` come before the update at `steps` with `success`."""
+    curve = [(r.step, r.metrics["train/success"]) for r in rows if "train/success" in r.metrics]
+    at, values = zip(*curve, (steps, success), strict=True)
+    return {
+        "summary/best_success": max(values),
+        "summary/last5_success": sum(values[-5:]) / len(values[-5:]),
+        "summary/auc_success": area(at, values),
+    }
 
 
 def resolve(config: Experiment.Config) -> Experiment.Config:

@@ -380,7 +380,8 @@ def unused(bindings: Sequence[Layered], run: Resolver, before: Resolver, names: 
         else:
             idle = binding.name not in mentioned
         if idle and binding.field:
-            yield Problem.at(binding.place, f"nothing uses {binding.label}", _why_unused(binding, run))
+            why, override = _why_unused(binding, run), layer == Layer.OVERRIDE
+            yield Problem.at(binding.place, f"nothing uses {binding.label}", why, idle=override)
         elif idle:
             in_run = [n for n in run.referred if binding.name in registry.get(n).Config.model_fields]
             forgotten = [f"{n}.{binding.name} = {literal(binding.value)}" for n in in_run]

@@ -49,11 +49,13 @@ class Problem:
     text: str
     """The offending line, without indentation."""
     hint: str = ""
+    idle: bool = False
+    """An override that is right in itself, but nothing in this run uses it."""
 
     @classmethod
-    def at(cls, place: Place, message: str, hint: str = "") -> Problem:
+    def at(cls, place: Place, message: str, hint: str = "", *, idle: bool = False) -> Problem:
         """A problem at a place."""
-        return cls(message, place.file, place.line, place.text, hint)
+        return cls(message, place.file, place.line, place.text, hint, idle)
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file

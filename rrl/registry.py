@@ -13,8 +13,16 @@ from typing import Any, ClassVar, TypeVar
 
 import pydantic
 
-KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator")
-BUILT_IN = ("rrl.envs", "rrl.encoders", "rrl.agents", "rrl.demos", "rrl.evaluators", "rrl.experiment")
+KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator", "sweep")
+BUILT_IN = (
+    "rrl.envs",
+    "rrl.encoders",
+    "rrl.agents",
+    "rrl.demos",
+    "rrl.evaluators",
+    "rrl.experiment",
+    "rrl.sweeps",
+)
 PLUGIN_GROUP = "rrl.components"
 
 

@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +21,9 @@ from rrl import ginfile
 from rrl.console import Display
 from rrl.experiment import CHECKPOINT, Experiment, resolve
 from rrl.registry import UserError
+from rrl.results import ROOT, write_status
 from rrl.tracking import MLflowTracker
 
-ROOT = Path("runs")
 # Other versions of these may compute other bits.
 EXACT = ("torch", "mujoco", "numpy", "gymnasium-robotics")
 
@@ -30,18 +32,34 @@ class Stopped(BaseException):
     """SIGTERM arrived. Not an Exception: nothing on the way may swallow it."""
 
 
-def start(source: str, overrides: list[str], name: str | None = None, budget: float | None = None) -> int:
+@dataclass(frozen=True)
+class Job:
+    """A run's place in a sweep."""
+
+    sweep: str
+    """Run id of the sweep: the parent in MLflow."""
+    name: str
+    """The job's name in the sweep."""
+    fingerprint: str
+    """Of the configuration that the sweep asked for."""
+
+
+def start(
+    source: str,
+    overrides: list[str],
+    name: str | None = None,
+    budget: float | None = None,
+    job: Job | None = None,
+) -> int:
     """Run a gin file; returns the process's exit code."""
     config = ginfile.load(source, overrides)
     assert isinstance(config, Experiment.Config)
     config = resolve(config)
     experiment = Experiment(config)  # whatever is missing (weights, demonstrations) shows now
-    try:
-        ROOT.mkdir(exist_ok=True)
-        (ROOT / ".gitignore").write_text("*\n")
-    except OSError as error:
-        raise UserError(f"runs are kept in {ROOT.absolute()}, which can't be written: {error}") from error
-    tracker = MLflowTracker.start(name or f"{Path(source).stem}-seed{config.seed}")
+    make_root()
+    name = name or f"{Path(source).stem}-seed{config.seed}"
+    place = {"sweep": job.sweep, "job": job.name} if job else {}
+    tracker = MLflowTracker.start(name, place)
     folder = ROOT / tracker.run_id
     folder.mkdir()
     with _locked(folder):
@@ -49,13 +67,27 @@ def start(source: str, overrides: list[str], name: str | None = None, budget: fl
         facts: dict[str, Any] = {
             "uri": tracker.uri,
             "run_id": tracker.run_id,
+            "name": name,
             "source": source,
             "overrides": overrides,
         }
+        if job is not None:
+            facts |= place | {"fingerprint": job.fingerprint}
         facts |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "argv": sys.argv}
         facts["versions"] = _versions()
-        (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+        part = folder / "run.json.part"
+        part.write_text(json.dumps(facts, indent=2) + "\n")
+        part.replace(folder / "run.json")  # a folder with a run.json is a run that can be resumed
         return _execute(experiment, folder, tracker, budget)
+
+
+def make_root() -> None:
+    """Make the folder that keeps runs; UserError if it can't be written."""
+    try:
+        ROOT.mkdir(exist_ok=True)
+        (ROOT / ".gitignore").write_text("*\n")
+    except OSError as error:
+        raise UserError(f"runs are kept in {ROOT.absolute()}, which can't be written: {error}") from error
 
 
 def resume(run: str, budget: float | None = None) -> int:
@@ -106,7 +138,8 @@ def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budge
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGTERM, stop)
-    status, code = "FAILED", 1
+    status, reason, code = "FAILED", "", 1
+    write_status(folder, "RUNNING")
     with Display() as display:
         display.line(f"run {tracker.run_id}: {experiment.title()}")
         if not experiment.encoder.trained:
@@ -118,20 +151,25 @@ def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budge
             tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
             ended = experiment.run(folder, tracker, display, budget)
             status, code = "FINISHED", 0
+            reason = "the budget was over" if ended == "budget" else ""
             tracker.tags({"stopped_by": "nothing" if ended == "finished" else "budget"})
             if ended == "budget":
                 display.line(f"the budget is over (final evaluation and video come at the end): {again}")
         except (Stopped, KeyboardInterrupt) as cause:
             status, code = "KILLED", 143 if isinstance(cause, Stopped) else 130
+            reason = "SIGTERM" if isinstance(cause, Stopped) else "Ctrl-C"
             kept = "after the last checkpoint" if (folder / CHECKPOINT).exists() else "from the start"
             display.line(f"stopped; go on {kept} with: {again}")
         except BaseException as error:
-            tracker.tags({"failure": f"{type(error).__name__}: {error}"[:4000]})
+            reason = f"{type(error).__name__}: {error}"[:4000]
+            tracker.tags({"failure": reason})
             raise
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave the run half closed
             tracker.end(status)
+            # The folder's status is about the training: a budget or a signal leaves something to go on with.
+            write_status(folder, "STOPPED" if reason and code != 1 else status, reason)
             for number, handler in before.items():
                 signal.signal(number, handler)
             display.line(f"files: {folder}")
@@ -143,10 +181,15 @@ def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budge
 def _locked(folder: Path) -> Iterator[None]:
     """Keep two processes from one run. The kernel lets go of the lock however this process ends."""
     with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is working on {folder}; wait for it or stop it first") from None
+        for attempt in range(20):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # `results.busy` holds it for a moment when it looks
+                if attempt == 19:
+                    message = f"another process is working on {folder}; wait for it or stop it first"
+                    raise UserError(message) from None
+                time.sleep(0.05)
         yield
 
 

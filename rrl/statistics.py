@@ -1,8 +1,15 @@
-"""Intervals for success rates."""
+"""Intervals for success rates, summaries of curves, and comparisons of methods over seeds."""
 
 from __future__ import annotations
 
-from scipy.stats import binomtest
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, trim_mean
+
+Floats = NDArray[np.float64]
+RESAMPLES = 5000
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -11,3 +18,108 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
         return 0.0, 1.0
     interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def area(steps: Sequence[float], values: Sequence[float]) -> float:
+    """Mean height of a curve: the area under its straight lines between points, over its length in steps.
+
+    One point: its value. Steps must not fall.
+    """
+    length = steps[-1] - steps[0]
+    return float(np.trapezoid(values, steps) / length) if length > 0 else float(np.mean(values))
+
+
+def newcombe(wins_a: int, trials_a: int, wins_b: int, trials_b: int) -> tuple[float, float]:
+    """95 % interval of the difference a - b of two independent proportions, as fractions: Newcombe's score
+    interval (1998, method 10), made of both Wilson intervals; (-1, 1) if either has no trials."""
+    if trials_a == 0 or trials_b == 0:
+        return -1.0, 1.0
+    a, b = wins_a / trials_a, wins_b / trials_b
+    (low_a, high_a), (low_b, high_b) = wilson(wins_a, trials_a), wilson(wins_b, trials_b)
+    low = a - b - float(np.hypot(a - low_a, high_b - b))
+    return low, a - b + float(np.hypot(high_a - a, b - low_b))
+
+
+def iqm(values: Floats | Sequence[float], axis: int = -1) -> Floats:
+    """Interquartile mean along an axis: without the lowest and highest quarter (rounded down, so that fewer
+    than four values are simply averaged)."""
+    mean: Floats = np.asarray(trim_mean(np.asarray(values, float), 0.25, axis=axis))
+    return mean
+
+
+def bootstrap(
+    strata: Sequence[Sequence[float]],
+    statistic: Callable[[Floats], Floats] = iqm,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Stratified percentile bootstrap interval: seeds are drawn anew within each stratum (a task).
+
+    `statistic` maps the pooled values [resamples, n] to [resamples]. Strata must not be empty.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [np.asarray(s, float)[rng.integers(len(s), size=(resamples, len(s)))] for s in strata]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(statistic(np.concatenate(drawn, axis=1)), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def mean_band(values: Floats, *, resamples: int = 2000, seed: int = 0) -> tuple[Floats, Floats]:
+    """95 % percentile bootstrap band of the mean over seeds, at each point of curves [seeds, points]."""
+    rng = np.random.default_rng(seed)
+    count = len(values)
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=resamples) / count
+    low, high = np.quantile(weights @ values, [0.025, 0.975], axis=0)
+    return low, high
+
+
+def difference(
+    a: Sequence[float], b: Sequence[float], *, paired: bool, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float, float]:
+    """(mean of a - mean of b, low, high): 95 % percentile bootstrap over pairs, or over each side by itself.
+
+    ValueError for pairs of different length.
+    """
+    x, y = np.asarray(a, float), np.asarray(b, float)
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(len(x), size=(resamples, len(x)))
+    if paired and len(x) != len(y):
+        raise ValueError(f"pairs need as many values on both sides, got {len(x)} and {len(y)}")
+    others = rows if paired else rng.integers(len(y), size=(resamples, len(y)))
+    low, high = np.quantile(x[rows].mean(1) - y[others].mean(1), [0.025, 0.975])
+    return float(x.mean() - y.mean()), float(low), float(high)
+
+
+def improvement(a: Sequence[float], b: Sequence[float]) -> float:
+    """Probability that a random value of `a` exceeds a random one of `b`, ties counting half: Mann-Whitney's
+    U over the number of combinations (Agarwal et al. 2021)."""
+    gaps = np.asarray(a, float)[:, None] - np.asarray(b, float)[None, :]
+    return float(np.mean((gaps > 0) + 0.5 * (gaps == 0)))
+
+
+def first_at(steps: Sequence[int], values: Sequence[float], threshold: float) -> int | None:
+    """The first step at which a measured value is at least `threshold`; None if none is."""
+    return next((s for s, v in zip(steps, values, strict=True) if v >= threshold), None)
+
+
+def median_reached(firsts: Sequence[int | None]) -> float | None:
+    """Median of `first_at` over seeds, those that never got there counting as infinitely late; None if it is
+    infinite itself."""
+    median = float(np.median([np.inf if f is None else f for f in firsts])) if firsts else np.inf
+    return median if np.isfinite(median) else None
+
+
+def align(curves: Sequence[tuple[Sequence[int], Sequence[float]]]) -> tuple[NDArray[np.int64], Floats]:
+    """Curves (steps, values) on one grid: (grid [points], values [curves, points]).
+
+    The grid is every step of any curve inside the range that all of them cover; between its own points a
+    curve is a straight line, beyond its ends it is never continued. Without a common range: no points.
+    """
+    if not curves or any(len(steps) == 0 for steps, _ in curves):
+        return np.zeros(0, np.int64), np.zeros((len(curves), 0))
+    low, high = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    grid = np.unique(np.concatenate([np.asarray(steps, np.int64) for steps, _ in curves]))
+    grid = grid[(grid >= low) & (grid <= high)]
+    return grid, np.stack([np.interp(grid, steps, values) for steps, values in curves])

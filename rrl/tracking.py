@@ -8,8 +8,8 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -110,7 +110,8 @@ def quiet_mlflow() -> None:
 
 @contextmanager
 def _one_at_a_time(uri: str) -> Iterator[None]:
-    """Two runs that start together must not both create the same local store."""
+    """Two runs that start together must not both create the same local store, and processes that write to one
+    must take turns: SQLite gives up on a lock after seconds, which would lose points."""
     if not uri.startswith(SQLITE):
         yield
         return
@@ -129,9 +130,13 @@ class MLflowTracker:
         self._sent = 0
 
     @classmethod
-    def start(cls, name: str) -> MLflowTracker:
-        """Create a run. UserError if the store can't be reached: better now than after hours."""
+    def start(cls, name: str, job: Mapping[str, str] | None = None) -> MLflowTracker:
+        """Create a run; `job` places it in a sweep (`sweep`: the parent's run id, `job`: its name there).
+
+        UserError if the store can't be reached: better now than after hours.
+        """
         uri = store()
+        tags = {"mlflow.parentRunId": job["sweep"], "sweep": job["sweep"], "job": job["job"]} if job else {}
         try:
             with _one_at_a_time(uri):
                 client = _client(uri)
@@ -143,7 +148,7 @@ class MLflowTracker:
                     experiment_id = client.create_experiment(EXPERIMENT, artifact_location=local)
                 else:
                     experiment_id = experiment.experiment_id
-                run = client.create_run(experiment_id, run_name=name)
+                run = client.create_run(experiment_id, run_name=name, tags=tags)
         except Exception as error:  # MLflow, SQLAlchemy, alembic and requests each raise their own
             raise UserError(f"the MLflow store {uri} can't be used: {error}") from error
         return cls(client, uri, run.info.run_id)
@@ -152,10 +157,11 @@ class MLflowTracker:
     def resume(cls, uri: str, run_id: str) -> MLflowTracker:
         """Go on with an existing run. UserError if the store can't be reached."""
         try:
-            client = _client(uri)
-            for tag in {"failure", "stopped_by"} & set(client.get_run(run_id).data.tags):
-                client.delete_tag(run_id, tag)
-            client.update_run(run_id, status="RUNNING")
+            with _one_at_a_time(uri):
+                client = _client(uri)
+                for tag in {"failure", "stopped_by"} & set(client.get_run(run_id).data.tags):
+                    client.delete_tag(run_id, tag)
+                client.update_run(run_id, status="RUNNING")
         except Exception as error:
             raise UserError(f"run {run_id} can't be found in the MLflow store {uri}: {error}") from error
         return cls(client, uri, run_id)
@@ -167,6 +173,19 @@ class MLflowTracker:
             return bool(_client(uri).get_run(run_id).info.status == "FINISHED")
         except Exception:
             return False
+
+    @staticmethod
+    def close_killed(uri: str, sweep: str, running: Collection[str]) -> None:
+        """Mark a sweep's runs that say RUNNING, but are not among those that do, as KILLED."""
+        with suppress(Exception):  # a matter of looks: the next `rrl resume` sets the status anyway
+            client = _client(uri)
+            found = client.search_runs(
+                [experiment_id(uri)], f"tags.sweep = '{sweep}' and attributes.status = 'RUNNING'"
+            )
+            with _one_at_a_time(uri):
+                for run in found:
+                    if run.info.run_id not in running:
+                        client.set_terminated(run.info.run_id, "KILLED")
 
     def params(self, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param
@@ -210,7 +229,8 @@ class MLflowTracker:
 
     def _safely(self, what: str, call: Any) -> bool:
         try:
-            call()
+            with _one_at_a_time(self.uri):
+                call()
         except Exception as error:
             warnings.warn(
                 f"MLflow did not take this run's {what} ({error}); the training goes on", stacklevel=3

@@ -37,8 +37,21 @@ MAY_IMPORT = {
     "console": "registry",
     "tracking": "registry",
     "plots": "tracking",
+    "results": "registry tracking gin*",
+    "processes": "",
 }
-TOP = {"experiment", "policies", "runs", "demo_tools", "doctor", "bench", "cli"}  # may import anything below
+TOP = {
+    "experiment",
+    "policies",
+    "runs",
+    "sweeps",
+    "report",
+    "reproduce",
+    "demo_tools",
+    "doctor",
+    "bench",
+    "cli",
+}  # may import anything below
 ONLY_IN = {
     "gin": {"gin*"},
     "mlflow": {"tracking", "runs", "cli"},

@@ -34,11 +34,24 @@ class Adroit(EnvFactory):
         state: Literal["joints", "task", "none"] = "joints"
         """What the state vector holds. `joints`: the 24 hand joint angles in rad (paper section 5); `task`:
         the stock state observation, object included (39 to 46 numbers); `none`: nothing."""
+        joint_noise: Annotated[float, pydantic.Field(ge=0)] = 0.0
+        """Std of Gaussian noise on each of the 24 joint angles in the observation, as a fraction of the
+        joint's range (paper figure 8: 0.02; what its 2 % are of is our reading). At each observation, in
+        training, evaluation and replayed demonstrations; the simulation and the pictures know nothing
+        of it."""
         cameras: tuple[str, ...] | None = None
         """Cameras to render, in order. None: the protocol's (paper: vil_camera for pen, top for door and
         hammer, cam1 cam2 cam3 for relocate; stock: vil_camera)."""
         horizon: Annotated[int, pydantic.Field(ge=1)] | None = None
         """Steps (10 ms each) per episode. None: the protocol's (200; pen under `paper` 100)."""
+
+        @pydantic.field_validator("joint_noise")
+        @classmethod
+        def _noise_needs_joints(cls, joint_noise: float, info: pydantic.ValidationInfo) -> float:
+            state = info.data.get("state", "joints")  # a wrong state is a problem of its own
+            if joint_noise > 0 and state != "joints":
+                raise ValueError(f"there is noise on joint angles only in state 'joints'; state is {state!r}")
+            return joint_noise
 
         @pydantic.field_validator("cameras")
         @classmethod
@@ -108,6 +121,7 @@ class Adroit(EnvFactory):
         return self.config.state != "none"
 
     def facts(self) -> dict[str, str]:
+        noise = self.config.joint_noise
         return {
             "env": self.name,
             "protocol": self.protocol,
@@ -115,6 +129,7 @@ class Adroit(EnvFactory):
             "look": self.config.look,
             "cameras": ",".join(self.cameras),
             "state": self.config.state,
+            **({"joint_noise": str(noise)} if noise else {}),  # 0 changes no key of features already cached
             "horizon": str(self.horizon),
             "mujoco": version("mujoco"),
             "gymnasium-robotics": version("gymnasium-robotics"),
@@ -130,6 +145,7 @@ class Adroit(EnvFactory):
             self.reward,
             config.look,
             config.state,
+            config.joint_noise,
             self.cameras,
             self.horizon,
             frames,

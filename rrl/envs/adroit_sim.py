@@ -28,9 +28,9 @@ Observation = dict[str, NDArray[Any]]
 class AdroitSim(gymnasium.Env[Any, NDArray[np.float32]]):
     """Pen, door, hammer or relocate; `rrl.envs.base.SimEnv` says what each method means.
 
-    `reward` is `sparse` or `dense`, `state` is `joints`, `task` or `none`; without `frames`, nothing is
-    rendered. Actions float32 [m] in [-1, 1] (clipped) set the targets of the position servos over their
-    whole range; one step lasts 10 ms.
+    `reward` is `sparse` or `dense`, `state` is `joints`, `task` or `none`; `joint_noise` is a fraction of
+    each joint's range, for `joints` alone; without `frames`, nothing is rendered. Actions float32 [m] in
+    [-1, 1] (clipped) set the targets of the position servos over their whole range; one step lasts 10 ms.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 100}  # noqa: RUF012 (gymnasium's declaration)
@@ -43,6 +43,7 @@ class AdroitSim(gymnasium.Env[Any, NDArray[np.float32]]):
         reward: str,
         look: str,
         state: str,
+        joint_noise: float,
         cameras: tuple[str, ...],
         horizon: int,
         frames: FrameRequest | None,
@@ -56,6 +57,7 @@ class AdroitSim(gymnasium.Env[Any, NDArray[np.float32]]):
             self._reward = self._task.dense
         else:
             self._reward = self._task.sparse if protocol == "paper" else self._task.stock_sparse
+        self._joint_std = joint_noise * self._joint_ranges()
         low, high = self._model.actuator_ctrlrange.T
         self._ctrl_middle, self._ctrl_half = (low + high) / 2, (high - low) / 2
 
@@ -68,8 +70,9 @@ class AdroitSim(gymnasium.Env[Any, NDArray[np.float32]]):
         self._spectator: render.View | None = None
         self._frame_buffer: NDArray[np.uint8] | None = None
 
+        size = {"joints": len(self._joint_std), "task": self._task.state_dim, "none": 0}[state]
         observation: dict[str, spaces.Space[Any]] = {
-            "state": spaces.Box(-np.inf, np.inf, self._state().shape, np.float32)
+            "state": spaces.Box(-np.inf, np.inf, (size,), np.float32)
         }
         if self._frame_shape is not None:
             observation["frames"] = spaces.Box(0, 255, self._frame_shape, np.uint8)
@@ -151,9 +154,20 @@ class AdroitSim(gymnasium.Env[Any, NDArray[np.float32]]):
 
     # Observations
 
+    def _joint_ranges(self) -> NDArray[np.float64]:
+        """[24]: widths of the hand joints' ranges in rad, in the order of the observation."""
+        address = self._model.jnt_qposadr
+        hand = (address >= self._task.joints.start) & (address < self._task.joints.stop)
+        low, high = self._model.jnt_range[hand].T
+        return high - low  # type: ignore[no-any-return]
+
     def _state(self) -> NDArray[np.float32]:
+        """The state vector; each call draws new joint noise."""
         if self._state_kind == "joints":
-            return self._task.qpos[self._task.joints].astype(np.float32)
+            angles = self._task.qpos[self._task.joints]
+            if self._joint_std.any():
+                angles = angles + self._joint_std * self.np_random.standard_normal(len(angles))
+            return angles.astype(np.float32)
         if self._state_kind == "task":
             return self._task.state().astype(np.float32)
         return np.empty(0, np.float32)

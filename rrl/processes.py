@@ -1,0 +1,43 @@
+"""What Linux knows of running processes: their children and their memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def family(root: int) -> list[int]:
+    """The process `root` and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:  # ended meanwhile
+            continue
+        children.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
+def memory(root: int) -> int:
+    """Bytes of a process and its descendants, each with its part of what they share (PSS); 0: no /proc."""
+    total = 0
+    for pid in family(root):
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def available_memory() -> float:
+    """Bytes that new processes may take; infinite where Linux doesn't say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("inf")
+    return next(
+        (1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), float("inf")
+    )

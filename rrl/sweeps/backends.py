@@ -1,0 +1,234 @@
+"""Where a sweep's runs are computed: processes here, a Ray cluster, or Slurm through submitit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from rrl.experiment import cores
+from rrl.registry import UserError
+from rrl.sweeps.child import Task
+
+PATIENCE = 60.0
+"""Seconds that a stopped run may take to close its files before it is killed."""
+
+
+class Handle(Protocol):
+    """A started run."""
+
+    def poll(self) -> int | None:
+        """Its exit code (negative: the signal that ended it); None while it runs."""
+
+    def stop(self) -> None:
+        """Ask it to stop; it is over when `poll` says so."""
+
+    def kill(self) -> None:
+        """End it now."""
+
+
+class Backend(Protocol):
+    """Starts runs, each with `cores_each` processor cores, at most `jobs` at a time."""
+
+    jobs: int
+    cores_each: int
+
+    def start(self, task: Task, log: Path) -> Handle:
+        """Start a run, or put it into a queue."""
+
+    def close(self) -> None:
+        """Let go of what the backend holds; nothing is running any more."""
+
+
+class Local:
+    """Processes on this machine, each on cores of its own."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        available = available[: cores()]
+        self.cores_each = max(1, cores() // jobs)
+        # More jobs than cores share them, as evenly as it goes.
+        self._cores = [
+            tuple(available[(slot * self.cores_each + i) % len(available)] for i in range(self.cores_each))
+            if available
+            else ()
+            for slot in range(jobs)
+        ]
+        self._busy: dict[int, LocalHandle] = {}
+
+    def start(self, task: Task, log: Path) -> LocalHandle:
+        slot = next(s for s in range(self.jobs) if s not in self._busy or self._busy[s].poll() is not None)
+        self._busy[slot] = LocalHandle(dataclasses.replace(task, cores=self._cores[slot]).popen(log))
+        return self._busy[slot]
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class LocalHandle:
+    """A child process."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+
+    def poll(self) -> int | None:
+        return self.process.poll()
+
+    def stop(self) -> None:
+        if self.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            self.process.kill()
+
+
+def execute(task: dict[str, Any], log: str, folder: str) -> tuple[int, str]:
+    """Do a task on a machine of a cluster: (exit code, end of its output).
+
+    Works in `folder`, the sweep's working directory, where this machine sees it (a shared file system), else
+    in one of its own below the home directory; then results come back through the MLflow server alone.
+    """
+    here = Path(folder)
+    if not here.is_dir():
+        here = Path.home() / "rrl-sweeps" / str(task["sweep"])
+        here.mkdir(parents=True, exist_ok=True)
+    os.chdir(here)
+    path = Path(log)
+    process = Task(**task).popen(path)
+
+    def stop(_number: int, _frame: object) -> None:
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        code = process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return code, path.read_text(errors="replace")[-4000:]
+
+
+class Ray:
+    """Tasks on a Ray cluster: the one at RAY_ADDRESS, one that runs on this machine, or a new local one."""
+
+    def __init__(self, jobs: int | None, cpus: int | None = None) -> None:
+        """`cpus`: size of a new local cluster; None: this machine's cores."""
+        ray = _import("ray", "ray")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        size = {"num_cpus": cpus} if cpus else {}
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level="warning", **size)
+        self._ray = ray
+        resources = ray.cluster_resources()
+        total = int(resources.get("CPU", 1))
+        self.jobs = min(jobs or total, total)
+        self.cores_each = max(1, total // self.jobs)
+        gpus = min(1.0, resources.get("GPU", 0.0) / self.jobs)
+        # No retries: a run that failed is listed, and goes on from its checkpoint when called again.
+        self._execute = ray.remote(num_cpus=self.cores_each, num_gpus=gpus, max_retries=0)(execute)
+
+    def start(self, task: Task, log: Path) -> RayHandle:
+        reference = self._execute.remote(dataclasses.asdict(task), str(log), str(Path.cwd()))
+        return RayHandle(self._ray, reference, log)
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+
+class RayHandle:
+    """A Ray task."""
+
+    def __init__(self, ray: Any, reference: Any, log: Path) -> None:
+        self._ray, self._reference, self._log = ray, reference, log
+
+    def poll(self) -> int | None:
+        ready, _ = self._ray.wait([self._reference], timeout=0)
+        return _outcome(lambda: self._ray.get(self._reference), self._log) if ready else None
+
+    def stop(self) -> None:
+        self._ray.cancel(self._reference)
+
+    def kill(self) -> None:
+        self._ray.cancel(self._reference, force=True)
+
+
+class Slurm:
+    """Batch jobs through submitit. `settings` are in submitit's words (`slurm_partition`, `timeout_min`,
+    `mem_gb`, `gpus_per_node`, ...); `cluster=local` tries it without Slurm."""
+
+    def __init__(self, jobs: int | None, settings: Mapping[str, str], folder: Path) -> None:
+        submitit = _import("submitit", "submitit")
+        values: dict[str, Any] = {k: int(v) if v.lstrip("-").isdigit() else v for k, v in settings.items()}
+        cluster = values.pop("cluster", "slurm")
+        try:
+            self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+            self.cores_each = int(values.pop("cpus_per_task", 4 if cluster == "slurm" else 1))
+            self._executor.update_parameters(name="rrl", cpus_per_task=self.cores_each, **values)
+        except (RuntimeError, NameError, TypeError, ValueError) as error:
+            raise UserError(f"submitit can't submit to {cluster!r}: {error}; see --slurm") from error
+        self.jobs = jobs or 1000  # the queue is Slurm's business
+        # Those of an earlier call that was killed would do the same runs as ours, from the same checkpoints.
+        if cluster == "slurm":
+            for stale in Path(folder).glob("*_submitted.pkl"):
+                submitit.SlurmJob(folder, stale.name.removesuffix("_submitted.pkl")).cancel(check=False)
+
+    def start(self, task: Task, log: Path) -> SlurmHandle:
+        job = self._executor.submit(execute, dataclasses.asdict(task), str(log), str(Path.cwd()))
+        return SlurmHandle(job, log)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class SlurmHandle:
+    """A batch job."""
+
+    def __init__(self, job: Any, log: Path) -> None:
+        self._job, self._log = job, log
+
+    def poll(self) -> int | None:
+        return _outcome(self._job.result, self._log) if self._job.done() else None
+
+    def stop(self) -> None:
+        self._job.cancel(check=False)
+
+    kill = stop
+
+
+def _outcome(result: Callable[[], tuple[int, str]], log: Path) -> int:
+    """The exit code of a task on a cluster; its output too, where this machine doesn't see the log."""
+    try:
+        code, text = result()
+    except Exception as error:  # the machine went down, the task was cancelled: each engine has its own
+        with log.open("a") as file:
+            file.write(f"error: {type(error).__name__}: {error}\n")
+        return 1
+    if not log.exists():
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(text)
+    return code
+
+
+def stop_all(handles: list[Handle]) -> None:
+    """Stop runs, and kill those that take too long."""
+    for handle in handles:
+        handle.stop()
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and any(handle.poll() is None for handle in handles):
+        time.sleep(0.1)
+    for handle in handles:
+        handle.kill()
+
+
+def _import(module: str, package: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"{package} is not installed: pip install 'rrl[sweep]' ({error})") from error

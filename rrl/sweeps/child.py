@@ -1,0 +1,87 @@
+"""One run of a sweep, in a process of its own: `python -m rrl.sweeps.child`, a `Task` as JSON on its input.
+
+It ends when the process that started it ends, however that ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # Linux: the kernel's word for "signal me when my parent dies"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a child process needs to know."""
+
+    sweep: str
+    """Run id of the sweep."""
+    job: str
+    fingerprint: str
+    config: str
+    """The run's whole configuration as gin source."""
+    file: str
+    """Where `config` is put, for people."""
+    run: str | None
+    """The run's folder, to go on with; None: a new run."""
+    budget: float | None
+    """Seconds."""
+    cores: tuple[int, ...]
+    """Processor cores to stay on; (): wherever it is started."""
+
+    def popen(self, log: Path) -> subprocess.Popen[bytes]:
+        """Start the child; what it prints is appended to `log`."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(asdict(self) | {"parent": os.getpid()})
+        # A session of its own: Ctrl-C in the terminal reaches the sweep alone, which then stops its children.
+        with log.open("ab") as out:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "rrl.sweeps.child"],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        assert child.stdin is not None
+        child.stdin.write(text.encode())
+        child.stdin.close()
+        return child
+
+
+def main(text: str) -> int:
+    """Do the task; returns the exit code."""
+    values = json.loads(text)
+    parent = values.pop("parent")
+    task = Task(**values)
+    if sys.platform == "linux":
+        # SIGKILL: it can't be missed, and a run goes on from its checkpoint bit for bit.
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before
+            return 1
+    if task.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, task.cores)
+    from rrl import runs  # heavy: after the above
+    from rrl.registry import UserError
+
+    try:
+        if task.run is not None:
+            return runs.resume(task.run, task.budget)
+        file = Path(task.file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(task.config)
+        job = runs.Job(task.sweep, task.job, task.fingerprint)
+        return runs.start(task.file, [], task.job, task.budget, job)
+    except UserError as error:
+        print(f"error: {error}", flush=True)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.stdin.read()))

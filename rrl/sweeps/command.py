@@ -1,0 +1,96 @@
+"""`rrl sweep`, from arguments to exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rrl.registry import UserError
+from rrl.sweeps import estimate
+from rrl.sweeps.backends import Backend, Local, Ray, Slurm
+from rrl.sweeps.engine import Engine
+from rrl.sweeps.plan import Plan, Sweep, plan
+from rrl.sweeps.search import OptunaSearch
+from rrl.sweeps.state import SweepFolder
+from rrl.sweeps.table import Table
+
+BACKENDS = ("local", "ray", "slurm")
+
+
+def sweep(
+    name: str,
+    config: Sweep.Config,
+    *,
+    jobs: int | None = None,
+    budget: float | None = None,
+    backend: str = "local",
+    slurm: Sequence[str] = (),
+    dry_run: bool = False,
+    new: bool = False,
+) -> int:
+    """Check everything, print the plan, run it; returns the exit code."""
+    if backend not in BACKENDS:
+        raise UserError(f"--backend takes {', '.join(BACKENDS)}; got {backend}")
+    table = Table()
+    made = plan(name, config)
+    count = len(made.jobs) or (config.trials or 0) * len(config.files) * max(1, len(config.seeds))
+    found = estimate.of_plan(made, table.line)
+    jobs = jobs or (estimate.fitting(found, count) if backend == "local" else None)
+    estimate.show(made, found, count, jobs, backend, table.console)
+    if dry_run:
+        return 0
+    folder = SweepFolder.open(name, new)
+    folder.record(made.jobs, sources=list(config.files), search=config.search, metric=config.metric)
+    table.line(f"sweep {folder.run_id}: {name}")
+    search = OptunaSearch(made, folder) if config.search == "optuna" else None
+    engine = Engine(
+        folder, made.jobs, _backend(backend, jobs, slurm, folder.folder, count), table, budget, search
+    )
+    already = sum(entry.state == "finished" for entry in engine.entries.values())
+    if already:
+        table.line(f"{already} of {count} runs are finished already; --new would begin a new sweep")
+    code = engine.run()
+    _report(folder, table)
+    table.show(list(engine.entries.values()), last=True)
+    for entry in engine.entries.values():
+        if entry.state == "failed":
+            table.line(f"FAILED {entry.job.name}: {entry.reason}\n  log: {folder.log(entry.job)}")
+    if search is not None and search.best():
+        table.line(search.best())
+    left = sum(entry.state != "finished" for entry in engine.entries.values())
+    if left:
+        table.line(f"{left} runs are not finished: the same command goes on with them")
+    table.line(f"files: {folder.folder}")
+    table.line(f"MLflow: {folder.tracker.uri} (sweep {folder.run_id}); look at it with: rrl ui")
+    return code
+
+
+def _backend(name: str, jobs: int | None, slurm: Sequence[str], folder: Path, count: int) -> Backend:
+    if slurm and name != "slurm":
+        raise UserError("--slurm goes with --backend slurm")
+    if name == "ray":
+        return Ray(jobs and min(jobs, count))
+    if name == "slurm":
+        wrong = [text for text in slurm if "=" not in text]
+        if wrong:
+            raise UserError(f"--slurm takes NAME=VALUE, such as slurm_partition=gpu; got {wrong[0]}")
+        return Slurm(jobs, dict(text.split("=", 1) for text in slurm), folder / "slurm")
+    assert jobs is not None
+    return Local(min(jobs, count))
+
+
+def _report(folder: SweepFolder, table: Table) -> None:
+    """The page about what there is so far; a fault in it must not fail the sweep."""
+    from rrl.report import write
+
+    path = folder.folder / "report.html"
+    try:
+        write([folder.run_id], path, lambda text: None)
+    except Exception as error:
+        table.line(f"no report: {type(error).__name__}: {error}; try: rrl report {folder.run_id[:8]}")
+        return
+    folder.tracker.artifact(path)
+    table.line(f"report: {path}")
+
+
+__all__ = ["Plan", "sweep"]

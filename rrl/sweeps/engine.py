@@ -1,0 +1,210 @@
+"""Runs the jobs of a sweep: starts, watches and settles them, and goes on with what an earlier call began."""
+
+from __future__ import annotations
+
+import signal
+import time
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rrl import ginfile, results, runs
+from rrl.registry import UserError
+from rrl.results import Status
+from rrl.sweeps.backends import Backend, Handle, stop_all
+from rrl.sweeps.child import Task
+from rrl.sweeps.plan import Job
+from rrl.sweeps.search import OptunaSearch
+from rrl.sweeps.state import SweepFolder
+from rrl.sweeps.table import Table
+from rrl.tracking import MLflowTracker, Row
+
+TICK = 0.2  # seconds between looks at the processes
+SUMMARY = ("summary/best_success", "summary/last5_success", "summary/auc_success", "final/success")
+"""What a sweep's own row in MLflow shows of its best run."""
+
+
+@dataclass
+class Entry:
+    """A job and how it goes."""
+
+    job: Job
+    state: Status | str = "waiting"
+    """`waiting`, or a run's status."""
+    reason: str = ""
+    folder: Path | None = None
+    """The run's folder, once it has one."""
+    began: float = 0.0
+    """Of this process' clock; 0: not in this call."""
+    seconds: float = 0.0
+    """How long it ran in this call."""
+
+
+class Engine:
+    """One call of a sweep."""
+
+    def __init__(
+        self,
+        sweep: SweepFolder,
+        jobs: Sequence[Job],
+        backend: Backend,
+        table: Table,
+        budget: float | None = None,
+        search: OptunaSearch | None = None,
+    ) -> None:
+        self.sweep, self.backend, self.table, self.budget, self.search = sweep, backend, table, budget, search
+        self.entries: dict[str, Entry] = {}
+        self._waiting: deque[Entry] = deque()
+        self._running: list[tuple[Entry, Handle]] = []
+        self._folders: dict[str, Path] = sweep.runs()
+        self._add(jobs)
+
+    def run(self) -> int:
+        """Work until every job has ended; the exit code: 1 if any failed, 130 or 143 after a signal."""
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            raise runs.Stopped(number)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._close_killed()
+        code = 1
+        try:
+            with self.table:
+                self._loop()
+            failed = [entry for entry in self.entries.values() if entry.state == "failed"]
+            code = 1 if failed else 0
+        except runs.Stopped as cause:
+            code = 128 + int(cause.args[0])
+        finally:
+            for number in before:
+                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must leave no orphan
+            self._stop()
+            self.backend.close()
+            self._close_killed()
+            self._summarise("FINISHED" if code == 0 else "FAILED" if code == 1 else "KILLED")
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return code
+
+    def _add(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            folder = self._folders.get(job.fingerprint)
+            entry = Entry(job, folder=folder)
+            self.entries[job.fingerprint] = entry
+            if folder is not None and results.read_status(folder) == ("finished", ""):
+                entry.state = "finished"
+            else:
+                self._waiting.append(entry)
+
+    def _loop(self) -> None:
+        while True:
+            for entry, handle in list(self._running):
+                code = handle.poll()
+                if code is not None:
+                    self._running.remove((entry, handle))
+                    self._settle(entry, code)
+            if self.search is not None:
+                ended = {f: e.state for f, e in self.entries.items() if e.state not in ("waiting", "running")}
+                room = self.backend.jobs - len(self._running) - len(self._waiting)
+                self._add(self.search.more(ended, room))  # type: ignore[arg-type]
+            while self._waiting and len(self._running) < self.backend.jobs:
+                self._start(self._waiting.popleft())
+            if not self._running and not self._waiting and (self.search is None or self.search.exhausted):
+                return
+            self._look()
+            self.table.show(list(self.entries.values()))
+            time.sleep(TICK)
+
+    def _start(self, entry: Entry) -> None:
+        job, cores = entry.job, self.backend.cores_each
+        # What a run would choose for the whole machine is chosen for its share of it. On a single core one
+        # process does it all: a worker beside it would only take turns with it.
+        chosen: dict[str, Any] = {}
+        if job.config.threads is None:
+            chosen["threads"] = cores
+        if job.config.workers is None:
+            chosen["workers"] = cores if cores > 1 else 0
+        task = Task(
+            sweep=self.sweep.run_id,
+            job=job.name,
+            fingerprint=job.fingerprint,
+            config=ginfile.dumps(job.config.model_copy(update=chosen)),
+            file=str(self.sweep.folder / "jobs" / f"{job.name}.gin"),
+            run=str(entry.folder) if entry.folder else None,
+            budget=self.budget,
+            cores=(),
+        )
+        entry.state, entry.began = "running", time.monotonic()
+        self._running.append((entry, self.backend.start(task, self.sweep.log(job))))
+        self.table.line(f"{'resumed' if entry.folder else 'started'}: {job.name}")
+
+    def _settle(self, entry: Entry, code: int) -> None:
+        self._look()
+        entry.seconds = time.monotonic() - entry.began
+        status, reason = results.read_status(entry.folder) if entry.folder else ("failed", "")
+        if code == 0:
+            entry.state, entry.reason = status, reason
+        else:
+            entry.state = "failed"
+            if code < 0:
+                entry.reason = f"killed by {signal.Signals(-code).name}"
+                self._close_killed()
+            else:
+                entry.reason = (
+                    reason if status == "failed" and reason else _last_words(self.sweep.log(entry.job))
+                )
+        self.table.line(f"{entry.state}: {entry.job.name}" + (f" ({entry.reason})" if entry.reason else ""))
+
+    def _look(self) -> None:
+        """Find the folders of the runs that have begun."""
+        if any(entry.folder is None for entry, _ in self._running):
+            self._folders = self.sweep.runs()
+            for fingerprint, entry in self.entries.items():
+                entry.folder = self._folders.get(fingerprint)
+
+    def _stop(self) -> None:
+        if self._running:
+            self.table.line(f"stopping {len(self._running)} runs")
+            stop_all([handle for _, handle in self._running])
+            for entry, _ in self._running:
+                entry.state, entry.reason = "stopped", "the sweep was stopped"
+
+    def _close_killed(self) -> None:
+        alive = [
+            e.folder.name for e in self.entries.values() if e.folder is not None and results.busy(e.folder)
+        ]
+        MLflowTracker.close_killed(self.sweep.tracker.uri, self.sweep.run_id, [*alive, self.sweep.run_id])
+
+    def _summarise(self, status: str) -> None:
+        """The parent's row in MLflow: how many runs ended how, and the best of them."""
+        states = [entry.state for entry in self.entries.values()]
+        metrics = {f"runs/{state}": float(states.count(state)) for state in ("finished", "stopped", "failed")}
+        for entry in self.entries.values():
+            if entry.folder is None:
+                continue
+            try:
+                result = results.read(entry.folder)
+            except UserError as error:
+                warnings.warn(str(error), stacklevel=1)
+                continue
+            for name in SUMMARY:
+                value = result.last(name)
+                if value is not None:
+                    metrics[name] = max(metrics.get(name, value), value)
+        self.sweep.tracker.metrics([Row(0, int(time.time() * 1000), metrics)])
+        self.sweep.tracker.artifact(self.sweep.folder / "sweep.json")
+        self.sweep.tracker.end(status)
+
+
+def _last_words(log: Path) -> str:
+    """Why a process says that it ended: its last error line, or else its last line."""
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return "it left no output"
+    errors = [line for line in lines if line.startswith("error: ")]
+    return ((errors or lines or ["it left no output"])[-1]).removeprefix("error: ")[:500]

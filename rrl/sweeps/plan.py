@@ -1,0 +1,294 @@
+"""From gin files, seeds and a grid to the jobs of a sweep; every mistake of every file is told at once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, NonNegativeInt
+
+from rrl import ginfile
+from rrl.experiment import Experiment
+from rrl.gintext import Binding, ConfigError, Problem, parse
+from rrl.ginwords import literal
+from rrl.registry import Component, UserError, register
+from rrl.sweeps.space import Axis, Point, axis, draw, product
+
+
+@register
+class Sweep(Component):
+    """Many runs: gin files x grid x seeds. `rrl sweep FILE` runs a gin file that binds it."""
+
+    kind: ClassVar[str] = "sweep"
+
+    class Config(Component.Config):
+        """What is run, and what is varied."""
+
+        files: Annotated[tuple[str, ...], Field(min_length=1)]
+        """Gin files of runs: paths relative to the sweep's file, or names of shipped ones."""
+        seeds: tuple[NonNegativeInt, ...] = ()
+        """Each run is done with each of these `Experiment.seed`s; (): with the one that its file names."""
+        grid: tuple[str, ...] = ()
+        """Values to combine, each a string in gin syntax: "DAPG.step_size = (0.02, 0.05)". In a search, also
+        ranges of numbers: "DAPG.step_size = '0.01 .. 0.1 log'"."""
+        set: tuple[str, ...] = ()
+        """Overrides of all runs that have such a field, in gin syntax."""
+        search: Literal["grid", "random", "optuna"] = "grid"
+        """`grid`: every combination; `random`: `trials` random ones; `optuna`: `trials` one after another,
+        proposed by Optuna's TPE sampler from what the earlier ones reached (needs the extra `sweep`)."""
+        trials: Annotated[int, Field(gt=0)] | None = None
+        """Combinations to try in a search."""
+        metric: str = "summary/last5_success"
+        """What a search maximises, as a run last logged it; mean over files and seeds."""
+
+    config: Config
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    name: str
+    """Unique in the sweep, fit for a file name."""
+    source: str
+    """The gin file."""
+    point: Point
+    """What the grid sets in it."""
+    config: Experiment.Config
+    """The run's configuration, automatic choices still open."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal configurations: by it, a sweep knows its runs when it is called again."""
+        return hashlib.sha256(ginfile.dumps(self.config).encode()).hexdigest()[:16]
+
+
+@dataclass
+class Plan:
+    """The jobs of a sweep, and what its user should know about them."""
+
+    name: str
+    sweep: Sweep.Config
+    axes: list[Axis]
+    jobs: list[Job] = field(default_factory=list)
+    """Empty for an Optuna search, which makes its jobs as it goes."""
+    samples: list[Job] = field(default_factory=list)
+    """Jobs to judge the cost by: all, or those of one combination of an Optuna search."""
+    notes: list[str] = field(default_factory=list)
+
+
+def request(
+    arguments: Sequence[str],
+    *,
+    seeds: Sequence[int] = (),
+    grid: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    search: str | None = None,
+    trials: int | None = None,
+    metric: str | None = None,
+) -> tuple[str, Sweep.Config]:
+    """(name, config) of what the command line asks for: run files, folders of them, or one sweep file, whose
+    settings the options replace."""
+    files = [file for argument in arguments for file in _files(argument)]
+    options: dict[str, Any] = {"seeds": tuple(seeds), "grid": tuple(grid), "set": tuple(overrides)}
+    options |= {"search": search, "trials": trials, "metric": metric}
+    options = {key: value for key, value in options.items() if value}
+    sweeps = [file for file in files if _binds_sweep(file)]
+    if sweeps and len(files) > 1:
+        raise UserError(f"{sweeps[0]} is a sweep of its own: start it alone, not beside other files")
+    name = "+".join(dict.fromkeys(Path(argument).stem for argument in arguments))[:60]
+    if sweeps:
+        config = ginfile.load(sweeps[0], root="Sweep")
+        assert isinstance(config, Sweep.Config)
+        beside = Path(sweeps[0] if Path(sweeps[0]).is_file() else ginfile.find(sweeps[0])).parent
+        found = tuple(str(beside / f) if (beside / f).is_file() else f for f in config.files)
+        fields = {name.split("=")[0].strip() for name in overrides}
+        kept = tuple(text for text in config.set if text.split("=")[0].strip() not in fields)
+        settings = {key: getattr(config, key) for key in Sweep.Config.model_fields}
+        options = {**settings, **options, "files": found, "set": (*kept, *overrides)}
+    else:
+        options["files"] = tuple(files)
+    made = Sweep.Config.model_validate(options)
+    if made.search != "grid" and made.trials is None:
+        raise UserError(f"--search {made.search} needs --trials, the number of combinations to try")
+    if made.search != "grid" and not made.grid:
+        raise UserError(f"--search {made.search} needs --grid: what it may vary")
+    return name, made
+
+
+def plan(name: str, sweep: Sweep.Config) -> Plan:
+    """All jobs; ConfigError with the mistakes of all files and of the grid together."""
+    problems: list[Problem] = []
+    axes: list[Axis] = []
+    for text in sweep.grid:
+        try:
+            axes.append(axis(text))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    made = Plan(name, sweep, axes)
+    if sweep.search == "optuna":
+        points: list[Point] = [draw(axes, np.random.default_rng(0))]  # to check the files; not run
+    elif sweep.search == "random":
+        rng = np.random.default_rng(0)
+        points = [draw(axes, rng) for _ in range(sweep.trials or 0)]
+    else:
+        points = list(product(axes))
+    builder = Builder(sweep, axes)
+    jobs = [job for file in sweep.files for job in builder.jobs(file, points)]
+    problems = builder.problems()
+    if problems:
+        raise ConfigError(problems)
+    made.notes = builder.notes()
+    _check_parts(jobs)
+    made.jobs, made.samples = ([] if sweep.search == "optuna" else jobs), jobs
+    return made
+
+
+class Builder:
+    """Makes jobs of files and points, and remembers what did not fit."""
+
+    def __init__(self, sweep: Sweep.Config, axes: Sequence[Axis]) -> None:
+        self.sweep, self.axes = sweep, list(axes)
+        self._problems: dict[Problem, None] = {}
+        self._fits: dict[str, set[str]] = {text: set() for text in self._texts()}
+        """Entries of grid and overrides as the user wrote them, each with the files whose runs use it."""
+        self._seen: dict[str, Job] = {}
+        self._twins: dict[str, str] = {}
+        """Files whose configuration another file has already made, and that file."""
+        self._names: set[str] = set()
+
+    def jobs(self, file: str, points: Iterable[Point]) -> list[Job]:
+        """The runs of one file, without those that an equal configuration has made already."""
+        made = []
+        for point in points:
+            for seed in self.sweep.seeds or (None,):
+                job = self._job(file, point, seed)
+                if job is None:
+                    continue
+                twin = self._seen.setdefault(job.fingerprint, job)
+                if twin is job:
+                    made.append(job)
+                elif twin.source != file:
+                    self._twins[file] = twin.source
+        return made
+
+    def problems(self) -> list[Problem]:
+        """All mistakes so far, and the entries that fit no file."""
+        hint = "none of their runs uses it; `rrl check FILE` prints what a run uses"
+        unfit = [text for text, files in self._fits.items() if not files and not self._problems]
+        return [
+            *self._problems,
+            *(
+                Problem(f"{text} fits none of the files", where, 0, text, hint)
+                for text, where in self._texts().items()
+                if text in unfit
+            ),
+        ]
+
+    def notes(self) -> list[str]:
+        """What the user should know, in words."""
+        notes = [
+            f"{text} does not fit {file}: it runs without it"
+            for text, files in self._fits.items()
+            for file in self.sweep.files
+            if file not in files and file not in self._twins
+        ]
+        return notes + [
+            f"{file} makes the same runs as {other}: done once" for file, other in self._twins.items()
+        ]
+
+    def _texts(self) -> dict[str, str]:
+        """Entries of grid and overrides, each with where it was written."""
+        return {each.field: each.place.file for each in self.axes} | {
+            text: f'--set "{text}"' for text in self.sweep.set
+        }
+
+    def _job(self, file: str, point: Point, seed: int | None) -> Job | None:
+        """One run, without the entries that nothing in it uses; None if it can't be made."""
+        # The statement of each entry, by what the user wrote.
+        chosen = {each.field: each.override(point[each.field]) for each in self.axes if each.field in point}
+        chosen |= {text: text for text in self.sweep.set}
+        seeds = [] if seed is None else [f"Experiment.seed = {seed}"]
+        while True:
+            try:
+                config = ginfile.load(file, [*chosen.values(), *seeds])
+                break
+            except ConfigError as error:
+                idle = {p.file for p in error.problems if p.idle}
+                unfit = [text for text, statement in chosen.items() if f'--set "{statement}"' in idle]
+                if not unfit:
+                    self._problems |= dict.fromkeys(error.problems)
+                    return None
+                for text in unfit:
+                    del chosen[text]
+        for text in chosen:
+            self._fits[text].add(file)
+        assert isinstance(config, Experiment.Config)
+        used = {name: value for name, value in point.items() if name in chosen}
+        return Job(self._name(file, used, config.seed), file, used, config)
+
+    def _name(self, file: str, point: Point, seed: int) -> str:
+        parts = [Path(file).stem]
+        parts += [f"{name.rsplit('.', 1)[-1]}={_short(value)}" for name, value in point.items()]
+        stem = re.sub(r"[^\w.=+-]+", "_", "-".join(parts))[:120]
+        name, count = f"{stem}-seed{seed}", 1
+        while name in self._names:
+            count += 1
+            name = f"{stem}-{count}-seed{seed}"
+        self._names.add(name)
+        return name
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return literal(value).strip("()'\"@").replace("()", "").replace(", ", "x")
+
+
+def _check_parts(jobs: Sequence[Job]) -> None:
+    """Build each combination of environment, encoder and demonstrations once: missing weights or files show
+    before anything starts. UserError with all that is missing."""
+    problems: dict[str, None] = {}
+    checked = set()
+    for job in jobs:
+        parts = (job.config.env, job.config.encoder, job.config.demos)
+        if parts in checked:
+            continue
+        checked.add(parts)
+        try:
+            Experiment(job.config.model_copy(update={"device": "cpu"}))
+        except UserError as error:
+            problems.setdefault(f"{job.source}: {error}")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _files(argument: str) -> list[str]:
+    """Run files that an argument of the command line means."""
+    path = Path(argument)
+    if path.is_dir():
+        files = sorted(str(p) for p in path.glob("*.gin"))
+        if not files:
+            raise UserError(f"the folder {argument} holds no gin file")
+        return files
+    bare = argument.strip("/").removeprefix("gin/")
+    inside = [name for name in ginfile.shipped() if name.startswith(f"{bare}/")]
+    if not path.exists() and inside:
+        return inside
+    return [argument]
+
+
+def _binds_sweep(file: str) -> bool:
+    path = Path(file) if Path(file).is_file() else ginfile.find(file)
+    try:
+        statements, _ = parse(path.read_text(encoding="utf-8-sig"), file)
+    except (OSError, UnicodeDecodeError):
+        return False  # `load` will say it
+    return any(isinstance(s, Binding) and s.name == "Sweep" and s.field for s in statements)

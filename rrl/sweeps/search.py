@@ -1,0 +1,100 @@
+"""Optuna's part of a sweep: what to try next, from what the runs so far reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rrl import results
+from rrl.registry import UserError
+from rrl.sweeps.plan import Builder, Job, Plan
+from rrl.sweeps.space import Range
+from rrl.sweeps.state import SweepFolder
+
+
+class OptunaSearch:
+    """Proposes combinations with Optuna's TPE sampler (maximising); each is run on all files and seeds.
+
+    Trials are kept in `sweep.json`: a sweep that is called again tells Optuna of them and goes on.
+    """
+
+    def __init__(self, plan: Plan, folder: SweepFolder) -> None:
+        try:
+            import optuna
+        except ImportError as error:
+            raise UserError(f"Optuna is not installed: pip install 'rrl[sweep]' ({error})") from error
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._optuna, self._plan, self._folder = optuna, plan, folder
+        self._builder = Builder(plan.sweep, plan.axes)
+        self._study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+        self._asked: dict[int, tuple[Any, list[Job]]] = {}
+        """Trial number -> (Optuna's trial, its jobs) of those that have not been told yet."""
+        self._params: list[dict[str, Any]] = list(folder.facts.get("trials", []))
+        """Optuna's parameters of every trial ever asked for; an earlier call's come first again."""
+        self._count = 0
+        for params in self._params:
+            self._study.enqueue_trial(params)
+
+    def more(self, outcomes: Mapping[str, results.Status], room: int) -> list[Job]:
+        """Jobs of further trials while there is room; `outcomes`: fingerprint -> how the job ended."""
+        for number, (trial, jobs) in list(self._asked.items()):
+            if all(job.fingerprint in outcomes for job in jobs):
+                self._tell(trial, jobs)
+                del self._asked[number]
+        made: list[Job] = []
+        while not self.exhausted and len(made) < room:
+            trial = self._study.ask()
+            self._count += 1
+            point = {each.field: self._suggest(trial, n) for n, each in enumerate(self._plan.axes)}
+            jobs = [job for file in self._plan.sweep.files for job in self._builder.jobs(file, [point])]
+            made += jobs
+            self._asked[trial.number] = (trial, jobs)
+            if not jobs:  # the combination was tried before
+                self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
+                del self._asked[trial.number]
+            if self._count > len(self._params):
+                self._params.append(dict(trial.params))
+            self._folder.record(jobs, trials=self._params)
+        return made
+
+    @property
+    def exhausted(self) -> bool:
+        """Nothing left to propose."""
+        return self._count >= (self._plan.sweep.trials or 0)
+
+    def best(self) -> str:
+        """The best combination so far, in words; empty if none was finished."""
+        try:
+            best = self._study.best_trial
+        except ValueError:
+            return ""
+        texts = [each.override(self._value(n, best.params)) for n, each in enumerate(self._plan.axes)]
+        return f"best {self._plan.sweep.metric} {best.value:.4g}: {', '.join(texts)}"
+
+    def _tell(self, trial: Any, jobs: Sequence[Job]) -> None:
+        values = []
+        runs = self._folder.runs()
+        for job in jobs:
+            folder = runs.get(job.fingerprint)
+            value = results.read(folder).last(self._plan.sweep.metric) if folder else None
+            values.append(math.nan if value is None else value)
+        mean = sum(values) / len(values)
+        failed = math.isnan(mean)
+        state = self._optuna.trial.TrialState.FAIL if failed else self._optuna.trial.TrialState.COMPLETE
+        self._study.tell(trial, None if failed else mean, state)
+
+    def _suggest(self, trial: Any, index: int) -> Any:
+        axis = self._plan.axes[index]
+        if not isinstance(axis.values, Range):
+            # By position: Optuna's categories are plain values, ours may be tuples and components.
+            return axis.values[trial.suggest_categorical(axis.field, list(range(len(axis.values))))]
+        low, high, log = axis.values.low, axis.values.high, axis.values.log
+        if axis.values.whole:
+            return trial.suggest_int(axis.field, int(low), int(high), log=log)
+        return trial.suggest_float(axis.field, low, high, log=log)
+
+    def _value(self, index: int, params: Mapping[str, Any]) -> Any:
+        axis = self._plan.axes[index]
+        raw = params[axis.field]
+        return raw if isinstance(axis.values, Range) else axis.values[raw]

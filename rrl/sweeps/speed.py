@@ -1,0 +1,123 @@
+"""How fast and how large a run is on this machine: a few steps of it in a process of its own.
+
+`python -m rrl.sweeps.speed` reads a run's gin source and prints a `Speed` as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+
+from rrl.processes import memory
+
+LEAST = 2.0  # seconds of sampling to measure
+SAMPLES = 4096  # of the update that is timed
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a run needs."""
+
+    sampling: float
+    """Seconds per environment step, by wall clock, with the machine's cores to itself."""
+    learning: float
+    """Seconds per sample of an update."""
+    memory: int
+    """Bytes of the run's processes before the first update."""
+    width: int
+    """Numbers in an observation as the agent keeps it."""
+    files: int
+    """Bytes of a checkpoint and two policy files."""
+
+
+def measure(source: str) -> Speed:
+    """Measure a run of this (resolved) gin source. RuntimeError with the process' last words if it fails."""
+    command = [sys.executable, "-m", "rrl.sweeps.speed"]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(command, input=source, capture_output=True, text=True, cwd=folder, timeout=600)
+    if done.returncode != 0:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no output"])[-1])
+    return Speed(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _probe(source: str) -> Speed:
+    import io
+
+    import numpy as np
+    import torch
+    from rich.console import Console
+
+    from rrl import ginfile
+    from rrl.console import Display
+    from rrl.experiment import Experiment
+    from rrl.rollout import Collector, Episode, Rollout
+
+    config = ginfile.loads(source)
+    assert isinstance(config, Experiment.Config)
+    assert config.workers is not None
+    assert config.threads is not None
+    torch.set_num_threads(config.threads)
+    experiment = Experiment(config)
+    envs = experiment.env.make(config.num_envs, experiment.frames, config.workers)
+    try:
+        collector = Collector(envs, config.groups or 1)
+        if (
+            config.precision != "int8"
+        ):  # calibration would take longer than all the rest; its speed is another
+            experiment.inference = experiment.make_inference(collector, Display(Console(file=io.StringIO())))
+        agent = experiment.make_agent(experiment.encoder, collector, 0)
+        rng = np.random.default_rng(0)
+
+        def steps(length: int) -> float:
+            """Wall-clock seconds of so many steps of each environment; the policy acts all the same."""
+            script = 0.3 * rng.standard_normal((length, envs.action_dim), np.float32)
+            todo = [Episode(seed, actions=script) for seed in range(config.num_envs)]
+            return collector.collect(agent, todo).seconds["total"]
+
+        steps(2)
+        trial = steps(3)
+        length = max(3, round(3 * LEAST / trial))
+        sampling = steps(length) / (length * config.num_envs)
+
+        n = experiment.encoder.dim + envs.state_dim
+
+        def rollout(count: int) -> Rollout:
+            t = np.arange(count, dtype=np.int32) % experiment.env.horizon
+            last = (t == experiment.env.horizon - 1) | (np.arange(count) == count - 1)
+            episode = np.cumsum(np.concatenate([[0], last[:-1]])).astype(np.int32)
+            return Rollout(
+                obs=rng.standard_normal((count, n), np.float32),
+                actions=rng.standard_normal((count, envs.action_dim), np.float32),
+                rewards=rng.standard_normal(count),
+                flags={flag: np.zeros(count, np.bool_) for flag in experiment.env.flags},
+                episode=episode,
+                t=t,
+                terminated=np.zeros(count, np.bool_),
+                truncated=last,
+                final_obs=rng.standard_normal((int(episode[-1]) + 1, n), np.float32),
+            )
+
+        learning = 0.0
+        if agent.demos == "required":
+            agent.warm_start(rollout(SAMPLES // 4))
+        if agent.needs_rollouts:
+            agent.update(rollout(SAMPLES // 4))
+            batch = rollout(SAMPLES)
+            start = time.perf_counter()
+            agent.update(batch)
+            learning = (time.perf_counter() - start) / SAMPLES
+        sizes = [
+            sum(t.nbytes for t in tensors.values()) for tensors in (agent.snapshot()[0], agent.policy_state())
+        ]
+        return Speed(sampling, learning, memory(os.getpid()), n, sizes[0] + 2 * sizes[1])
+    finally:
+        envs.close()
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(_probe(sys.stdin.read()))))
