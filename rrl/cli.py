@@ -129,6 +129,55 @@ def sweep(
 
 
 @app.command()
+def report(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Sweeps and runs: ids, beginnings of ids, folders; none: all.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page to write; figures and CSV go beside it.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write one page about runs: curves, tables, comparisons, videos. It opens offline."""
+    from rrl.report.write import write
+
+    write(names or [], out, typer.echo)
+
+
+@app.command()
+def reproduce(
+    figure: Annotated[str, typer.Argument(help="A figure of the paper: fig4.")],
+    task: Annotated[str, typer.Option(help="pen, door, hammer or relocate.")],
+    budget: Annotated[str, typer.Option(help="Time for all runs together, such as 2h; or paper.")] = "paper",
+    seeds: Annotated[
+        str | None, typer.Option(help="Default: the authors' 10,11,12; with a budget 10.")
+    ] = None,
+    oracles: Annotated[
+        bool, typer.Option("--oracles", help="Also the curves without published numbers.")
+    ] = False,
+    runs: Annotated[
+        list[str] | None, typer.Option("--run", help="Judge this run instead of running. Repeatable.")
+    ] = None,
+    set_: Sets = None,
+    out: Annotated[Path | None, typer.Option(help="The report; default: in the sweep's folder.")] = None,
+) -> None:
+    """Reproduce a figure of the paper and say how ours compares with the published numbers."""
+    seconds, numbers = None if budget == "paper" else _seconds(budget), _numbers(seeds)
+    from rrl.reproduce import command
+
+    code = command.reproduce(
+        figure,
+        task,
+        budget=seconds,
+        seeds=numbers,
+        oracles=oracles,
+        runs=runs or [],
+        overrides=set_ or [],
+        out=out,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
 def check(source: Source, set_: Sets = None) -> None:
     """Check a gin file and print the whole configuration that it makes."""
     from rrl import ginfile
@@ -154,10 +203,15 @@ def list_(
                 summary = (registry.get(name).__doc__ or "").strip().splitlines()[0]
                 typer.echo(f"  {name:<14} {summary}")
     if kind in (None, "files"):
-        typer.echo("gin files (rrl run NAME):")
-        for name in ginfile.shipped():
-            if "/" not in name:  # the others are fragments to include
-                typer.echo(f"  {name}")
+        for folder, use in (
+            ("", "rrl run NAME"),
+            ("ablations", "rrl run NAME"),
+            ("sweeps", "rrl sweep NAME"),
+        ):
+            typer.echo(f"gin files ({use}):")
+            for name in ginfile.shipped():
+                if name.rpartition("/")[0] == folder:  # those in base/ are fragments to include
+                    typer.echo(f"  {name}")
 
 
 @app.command()

@@ -95,6 +95,12 @@ class Demos:
             digest.update(array.tobytes())
         return digest.hexdigest()[:16]
 
+    @property
+    def origin(self) -> str:
+        """Who acted: `policy NAME`, or what the facts say (`human`), or `unknown`."""
+        policy = self.facts.get("policy")
+        return f"policy {Path(policy).stem}" if policy else str(self.facts.get("origin", "unknown"))
+
     def save(self, path: Path) -> None:
         """Write `path`.npz and `path`.json; refuses to overwrite either."""
         path = free(path)

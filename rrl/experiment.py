@@ -436,6 +436,8 @@ class Experiment(Component):
         if self.demos is not None:
             tags["demos"] = self.demos.name
             tags["demos.checksum"] = self.demos.demos.checksum()
+            tags["demos.origin"] = self.demos.demos.origin
+            tags["demos.episodes"] = str(len(self.demos.demos))
             tags["demos.mismatches"] = "; ".join(self.demos.mismatches()) or "none"
         return tags
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -114,14 +115,22 @@ def find(names: Iterable[str], root: Path | None = None) -> list[Result]:
         elif (Path(name) / "run.json").is_file():
             folders[Path(name)] = None
         else:
-            found = [folder for run_id, folder in sorted(every.items()) if run_id.startswith(name)]
-            if len(found) != 1:
-                what = f"may be any of {', '.join(f.name for f in found)}" if found else "is no run or sweep"
+            meant = [folder for run_id, folder in sorted(every.items()) if run_id.startswith(name)]
+            if len(meant) != 1:
+                what = f"may be any of {', '.join(f.name for f in meant)}" if meant else "is no run or sweep"
                 raise UserError(f"{name} {what} in {root.resolve()}; `rrl ui` lists them")
-            folders[found[0]] = None
-    if not names:
-        folders = dict.fromkeys(every.values())
-    return sorted((read(folder) for folder in folders), key=lambda r: (r.started, r.name))
+            folders[meant[0]] = None
+    found = [read(folder) for folder in folders] if names else list(_readable(every.values()))
+    return sorted(found, key=lambda r: (r.started, r.name))
+
+
+def _readable(folders: Iterable[Path]) -> Iterator[Result]:
+    """Runs of folders that nobody named: a damaged one must not hide the others."""
+    for folder in folders:
+        try:
+            yield read(folder)
+        except UserError as error:
+            warnings.warn(str(error), stacklevel=3)
 
 
 def sweep_folder(name: str, root: Path | None = None) -> Path | None:

@@ -14,6 +14,8 @@ import torchvision
 from typer.testing import CliRunner
 
 from rrl import cli, ginfile
+from rrl.sweeps.plan import request
+from rrl.sweeps.space import axis
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -135,8 +137,9 @@ def test_list_and_check_and_describe(tmp_path, monkeypatch):
 
 
 def readme_commands():
-    """Lines of code blocks, indented or fenced, that begin with rrl."""
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    """Lines of code blocks that begin with rrl, of the README and of the page on sweeps."""
+    pages = (ROOT / "README.md", ROOT / "docs" / "sweeps.md")
+    text = "\n".join(page.read_text() for page in pages).replace("\\\n", " ")
     return re.findall(r"^(?: {4})?(?:\$ )?((?:\.venv/bin/)?rrl [a-z-].*)$", text, re.M)
 
 
@@ -157,6 +160,12 @@ def test_readme_commands_are_as_the_program_takes_them(line):
             readme = " ".join((ROOT / "README.md").read_text().split())
             for problem in error.problems:
                 assert problem.message in readme
+    if words[:1] == ["sweep"]:
+        sources = words[1 : next((i for i, word in enumerate(words) if word.startswith("--")), None)]
+        _, sweep = request([str(ROOT / s) if s.startswith("gin/") else s for s in sources])
+        for text in (words[i + 1] for i, word in enumerate(words) if word == "--grid"):
+            axis(text)
+        assert sweep.files
     command = words[:2] if words[0] in ("weights", "demos") else words[:1]
     usage = CliRunner().invoke(cli.app, ["--help"] if command[0].startswith("-") else [*command, "--help"])
     assert usage.exit_code == 0, usage.output

@@ -9,7 +9,7 @@ from rrl.registry import UserError
 from rrl.sweeps import estimate
 from rrl.sweeps.backends import Backend, Local, Ray, Slurm
 from rrl.sweeps.engine import Engine
-from rrl.sweeps.plan import Plan, Sweep, plan
+from rrl.sweeps.plan import Sweep, plan
 from rrl.sweeps.search import OptunaSearch
 from rrl.sweeps.state import SweepFolder
 from rrl.sweeps.table import Table
@@ -81,7 +81,7 @@ def _backend(name: str, jobs: int | None, slurm: Sequence[str], folder: Path, co
 
 def _report(folder: SweepFolder, table: Table) -> None:
     """The page about what there is so far; a fault in it must not fail the sweep."""
-    from rrl.report import write
+    from rrl.report.write import write
 
     path = folder.folder / "report.html"
     try:
@@ -91,6 +91,3 @@ def _report(folder: SweepFolder, table: Table) -> None:
         return
     folder.tracker.artifact(path)
     table.line(f"report: {path}")
-
-
-__all__ = ["Plan", "sweep"]

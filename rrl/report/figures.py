@@ -1,0 +1,262 @@
+"""The report's pictures: matplotlib figures, and how they become parts of a page."""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from rrl.report.groups import Group, Report
+from rrl.report.numbers import PARTS, TRAIN, Aggregate, Compute, curve
+
+# Okabe and Ito's colours, told apart by colour-blind people, without the yellow that white swallows.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (4, 1.5, 1, 1.5)), (0, (1.2, 1.2)))
+PART_COLOURS = ("#332288", "#88ccee", "#117733", "#ddcc77", "#cc6677", "#aa4499", "#999999")
+INK = "#010203"  # replaced by the page's own text colour
+WIDTH = 4.7  # inches of a panel: about as wide as a telephone, where text then keeps its size
+LONGEST = 58  # characters that fit into a panel
+STYLE: Any = {
+    "font.size": 9.5,
+    "svg.fonttype": "path",  # looks the same without any font
+    "svg.hashsalt": "rrl",
+    "text.parse_math": False,  # a name with dollars is no formula
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(function: Callable[P, R]) -> Callable[P, R]:
+    """Run it with `STYLE`: artists take their colours when they are made."""
+
+    @functools.wraps(function)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return inside
+
+
+@dataclass(frozen=True)
+class Published:
+    """A curve that others published, drawn dashed beside ours; success in percent."""
+
+    label: str
+    task: str
+    """Such as `door`."""
+    steps: Sequence[int]
+    mean: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    metric: str = TRAIN
+    """The figure that it belongs in."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn, in every figure alike."""
+
+    colour: str
+    dash: Any
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as it goes into a page and beside it."""
+
+    name: str
+    title: str
+    svg: str
+    png: bytes
+
+
+def looks(report: Report) -> dict[tuple[object, ...], Look]:
+    """A colour for each method, with dashes when there are more methods than colours."""
+    return {
+        key: Look(COLOURS[n % len(COLOURS)], DASHES[n // len(COLOURS) % len(DASHES)])
+        for n, key in enumerate(report.methods)
+    }
+
+
+@styled
+def curves(
+    groups: Sequence[Group],
+    metric: str,
+    published: Sequence[Published] = (),
+    styles: dict[tuple[object, ...], Look] | None = None,
+) -> Figure | None:
+    """Success (%) over environment steps of one task's groups: means, bands, single seeds thin, and what
+    others published. None if none of them measured it."""
+    found = [(group, c) for group in groups if (c := curve(group, metric))]
+    if not found:
+        return None
+    styles = styles or looks(Report(tuple(groups)))
+    published = [p for p in published if p.task == groups[0].task and p.metric == metric]
+    figure, axes = _figure(3.3)
+    handles = []
+    for group, line in found:
+        style = styles[group.key]
+        kind: dict[str, Any] = {"color": style.colour, "linestyle": style.dash}
+        for steps, values in line.seeds if len(line.seeds) > 1 else ():
+            axes.plot(steps, values, linewidth=0.7, alpha=0.45, **kind)
+        if line.band:
+            axes.fill_between(line.steps, line.low, line.high, color=style.colour, alpha=0.18, linewidth=0)
+        marker = "o" if len(line.steps) < 12 else None
+        axes.plot(line.steps, line.mean, linewidth=2, marker=marker, markersize=4, **kind)
+        handles.append(Line2D([], [], linewidth=2, label=_with_seeds(group, len(line.seeds)), **kind))
+    own = axes.get_xlim()[1]
+    for other in published:
+        axes.fill_between(other.steps, other.low, other.high, color=INK, alpha=0.1, linewidth=0)
+        axes.plot(other.steps, other.mean, "--", color=INK, linewidth=1.6)
+        handles.append(Line2D([], [], linestyle="--", color=INK, linewidth=1.6, label=other.label))
+    reach = max((max(p.steps) for p in published), default=0)
+    axes.set(xlabel="environment steps", ylabel="success (%)", ylim=(-3, 103))
+    axes.set_xlim(left=0, right=max(own, min(reach, 2 * own), 1))  # ours must not shrink to a corner
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.grid(True)
+    axes.set_title(groups[0].task, loc="left", fontweight="bold")
+    _legend(figure, handles)
+    return figure
+
+
+@styled
+def aggregate(found: Sequence[Aggregate], styles: dict[tuple[object, ...], Look], step: int) -> Figure | None:
+    """Interquartile means with intervals, a line for each method: at the end (filled), at equal samples
+    (open). None without any."""
+    found = [a for a in found if a.end or a.equal]
+    if not found:
+        return None
+    figure, axes = _figure(0.9 + 0.62 * len(found))
+    for n, method in enumerate(found):
+        colour = styles[method.groups[0].key].colour
+        axes.text(0, n - 0.24, _fit(method.groups[0].method), va="center", fontsize=9)
+        for value, offset, fill in ((method.end, 0.08, colour), (method.equal, 0.32, "none")):
+            if value is not None:
+                mean, low, high = value
+                axes.plot([low, high], [n + offset] * 2, color=colour, linewidth=2.2, alpha=0.6)
+                axes.plot(mean, n + offset, "o", color=colour, markerfacecolor=fill, markersize=7)
+    axes.set(
+        xlabel="success (%), interquartile mean", xlim=(-3, 103), ylim=(len(found) - 0.4, -0.55), yticks=[]
+    )
+    axes.spines["left"].set_visible(False)
+    axes.grid(True, axis="x")
+    ends = [("at the end", INK)] + ([(f"at {short(step)} steps", "none")] if step else [])
+    for label, fill in ends:
+        axes.plot([], [], "o", color=INK, markerfacecolor=fill, label=label)
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderpad=0, handletextpad=0.2
+    )
+    return figure
+
+
+@styled
+def times(found: Sequence[Compute], report: Report) -> Figure | None:
+    """Stacked bars: seconds per update by part, a bar for each group. None if nothing was timed."""
+    found = [c for c in found if sum(c.seconds.values()) > 0]
+    if not found:
+        return None
+    figure, axes = _figure(1.25 + 0.55 * len(found))
+    most = max(sum(c.seconds.values()) for c in found)
+    for n, group in enumerate(found):
+        left = 0.0
+        name = group.group.label if len(report.tasks) > 1 else group.group.method
+        axes.text(0, n - 0.34, _fit(name), va="center", fontsize=9)
+        for part, colour in zip(PARTS, PART_COLOURS, strict=True):
+            axes.barh(n + 0.1, group.seconds[part], 0.48, left, color=colour, label=part if n == 0 else None)
+            left += group.seconds[part]
+        axes.text(left + 0.01 * most, n + 0.1, f"{left:.3g} s", va="center", fontsize=9)
+    axes.set(xlabel="seconds per update", xlim=(0, 1.13 * most), ylim=(len(found) - 0.5, -0.6), yticks=[])
+    axes.grid(True, axis="x")
+    axes.set_axisbelow(True)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=4,
+        frameon=False,
+        borderpad=0,
+        handlelength=1,
+        columnspacing=1,
+    )
+    return figure
+
+
+@styled
+def draw(figure: Figure, name: str, title: str) -> Drawn:
+    """A figure as inline SVG, its legend left to the page, and as PNG with its legend."""
+    png, text = io.BytesIO(), io.StringIO()
+    figure.savefig(png, format="png", dpi=160, facecolor="white")
+    if figure.legends:
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height - _legend_height(len(figure.legends[0].get_lines())))
+        figure.legends.clear()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return Drawn(name, title, inline(text.getvalue(), name, title), png.getvalue())
+
+
+def inline(svg: str, name: str, title: str) -> str:
+    """matplotlib's SVG as part of a page: ids of its own, the page's text colour, no URL in it."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = (
+        re.sub(r'\s(xmlns(:xlink)?|version|width|height)="[^"]*"', "", svg[: svg.index(">")])
+        + svg[svg.index(">") :]
+    )
+    prefix = re.sub(r"\W", "-", name)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    label = re.sub(r'[<>&"]', " ", title)
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return svg.replace(INK, "currentColor")
+
+
+def short(steps: float) -> str:
+    """`1.5M`, `200k`, `40`"""
+    for unit, word in ((1e6, "M"), (1e3, "k")):
+        if abs(steps) >= unit:
+            return f"{steps / unit:.3g}{word}"
+    return f"{steps:.3g}"
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """Below the axes, in a figure made higher by what that takes."""
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + _legend_height(len(handles)))
+    figure.legend(handles=handles, loc="outside lower left", frameon=False, fontsize=9, handlelength=3)
+
+
+def _legend_height(lines: int) -> float:
+    return 0.12 + 0.19 * lines
+
+
+def _fit(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def _with_seeds(group: Group, seeds: int) -> str:
+    return f"{_fit(group.method)} ({seeds} seed{'s' if seeds > 1 else ''})"

@@ -1,0 +1,130 @@
+"""`rrl reproduce fig4 --task door --budget 2h`: runs or goes on with what is needed, then the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rrl import results
+from rrl.console import duration
+from rrl.registry import UserError
+from rrl.report.figures import Published
+from rrl.report.write import write
+from rrl.reproduce.figures import FIGURES, SEEDS, Figure, Wanted
+from rrl.reproduce.published import Curves, load
+from rrl.reproduce.verdict import judge
+from rrl.results import Result
+from rrl.sweeps.backends import Local
+from rrl.sweeps.engine import Engine
+from rrl.sweeps.plan import Job, Sweep, plan
+from rrl.sweeps.state import SweepFolder
+from rrl.sweeps.table import Table
+
+
+def reproduce(
+    figure: str,
+    task: str,
+    *,
+    budget: float | None,
+    seeds: Sequence[int] = (),
+    oracles: bool = False,
+    runs: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+) -> int:
+    """Run until `budget` seconds are over (None: the paper's), or judge the given `runs`; write a report and
+    print the verdict. Returns the exit code: whether it could be done, not what came out."""
+    if figure not in FIGURES:
+        raise UserError(f"rrl reproduce knows {', '.join(FIGURES)}; got {figure}")
+    known = FIGURES[figure]
+    if task not in known.tasks:
+        raise UserError(f"{figure} has the tasks {', '.join(known.tasks)}; got {task}")
+    curves = load(figure, task)
+    table = Table()
+    table.line(f"{figure}, {task}: {known.title}. {curves.source}.")
+    code = 0
+    if runs:
+        names, judged = list(runs), results.find(runs)
+    else:
+        seeds = seeds or (SEEDS if budget is None else SEEDS[:1])
+        folder, jobs, code = _run(known, figure, task, seeds, budget, oracles, overrides, table)
+        done = folder.runs()
+        names = [folder.run_id]
+        judged = [results.read(done[job.fingerprint]) for job in jobs if job.fingerprint in done]
+        out = out or folder.folder / "report.html"
+    verdict = judge(judged, curves) if judged else None
+    lines = verdict.lines() if verdict else [_nothing(judged, curves)]
+    out = out or Path(f"{figure}_{task}.html")
+    write(names, out, table.line, published=[_drawn(curves)], verdict="\n".join(lines))
+    for line in lines:
+        table.line(line)
+    if not runs and budget is not None:
+        table.line("the same command goes on with these runs")
+    return code
+
+
+def _run(
+    figure: Figure,
+    name: str,
+    task: str,
+    seeds: Sequence[int],
+    budget: float | None,
+    oracles: bool,
+    overrides: Sequence[str],
+    table: Table,
+) -> tuple[SweepFolder, list[Job], int]:
+    """Do the runs one after another, each for its part of the budget: (sweep, jobs to judge, exit code)."""
+    wanted = [each for each in figure.wanted if each.published or oracles]
+    jobs: list[Job] = []
+    judged: list[Job] = []
+    for each in wanted:
+        made = _jobs(each, task, seeds, overrides, table)
+        jobs += made
+        judged += made if each.published else []
+    folder = SweepFolder.open(f"reproduce {name} {task}")
+    folder.record(jobs)
+    table.line(f"{len(jobs)} runs: {', '.join(job.name for job in jobs)}")
+    share = None if budget is None else budget / len(jobs)
+    if share is not None:
+        table.line(f"{duration(share)} for each")
+    code = Engine(folder, jobs, Local(1), table, share).run()
+    return folder, judged, code
+
+
+def _jobs(
+    wanted: Wanted, task: str, seeds: Sequence[int], overrides: Sequence[str], table: Table
+) -> list[Job]:
+    """A curve's runs; with the substitute, and a line that says so, where its weights can't be had."""
+    file = wanted.file.format(task=task)
+    config = Sweep.Config(files=(file,), seeds=tuple(seeds), set=tuple(overrides))
+    try:
+        return plan(file, config).jobs
+    except UserError as error:
+        if not wanted.substitute or "weights" not in str(error):
+            raise
+        fields = {text.split("=")[0].strip() for text in overrides}
+        other = tuple(t for t in wanted.substitute if t.split("=")[0].strip() not in fields)
+        table.line(f"{file} can't run here: {str(error).splitlines()[0]}")
+        table.line(f"instead: {', '.join(other)}. This is ANOTHER method than the published one.")
+        return plan(file, config.model_copy(update={"set": (*overrides, *other)})).jobs
+
+
+def _nothing(runs: Sequence[Result], curves: Curves) -> str:
+    reached = max((run.steps for run in runs), default=0)
+    first, _ = curves.span
+    return f"NO VERDICT: the published curve begins at {first:,} steps, our runs have reached {reached:,}"
+
+
+def _drawn(curves: Curves) -> Published:
+    """The published curve for the report's figure: mean and range over seeds."""
+    steps = sorted({x for xs, _ in curves.seeds.values() for x in xs})
+    values = [curves.at(step) for step in steps]
+    return Published(
+        label=curves.label,
+        task=curves.task,
+        steps=steps,
+        mean=[sum(each) / len(each) for each in values],
+        low=[min(each) for each in values],
+        high=[max(each) for each in values],
+        metric=curves.metric,
+    )

@@ -1,0 +1,76 @@
+"""Published curves that come with the package (`rrl/data/published/*.json`), and their conditions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rrl.registry import UserError
+from rrl.results import Result
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One task of a published figure."""
+
+    figure: str
+    title: str
+    label: str
+    """Short, for legends."""
+    source: str
+    """Where the numbers come from, in a sentence."""
+    task: str
+    metric: str
+    seeds: Mapping[str, tuple[tuple[int, ...], tuple[float, ...]]]
+    """Seed -> (environment steps, percent); a seed that stopped early has fewer points."""
+    conditions: Mapping[str, Mapping[str, Any]]
+
+    def at(self, steps: int) -> list[float]:
+        """Each seed's value after so many steps, on straight lines between its published points; seeds whose
+        points don't reach so far (or begin later) are left out."""
+        return [float(np.interp(steps, x, y)) for x, y in self.seeds.values() if x[0] <= steps <= x[-1]]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last environment step of any seed."""
+        return min(x[0] for x, _ in self.seeds.values()), max(x[-1] for x, _ in self.seeds.values())
+
+    def differences(self, run: Result) -> list[str]:
+        """What is not as it was in the published runs, in words; empty: comparable."""
+        found = []
+        for name, condition in self.conditions.items():
+            wanted = condition["value"]
+            wanted = wanted[self.task] if isinstance(wanted, dict) else wanted
+            where = run.tags if "tag" in condition else run.params
+            ours = where.get(condition.get("tag") or condition["param"])
+            if ours is None and name == "encoder depth":
+                continue  # another encoder: said already
+            if ours != wanted:
+                found.append(f"{name} {ours or 'unknown'} (theirs {wanted})")
+        return found
+
+
+def load(figure: str, task: str) -> Curves:
+    """The published curves of a figure's task; UserError, with what there is, if there are none."""
+    known = {path.stem: path for path in sorted(_folder().glob("*.json"))}
+    if figure not in known:
+        raise UserError(f"no published numbers of {figure} come with rrl, only of {', '.join(known)}")
+    facts = json.loads(known[figure].read_text())
+    if task not in facts["tasks"]:
+        raise UserError(f"{figure} has no task {task}; it is one of {', '.join(facts['tasks'])}")
+    seeds = {
+        seed: (tuple(facts["samples"][: len(values)]), tuple(map(float, values)))
+        for seed, values in facts["tasks"][task].items()
+    }
+    named = {key: facts[key] for key in ("figure", "title", "label", "source", "metric", "conditions")}
+    return Curves(task=task, seeds=seeds, **named)
+
+
+def _folder() -> Path:
+    return Path(str(files("rrl"))) / "data" / "published"
