@@ -2,9 +2,9 @@
 
     python benchmarks/sweep.py [FOLDER]
 
-8 runs of Adroit door, 3 updates each: pixels (MobileNetV2) and state, DAPG and NPG, 2 seeds. One after another
-means `rrl run` with its defaults, which take the whole machine; the sweep is `rrl sweep --jobs 2`. Each way has a
-cache of its own: both replay the demonstrations.
+8 runs of Adroit door, 3 updates each: pixels (MobileNetV2) and state, DAPG and NPG, 2 seeds. One after another:
+`rrl run` with its defaults, which take the whole machine. The sweep: `rrl sweep --jobs 2`. Each has a cache of
+its own, so both replay the demonstrations.
 """
 
 from __future__ import annotations

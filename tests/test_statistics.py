@@ -171,3 +171,10 @@ def test_alignment_without_common_range_is_empty() -> None:
 def test_area_of_a_triangle() -> None:
     assert area([0, 10, 30], [0.0, 60.0, 0.0]) == pytest.approx(30.0)
     assert area([5], [42.0]) == 42.0
+
+
+@pytest.mark.parametrize(("wins", "trials"), [(0, 5), (5, 5), (1, 200), (57, 60), (200, 1000)])
+def test_wilson_is_scipys(wins: int, trials: int) -> None:
+    for confidence in (0.9, 0.95):
+        interval = stats.binomtest(wins, trials).proportion_ci(confidence, method="wilson")
+        assert wilson(wins, trials, confidence) == pytest.approx((interval.low, interval.high), abs=1e-12)

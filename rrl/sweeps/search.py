@@ -27,12 +27,14 @@ class OptunaSearch:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna, self._plan, self._folder = optuna, plan, folder
         self._builder = Builder(plan.sweep, plan.axes)
-        self._study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
         self._asked: dict[int, tuple[Any, list[Job]]] = {}
         """Trial number -> (Optuna's trial, its jobs) of those that have not been told yet."""
         self._params: list[dict[str, Any]] = list(folder.facts.get("trials", []))
         """Optuna's parameters of every trial ever asked for; an earlier call's come first again."""
         self._count = 0
+        # The seed changes with what was asked before: the same one would propose the first points again.
+        sampler = optuna.samplers.TPESampler(seed=len(self._params))
+        self._study = optuna.create_study(direction="maximize", sampler=sampler)
         for params in self._params:
             self._study.enqueue_trial(params)
 
