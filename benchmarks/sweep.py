@@ -2,9 +2,9 @@
 
     python benchmarks/sweep.py [FOLDER]
 
-8 runs of Adroit door, 3 updates each: pixels (MobileNetV2) and state, DAPG and NPG, 2 seeds. One after another:
-`rrl run` with its defaults, which take the whole machine. The sweep: `rrl sweep --jobs 2`. Each has a cache of
-its own, so both replay the demonstrations.
+8 runs of Adroit door, 3 updates each: pixels (MobileNetV2) and state, DAPG and NPG, 2 seeds. They are done as
+`rrl run` with its defaults, which take the whole machine, and as `rrl sweep --jobs 2`. Both ways replay the
+demonstrations.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 
 COMMON = """
 Experiment.iterations = 3
-Experiment.num_envs = 10
-Experiment.eval_every = 1
+Experiment.num_envs = 5
 Experiment.evaluators = (@SuccessRate(),)
-SuccessRate.episodes = 10
+SuccessRate.episodes = 5
+Adroit.horizon = 100
 """
-DAPG = "DAPG.trajectories = 10\nDemoSet.episodes = 10\n"
+DAPG = "DAPG.trajectories = 10\nDemoSet.episodes = 5\n"
 NPG = "NPG.trajectories = 10\n"
 FILES = {
     "pixels_dapg": "include 'adroit_door_mobilenetv2'\n" + COMMON + DAPG,

@@ -74,7 +74,7 @@ class Experiment(Component):
         """Environments of one collection; with `groups`, fixes the batches that encoder and policy see."""
         groups: Annotated[int, Field(gt=0)] | None = None
         """Groups of environments that take turns: one is encoded while the others are simulated. None: 2, but
-        1 where torch encodes on the CPU, as its threads wait for each other on cores that are busy."""
+        1 without workers, and where torch encodes on the CPU (its threads wait for each other on busy cores)."""
         eval_every: Annotated[int, Field(gt=0)] = 1
         """Evaluate after an update once this many environment steps have passed since the last evaluation."""
         device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -503,13 +503,15 @@ def resolve(config: Experiment.Config) -> Experiment.Config:
     backend = config.backend
     if backend == "auto":
         backend = "openvino" if device == "cpu" and find_spec("openvino") else "torch"
+    workers = cores() if config.workers is None else config.workers
+    turns = workers > 0 and (backend != "torch" or device != "cpu")  # can groups take turns, and does it pay?
     chosen = {
-        "groups": config.groups or (1 if backend == "torch" and device == "cpu" else 2),
+        "groups": config.groups or (2 if turns else 1),
         "device": device,
         "precision": precision,
         "backend": backend,
         "threads": config.threads or cores(),
-        "workers": cores() if config.workers is None else config.workers,
+        "workers": workers,
     }
     return config.model_copy(update=chosen)
 

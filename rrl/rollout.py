@@ -137,6 +137,8 @@ class _Group:
     observed: NDArray[np.float32]
     pending: Any = None
     """The step that the environments are making."""
+    begun: float = 0.0
+    """Seconds that beginning it took: without worker processes, all of it."""
 
     @property
     def active(self) -> NDArray[np.bool_]:
@@ -212,7 +214,7 @@ class Collector:
 
         def act(group: _Group) -> None:
             """Choose the group's actions and let its environments begin the step."""
-            start = time.perf_counter()
+            began_acting = time.perf_counter()
             rows = np.flatnonzero(group.active)
             index = group.running[rows]
             noise = np.zeros((len(group.running), envs.action_dim), np.float32)
@@ -230,8 +232,10 @@ class Collector:
             chosen[group.slots] = mine
             active = np.zeros(envs.num_envs, bool)
             active[group.slots] = group.active
-            clock["act"] += time.perf_counter() - start
+            start = time.perf_counter()
+            clock["act"] += start - began_acting
             group.pending = envs.begin_step(chosen, active)
+            group.begun = time.perf_counter() - start
 
         def advance(group: _Group) -> None:
             """Take in the group's step, encode what it shows, and begin the next one."""
@@ -239,7 +243,7 @@ class Collector:
             index = group.running[rows]
             start = time.perf_counter()
             envs.wait(group.pending)
-            waited = time.perf_counter() - start
+            waited = time.perf_counter() - start + group.begun
             got = {name: values[group.slots][rows] for name, values in results.items()}
             simulating, rendering = got["seconds"].sum(axis=0)
             share = rendering / max(simulating + rendering, 1e-12)
