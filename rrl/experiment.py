@@ -74,7 +74,7 @@ class Experiment(Component):
         """Environments of one collection; with `groups`, fixes the batches that encoder and policy see."""
         groups: Annotated[int, Field(gt=0)] | None = None
         """Groups of environments that take turns: one is encoded while the others are simulated. None: 2, but
-        1 without workers, and where torch encodes on the CPU (its threads wait for each other on busy cores)."""
+        1 without workers, and where torch encodes on a CPU (threads wait for each other on busy cores)."""
         eval_every: Annotated[int, Field(gt=0)] = 1
         """Evaluate after an update once this many environment steps have passed since the last evaluation."""
         device: Literal["auto", "cpu", "cuda"] = "auto"

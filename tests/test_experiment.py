@@ -176,6 +176,8 @@ def test_automatic_choices_are_made_once():
     for backend, groups in (("torch", 1), ("openvino", 2)):
         asked = ["Experiment.device = 'cpu'", f"Experiment.backend = '{backend}'"]
         assert resolve(ginfile.load("quickstart", asked)).groups == groups
+        alone = [*asked, "Experiment.workers = 0"]  # nobody to take turns with
+        assert resolve(ginfile.load("quickstart", alone)).groups == 1
     assert ginfile.loads(ginfile.dumps(config)) == config
 
 

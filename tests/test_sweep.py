@@ -1,93 +1,14 @@
-"""Sweeps as they run: real processes, real MLflow, kill -9, two at once, Ray, submitit, Optuna."""
+"""Sweeps as they run: real processes, real MLflow, kill -9, two at once, failures, budgets."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import pytest
 from mlflow import MlflowClient
+from sweep_runs import SMALL, begun, gone, rows_in_mlflow, runs, sweep, sweep_folder, wait_for
 
 from rrl import results
 from rrl.processes import family
-
-SMALL = (
-    "Experiment.iterations = 3",
-    "Experiment.num_envs = 2",
-    "Experiment.evaluators = (@SuccessRate(),)",
-    "SuccessRate.episodes = 2",
-    "Adroit.horizon = 25",
-    "DAPG.trajectories = 2",
-    "DAPG.bc_epochs = 1",
-    "DAPG.policy_hidden = (8,)",
-    "DAPG.value_batch = 8",
-    "DemoSet.episodes = 1",
-)
-
-
-def command(*arguments: str, sets: tuple[str, ...] = SMALL) -> list[str]:
-    overrides = [part for text in sets for part in ("--set", text)]
-    return [sys.executable, "-m", "rrl.cli", "sweep", *arguments, *overrides]
-
-
-def sweep(root: Path, *arguments: str, code: int = 0, sets: tuple[str, ...] = SMALL) -> str:
-    done = subprocess.run(
-        command(*arguments, sets=sets), cwd=root, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
-
-
-def begun(root: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    with (root / "log.txt").open("a") as log:
-        return subprocess.Popen(command(*arguments), cwd=root, stdout=log, stderr=log)
-
-
-def sweep_folder(root: Path) -> Path:
-    (folder,) = (path.parent for path in (root / "runs").glob("*/sweep.json"))
-    return folder
-
-
-def runs(root: Path) -> dict[str, results.Result]:
-    found = results.find([], root / "runs")
-    assert len({run.job for run in found}) == len(found), "a job was done twice"
-    return {str(run.job): run for run in found}
-
-
-def wait_for(condition, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 200
-    while not condition():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
-
-
-def gone(pids: list[int]) -> bool:
-    """Every process has ended (or is a zombie that nobody has collected yet)."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        alive = []
-        for pid in pids:
-            try:
-                state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-            except OSError:
-                continue
-            alive += [pid] if state != "Z" else []
-        if not alive:
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def rows_in_mlflow(root: Path, run: results.Result) -> None:
-    """MLflow has every metric of every row, once."""
-    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
-    for name in {name for row in run.rows for name in row.metrics}:
-        points = [(p.step, p.value) for p in client.get_metric_history(run.run_id, name)]
-        assert sorted(points) == sorted(zip(*run.series(name), strict=True)), name
 
 
 def test_killed_parent_then_killed_child_then_called_again(tmp_path: Path) -> None:
@@ -209,39 +130,3 @@ def test_a_budget_stops_runs_and_another_call_goes_on(tmp_path: Path) -> None:
     (again,) = runs(tmp_path).values()
     assert again.status == "finished"
     assert again.run_id == run.run_id
-
-
-def test_optuna_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
-    clone = ("Experiment.agent = @BC()", "Experiment.iterations = 0", "BC.bc_epochs = 1")
-    rest = tuple(text for text in SMALL if not text.startswith(("DAPG.", "Experiment.iter")))
-    call = ["adroit_door_state", "--search", "optuna", "--metric", "eval/return", "--jobs", "1"]
-    call += ["--grid", "BC.bc_lr = '1e-4 .. 1e-2 log'", "--grid", "BC.policy_hidden = ((8,), (16, 16))"]
-    sweep(tmp_path, *call, "--trials", "1", sets=rest + clone)
-    text = sweep(tmp_path, *call, "--trials", "3", sets=rest + clone)
-    done = runs(tmp_path)
-    assert len(done) == 3
-    best = max(run.last("eval/return") or float("-inf") for run in done.values())
-    assert f"best eval/return {best:.4g}: BC.bc_lr = " in text
-    facts = json.loads((sweep_folder(tmp_path) / "sweep.json").read_text())
-    assert len(facts["trials"]) == len(facts["jobs"]) == 3
-
-
-def test_ray_on_a_local_cluster_of_two_workers(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    text = sweep(tmp_path, "adroit_door_state", "--seeds", "0,1", "--backend", "ray", "--jobs", "2")
-    assert "on ray" in text
-    done = runs(tmp_path)
-    assert [run.status for run in done.values()] == ["finished", "finished"]
-    for run in done.values():
-        assert run.params["threads"] == "1"  # each has half of the cluster's two cores
-        rows_in_mlflow(tmp_path, run)
-
-
-def test_slurm_through_submitits_local_executor(tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
-    text = sweep(tmp_path, "adroit_door_state", "--backend", "slurm", "--slurm", "cluster=local")
-    assert "finished: adroit_door_state-seed0" in text
-    (run,) = runs(tmp_path).values()
-    assert run.status == "finished"
-    rows_in_mlflow(tmp_path, run)
