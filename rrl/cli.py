@@ -62,8 +62,11 @@ def run(
 ) -> None:
     """Train what a gin file describes."""
     seconds = _seconds(budget)
-    from rrl import runs
+    from rrl import ginfile, runs
+    from rrl.registry import UserError
 
+    if ginfile.binds(source, "Sweep"):
+        raise UserError(f"{source} is a sweep, not a run; start it with: rrl sweep {source}")
     raise typer.Exit(runs.start(source, set_ or [], name, seconds))
 
 
@@ -179,10 +182,11 @@ def reproduce(
 
 @app.command()
 def check(source: Source, set_: Sets = None) -> None:
-    """Check a gin file and print the whole configuration that it makes."""
+    """Check a gin file of a run or a sweep, and print the whole configuration that it makes."""
     from rrl import ginfile
 
-    typer.echo(ginfile.dumps(ginfile.load(source, set_ or [])), nl=False)
+    root = "Sweep" if ginfile.binds(source, "Sweep") else "Experiment"
+    typer.echo(ginfile.dumps(ginfile.load(source, set_ or [], root)), nl=False)
 
 
 @app.command("list")

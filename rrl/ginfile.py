@@ -19,7 +19,18 @@ from rrl.gintext import Binding, Block, ConfigError, Include, Place, Problem, pa
 from rrl.ginwords import closest, describe, dumps, flatten
 from rrl.registry import Config
 
-__all__ = ["ConfigError", "Problem", "describe", "dumps", "find", "flatten", "load", "loads", "shipped"]
+__all__ = [
+    "ConfigError",
+    "Problem",
+    "binds",
+    "describe",
+    "dumps",
+    "find",
+    "flatten",
+    "load",
+    "loads",
+    "shipped",
+]
 
 
 def load(source: str | Path, overrides: Sequence[str] = (), root: str = "Experiment") -> Config:
@@ -40,6 +51,16 @@ def loads(
 ) -> Config:
     """Like `load` for a text; `include` is relative to the folder of `filename`."""
     return _load(text, Path(filename), filename, overrides, root)
+
+
+def binds(source: str, name: str) -> bool:
+    """Does this gin file itself (not what it includes) set a field of component `name`?"""
+    path = Path(source) if Path(source).is_file() else find(source)
+    try:
+        statements, _ = parse(path.read_text(encoding="utf-8-sig"), source)
+    except (OSError, UnicodeDecodeError):
+        return False  # `load` will say what is wrong
+    return any(isinstance(each, Binding) and each.name == name and each.field for each in statements)
 
 
 def shipped() -> dict[str, Path]:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from rrl import ginfile
+from rrl import cli, ginfile
 from rrl.ginfile import ConfigError
 from rrl.registry import UserError
 from rrl.sweeps.plan import Plan, plan, request
@@ -194,6 +195,16 @@ def test_a_sweep_file_names_files_beside_it_and_options_go_before(tmp_path) -> N
     assert [(a.trajectories, a.lam_0) for a in agents] == [(5, 0.25)] * 2  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="start it alone"):
         request([str(tmp_path / "sweep.gin"), STATE])
+
+
+def test_a_sweep_is_checked_but_not_run_as_a_run(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.app, ["run", "sweeps/offline_door"])
+    assert done.exit_code == 2
+    assert "rrl sweep sweeps/offline_door" in done.output
+    checked = CliRunner().invoke(cli.app, ["check", "sweeps/offline_door"])
+    assert checked.exit_code == 0
+    assert ginfile.loads(checked.output, root="Sweep") == ginfile.load("sweeps/offline_door", root="Sweep")
 
 
 def test_searches_say_what_they_need() -> None:

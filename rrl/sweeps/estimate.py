@@ -112,7 +112,7 @@ def show(
     place = f"{jobs} at a time on {cores()} cores" if backend == "local" else f"on {backend}"
     console.print(
         f"{count} runs, {place}: about {_hours(seconds)}"
-        f"{'' if backend == 'local' else ', if its machines are as fast as this one,'} "
+        f"{'' if backend == 'local' else ' if its machines are as fast as this one'}, "
         f"{_bytes(largest)} of memory, {_bytes(disk)} on disk",
         highlight=False,
     )
@@ -151,7 +151,9 @@ def _estimate(config: Experiment.Config, measured: speed.Speed | None) -> Estima
     if measured is None:
         return Estimate(0.0, 0.0, 0.0)
     return Estimate(
-        seconds=measured.sampling * (updates * per_update + extra) + measured.learning * updates * per_update,
+        seconds=measured.startup
+        + measured.sampling * (updates * per_update + extra)
+        + measured.learning * updates * per_update,
         memory=measured.memory + ARRAYS * 4 * measured.width * per_update,
         disk=2 * measured.files + BESIDE,  # MLflow keeps copies
     )
@@ -167,6 +169,7 @@ def _kind(config: Experiment.Config) -> str:
     agent_changes = ("lam_", "gamma", "gae", "step_size", "bc_", "trajectories")
     facts = {k: v for k, v in facts.items() if not k.removeprefix("agent.").startswith(agent_changes)}
     facts |= {"rrl": version("rrl"), "torch": version("torch"), "cores": str(cores())}
+    facts["measured"] = ",".join(speed.Speed.__dataclass_fields__)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt
 
 from rrl import ginfile
 from rrl.experiment import Experiment
-from rrl.gintext import Binding, ConfigError, Problem, parse
+from rrl.gintext import ConfigError, Problem
 from rrl.ginwords import literal
 from rrl.registry import Component, UserError, register
 from rrl.sweeps.space import Axis, Point, axis, draw, product
@@ -98,7 +98,7 @@ def request(
     options: dict[str, Any] = {"seeds": tuple(seeds), "grid": tuple(grid), "set": tuple(overrides)}
     options |= {"search": search, "trials": trials, "metric": metric}
     options = {key: value for key, value in options.items() if value}
-    sweeps = [file for file in files if _binds_sweep(file)]
+    sweeps = [file for file in files if ginfile.binds(file, "Sweep")]
     if sweeps and len(files) > 1:
         raise UserError(f"{sweeps[0]} is a sweep of its own: start it alone, not beside other files")
     name = "+".join(dict.fromkeys(Path(argument).stem for argument in arguments))[:60]
@@ -283,12 +283,3 @@ def _files(argument: str) -> list[str]:
     if not path.exists() and inside:
         return inside
     return [argument]
-
-
-def _binds_sweep(file: str) -> bool:
-    path = Path(file) if Path(file).is_file() else ginfile.find(file)
-    try:
-        statements, _ = parse(path.read_text(encoding="utf-8-sig"), file)
-    except (OSError, UnicodeDecodeError):
-        return False  # `load` will say it
-    return any(isinstance(s, Binding) and s.name == "Sweep" and s.field for s in statements)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from rrl.processes import memory
 
@@ -23,6 +23,8 @@ SAMPLES = 4096  # of the update that is timed
 class Speed:
     """What a run needs."""
 
+    startup: float
+    """Seconds until the first step: imports, simulators, network."""
     sampling: float
     """Seconds per environment step, by wall clock, with the machine's cores to itself."""
     learning: float
@@ -38,14 +40,17 @@ class Speed:
 def measure(source: str) -> Speed:
     """Measure a run of this (resolved) gin source. RuntimeError with the process' last words if it fails."""
     command = [sys.executable, "-m", "rrl.sweeps.speed"]
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(command, input=source, capture_output=True, text=True, cwd=folder, timeout=600)
     if done.returncode != 0:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no output"])[-1])
-    return Speed(**json.loads(done.stdout.splitlines()[-1]))
+    found, worked = json.loads(done.stdout.splitlines()[-1])
+    return Speed(startup=time.monotonic() - start - worked, **found)
 
 
-def _probe(source: str) -> Speed:
+def _probe(source: str) -> tuple[dict[str, float], float]:
+    """What `Speed` holds beside the start-up, and the seconds spent on measuring it."""
     import io
 
     import numpy as np
@@ -79,6 +84,7 @@ def _probe(source: str) -> Speed:
             todo = [Episode(seed, actions=script) for seed in range(config.num_envs)]
             return collector.collect(agent, todo).seconds["total"]
 
+        began = time.perf_counter()
         steps(2)
         trial = steps(3)
         length = max(3, round(3 * LEAST / trial))
@@ -114,10 +120,11 @@ def _probe(source: str) -> Speed:
         sizes = [
             sum(t.nbytes for t in tensors.values()) for tensors in (agent.snapshot()[0], agent.policy_state())
         ]
-        return Speed(sampling, learning, memory(os.getpid()), n, sizes[0] + 2 * sizes[1])
+        found = {"sampling": sampling, "learning": learning, "memory": memory(os.getpid()), "width": n}
+        return found | {"files": sizes[0] + 2 * sizes[1]}, time.perf_counter() - began
     finally:
         envs.close()
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(_probe(sys.stdin.read()))))
+    print(json.dumps(_probe(sys.stdin.read())))

@@ -66,7 +66,7 @@ class Table:
 
     def _table(self, entries: Sequence[Entry], *, everything: bool) -> RichTable:
         table = RichTable(box=box.SIMPLE, pad_edge=False)
-        for name in ("run", "state", "update", "train/success", "this call", "left"):
+        for name in ("run", "state", "update", "success", "this call", "left"):
             table.add_column(
                 name, justify="left" if name in ("run", "state") else "right", no_wrap=name != "run"
             )
@@ -86,7 +86,7 @@ class Table:
         return table
 
     def _progress(self, entry: Entry) -> tuple[str, str, str]:
-        """(update, training success, time left) of a run."""
+        """(update, training success over the last five, time left) of a run."""
         row = self._last_row(entry.folder)
         total = entry.job.config.iterations
         done = int(row.get("iteration", 0))
