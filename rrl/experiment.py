@@ -88,7 +88,8 @@ class Experiment(Component):
         threads: Annotated[int, Field(gt=0)] | None = None
         """CPU threads of torch and of OpenVINO (torch's can change rounding); None: one per core."""
         workers: Annotated[int, Field(ge=0)] | None = None
-        """Processes that simulate and render (they change no bit); None: one per core; 0: in this process."""
+        """Processes that simulate and render (once `groups` is chosen, they change no bit); None: one per
+        core; 0: in this process."""
 
         @model_validator(mode="after")
         def _fits_together(self) -> Experiment.Config:

@@ -33,11 +33,15 @@ def memory(root: int) -> int:
 
 
 def available_memory() -> float:
-    """Bytes that new processes may take; infinite where Linux doesn't say."""
+    """Bytes that new processes may take, within the container's limit; infinite where Linux doesn't say."""
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text() for name in ("max", "current"))
+        room = float(limit) - float(used)
+    except (OSError, ValueError):  # no cgroup, or "max": no limit
+        room = float("inf")
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
-        return float("inf")
-    return next(
-        (1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), float("inf")
-    )
+        return room
+    free = (1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return min(room, next(free, room))

@@ -80,13 +80,17 @@ def read(folder: Path) -> Result:
         whole = text[: text.rfind("\n") + 1]  # a last line without its end is being written, or was cut
         rows = tuple(Row(**json.loads(line)) for line in whole.splitlines())
         tags = _json(folder / TAGS)
+        run_id, started = facts["run_id"], facts["started"]
+        name = facts.get("name") or f"{Path(facts['source']).stem}-seed{getattr(config, 'seed', 0)}"
+    except KeyError as error:
+        raise UserError(f"{folder / 'run.json'} is damaged: it lacks {error}") from error
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder} holds no run that can be read: {error}") from error
     status, reason = read_status(folder)
     return Result(
         folder=folder,
-        run_id=facts["run_id"],
-        name=facts.get("name") or f"{Path(facts['source']).stem}-seed{getattr(config, 'seed', 0)}",
+        run_id=run_id,
+        name=name,
         params=ginfile.flatten(config),
         tags=tags,
         rows=rows,
@@ -94,7 +98,7 @@ def read(folder: Path) -> Result:
         reason=reason,
         sweep=facts.get("sweep"),
         job=facts.get("job"),
-        started=facts["started"],
+        started=started,
     )
 
 
@@ -111,11 +115,13 @@ def find(names: Iterable[str], root: Path | None = None) -> list[Result]:
     for name in names:
         sweep = sweep_folder(name, root)
         if sweep is not None:
-            folders |= dict.fromkeys(runs_of(sweep.name, root))
+            inside = sweep.resolve()
+            folders |= dict.fromkeys(runs_of(inside.name, inside.parent))
         elif (Path(name) / "run.json").is_file():
             folders[Path(name)] = None
         else:
             meant = [folder for run_id, folder in sorted(every.items()) if run_id.startswith(name)]
+            meant += [path.parent for path in root.glob(f"{name}*/sweep.json")] if "/" not in name else []
             if len(meant) != 1:
                 what = f"may be any of {', '.join(f.name for f in meant)}" if meant else "is no run or sweep"
                 raise UserError(f"{name} {what} in {root.resolve()}; `rrl ui` lists them")
@@ -134,11 +140,15 @@ def _readable(folders: Iterable[Path]) -> Iterator[Result]:
 
 
 def sweep_folder(name: str, root: Path | None = None) -> Path | None:
-    """The folder of a sweep, given as a folder, its id or the beginning of one; None if it means no sweep."""
+    """The folder of a sweep, given as a folder, its id or the beginning of one; None if it means no sweep, or
+    may mean something else as well."""
     if (Path(name) / "sweep.json").is_file():
         return Path(name)
-    found = sorted((root or ROOT).glob(f"{name}*/sweep.json")) if name and "/" not in name else []
-    return found[0].parent if len(found) == 1 else None
+    found = (
+        [path.parent for path in (root or ROOT).glob(f"{name}*/*.json")] if name and "/" not in name else []
+    )
+    meant = {folder for folder in found if (folder / "sweep.json").exists() or (folder / "run.json").exists()}
+    return meant.pop() if len(meant) == 1 and (next(iter(meant)) / "sweep.json").exists() else None
 
 
 def runs_of(sweep: str, root: Path | None = None) -> list[Path]:
@@ -156,13 +166,24 @@ def write_status(folder: Path, status: str, reason: str = "") -> None:
 
 def read_status(folder: Path) -> tuple[Status, str]:
     """(status, reason) of the run in a folder; one that says RUNNING without a process was killed."""
-    said = _json(folder / STATUS)
     if busy(folder):
         return "running", ""
-    status = said.get("status", "RUNNING")
-    if status == "RUNNING":
+    said = _json(folder / STATUS)
+    if not said:  # of a version that kept no states
+        return ("finished", "") if _trained(folder) else ("stopped", "")
+    if said["status"] == "RUNNING":
         return "stopped", "killed, or the machine went down"
-    return status.lower(), said.get("reason", "")
+    return said["status"].lower(), said["reason"]
+
+
+def _trained(folder: Path) -> bool:
+    """Does the checkpoint say that the run is finished? Its header is JSON; no tensors are read."""
+    try:
+        with (folder / "checkpoint.safetensors").open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return bool(json.loads(header["__metadata__"]["values"])["finished"])
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def busy(folder: Path) -> bool:

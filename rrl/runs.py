@@ -58,7 +58,7 @@ def start(
     experiment = Experiment(config)  # whatever is missing (weights, demonstrations) shows now
     make_root()
     name = name or f"{Path(source).stem}-seed{config.seed}"
-    place = {"sweep": job.sweep, "job": job.name} if job else {}
+    place = {"sweep": job.sweep, "job": job.name, "fingerprint": job.fingerprint} if job else {}
     tracker = MLflowTracker.start(name, place)
     folder = ROOT / tracker.run_id
     folder.mkdir()
@@ -71,8 +71,7 @@ def start(
             "source": source,
             "overrides": overrides,
         }
-        if job is not None:
-            facts |= place | {"fingerprint": job.fingerprint}
+        facts |= place
         facts |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "argv": sys.argv}
         facts["versions"] = _versions()
         part = folder / "run.json.part"
@@ -103,6 +102,7 @@ def resume(run: str, budget: float | None = None) -> int:
         assert isinstance(config, Experiment.Config)
         experiment = Experiment(resolve(config))
         if experiment.finished(folder) and MLflowTracker.ended(uri, run_id):
+            write_status(folder, "FINISHED")
             print(f"this run is finished: {folder}")
             return 0
         tracker = MLflowTracker.resume(uri, run_id)

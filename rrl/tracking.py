@@ -131,12 +131,13 @@ class MLflowTracker:
 
     @classmethod
     def start(cls, name: str, job: Mapping[str, str] | None = None) -> MLflowTracker:
-        """Create a run; `job` places it in a sweep (`sweep`: the parent's run id, `job`: its name there).
+        """Create a run; `job` places it in a sweep (`sweep`: the parent's run id, `job`: its name there,
+        `fingerprint`).
 
         UserError if the store can't be reached: better now than after hours.
         """
         uri = store()
-        tags = {"mlflow.parentRunId": job["sweep"], "sweep": job["sweep"], "job": job["job"]} if job else {}
+        tags = {"mlflow.parentRunId": job["sweep"], **job} if job else {}
         try:
             with _one_at_a_time(uri):
                 client = _client(uri)
@@ -173,6 +174,18 @@ class MLflowTracker:
             return bool(_client(uri).get_run(run_id).info.status == "FINISHED")
         except Exception:
             return False
+
+    @staticmethod
+    def finished_jobs(uri: str, sweep: str) -> set[str]:
+        """Fingerprints of the jobs of a sweep whose runs the store holds as finished, wherever they ran."""
+        try:
+            client = _client(uri)
+            query = f"tags.sweep = '{sweep}' and attributes.status = 'FINISHED'"
+            found = client.search_runs([experiment_id(uri)], query, max_results=50_000)
+        except Exception:
+            return set()
+        tags = [run.data.tags for run in found]
+        return {t["fingerprint"] for t in tags if "fingerprint" in t and t.get("stopped_by") == "nothing"}
 
     @staticmethod
     def close_killed(uri: str, sweep: str, running: Collection[str]) -> None:

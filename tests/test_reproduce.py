@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_runs import make_run
 from scipy.stats import ttest_1samp
 
 from rrl import results
@@ -56,15 +57,15 @@ def test_published_means_are_those_of_the_logs() -> None:
         ("relocate", 8_000_000, 74.8),
         ("pen", 12_000_000, 88.2),
     ):
-        assert np.mean(load("fig4", task).at(at)) == pytest.approx(mean, abs=0.06), (task, at)
+        assert np.mean([*load("fig4", task).at(at).values()]) == pytest.approx(mean, abs=0.06), (task, at)
 
 
 def test_between_points_the_curve_is_straight_and_never_goes_on() -> None:
     curves = load("fig4", "relocate")
-    assert curves.at(1_500_000)[0] == pytest.approx((0.5 + 7) / 2)
+    assert curves.at(1_500_000)["10"] == pytest.approx((0.5 + 7) / 2)
     assert len(curves.at(8_000_000)) == 3
     assert len(curves.at(12_000_000)) == 2  # one of the authors' runs stopped before
-    assert curves.at(39_999) == []
+    assert curves.at(39_999) == {}
 
 
 def test_equal_curves_are_within() -> None:
@@ -107,7 +108,7 @@ def test_the_same_updates_are_compared() -> None:
     """Ours on the authors' very line, at 5 updates below 1M steps: no difference, though the curve rises."""
     curves = load("fig4", "door")
     steps = [800_000, 840_000, 880_000, 920_000, 960_000]
-    line = [(step, float(np.mean(curves.at(step)))) for step in steps]
+    line = [(step, float(np.mean([*curves.at(step).values()]))) for step in steps]
     verdict = judge([run(0, [(40_000, 0.2), *line])], curves)
     assert verdict is not None
     assert verdict.difference[0] == pytest.approx(0)
@@ -129,6 +130,32 @@ def test_not_comparable_says_what_differs(changed: dict[str, str], text: str) ->
     verdict = judge([run(0, [(40_000, 3.0)], **changed)], load("fig4", "door"))
     assert verdict is not None
     assert verdict.lines()[0] == f"NOT COMPARABLE: {text}"
+
+
+def test_between_published_points_their_interval_holds_both() -> None:
+    curves = load("fig4", "door")
+    verdict = judge([run(0, [(500_000, 1.0)])], curves)
+    assert verdict is not None
+    ends = [np.mean([*curves.at(point).values()]) for point in (40_000, 1_000_000)]
+    assert verdict.theirs.low <= ends[0]
+    assert verdict.theirs.high >= ends[1]
+    assert verdict.word == "within"
+    assert any("not known" in note for note in verdict.notes)
+
+
+def test_other_tasks_and_settings_are_not_comparable() -> None:
+    curves = load("fig4", "door")
+    for changed in ({"env__task": "hammer"}, {"env__joint_noise": "0.02"}, {"agent__lam_0": "0.0"}):
+        verdict = judge([run(0, [(40_000, 0.0)], **changed)], curves)
+        assert verdict is not None
+        assert verdict.differences
+
+
+def test_runs_that_are_judged_differ_in_seed_alone(tmp_path: Path) -> None:
+    for run_id, seed, size in (("a1", 0, 0.05), ("a2", 1, 0.05), ("a3", 1, 0.05), ("b1", 2, 0.02)):
+        make_run(tmp_path / "runs", run_id, overrides=[f"DAPG.step_size = {size}"], seed=seed)
+    several = [part for run_id in ("a1", "b1") for part in ("--run", run_id)]
+    assert "differ in seed alone" in rrl(tmp_path, "reproduce", "fig4", "--task", "door", *several, code=2)
 
 
 def test_no_verdict_without_samples() -> None:
@@ -165,7 +192,8 @@ def test_the_whole_way_in_small(tmp_path: Path) -> None:
     )
     sets = [part for text in small for part in ("--set", text)]
     text = rrl(tmp_path, "reproduce", "fig4", "--task", "door", "--budget", "60s", *sets)
-    assert "NO VERDICT: the published curve begins at 40,000 steps, our runs have reached 40" in text
+    assert "NO VERDICT: the published curve begins at 40,000 steps" in text
+    assert "our run adroit_door_resnet34-seed10 has reached 40" in text
     (ours,) = results.find([], tmp_path / "runs")
     assert ours.params["seed"] == "10"
     # Judging a given run: its numbers replaced by longer ones, in a copy of its rows.

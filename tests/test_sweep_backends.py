@@ -19,6 +19,8 @@ def test_optuna_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(done) == 3
     best = max(run.last("eval/return") or float("-inf") for run in done.values())
     assert f"best eval/return {best:.4g}: BC.bc_lr = " in text
+    again = sweep(tmp_path, *call, "--trials", "3", sets=rest + clone)
+    assert f"best eval/return {best:.4g}: BC.bc_lr = " in again
     facts = json.loads((sweep_folder(tmp_path) / "sweep.json").read_text())
     assert len(facts["trials"]) == len(facts["jobs"]) == 3
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from rrl.results import Result
 
-# Which run of a group it is, and where and how fast it computed; `groups` follows from the device.
+# Which run of a group it is, and where and how fast it computed; `groups` follows from device and workers.
 WITHIN = frozenset({"seed", "device", "threads", "workers", "groups"})
 UNSEEN = frozenset({"precision", "backend", "env.look"})  # decide nothing in runs without pictures
 ABSENT = "-"

@@ -195,19 +195,20 @@ class Reached:
     group: Group
     threshold: float
     firsts: Sequence[int | None]
-    """Environment steps, for each seed that trained."""
+    """Environment steps, for each seed that got there or trained as long as the group did."""
     median: float | None
     trained: int
-    """Steps that it trained for at most."""
+    """Steps that the group trained for."""
 
 
 def reached(group: Group, threshold: float) -> Reached:
     """First update whose training episodes reach `threshold` percent, for each seed."""
     series = [run.series(TRAIN) for run in group.runs if run.series(TRAIN)[0]]
-    firsts = [first_at(*s, threshold) for s in series]
-    return Reached(
-        group, threshold, firsts, median_reached(firsts), max((s[0][-1] for s in series), default=0)
-    )
+    firsts = [(first_at(*s, threshold), s[0][-1]) for s in series]
+    # A seed that stopped early tells nothing about later.
+    trained = reach(group, TRAIN)
+    known = [first for first, end in firsts if first is not None or end >= trained]
+    return Reached(group, threshold, known, median_reached(known), trained)
 
 
 def common(groups: Sequence[Group]) -> tuple[str, int]:
@@ -287,7 +288,7 @@ def pairs(groups: Sequence[Group]) -> tuple[list[Pair], str, int]:
 
 def _pair(a: Group, of_a: dict[int, Measured], b: Group, of_b: dict[int, Measured]) -> Pair:
     both = sorted(of_a.keys() & of_b.keys())
-    paired = bool(both)
+    paired = of_a.keys() == of_b.keys() or len(both) >= ENOUGH
     x = [of_a[s] for s in both] if paired else list(of_a.values())
     y = [of_b[s] for s in both] if paired else list(of_b.values())
     left, right = [m.percent for m in x], [m.percent for m in y]

@@ -35,10 +35,12 @@ def write(
     if not runs:
         folder = (root or results.ROOT).resolve()
         raise UserError(f"there are no runs in {folder}; `rrl run quickstart` makes one in minutes")
+    files = out.with_name(f"{out.stem}_files")
+    if files.exists() and not out.exists():
+        raise UserError(f"{files} is there already, but not the report that it would belong to; remove it")
     report = collect(runs)
     looks = figures.looks(report)
     drawn = draw(report, looks, published)
-    files = out.with_name(f"{out.stem}_files")
     title = "rrl report: " + ", ".join(report.tasks)
     text = page.render(
         report,

@@ -9,7 +9,8 @@ from rrl import results
 from rrl.console import duration
 from rrl.registry import UserError
 from rrl.report.figures import Published
-from rrl.report.write import write
+from rrl.report.groups import collect
+from rrl.report.write import check, write
 from rrl.reproduce.figures import FIGURES, SEEDS, Figure, Wanted
 from rrl.reproduce.published import Curves, load
 from rrl.reproduce.verdict import judge
@@ -42,9 +43,12 @@ def reproduce(
     curves = load(figure, task)
     table = Table()
     table.line(f"{figure}, {task}: {known.title}. {curves.source}.")
+    if out is not None:
+        check(out)  # now, not after hours
     code = 0
     if runs:
-        names, judged = list(runs), results.find(runs)
+        names, judged = list(runs), _one_method(results.find(runs))
+        out = out or Path(f"{figure}_{task}.html")
     else:
         seeds = seeds or (SEEDS if budget is None else SEEDS[:1])
         folder, jobs, code = _run(known, figure, task, seeds, budget, oracles, overrides, table)
@@ -54,13 +58,24 @@ def reproduce(
         out = out or folder.folder / "report.html"
     verdict = judge(judged, curves) if judged else None
     lines = verdict.lines() if verdict else [_nothing(judged, curves)]
-    out = out or Path(f"{figure}_{task}.html")
-    write(names, out, table.line, published=[_drawn(curves)], verdict="\n".join(lines))
     for line in lines:
         table.line(line)
+    if judged:
+        write(names, out, table.line, published=[_drawn(curves)], verdict="\n".join(lines))
     if not runs and budget is not None:
         table.line("the same command goes on with these runs")
     return code
+
+
+def _one_method(runs: list[Result]) -> list[Result]:
+    """The runs, of each seed one; UserError if they differ in more than their seeds."""
+    groups = collect(runs).groups
+    if len(groups) != 1:
+        raise UserError(
+            f"--run takes runs that differ in seed alone; these are {len(groups)} methods: "
+            f"{', '.join(group.label for group in groups)}"
+        )
+    return list(groups[0].runs)
 
 
 def _run(
@@ -87,7 +102,9 @@ def _run(
     share = None if budget is None else budget / len(jobs)
     if share is not None:
         table.line(f"{duration(share)} for each")
-    code = Engine(folder, jobs, Local(1), table, share).run()
+    engine = Engine(folder, jobs, Local(1), table, share)
+    code = engine.run()
+    engine.tell_failures()
     return folder, judged, code
 
 
@@ -102,23 +119,23 @@ def _jobs(
     except UserError as error:
         if not wanted.substitute or "weights" not in str(error):
             raise
-        fields = {text.split("=")[0].strip() for text in overrides}
-        other = tuple(t for t in wanted.substitute if t.split("=")[0].strip() not in fields)
+        other = wanted.substitute.format(task=task)
         table.line(f"{file} can't run here: {str(error).splitlines()[0]}")
-        table.line(f"instead: {', '.join(other)}. This is ANOTHER method than the published one.")
-        return plan(file, config.model_copy(update={"set": (*overrides, *other)})).jobs
+        table.line(f"instead: {other}. This is ANOTHER method than the published one.")
+        return plan(other, config.model_copy(update={"files": (other,)})).jobs
 
 
 def _nothing(runs: Sequence[Result], curves: Curves) -> str:
-    reached = max((run.steps for run in runs), default=0)
     first, _ = curves.span
-    return f"NO VERDICT: the published curve begins at {first:,} steps, our runs have reached {reached:,}"
+    least = min(runs, key=lambda run: run.steps, default=None)
+    ours = f"our run {least.name} has reached {least.steps:,}" if least else "none of our runs has begun"
+    return f"NO VERDICT: the published curve begins at {first:,} steps, {ours}"
 
 
 def _drawn(curves: Curves) -> Published:
     """The published curve for the report's figure: mean and range over seeds."""
     steps = sorted({x for xs, _ in curves.seeds.values() for x in xs})
-    values = [curves.at(step) for step in steps]
+    values = [list(curves.at(step).values()) for step in steps]
     return Published(
         label=curves.label,
         task=curves.task,

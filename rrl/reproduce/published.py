@@ -31,10 +31,17 @@ class Curves:
     """Seed -> (environment steps, percent); a seed that stopped early has fewer points."""
     conditions: Mapping[str, Mapping[str, Any]]
 
-    def at(self, steps: int) -> list[float]:
+    def at(self, steps: int) -> dict[str, float]:
         """Each seed's value after so many steps, on straight lines between its published points; seeds whose
         points don't reach so far (or begin later) are left out."""
-        return [float(np.interp(steps, x, y)) for x, y in self.seeds.values() if x[0] <= steps <= x[-1]]
+        return {
+            s: float(np.interp(steps, x, y)) for s, (x, y) in self.seeds.items() if x[0] <= steps <= x[-1]
+        }
+
+    def around(self, steps: int) -> tuple[int, int]:
+        """The published points before and after (or at) so many steps, which lie within `span`."""
+        points = sorted({x for xs, _ in self.seeds.values() for x in xs})
+        return max(x for x in points if x <= steps), min(x for x in points if x >= steps)
 
     @property
     def span(self) -> tuple[int, int]:

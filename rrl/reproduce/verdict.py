@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -72,34 +72,43 @@ def judge(runs: Sequence[Result], curves: Curves) -> Verdict | None:
     if len(reached) < len(runs) or not reached or min(reached) < first:
         return None
     upto = min(min(reached), last)
-    values, episodes, at = [], 0, []
+    values, episodes = [], 0
+    at: set[int] = set()
     for run, (steps, percents) in zip(runs, series, strict=True):
-        chosen = [n for n, step in enumerate(steps) if step <= upto][-UPDATES:]
+        chosen = [n for n, step in enumerate(steps) if first <= step <= upto][-UPDATES:]
         counts = run.series("train/episodes")[1]
         episodes += int(sum(counts[n] for n in chosen))
         values.append(float(np.mean([percents[n] for n in chosen])))
-        at.append([steps[n] for n in chosen])
+        at |= {steps[n] for n in chosen}
     ours = _value(values, episodes)
     # The authors' curve over the same updates as ours, not at their end: a rising curve would flatter them.
-    seeds = [curves.at(step) for step in at[0] if step >= first] or [curves.at(upto)]
-    whole = min(len(each) for each in seeds)
-    means = [float(np.mean([each[n] for each in seeds])) for n in range(whole)]
-    theirs = _value(means, THEIR_EPISODES.get(curves.task, 200) * whole)
+    found = [curves.at(step) for step in sorted(at)]
+    seeds = set.intersection(*(set(each) for each in found))
+    means = [float(np.mean([each[seed] for each in found])) for seed in sorted(seeds)]
+    theirs = _value(means, THEIR_EPISODES.get(curves.task, 200) * len(means))
+    notes = []
+    before, after = curves.around(upto)
+    if before < upto < after:
+        ends = [float(np.mean(list(curves.at(point).values()))) for point in (before, after)]
+        theirs = replace(theirs, low=min(theirs.low, *ends), high=max(theirs.high, *ends))
+        notes.append(
+            f"the published points nearest to {upto:,} steps are at {before:,} ({ends[0]:.1f} %) and "
+            f"{after:,} ({ends[1]:.1f} %): between them their curve is not known; their interval holds both"
+        )
     mean = ours.mean - theirs.mean
     low = mean - math.hypot(ours.mean - ours.low, theirs.high - theirs.mean)
     high = mean + math.hypot(ours.high - ours.mean, theirs.mean - theirs.low)
     word: Literal["within", "below", "above"] = (
         "within" if low <= 0 <= high else "above" if low > 0 else "below"
     )
-    notes = []
     if len(runs) == 1:
         notes.append("one seed: our interval covers the choice of episodes, not of a seed")
     elif len(runs) < 3:
         notes.append(f"{len(runs)} seeds are too few to know how much seeds differ")
     if any(step != reached[0] for step in reached):
         notes.append("our seeds have not reached the same number of steps; compared where all have been")
-    found = dict.fromkeys(text for run in runs for text in curves.differences(run))
-    return Verdict(upto, ours, theirs, (mean, low, high), word, tuple(found), tuple(notes))
+    differences = dict.fromkeys(text for run in runs for text in curves.differences(run))
+    return Verdict(upto, ours, theirs, (mean, low, high), word, tuple(differences), tuple(notes))
 
 
 def _value(values: Sequence[float], episodes: int) -> Value:

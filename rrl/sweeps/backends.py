@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from rrl.experiment import cores
 from rrl.registry import UserError
 from rrl.sweeps.child import Task
 
+BACKENDS = {"local": "", "ray": "ray", "slurm": "submitit"}
+"""Each with the package that it needs."""
 PATIENCE = 60.0
 """Seconds that a stopped run may take to close its files before it is killed."""
 
@@ -51,7 +54,8 @@ class Local:
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
         available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        available = available[: cores()]
+        if cores() < len(available):  # a container's quota: which cores are free, the kernel knows better
+            available = []
         self.cores_each = max(1, cores() // jobs)
         # More jobs than cores share them, as evenly as it goes.
         self._cores = [
@@ -103,32 +107,34 @@ def execute(task: dict[str, Any], log: str, folder: str) -> tuple[int, str]:
     path = Path(log)
     process = Task(**task).popen(path)
 
-    def stop(_number: int, _frame: object) -> None:
-        process.terminate()
-
-    before = signal.signal(signal.SIGTERM, stop)
     try:
-        code = process.wait()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return code, path.read_text(errors="replace")[-4000:]
+        while process.poll() is None:  # `wait` would not notice that the task is cancelled
+            time.sleep(0.2)
+    except BaseException:  # cancelled: the run closes its files
+        process.terminate()
+        process.wait()
+        raise
+    return process.returncode, path.read_text(errors="replace")[-4000:]
 
 
 class Ray:
     """Tasks on a Ray cluster: the one at RAY_ADDRESS, one that runs on this machine, or a new local one."""
 
-    def __init__(self, jobs: int | None, cpus: int | None = None) -> None:
-        """`cpus`: size of a new local cluster; None: this machine's cores."""
-        ray = _import("ray", "ray")
+    def __init__(self, jobs: int) -> None:
+        ray = _import("ray")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        size = {"num_cpus": cpus} if cpus else {}
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level="warning", **size)
+        try:
+            ray.init(log_to_driver=False, include_dashboard=False, logging_level="warning")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"Ray can't be used: {error}; see RAY_ADDRESS") from error
         self._ray = ray
-        resources = ray.cluster_resources()
-        total = int(resources.get("CPU", 1))
-        self.jobs = min(jobs or total, total)
-        self.cores_each = max(1, total // self.jobs)
-        gpus = min(1.0, resources.get("GPU", 0.0) / self.jobs)
+        sizes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        total = int(sum(size.get("CPU", 0) for size in sizes))
+        self.jobs = max(1, min(jobs, total))
+        # A run stays on one machine.
+        largest = int(max(size.get("CPU", 0) for size in sizes))
+        self.cores_each = max(1, min(total // self.jobs, largest))
+        gpus = min(1.0, sum(size.get("GPU", 0) for size in sizes) / self.jobs)
         # No retries: a run that failed is listed, and goes on from its checkpoint when called again.
         self._execute = ray.remote(num_cpus=self.cores_each, num_gpus=gpus, max_retries=0)(execute)
 
@@ -162,7 +168,7 @@ class Slurm:
     `mem_gb`, `gpus_per_node`, ...); `cluster=local` tries it without Slurm."""
 
     def __init__(self, jobs: int | None, settings: Mapping[str, str], folder: Path) -> None:
-        submitit = _import("submitit", "submitit")
+        submitit = _import("submitit")
         values: dict[str, Any] = {k: int(v) if v.lstrip("-").isdigit() else v for k, v in settings.items()}
         cluster = values.pop("cluster", "slurm")
         try:
@@ -178,7 +184,10 @@ class Slurm:
                 submitit.SlurmJob(folder, stale.name.removesuffix("_submitted.pkl")).cancel(check=False)
 
     def start(self, task: Task, log: Path) -> SlurmHandle:
-        job = self._executor.submit(execute, dataclasses.asdict(task), str(log), str(Path.cwd()))
+        try:
+            job = self._executor.submit(execute, dataclasses.asdict(task), str(log), str(Path.cwd()))
+        except Exception as error:  # sbatch refused: an unknown partition, too many jobs, ...
+            raise UserError(f"submitit could not submit {task.job}: {error}; see --slurm") from error
         return SlurmHandle(job, log)
 
     def close(self) -> None:
@@ -225,10 +234,22 @@ def stop_all(handles: list[Handle]) -> None:
         handle.kill()
 
 
-def _import(module: str, package: str) -> Any:
-    import importlib
-
+def _import(package: str) -> Any:
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(package)
     except ImportError as error:
         raise UserError(f"{package} is not installed: pip install 'rrl[sweep]' ({error})") from error
+
+
+def check(name: str, slurm: Sequence[str]) -> dict[str, str]:
+    """Slurm's settings as name -> value; UserError if a backend or its settings can't be used."""
+    if name not in BACKENDS:
+        raise UserError(f"--backend takes {', '.join(BACKENDS)}; got {name}")
+    if slurm and name != "slurm":
+        raise UserError("--slurm goes with --backend slurm")
+    wrong = [text for text in slurm if "=" not in text]
+    if wrong:
+        raise UserError(f"--slurm takes NAME=VALUE, such as slurm_partition=gpu; got {wrong[0]}")
+    if BACKENDS[name]:
+        _import(BACKENDS[name])
+    return dict(text.split("=", 1) for text in slurm)

@@ -23,6 +23,8 @@ class Task:
 
     sweep: str
     """Run id of the sweep."""
+    uri: str
+    """The MLflow store that holds it."""
     job: str
     fingerprint: str
     config: str
@@ -55,16 +57,22 @@ class Task:
         return child
 
 
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when `parent`, which started it, ends (Linux)."""
+    if sys.platform == "linux":
+        # SIGKILL: it can't be missed, and a run goes on from its checkpoint bit for bit.
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before
+            sys.exit(1)
+
+
 def main(text: str) -> int:
     """Do the task; returns the exit code."""
     values = json.loads(text)
     parent = values.pop("parent")
     task = Task(**values)
-    if sys.platform == "linux":
-        # SIGKILL: it can't be missed, and a run goes on from its checkpoint bit for bit.
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before
-            return 1
+    die_with(parent)
+    os.environ["MLFLOW_TRACKING_URI"] = task.uri
     if task.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, task.cores)
     from rrl import runs  # heavy: after the above

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rrl.registry import UserError
 from rrl.sweeps import estimate
-from rrl.sweeps.backends import Backend, Local, Ray, Slurm
+from rrl.sweeps.backends import Backend, Local, Ray, Slurm, check
 from rrl.sweeps.engine import Engine
 from rrl.sweeps.plan import Sweep, plan
 from rrl.sweeps.search import OptunaSearch
 from rrl.sweeps.state import SweepFolder
 from rrl.sweeps.table import Table
-
-BACKENDS = ("local", "ray", "slurm")
 
 
 def sweep(
@@ -29,8 +26,7 @@ def sweep(
     new: bool = False,
 ) -> int:
     """Check everything, print the plan, run it; returns the exit code."""
-    if backend not in BACKENDS:
-        raise UserError(f"--backend takes {', '.join(BACKENDS)}; got {backend}")
+    settings = check(backend, slurm)
     table = Table()
     made = plan(name, config)
     count = len(made.jobs) or (config.trials or 0) * len(config.files) * max(1, len(config.seeds))
@@ -43,18 +39,15 @@ def sweep(
     folder.record(made.jobs, sources=list(config.files), search=config.search, metric=config.metric)
     table.line(f"sweep {folder.run_id}: {name}")
     search = OptunaSearch(made, folder) if config.search == "optuna" else None
-    engine = Engine(
-        folder, made.jobs, _backend(backend, jobs, slurm, folder.folder, count), table, budget, search
-    )
+    place = _backend(backend, jobs, settings, folder.folder, count)
+    engine = Engine(folder, made.jobs, place, table, budget, search)
     already = sum(entry.state == "finished" for entry in engine.entries.values())
     if already:
         table.line(f"{already} of {count} runs are finished already; --new would begin a new sweep")
     code = engine.run()
     _report(folder, table)
     table.show(list(engine.entries.values()), last=True)
-    for entry in engine.entries.values():
-        if entry.state == "failed":
-            table.line(f"FAILED {entry.job.name}: {entry.reason}\n  log: {folder.log(entry.job)}")
+    engine.tell_failures()
     if search is not None and search.best():
         table.line(search.best())
     left = sum(entry.state != "finished" for entry in engine.entries.values())
@@ -65,16 +58,11 @@ def sweep(
     return code
 
 
-def _backend(name: str, jobs: int | None, slurm: Sequence[str], folder: Path, count: int) -> Backend:
-    if slurm and name != "slurm":
-        raise UserError("--slurm goes with --backend slurm")
+def _backend(name: str, jobs: int | None, slurm: dict[str, str], folder: Path, count: int) -> Backend:
     if name == "ray":
-        return Ray(jobs and min(jobs, count))
+        return Ray(min(jobs or count, count))
     if name == "slurm":
-        wrong = [text for text in slurm if "=" not in text]
-        if wrong:
-            raise UserError(f"--slurm takes NAME=VALUE, such as slurm_partition=gpu; got {wrong[0]}")
-        return Slurm(jobs, dict(text.split("=", 1) for text in slurm), folder / "slurm")
+        return Slurm(jobs, slurm, folder / "slurm")
     assert jobs is not None
     return Local(min(jobs, count))
 

@@ -42,6 +42,8 @@ class Entry:
     """Of this process' clock; 0: not in this call."""
     seconds: float = 0.0
     """How long it ran in this call."""
+    log_from: int = 0
+    """Where this call's part of its log begins, in bytes."""
 
 
 class Engine:
@@ -60,7 +62,8 @@ class Engine:
         self.entries: dict[str, Entry] = {}
         self._waiting: deque[Entry] = deque()
         self._running: list[tuple[Entry, Handle]] = []
-        self._folders: dict[str, Path] = sweep.runs()
+        self._begun = sweep.runs()  # by earlier calls
+        self._elsewhere = MLflowTracker.finished_jobs(sweep.tracker.uri, sweep.run_id)
         self._add(jobs)
 
     def run(self) -> int:
@@ -70,9 +73,9 @@ class Engine:
             raise runs.Stopped(number)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        self._close_killed()
         code = 1
         try:
+            self._close_killed()
             with self.table:
                 self._loop()
             failed = [entry for entry in self.entries.values() if entry.state == "failed"]
@@ -92,10 +95,11 @@ class Engine:
 
     def _add(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            folder = self._folders.get(job.fingerprint)
+            folder = self._begun.get(job.fingerprint)
             entry = Entry(job, folder=folder)
             self.entries[job.fingerprint] = entry
-            if folder is not None and results.read_status(folder) == ("finished", ""):
+            here = folder is not None and results.read_status(folder) == ("finished", "")
+            if here or (folder is None and job.fingerprint in self._elsewhere):
                 entry.state = "finished"
             else:
                 self._waiting.append(entry)
@@ -113,7 +117,7 @@ class Engine:
                 self._add(self.search.more(ended, room))  # type: ignore[arg-type]
             while self._waiting and len(self._running) < self.backend.jobs:
                 self._start(self._waiting.popleft())
-            if not self._running and not self._waiting and (self.search is None or self.search.exhausted):
+            if not self._running and not self._waiting and (self.search is None or self.search.done):
                 return
             self._look()
             self.table.show(list(self.entries.values()))
@@ -130,6 +134,7 @@ class Engine:
             chosen["workers"] = cores if cores > 1 else 0
         task = Task(
             sweep=self.sweep.run_id,
+            uri=self.sweep.tracker.uri,
             job=job.name,
             fingerprint=job.fingerprint,
             config=ginfile.dumps(job.config.model_copy(update=chosen)),
@@ -138,40 +143,52 @@ class Engine:
             budget=self.budget,
             cores=(),
         )
+        log = self.sweep.log(job)
+        log.parent.mkdir(exist_ok=True)
         entry.state, entry.began = "running", time.monotonic()
-        self._running.append((entry, self.backend.start(task, self.sweep.log(job))))
+        entry.log_from = log.stat().st_size if log.exists() else 0
+        self._running.append((entry, self.backend.start(task, log)))
         self.table.line(f"{'resumed' if entry.folder else 'started'}: {job.name}")
 
     def _settle(self, entry: Entry, code: int) -> None:
-        self._look()
+        entry.folder = entry.folder or self.sweep.runs().get(entry.job.fingerprint)
         entry.seconds = time.monotonic() - entry.began
-        status, reason = results.read_status(entry.folder) if entry.folder else ("failed", "")
-        if code == 0:
-            entry.state, entry.reason = status, reason
-        else:
+        if entry.folder is not None:
+            entry.state, entry.reason = results.read_status(entry.folder)
+        elif code == 0:  # on a machine that shares no files with this one: MLflow knows
+            done = MLflowTracker.finished_jobs(self.sweep.tracker.uri, self.sweep.run_id)
+            entry.state = "finished" if entry.job.fingerprint in done else "stopped"
+        if code < 0:
+            entry.state, entry.reason = "failed", f"killed by {signal.Signals(-code).name}"
+            self._close_killed()
+        elif code != 0 and not (entry.state == "stopped" and code in (130, 143)):
+            said = entry.reason if entry.state == "failed" and code == 1 else ""
+            entry.reason = said or _last_words(self.sweep.log(entry.job), entry.log_from)
             entry.state = "failed"
-            if code < 0:
-                entry.reason = f"killed by {signal.Signals(-code).name}"
-                self._close_killed()
-            else:
-                entry.reason = (
-                    reason if status == "failed" and reason else _last_words(self.sweep.log(entry.job))
-                )
         self.table.line(f"{entry.state}: {entry.job.name}" + (f" ({entry.reason})" if entry.reason else ""))
+
+    def tell_failures(self) -> None:
+        """Print the runs that failed, each with its reason and its log."""
+        for entry in self.entries.values():
+            if entry.state == "failed":
+                self.table.line(
+                    f"FAILED {entry.job.name}: {entry.reason}\n  log: {self.sweep.log(entry.job)}"
+                )
 
     def _look(self) -> None:
         """Find the folders of the runs that have begun."""
-        if any(entry.folder is None for entry, _ in self._running):
-            self._folders = self.sweep.runs()
-            for fingerprint, entry in self.entries.items():
-                entry.folder = self._folders.get(fingerprint)
+        new = [entry for entry, _ in self._running if entry.folder is None]
+        found = self.sweep.runs() if new else {}
+        for entry in new:
+            entry.folder = found.get(entry.job.fingerprint)
 
     def _stop(self) -> None:
         if self._running:
             self.table.line(f"stopping {len(self._running)} runs")
             stop_all([handle for _, handle in self._running])
             for entry, _ in self._running:
-                entry.state, entry.reason = "stopped", "the sweep was stopped"
+                finished = entry.folder and results.read_status(entry.folder)[0] == "finished"
+                entry.state = "finished" if finished else "stopped"
 
     def _close_killed(self) -> None:
         alive = [
@@ -200,11 +217,12 @@ class Engine:
         self.sweep.tracker.end(status)
 
 
-def _last_words(log: Path) -> str:
-    """Why a process says that it ended: its last error line, or else its last line."""
+def _last_words(log: Path, start: int) -> str:
+    """Why a process says that it ended: its last error line, or else its last line, from byte `start` on."""
     try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        text = log.read_bytes()[start:].decode(errors="replace")
     except OSError:
-        return "it left no output"
+        text = ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it left no output"]
     errors = [line for line in lines if line.startswith("error: ")]
-    return ((errors or lines or ["it left no output"])[-1]).removeprefix("error: ")[:500]
+    return (errors or lines)[-1].removeprefix("error: ")[:500]

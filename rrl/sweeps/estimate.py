@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -185,10 +187,11 @@ def _speed(name: str, config: Experiment.Config, key: str, say: Callable[[str], 
     except (RuntimeError, OSError, ValueError) as error:
         say(f"note: its speed could not be measured ({error}); no hours and memory for it")
         return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(_known(path) | {key: asdict(found)}, indent=1) + "\n")
-    part.replace(path)
+    with suppress(OSError):  # then it is measured again next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(_known(path) | {key: asdict(found)}, indent=1) + "\n")
+        part.replace(path)
     return found
 
 

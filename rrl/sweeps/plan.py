@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,6 +19,8 @@ from rrl.gintext import ConfigError, Problem
 from rrl.ginwords import literal
 from rrl.registry import Component, UserError, register
 from rrl.sweeps.space import Axis, Point, axis, draw, product
+
+SEARCHES = ("grid", "random", "optuna")
 
 
 @register
@@ -98,6 +101,8 @@ def request(
     options: dict[str, Any] = {"seeds": tuple(seeds), "grid": tuple(grid), "set": tuple(overrides)}
     options |= {"search": search, "trials": trials, "metric": metric}
     options = {key: value for key, value in options.items() if value}
+    if search not in (None, *SEARCHES):
+        raise UserError(f"--search takes {', '.join(SEARCHES)}; got {search}")
     sweeps = [file for file in files if ginfile.binds(file, "Sweep")]
     if sweeps and len(files) > 1:
         raise UserError(f"{sweeps[0]} is a sweep of its own: start it alone, not beside other files")
@@ -116,6 +121,10 @@ def request(
     made = Sweep.Config.model_validate(options)
     if made.search != "grid" and made.trials is None:
         raise UserError(f"--search {made.search} needs --trials, the number of combinations to try")
+    if made.search == "grid" and (trials or metric):
+        raise UserError("--trials and --metric go with --search random or --search optuna")
+    if made.search == "optuna" and not find_spec("optuna"):
+        raise UserError("Optuna is not installed: pip install 'rrl[sweep]'")
     if made.search != "grid" and not made.grid:
         raise UserError(f"--search {made.search} needs --grid: what it may vary")
     return name, made
@@ -167,17 +176,19 @@ class Builder:
     def jobs(self, file: str, points: Iterable[Point]) -> list[Job]:
         """The runs of one file, without those that an equal configuration has made already."""
         made = []
-        for point in points:
-            for seed in self.sweep.seeds or (None,):
-                job = self._job(file, point, seed)
-                if job is None:
-                    continue
-                twin = self._seen.setdefault(job.fingerprint, job)
-                if twin is job:
-                    made.append(job)
-                elif twin.source != file:
-                    self._twins[file] = twin.source
+        for job in self.every(file, points):
+            twin = self._seen.setdefault(job.fingerprint, job)
+            if twin is job:
+                made.append(job)
+            elif twin.source != file:
+                self._twins[file] = twin.source
         return made
+
+    def every(self, file: str, points: Iterable[Point]) -> list[Job]:
+        """The runs of one file at these points, equal ones too."""
+        seeds = self.sweep.seeds or (None,)
+        made = [self._job(file, point, seed) for point in points for seed in seeds]
+        return [job for job in made if job is not None]
 
     def problems(self) -> list[Problem]:
         """All mistakes so far, and the entries that fit no file."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,10 +19,8 @@ class OptunaSearch:
     """
 
     def __init__(self, plan: Plan, folder: SweepFolder) -> None:
-        try:
-            import optuna
-        except ImportError as error:
-            raise UserError(f"Optuna is not installed: pip install 'rrl[sweep]' ({error})") from error
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna, self._plan, self._folder = optuna, plan, folder
         self._builder = Builder(plan.sweep, plan.axes)
@@ -31,6 +28,8 @@ class OptunaSearch:
         """Trial number -> (Optuna's trial, its jobs) of those that have not been told yet."""
         self._params: list[dict[str, Any]] = list(folder.facts.get("trials", []))
         """Optuna's parameters of every trial ever asked for; an earlier call's come first again."""
+        self._known: set[str] = set()
+        """Fingerprints of the jobs of all trials so far."""
         self._count = 0
         # The seed changes with what was asked before: the same one would propose the first points again.
         sampler = optuna.samplers.TPESampler(seed=len(self._params))
@@ -42,28 +41,29 @@ class OptunaSearch:
         """Jobs of further trials while there is room; `outcomes`: fingerprint -> how the job ended."""
         for number, (trial, jobs) in list(self._asked.items()):
             if all(job.fingerprint in outcomes for job in jobs):
-                self._tell(trial, jobs)
+                self._tell(trial, jobs, any(outcomes[job.fingerprint] == "failed" for job in jobs))
                 del self._asked[number]
         made: list[Job] = []
-        while not self.exhausted and len(made) < room:
+        while self._count < (self._plan.sweep.trials or 0) and len(made) < room:
             trial = self._study.ask()
             self._count += 1
             point = {each.field: self._suggest(trial, n) for n, each in enumerate(self._plan.axes)}
-            jobs = [job for file in self._plan.sweep.files for job in self._builder.jobs(file, [point])]
-            made += jobs
+            files = self._plan.sweep.files
+            # All of the trial's runs count, also those that an earlier trial has made.
+            jobs = [job for file in files for job in self._builder.every(file, [point])]
+            new = {job.fingerprint: job for job in jobs if job.fingerprint not in self._known}
+            self._known |= new.keys()
+            made += new.values()
             self._asked[trial.number] = (trial, jobs)
-            if not jobs:  # the combination was tried before
-                self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
-                del self._asked[trial.number]
             if self._count > len(self._params):
                 self._params.append(dict(trial.params))
-            self._folder.record(jobs, trials=self._params)
+            self._folder.record(list(new.values()), trials=self._params)
         return made
 
     @property
-    def exhausted(self) -> bool:
-        """Nothing left to propose."""
-        return self._count >= (self._plan.sweep.trials or 0)
+    def done(self) -> bool:
+        """Nothing is left to propose, and everything has been told."""
+        return self._count >= (self._plan.sweep.trials or 0) and not self._asked
 
     def best(self) -> str:
         """The best combination so far, in words; empty if none was finished."""
@@ -74,17 +74,20 @@ class OptunaSearch:
         texts = [each.override(self._value(n, best.params)) for n, each in enumerate(self._plan.axes)]
         return f"best {self._plan.sweep.metric} {best.value:.4g}: {', '.join(texts)}"
 
-    def _tell(self, trial: Any, jobs: Sequence[Job]) -> None:
+    def _tell(self, trial: Any, jobs: Sequence[Job], failed: bool) -> None:
+        if failed:
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+            return
+        metric, runs = self._plan.sweep.metric, self._folder.runs()
         values = []
-        runs = self._folder.runs()
         for job in jobs:
-            folder = runs.get(job.fingerprint)
-            value = results.read(folder).last(self._plan.sweep.metric) if folder else None
-            values.append(math.nan if value is None else value)
-        mean = sum(values) / len(values)
-        failed = math.isnan(mean)
-        state = self._optuna.trial.TrialState.FAIL if failed else self._optuna.trial.TrialState.COMPLETE
-        self._study.tell(trial, None if failed else mean, state)
+            result = results.read(runs[job.fingerprint])
+            value = result.last(metric)
+            if value is None:
+                known = sorted({name for row in result.rows for name in row.metrics})
+                raise UserError(f"{job.name} has logged no {metric} to maximise, only {', '.join(known)}")
+            values.append(value)
+        self._study.tell(trial, sum(values) / len(values))
 
     def _suggest(self, trial: Any, index: int) -> Any:
         axis = self._plan.axes[index]

@@ -9,11 +9,11 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 
 from rrl.processes import memory
+from rrl.sweeps.child import die_with
 
 LEAST = 2.0  # seconds of sampling to measure
 SAMPLES = 4096  # of the update that is timed
@@ -39,10 +39,9 @@ class Speed:
 
 def measure(source: str) -> Speed:
     """Measure a run of this (resolved) gin source. RuntimeError with the process' last words if it fails."""
-    command = [sys.executable, "-m", "rrl.sweeps.speed"]
+    command = [sys.executable, "-m", "rrl.sweeps.speed", str(os.getpid())]
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(command, input=source, capture_output=True, text=True, cwd=folder, timeout=600)
+    done = subprocess.run(command, input=source, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no output"])[-1])
     found, worked = json.loads(done.stdout.splitlines()[-1])
@@ -127,4 +126,5 @@ def _probe(source: str) -> tuple[dict[str, float], float]:
 
 
 if __name__ == "__main__":
+    die_with(int(sys.argv[1]))
     print(json.dumps(_probe(sys.stdin.read())))

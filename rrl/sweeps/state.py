@@ -42,6 +42,12 @@ class SweepFolder:
     def open(cls, name: str, new: bool = False) -> SweepFolder:
         """The sweep of this name in `runs/`; if there is none, or `new`, a fresh one with its MLflow run."""
         runs.make_root()
+        with (results.ROOT / ".sweeps.lock").open("a") as one_at_a_time:
+            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)  # two first calls must not make two sweeps
+            return cls._find(name, new)
+
+    @classmethod
+    def _find(cls, name: str, new: bool) -> SweepFolder:
         found = [
             (facts["started"], path.parent, facts)
             for path in results.ROOT.glob(f"*/{FILE}")
