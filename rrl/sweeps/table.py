@@ -32,6 +32,7 @@ class Table:
         self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._shown = self._printed = time.monotonic()
+        self._said = ""
         self._rows: dict[Path, tuple[float, dict[str, Any]]] = {}
         """metrics.jsonl -> (when it was changed, its last row)."""
 
@@ -50,8 +51,8 @@ class Table:
         self.console.print(escape(text))
 
     def show(self, entries: Sequence[Entry], *, last: bool = False) -> None:
-        """Draw the table, about once a second; without a terminal a line every half minute. `last`: the whole
-        table, to stay."""
+        """Draw the table, about once a second; without a terminal a line when it changes, at most every half
+        minute. `last`: the whole table, to stay."""
         now = time.monotonic()
         if last:
             self.console.print(self._table(entries, everything=True))
@@ -62,7 +63,10 @@ class Table:
             self._printed = now
             counts = [f"{n} {state}" for state in COLOURS if (n := sum(e.state == state for e in entries))]
             running = [f"{e.job.name} {self._progress(e)[0]}" for e in entries if e.state == "running"]
-            self.line(f"  {', '.join(counts)}: {'; '.join(running)}")
+            text = f"  {', '.join(counts)}: {'; '.join(running)}"
+            if text != self._said:  # an update may take minutes
+                self._said = text
+                self.line(text)
 
     def _table(self, entries: Sequence[Entry], *, everything: bool) -> RichTable:
         table = RichTable(box=box.SIMPLE, pad_edge=False)
