@@ -79,7 +79,7 @@ def read(folder: Path) -> Result:
         text = path.read_text() if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # a last line without its end is being written, or was cut
         rows = tuple(Row(**json.loads(line)) for line in whole.splitlines())
-        tags = _json(folder / TAGS)
+        tags = read_json(folder / TAGS)
         run_id, started = facts["run_id"], facts["started"]
         name = facts.get("name") or f"{Path(facts['source']).stem}-seed{getattr(config, 'seed', 0)}"
     except KeyError as error:
@@ -154,7 +154,7 @@ def sweep_folder(name: str, root: Path | None = None) -> Path | None:
 def runs_of(sweep: str, root: Path | None = None) -> list[Path]:
     """Folders of the runs of a sweep (its run id), in no order that means anything."""
     folders = [path.parent for path in (root or ROOT).glob("*/run.json")]
-    return [folder for folder in folders if _json(folder / "run.json").get("sweep") == sweep]
+    return [folder for folder in folders if read_json(folder / "run.json").get("sweep") == sweep]
 
 
 def write_status(folder: Path, status: str, reason: str = "") -> None:
@@ -168,7 +168,7 @@ def read_status(folder: Path) -> tuple[Status, str]:
     """(status, reason) of the run in a folder; one that says RUNNING without a process was killed."""
     if busy(folder):
         return "running", ""
-    said = _json(folder / STATUS)
+    said = read_json(folder / STATUS)
     if not said:  # of a version that kept no states
         return ("finished", "") if _trained(folder) else ("stopped", "")
     if said["status"] == "RUNNING":
@@ -201,7 +201,7 @@ def busy(folder: Path) -> bool:
     return False
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; empty if there is no such file or it isn't one."""
     try:
         value = json.loads(path.read_text())

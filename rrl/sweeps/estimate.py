@@ -10,8 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -26,6 +24,7 @@ from rrl.envs.base import EnvFactory
 from rrl.experiment import Experiment, cores, resolve
 from rrl.processes import available_memory
 from rrl.registry import UserError, build
+from rrl.results import read_json
 from rrl.sweeps import speed
 from rrl.sweeps.plan import Plan
 
@@ -178,7 +177,7 @@ def _kind(config: Experiment.Config) -> str:
 def _speed(name: str, config: Experiment.Config, key: str, say: Callable[[str], None]) -> speed.Speed | None:
     """Measured, or as measured before on this machine."""
     path = cache_folder().parent / "speeds.json"
-    known = _known(path)
+    known = read_json(path)
     if key in known:
         return speed.Speed(**known[key])
     say(f"measuring the speed of {name} ...")
@@ -190,17 +189,9 @@ def _speed(name: str, config: Experiment.Config, key: str, say: Callable[[str], 
     with suppress(OSError):  # then it is measured again next time
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(_known(path) | {key: asdict(found)}, indent=1) + "\n")
+        part.write_text(json.dumps(read_json(path) | {key: asdict(found)}, indent=1) + "\n")
         part.replace(path)
     return found
-
-
-def _known(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _hours(seconds: float) -> str:
