@@ -180,6 +180,47 @@ def reproduce(
     raise typer.Exit(code)
 
 
+@app.command("eval")
+def eval_(
+    policy: Annotated[
+        str,
+        typer.Argument(help="A run (id or the beginning of one), a policy file, or a shipped policy's name."),
+    ],
+    episodes: Annotated[
+        int | None, typer.Option(help="Default: the run's own final evaluation, the same episodes.", min=1)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides the episodes; default: the run's.", min=0)] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a run, the policy with the best training return.")
+    ] = False,
+    video: Annotated[Path | None, typer.Option(help="Also film three episodes into this .mp4.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
+) -> None:
+    """Evaluate a policy from its file alone: mean and sampled actions, both success rules, intervals."""
+    from rrl import evaluation
+
+    evaluation.evaluate(
+        policy, typer.echo, episodes=episodes, seed=seed, best=best, video=video, json_file=json
+    )
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="A run id, the beginning of one, or a run's folder.")],
+    policy: Annotated[Path, typer.Option("--policy", help="The .safetensors to write.")],
+    best: Annotated[
+        bool, typer.Option("--best", help="The policy with the best training return, not the last.")
+    ] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Network weights in float16: half the size, rounded.")
+    ] = False,
+) -> None:
+    """Copy a run's policy into a file of its own, with where it comes from."""
+    from rrl import evaluation
+
+    evaluation.export(run, policy, typer.echo, best=best, half=half)
+
+
 @app.command()
 def check(source: Source, set_: Sets = None) -> None:
     """Check a gin file of a run or a sweep, and print the whole configuration that it makes."""
@@ -210,6 +251,7 @@ def list_(
         for folder, use in (
             ("", "rrl run NAME"),
             ("ablations", "rrl run NAME"),
+            ("results", "rrl run NAME; see docs/results.md"),
             ("sweeps", "rrl sweep NAME"),
         ):
             typer.echo(f"gin files ({use}):")
@@ -299,11 +341,81 @@ def demos_make(
     episodes: Annotated[int, typer.Option(help="Successful episodes to keep.", min=1)] = 25,
     seed: Annotated[int, typer.Option(help="Decides the episodes' starts.", min=0)] = 0,
     tries: Annotated[int | None, typer.Option(help="Episodes to run; default: twice as many.")] = None,
+    action_noise: Annotated[
+        float,
+        typer.Option(help="Std of Gaussian noise on the actions, which are normalised to [-1, 1].", min=0.0),
+    ] = 0.0,
 ) -> None:
     """Record demonstrations with a policy (mean action), keeping the successful episodes."""
     from rrl import demo_tools
 
-    demo_tools.make(policy, out, episodes, seed, tries or 2 * episodes, typer.echo)
+    demo_tools.make(policy, out, episodes, seed, tries or 2 * episodes, typer.echo, action_noise)
+
+
+@demos_app.command("import")
+def demos_import(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A DAPG pickle, an .hdf5 (robomimic, D4RL), an .npz of plain arrays, or a Minari dataset."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="The .npz to write; its .json goes beside it.")],
+    task: Annotated[
+        str | None, typer.Option(help="pen, door, hammer or relocate; default: the one in the source's name.")
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="dapg, hdf5, minari or npz; default: by the name.")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="Task variant whose success is counted.")] = "paper",
+    origin: Annotated[str, typer.Option(help="Who acted, for tables and comparisons.")] = "human",
+) -> None:
+    """Take over other people's demonstrations; their actions are replayed here. Nothing in a file is run."""
+    from rrl import demo_tools
+
+    demo_tools.take_over(source, out, typer.echo, task=task, kind=format_, protocol=protocol, origin=origin)
+
+
+@demos_app.command("render")
+def demos_render(
+    source: Annotated[str, typer.Argument(help="A shipped set or a file.")],
+    out: Annotated[Path, typer.Argument(help="The .mp4 to write.")],
+    camera: Annotated[
+        list[str] | None, typer.Option(help="Repeatable: side by side; default: the protocol's.")
+    ] = None,
+    look: Annotated[str, typer.Option(help="default, balanced or fast.")] = "default",
+    episodes: Annotated[str, typer.Option(help="Which ones, from 0: 0,3,4.")] = "0,1,2",
+    size: Annotated[int, typer.Option(help="Side of a camera's picture in pixels.", min=16)] = 480,
+    every: Annotated[int, typer.Option(help="Film every so many steps (4: real time).", min=1)] = 4,
+    states: Annotated[
+        bool, typer.Option("--states", help="Show the recorded states instead of replaying the actions.")
+    ] = False,
+) -> None:
+    """Film demonstrations through any camera and look."""
+    from rrl import demo_tools
+
+    demo_tools.film(
+        source,
+        out,
+        typer.echo,
+        cameras=camera or [],
+        look=look,
+        chosen=_numbers(episodes, "--episodes"),
+        size=size,
+        every=every,
+        by="states" if states else "actions",
+    )
+
+
+@demos_app.command("export")
+def demos_export(
+    source: Annotated[str, typer.Argument(help="A shipped set or a file.")],
+    dataset: Annotated[str, typer.Argument(help="The Minari id to write, such as rrl/door/expert-v0.")],
+) -> None:
+    """Write demonstrations as a local Minari dataset (state observations)."""
+    from rrl import demo_tools
+
+    demo_tools.export(source, dataset, typer.echo)
 
 
 @demos_app.command("verify")
@@ -366,12 +478,12 @@ def bench_updates(repeats: Repeats = 5, json: Json = None) -> None:
     report.updates(repeats, json)
 
 
-def _numbers(text: str | None) -> list[int]:
+def _numbers(text: str | None, option: str = "--seeds") -> list[int]:
     """`0,1,2` -> [0, 1, 2]"""
     parts = [part.strip() for part in text.split(",")] if text else []
     if not all(part.isdigit() for part in parts):
         raise typer.BadParameter(
-            f"--seeds takes whole numbers with commas between, such as 0,1,2; got {text!r}"
+            f"{option} takes whole numbers with commas between, such as 0,1,2; got {text!r}"
         )
     return [int(part) for part in parts]
 

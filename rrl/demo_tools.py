@@ -1,21 +1,27 @@
-"""`rrl demos`: record demonstrations with a policy, describe a set, replay and verify one."""
+"""`rrl demos`: record demonstrations with a policy or take over other people's; describe, verify, film and
+export a set."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from rrl import demos, policies, registry
+from rrl import demos, importers, policies, registry
 from rrl.demos import Demos
-from rrl.envs.base import EnvFactory
+from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.evaluators.success import in_words
+from rrl.evaluators.video import captioned, tiles, write_video
 from rrl.registry import UserError, build
-from rrl.rollout import Collector, Obs, Stream, episodes
+from rrl.rollout import Collector, Episode, Obs, Policy, Rollout, Stream, episodes
 
 Say = Callable[[str], None]
 
@@ -35,13 +41,31 @@ class NoPolicy:
         return np.zeros((len(observed), self.action_dim), np.float32)
 
 
+class Noisy:
+    """A policy's mean action plus Gaussian noise: less tidy demonstrations than an expert's own."""
+
+    def __init__(self, policy: Policy, std: float) -> None:
+        self.policy, self.std = policy, std
+
+    def observe(self, obs: Obs) -> NDArray[np.float32]:
+        """As the policy does."""
+        return self.policy.observe(obs)
+
+    def act(self, observed: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """mean + std * noise, in the environment's action units."""
+        mean = self.policy.act(observed, None)
+        return mean if noise is None else mean + np.float32(self.std) * noise
+
+
 def experts() -> dict[str, Path]:
     """Name -> policy file of the experts that come with the package, such as `adroit_door_expert`."""
     folder = Path(str(files("rrl"))) / "data" / "experts"
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def make(policy: Path, out: Path, count: int, seed: int, tries: int, say: Say) -> None:
+def make(
+    policy: Path, out: Path, count: int, seed: int, tries: int, say: Say, action_noise: float = 0.0
+) -> None:
     """Record `count` successful episodes (of at most `tries`) and write them; see `rrl demos make`."""
     if tries < count:
         raise UserError(f"{count} successful episodes can't come from {tries} tries; raise --tries")
@@ -56,20 +80,123 @@ def make(policy: Path, out: Path, count: int, seed: int, tries: int, say: Say) -
     env: EnvFactory = build(config.env)
     envs = env.make(min(config.num_envs, tries), config.encoder.frames(), config.workers or 0)
     try:
-        todo = episodes(tries, seed=seed, stream=Stream.DEMOS)
-        facts = {
-            **env.facts(),
-            "policy": policy.name,
-            "policy_facts": {k: v for k, v in values.items() if k != "config"},
-            "actions": "mean",
-            "seed": seed,
-        }
-        made = demos.record(Collector(envs), agent, todo, flag=env.flags[0], wanted=count, facts=facts)
+        noise = (env.horizon, envs.action_dim) if action_noise else None
+        todo = episodes(tries, seed=seed, stream=Stream.DEMOS, noise=noise)
+        made = demos.record(Collector(envs), Noisy(agent, action_noise), todo)
     finally:
         envs.close()
+    rollout, flag = made.rollout, env.flags[0]
+    good = [int(i) for i in np.flatnonzero(rollout.success(flag))][:count]
+    if len(good) < count:
+        raise UserError(
+            f"only {len(good)} of {tries} episodes succeeded ({flag}) where {count} were wanted: "
+            "run more episodes, or use a better policy"
+        )
+    rates = {k: float(rollout.success(k).mean()) for k in rollout.flags}
+    facts = {
+        **env.facts(),
+        "policy": policy.name,
+        "policy_facts": {k: v for k, v in values.items() if k != "config"},
+        "actions": f"mean plus Gaussian noise of std {action_noise}" if action_noise else "mean",
+        "seed": seed,
+        "seeds": [todo[i].seed for i in good],
+        "episodes_tried": good[-1] + 1,
+        "policy_success": rates,
+    }
+    made.demos(good, facts).save(out)
+    words = ", ".join(f"{k} {100 * v:.0f} %" for k, v in rates.items())
+    steps = int(np.isin(rollout.episode, good).sum())
+    say(f"{out}: {count} episodes, {steps} steps (the policy over {tries} episodes: {words})")
+
+
+def take_over(
+    source: str, out: Path, say: Say, *, task: str | None, kind: str | None, protocol: str, origin: str
+) -> None:
+    """`rrl demos import`: replay what `rrl.importers` reads, and write what happens here as a set.
+
+    Observations, rewards and success are this simulator's, never the file's. Positions and velocities are the
+    file's where it has them, so that `verify` can tell how far the replay drifts from the recording.
+    """
+    out = demos.free(out)
+    env = _adroit(task or _task_in(source), protocol)
+    recorded = importers.read(source, kind)
+    envs = env.make(min(25, len(recorded)), None, 0)
+    try:
+        envs.reset(seed=0)
+        needed = envs.call("initial")[0]
+        todo = [
+            _scripted(i, each, needed, envs.action_dim, f"{source}, episode {i}")
+            for i, each in enumerate(recorded)
+        ]
+        replayed = demos.record(Collector(envs), NoPolicy(envs.action_dim), todo)
+    finally:
+        envs.close()
+    rollout = replayed.rollout
+    facts = {
+        **env.facts(),
+        "origin": origin,
+        "source": Path(source).name,
+        "actions": "recorded",
+        "success": {k: int(rollout.success(k).sum()) for k in rollout.flags},
+    }
+    made = replayed.demos(range(len(recorded)), facts)
+    if all(each.qpos is not None and each.qvel is not None for each in recorded):
+        say(_apart("positions", [each.qpos for each in recorded], made))
+        made = _with_states(made, recorded)
+    seen = [each.observations for each in recorded]
+    if all(each is not None and each.shape[1] == rollout.obs.shape[1] for each in seen):
+        theirs = np.concatenate(
+            [each[:n] for each, n in zip(seen, made.lengths, strict=True) if each is not None]
+        )
+        apart = np.abs(rollout.obs - theirs).max(axis=1)
+        say(
+            f"observations differ from the recorded ones by {np.median(apart):.2g} (median over steps), "
+            f"at the start of an episode by {np.median(apart[rollout.starts]):.2g}"
+        )
     made.save(out)
-    rates = ", ".join(f"{k} {100 * v:.0f} %" for k, v in made.facts["policy_success"].items())
-    say(f"{out}: {len(made)} episodes, {len(made.actions)} steps (the policy over {tries} episodes: {rates})")
+    wins = "; ".join(in_words([rollout], flag) for flag in rollout.flags)
+    over = int((made.lengths > env.horizon).sum())
+    longer = f", {over} of them longer than the horizon of {env.horizon}" if over else ""
+    say(f"{out}: {len(made)} episodes of {made.lengths.min()} to {made.lengths.max()} steps{longer}; {wins}")
+
+
+def _scripted(
+    index: int, each: importers.Recorded, needed: Mapping[str, Any], action_dim: int, where: str
+) -> Episode:
+    """The episode as an open-loop replay; UserError if it is of another task."""
+    missing = [k for k, v in needed.items() if k not in each.initial or each.initial[k].shape != v.shape]
+    if missing:
+        has = ", ".join(f"{k} {v.shape}" for k, v in each.initial.items())
+        wants = ", ".join(f"{k} {needed[k].shape}" for k in missing)
+        raise UserError(
+            f"{where}: the initial state lacks {wants}; it has {has or 'nothing'}. Is it this task?"
+        )
+    if each.actions.shape[1] != action_dim:
+        raise UserError(f"{where}: actions have {each.actions.shape[1]} dimensions, this task's {action_dim}")
+    initial = {k: each.initial[k] for k in needed}
+    return Episode(index, initial=initial, actions=each.actions.astype(np.float32))
+
+
+def _with_states(made: Demos, recorded: Sequence[importers.Recorded]) -> Demos:
+    """The file's states instead of the replay's; where the file lacks the last one, the replay's stays."""
+    qpos, qvel, start = made.qpos.copy(), made.qvel.copy(), 0
+    for each, length in zip(recorded, made.lengths, strict=True):
+        assert each.qpos is not None
+        assert each.qvel is not None
+        qpos[start : start + len(each.qpos)] = each.qpos
+        qvel[start : start + len(each.qvel)] = each.qvel
+        start += int(length) + 1
+    return replace(made, qpos=qpos, qvel=qvel)
+
+
+def _apart(what: str, theirs: Sequence[Any], made: Demos) -> str:
+    """How far recorded positions and those of a replay are apart, in words."""
+    drift = [np.abs(made.states(i)[0][: len(x)] - x).max(axis=1) for i, x in enumerate(theirs)]
+    half, end = np.median([(d[len(d) // 2], d[-1]) for d in drift], axis=0)
+    return (
+        f"{what} differ from the recorded ones by at most {max(d.max() for d in drift):.2g}; "
+        f"median {half:.2g} half-way, {end:.2g} at the end"
+    )
 
 
 def info(source: str | None, say: Say) -> None:
@@ -93,53 +220,185 @@ def verify(source: str, say: Say) -> bool:
     """
     made = _load(source)
     env = _environment(made)
-    envs = env.make(len(made), None, 0)
-    drift: list[list[float]] = [[] for _ in range(len(made))]
-    recorded = [made.states(i)[0] for i in range(len(made))]
-
-    def compare(running: NDArray[np.int64], t: NDArray[np.int64]) -> None:
-        now = envs.call("physics")
-        for slot, i in enumerate(running):
-            if i >= 0:
-                drift[i].append(float(np.abs(now[slot][0] - recorded[i][t[slot]]).max()))
-
+    envs = env.make(min(25, len(made)), None, 0)
     try:
-        scripts = [made.script(i) for i in range(len(made))]
-        rollout = Collector(envs).collect(NoPolicy(envs.action_dim), scripts, each_step=compare)
-        ok = True
-        for flag in rollout.flags:
-            then = int(made.success(flag, env.success_steps).sum())
-            now = int(rollout.success(flag).sum())
-            say(f"replay by actions: {in_words([rollout], flag)}; recorded {then}")
-            ok &= now >= then
-        last = np.array([each[-1] for each in drift])
-        worst = max(max(each) for each in drift)
-        say(
-            f"positions differ from the recorded ones by at most {worst:.2g}, "
-            f"at the end by {np.median(last):.2g} (median)"
+        replayed = demos.record(
+            Collector(envs), NoPolicy(envs.action_dim), [made.script(i) for i in range(len(made))]
         )
         shown = demos.playback(Collector(envs), NoPolicy(envs.action_dim), made)
-        apart = np.abs(shown.obs - rollout.obs).max(axis=1)
-        say(
-            "playback by states: the task's state observation differs from the replay's by at most "
-            f"{apart.max():.2g}, median over steps {np.median(apart):.2g}"
-        )
     finally:
         envs.close()
+    rollout, again = replayed.rollout, replayed.demos(range(len(made)), {})
+    ok = True
+    for flag in rollout.flags:
+        then = int(made.success(flag, env.success_steps).sum())
+        now = int(rollout.success(flag).sum())
+        say(f"replay by actions: {in_words([rollout], flag)}; recorded {then}")
+        ok &= now >= then
+    versions = f"recorded with MuJoCo {made.facts.get('mujoco')}, here is {env.facts()['mujoco']}"
+    if np.array_equal(again.qpos, made.qpos):
+        say(f"positions are the recorded ones bit for bit, in the float32 that the set keeps ({versions})")
+    else:
+        say(_apart("positions", [made.states(i)[0] for i in range(len(made))], again) + f" ({versions})")
+        drift = np.abs(again.qpos - made.qpos).max(axis=1)
+        t = np.concatenate([np.arange(n + 1) for n in made.lengths])
+        for step in sorted({1, 10, 30, 100, int(np.median(made.lengths))}):
+            if (t == step).any():
+                at = drift[t == step]
+                say(f"  after {step} steps: median {np.median(at):.2g}, worst {at.max():.2g}")
+    apart = np.abs(shown.obs - rollout.obs).max(axis=1)
+    say(
+        "playback by states: the task's state observation differs from the replay's by at most "
+        f"{apart.max():.2g}, median over steps {np.median(apart):.2g}"
+    )
     return bool(ok)
 
 
-def _environment(made: Demos) -> EnvFactory:
-    """The environment a set was recorded in, with its task's state observation."""
-    facts = made.facts
-    family, _, task = str(facts["env"]).partition("_")
+def film(
+    source: str,
+    out: Path,
+    say: Say,
+    *,
+    cameras: Sequence[str],
+    look: str,
+    chosen: Sequence[int],
+    size: int,
+    every: int,
+    by: Literal["actions", "states"],
+) -> None:
+    """`rrl demos render`: episodes through the given cameras (none: the protocol's), side by side."""
+    if out.exists():
+        raise UserError(f"{out} exists already; choose another name or remove it first")
+    made = _load(source)
+    wrong = [i for i in chosen if i >= len(made)]
+    if wrong:
+        raise UserError(f"{source} has episodes 0 to {len(made) - 1}; there is no {wrong[0]}")
+    env = _environment(made, look=look, cameras=tuple(cameras) or None)
+    part = made.pick(chosen)
+    envs = env.make(1, FrameRequest(size, size), 0)
+    shots: list[NDArray[np.uint8]] = []
+    watched = Filming(envs.action_dim, shots)
     try:
-        cls = registry.get(family.capitalize())
-        config = cls.Config.model_validate({"task": task, "protocol": facts["protocol"], "state": "task"})
-    except (KeyError, ValueError) as error:
-        raise UserError(f"this version of rrl has no environment {facts.get('env')}") from error
+        collector = Collector(envs)
+        if by == "actions":
+            collector.collect(watched, [part.script(i) for i in range(len(part))])
+        else:
+            demos.playback(collector, watched, part)
+    finally:
+        envs.close()
+    recorded = made.success(env.flags[0], env.success_steps)
+    frames, start = [], 0
+    for i, length in zip(chosen, part.lengths, strict=True):
+        verdict = "success" if recorded[i] else "failure"
+        label = f"{env.name}  {', '.join(env.cameras)}  look {look}  episode {i}: {verdict} (replay by {by})"
+        frames += [captioned(shot, label) for shot in shots[start : start + length + 1 : every]]
+        start += int(length) + 1
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_video(out, frames)
+    say(f"{out}: {len(chosen)} episodes, {len(frames)} frames")
+
+
+class Filming(NoPolicy):
+    """Keeps every picture that a replay shows, as tiles side by side."""
+
+    def __init__(self, action_dim: int, shots: list[NDArray[np.uint8]]) -> None:
+        super().__init__(action_dim)
+        self.shots = shots
+
+    def observe(self, obs: Obs) -> NDArray[np.float32]:
+        """The state vector; the pictures of the one environment are kept."""
+        assert obs.frames is not None
+        self.shots.append(tiles(obs.frames[0]))
+        return super().observe(obs)
+
+
+def export(source: str, dataset: str, say: Say) -> None:
+    """`rrl demos export`: replay a set and write it as a local Minari dataset.
+
+    Observations are the task's state; infos hold qpos, qvel and the goal flags; the initial state is in the
+    options of reset, as in Minari's own Adroit datasets, so that `rrl demos import` reads it back.
+    """
+    try:
+        import minari
+        from minari.data_collector import EpisodeBuffer
+    except ImportError as error:
+        raise UserError("Minari datasets need minari: pip install 'rrl[demos]'") from error
+    made = _load(source)
+    env = _environment(made)
+    if dataset in minari.list_local_datasets():
+        raise UserError(f"there is a local Minari dataset {dataset} already; choose another id")
+    envs = env.make(min(25, len(made)), None, 0)
+    try:
+        rollout = Collector(envs).collect(
+            NoPolicy(envs.action_dim), [made.script(i) for i in range(len(made))]
+        )
+        spaces = (envs.single_observation_space["state"], envs.single_action_space)  # type: ignore[index]
+    finally:
+        envs.close()
+    buffers = [
+        EpisodeBuffer(
+            id=i,
+            options={"initial_state_dict": dict(made.script(i).initial or {})},
+            **_columns(made, rollout, i),
+        )
+        for i in range(len(made))
+    ]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about an author and a permalink, which a user may add there
+            minari.create_dataset_from_buffers(
+                dataset_id=dataset,
+                buffer=buffers,
+                observation_space=spaces[0],
+                action_space=spaces[1],
+                algorithm_name=made.origin,
+                description=", ".join(f"{k} {v}" for k, v in env.facts().items()),
+            )
+    except Exception as error:  # an id or a folder that Minari does not take
+        raise UserError(f"Minari does not take {dataset}: {error}") from error
+    say(f"Minari dataset {dataset}: {len(made)} episodes, {len(made.actions)} steps")
+
+
+def _columns(made: Demos, rollout: Rollout, i: int) -> dict[str, Any]:
+    """Episode i as Minari wants it: observations and infos with one row more than the actions."""
+    rows = rollout.episode == i
+    qpos, qvel = made.states(i)
+    flags = {k: np.append(False, v[rows]) for k, v in rollout.flags.items()}
+    return {
+        "observations": np.concatenate([rollout.obs[rows], rollout.final_obs[i : i + 1]]),
+        "actions": rollout.actions[rows],
+        "rewards": rollout.rewards[rows],
+        "terminations": rollout.terminated[rows],
+        "truncations": rollout.truncated[rows],
+        "infos": {"qpos": qpos, "qvel": qvel, **flags},
+    }
+
+
+def _environment(made: Demos, **settings: Any) -> EnvFactory:
+    """The environment a set was recorded in, with its task's state observation."""
+    family, _, task = str(made.facts["env"]).partition("_")
+    if family != "adroit":
+        raise UserError(f"this version of rrl has no environment {made.facts['env']}")
+    return _adroit(task, str(made.facts["protocol"]), **settings)
+
+
+def _adroit(task: str, protocol: str, **settings: Any) -> EnvFactory:
+    try:
+        config = registry.get("Adroit").Config.model_validate(
+            {"task": task, "protocol": protocol, "state": "task", **settings}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     env: EnvFactory = build(config)
     return env
+
+
+def _task_in(source: str) -> str:
+    named = [task for task in ("pen", "door", "hammer", "relocate") if task in source.lower()]
+    if len(named) != 1:
+        raise UserError(f"which task are the demonstrations in {source}? Say it with --task")
+    return named[0]
 
 
 def _load(source: str) -> Demos:

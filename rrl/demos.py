@@ -72,17 +72,20 @@ class Demos:
         index = np.repeat(np.arange(len(self)), self.lengths)
         return np.bincount(index, self.flags[flag], len(self)) > steps
 
-    def first(self, count: int) -> Demos:
-        """The first `count` episodes."""
-        n, m = int(self.lengths[:count].sum()), int(self.lengths[:count].sum()) + count
+    def pick(self, chosen: Sequence[int]) -> Demos:
+        """These episodes, in this order."""
+        step_of = np.repeat(np.arange(len(self)), self.lengths)
+        state_of = np.repeat(np.arange(len(self)), self.lengths + 1)
+        steps = np.concatenate([np.flatnonzero(step_of == i) for i in chosen])
+        states = np.concatenate([np.flatnonzero(state_of == i) for i in chosen])
         return replace(
             self,
-            lengths=self.lengths[:count],
-            actions=self.actions[:n],
-            qpos=self.qpos[:m],
-            qvel=self.qvel[:m],
-            flags={k: v[:n] for k, v in self.flags.items()},
-            initial={k: v[:count] for k, v in self.initial.items()},
+            lengths=self.lengths[list(chosen)],
+            actions=self.actions[steps],
+            qpos=self.qpos[states],
+            qvel=self.qvel[states],
+            flags={k: v[steps] for k, v in self.flags.items()},
+            initial={k: v[list(chosen)] for k, v in self.initial.items()},
         )
 
     def checksum(self) -> str:
@@ -114,7 +117,7 @@ class Demos:
         arrays |= {f"flag.{k}": v for k, v in self.flags.items()}
         arrays |= {f"initial.{k}": v for k, v in self.initial.items()}
         np.savez_compressed(path, allow_pickle=False, **arrays)
-        facts = {"format": FORMAT, "checksum": self.checksum(), **self.facts}
+        facts = {**self.facts, "format": FORMAT, "checksum": self.checksum()}  # of these, not of their source
         path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -172,10 +175,12 @@ class DemoSet(Component):
         """Which demonstrations a run learns from."""
 
         source: str | None = None
-        """A path of an .npz written by `rrl demos make`, or the name of a shipped set; None: the set shipped
-        for the environment and protocol."""
+        """A path of an .npz written by `rrl demos make` or `rrl demos import`, or the name of a shipped set;
+        None: the set shipped for the environment and protocol."""
         episodes: Annotated[int, Field(gt=0)] | None = None
-        """Use only the first so many episodes; None: all (the paper: 25)."""
+        """Use only so many episodes; None: all (the paper: 25)."""
+        pick_seed: Annotated[int, Field(ge=0)] | None = None
+        """Decides which ones, where `episodes` leaves some out; None: the first."""
         replay: Literal["actions", "states"] = "actions"
         """`actions`: step the simulator with the recorded actions (the authors' way; rewards are the run's).
         `states`: show the recorded states one by one, whatever the physics version (no rewards)."""
@@ -198,7 +203,10 @@ class DemoSet(Component):
                 raise UserError(
                     f"DemoSet.episodes is {config.episodes}, but {name} holds {len(self.demos)} episodes"
                 )
-            self.demos = self.demos.first(config.episodes)
+            chosen = np.arange(len(self.demos))
+            if config.pick_seed is not None:
+                chosen = np.random.default_rng(config.pick_seed).permutation(chosen)
+            self.demos = self.demos.pick(sorted(chosen[: config.episodes].tolist()))
         self.name = name
         self.config = config
 
@@ -324,17 +332,37 @@ def _read_cache(path: Path) -> Rollout | None:
         return None  # missing, or a damaged file: made again
 
 
+@dataclass(frozen=True)
+class Recording:
+    """Episodes as they ran, with the simulator's states: what demonstrations are made of."""
+
+    rollout: Rollout
+    initial: Mapping[int, Mapping[str, NDArray[np.float64]]]
+    """Per episode, its start as `SimEnv.reset` takes it."""
+    states: Mapping[int, list[tuple[NDArray[np.float64], NDArray[np.float64]]]]
+    """Per episode, (qpos, qvel) before each action and after the last."""
+
+    def demos(self, chosen: Sequence[int], facts: Mapping[str, Any]) -> Demos:
+        """These episodes as a set."""
+        rows = [self.rollout.episode == i for i in chosen]
+        return Demos(
+            lengths=np.array([row.sum() for row in rows]),
+            actions=np.concatenate([self.rollout.actions[row] for row in rows]),
+            qpos=np.concatenate([[q for q, _ in self.states[i]] for i in chosen]).astype(np.float32),
+            qvel=np.concatenate([[v for _, v in self.states[i]] for i in chosen]).astype(np.float16),
+            flags={k: np.concatenate([v[row] for row in rows]) for k, v in self.rollout.flags.items()},
+            initial={k: np.stack([self.initial[i][k] for i in chosen]) for k in self.initial[chosen[0]]},
+            facts=facts,
+        )
+
+
 def record(
     collector: Collector,
     policy: Policy,
     todo: Sequence[Episode],
-    *,
-    flag: str,
-    wanted: int,
-    facts: Mapping[str, Any],
     progress: Callable[[int], None] | None = None,
-) -> Demos:
-    """Run `todo` and keep the first `wanted` episodes that succeed under `flag`; UserError if too few do."""
+) -> Recording:
+    """Run `todo` and keep the simulator's states."""
     envs = collector.envs
     initial: dict[int, dict[str, NDArray[np.float64]]] = {}
     states: dict[int, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {}
@@ -351,25 +379,4 @@ def record(
                 states[i].append(now[slot])
 
     rollout = collector.collect(policy, todo, each_step=watch, progress=progress)
-    good = [int(i) for i in np.flatnonzero(rollout.success(flag))]
-    if len(good) < wanted:
-        raise UserError(
-            f"only {len(good)} of {len(todo)} episodes succeeded ({flag}) where {wanted} were wanted: "
-            "run more episodes, or use a better policy"
-        )
-    good = good[:wanted]
-    rows = [rollout.episode == i for i in good]
-    return Demos(
-        lengths=np.array([row.sum() for row in rows]),
-        actions=np.concatenate([rollout.actions[row] for row in rows]),
-        qpos=np.concatenate([[q for q, _ in states[i]] for i in good]).astype(np.float32),
-        qvel=np.concatenate([[v for _, v in states[i]] for i in good]).astype(np.float16),
-        flags={k: np.concatenate([v[row] for row in rows]) for k, v in rollout.flags.items()},
-        initial={k: np.stack([initial[i][k] for i in good]) for k in initial[good[0]]},
-        facts={
-            **facts,
-            "seeds": [todo[i].seed for i in good],
-            "episodes_tried": good[-1] + 1,
-            "policy_success": {k: float(rollout.success(k).mean()) for k in rollout.flags},
-        },
-    )
+    return Recording(rollout, initial, states)

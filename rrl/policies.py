@@ -1,17 +1,30 @@
-"""Policy files: a trained policy and the configuration that says how to use it, in one safetensors file."""
+"""Policy files: a trained policy and the configuration that says how to use it, in one safetensors file.
+
+policy = rrl.load_policy("policy.safetensors")
+env = policy.make_env()
+obs, info = env.reset(seed=0)
+obs, reward, terminated, truncated, info = env.step(policy.act(obs))
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rrl import checkpoint, ginfile
 from rrl.agents.base import Agent
 from rrl.encoders.base import Encoder, Inference
 from rrl.envs.base import EnvFactory
 from rrl.registry import UserError, build
+from rrl.rollout import Obs
 
 if TYPE_CHECKING:
     from rrl.experiment import Experiment
@@ -22,8 +35,21 @@ def save(path: Path, agent: Agent, config: Experiment.Config, facts: dict[str, A
     checkpoint.save_file(path, agent.policy_state(), {"config": ginfile.dumps(config), **facts})
 
 
-def load(path: Path) -> tuple[Experiment.Config, Agent, dict[str, Any]]:
-    """(configuration, agent ready to act, facts) of a policy file; UserError if it is none."""
+def shipped() -> dict[str, Path]:
+    """Name -> file of the policies that come with the package: state experts, and pixel policies."""
+    folder = Path(str(files("rrl"))) / "data"
+    found = [*folder.glob("experts/*.safetensors"), *folder.glob("policies/*.safetensors")]
+    return {path.stem: path for path in sorted(found)}
+
+
+def load(
+    path: Path, *, batch: int | None = None, threads: int = 1
+) -> tuple[Experiment.Config, Agent, dict[str, Any]]:
+    """(configuration, agent ready to act, facts) of a policy file; UserError if it is none.
+
+    `batch`: the number of pictures of each batch that the encoder will get, for the backend that the run used
+    (as far as it is installed); None: any number, by torch.
+    """
     tensors, values = checkpoint.load_file(path)
     if "config" not in values or "state_dim" not in values:
         raise UserError(
@@ -39,15 +65,76 @@ def load(path: Path) -> tuple[Experiment.Config, Agent, dict[str, Any]]:
             f"{path} was trained with other encoder weights: {values[changed[0]]}, here {facts[changed[0]]}"
         )
     device = config.device if torch.cuda.is_available() and config.device != "auto" else "cpu"
-    precision = config.precision
+    same_backend = batch and config.backend == "openvino" and device == "cpu" and find_spec("openvino")
     agent: Agent = build(
         config.agent,
         encoder=encoder,
         state_dim=values["state_dim"],
         action_dim=values["action_dim"],
         seed=config.seed,
-        # int8 would need pictures to take its ranges from; float32 features are what it approximates.
-        inference=Inference(device=torch.device(device), precision="bf16" if precision == "bf16" else "fp32"),
+        inference=Inference(
+            backend="openvino" if same_backend else "torch",
+            device=torch.device(device),
+            # int8 would need pictures to take its ranges from; float32 features are what it approximates.
+            precision="bf16" if config.precision == "bf16" else "fp32",
+            threads=threads,
+            batch=batch,
+        ),
     )
-    agent.load_policy_state(tensors)
+    agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
     return config, agent, values
+
+
+@dataclass(frozen=True)
+class LoadedPolicy:
+    """A trained policy, ready to act in an environment of its own kind."""
+
+    config: Experiment.Config
+    """The configuration of the run that made it."""
+    facts: Mapping[str, Any]
+    """Updates so far, encoder weights, where it comes from."""
+    env: EnvFactory
+    """The environment that it was trained in."""
+    agent: Agent
+
+    def make_env(self) -> Any:
+        """A `gymnasium.Env` as the policy was trained in: its observations have what `act` needs."""
+        return self.env.make_one(self.config.encoder.frames())
+
+    def act(
+        self, obs: Mapping[str, NDArray[Any]], noise: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """The mean action for an observation of the environment, or for a batch of them.
+
+        `obs`: `state` float32 [p] or [N, p] and, for a policy that sees, `frames` uint8 [H, W, 3 * cameras]
+        or [N, H, W, 3 * cameras]. `noise`, standard normal [m] or [N, m], makes it a sampled action. Returns
+        float32 [m] or [N, m], not clipped. UserError if the policy was trained on other observations.
+        """
+        wanted = self.config.encoder.frames()
+        needs = ("state",) if wanted is None else ("frames", "state")
+        if any(name not in obs for name in needs):
+            has = ", ".join(obs) or "nothing"
+            raise UserError(f"this policy needs {' and '.join(needs)}; the observation has {has}")
+        state = np.asarray(obs["state"], np.float32)
+        if state.shape[-1] != self.facts["state_dim"]:
+            raise UserError(
+                f"this policy's state has {self.facts['state_dim']} numbers; got {state.shape[-1]}: "
+                "make the environment with its make_env()"
+            )
+        frames = None
+        if wanted is not None:
+            frames = np.asarray(obs["frames"])
+            shape = (wanted.size, wanted.size, 3 * len(self.env.cameras))
+            if frames.shape[-3:] != shape or frames.dtype != np.uint8:
+                raise UserError(f"this policy's frames are uint8 {shape}; got {frames.dtype} {frames.shape}")
+        drawn = None if noise is None else np.atleast_2d(np.asarray(noise, np.float32))
+        if state.ndim > 1:
+            return self.agent.act(self.agent.observe(Obs(frames, state)), drawn)
+        one = Obs(None if frames is None else frames[None], state[None])
+        return self.agent.act(self.agent.observe(one), drawn)[0]  # type: ignore[no-any-return]
+
+
+def load_policy(source: str | Path) -> LoadedPolicy:
+    """A policy from its file, or a shipped one by name (see `shipped`); UserError if there is none."""
+    config, agent, facts = load(shipped().get(str(source), Path(source)))
+    return LoadedPolicy(config, facts, build(config.env), agent)

@@ -103,6 +103,12 @@ def test_a_weights_file_is_used_and_tagged(tmp_path):
         (("describe", "Resnet"), "ResNet"),
         (("demos", "verify", "nothing"), "no demonstrations"),
         (("demos", "make", "nothing", "out"), "adroit_door_expert"),
+        (("demos", "import", "door.pickle", "out"), "there is no file door.pickle"),
+        (("demos", "render", "adroit_door_paper", "a.mp4", "--camera", "topp"), "did you mean 'top'"),
+        (("demos", "render", "adroit_door_paper", "a.mp4", "--episodes", "one"), "0,1,2"),
+        (("demos", "export", "nothing", "rrl/door/a-v0"), "no demonstrations"),
+        (("eval", "nothing"), "adroit_door_expert"),
+        (("export", "nothing", "--policy", "a.safetensors"), "no run or sweep"),
         (("ui",), "start a run in this folder first"),
     ],
 )

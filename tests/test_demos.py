@@ -62,7 +62,7 @@ def test_experts_succeed(task):
 
 def test_replay_starts_where_the_recording_did(door):
     """The first observation of each replayed episode shows the demonstration's own door."""
-    made = demos.load(demos.shipped()["adroit_door_paper"]).first(3)
+    made = demos.load(demos.shipped()["adroit_door_paper"]).pick(range(3))
     rollout = Collector(door).collect(demo_tools.NoPolicy(28), [made.script(i) for i in range(3)])
     assert np.array_equal(rollout.actions, made.actions)
     # state observation: 27 joints, latch, hinge, palm 3, handle 3: the handle moves with the frame
@@ -73,7 +73,7 @@ def test_replay_starts_where_the_recording_did(door):
 
 
 def test_playback_by_states_shows_the_recorded_joints(door):
-    made = demos.load(demos.shipped()["adroit_door_paper"]).first(2)
+    made = demos.load(demos.shipped()["adroit_door_paper"]).pick(range(2))
     shown = demos.playback(Collector(door), demo_tools.NoPolicy(28), made)
     for i in range(2):
         qpos, _ = made.states(i)

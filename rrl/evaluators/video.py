@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -33,8 +34,6 @@ class Video(Evaluator):
 
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
         """Writes `videos/<iteration>.mp4` and yields its number of frames."""
-        import imageio.v3 as iio
-
         count = self.config.episodes
         try:
             envs = env.make(count, context.frames, min(count, context.collector.envs.workers))
@@ -52,7 +51,7 @@ class Video(Evaluator):
             seen = envs.observation().get("frames")
             for slot, i in enumerate(running):
                 if due[slot] is not None:
-                    right = [] if seen is None else [_tiles(seen[slot])]
+                    right = [] if seen is None else [tiles(seen[slot])]
                     shots[int(i)].append(np.concatenate([views[slot], *right], axis=1))
 
         try:
@@ -66,16 +65,16 @@ class Video(Evaluator):
             verdict = "success" if success[i] else "failure"
             label = f"{env.name}  {context.encoder}  update {context.iteration}"
             label += f"  episode {i + 1}/{count}: {verdict}"
-            frames += [_captioned(shot, label) for shot in shots[i]]
+            frames += [captioned(shot, label) for shot in shots[i]]
         folder = context.folder / "videos"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{context.iteration:06d}.mp4"
-        iio.imwrite(path, np.stack(frames), fps=25, codec="libx264", plugin="pyav")
+        write_video(path, frames)
         context.say(f"video: {path}")
         yield "video_frames", float(len(frames))
 
 
-def _tiles(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def tiles(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """All cameras of one observation [H, W, 3c] as one picture, SIDE pixels high."""
     from PIL import Image
 
@@ -84,7 +83,8 @@ def _tiles(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate(scaled, axis=1)
 
 
-def _captioned(picture: NDArray[np.uint8], label: str) -> NDArray[np.uint8]:
+def captioned(picture: NDArray[np.uint8], label: str) -> NDArray[np.uint8]:
+    """The picture with a line of text over its upper edge."""
     from PIL import Image, ImageDraw
 
     image: Any = Image.fromarray(picture)
@@ -92,3 +92,10 @@ def _captioned(picture: NDArray[np.uint8], label: str) -> NDArray[np.uint8]:
     draw.rectangle((0, 0, 8 + draw.textlength(label), 20), fill=(0, 0, 0))
     draw.text((4, 4), label, fill=(255, 255, 255))
     return np.asarray(image)
+
+
+def write_video(path: Path, frames: Sequence[NDArray[np.uint8]]) -> None:
+    """Frames [H, W, 3] of one size as an .mp4 of 25 frames/s."""
+    import imageio.v3 as iio
+
+    iio.imwrite(path, np.stack(frames), fps=25, codec="libx264", plugin="pyav")

@@ -1,0 +1,126 @@
+"""Policies that travel: `rrl eval`, `rrl export` and `rrl.load_policy`."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import rrl
+from rrl import checkpoint, evaluation, policies, results, runs
+from rrl.registry import UserError
+
+TINY = (
+    "Experiment.iterations = 1",
+    "Experiment.num_envs = 4",
+    "Experiment.workers = 1",
+    "Experiment.evaluators = (@final/SuccessRate(),)",
+    "final/SuccessRate.episodes = 5",
+    "Adroit.horizon = 40",
+    "DAPG.trajectories = 4",
+    "DemoSet.episodes = 2",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished tiny run and the folder in which it was started."""
+    folder = tmp_path_factory.mktemp("eval")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert runs.start("adroit_pen_state", list(TINY), None, None) == 0
+    (path,) = folder.glob("runs/*/run.json")
+    return path.parent
+
+
+def final(run):
+    (row,) = [r.metrics for r in results.read(run).rows if "final/success" in r.metrics]
+    return {k.removeprefix("final/"): v for k, v in row.items() if k.startswith("final/")}
+
+
+def test_eval_repeats_the_runs_own_final_evaluation(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.parents[1])
+    lines = []
+    found = evaluation.evaluate(run.name[:6], lines.append, json_file=tmp_path / "out.json")
+    assert found == final(run)
+    assert json.loads((tmp_path / "out.json").read_text())["success"] == found["success"]
+    assert "adroit_pen, State, DAPG, 1 updates" in lines[0]
+    with pytest.raises(UserError, match="exists already"):
+        evaluation.evaluate(run.name, lines.append, json_file=tmp_path / "out.json")
+
+
+def test_a_file_alone_is_enough(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.parents[1])
+    out = tmp_path / "elsewhere" / "pen.safetensors"
+    lines = []
+    evaluation.export(run.name, out, lines.append, best=False, half=False)
+    with pytest.raises(UserError, match="exists already"):
+        evaluation.export(run.name, out, lines.append, best=False, half=False)
+    monkeypatch.chdir(tmp_path)
+    found = evaluation.evaluate(str(out), lines.append)
+    assert found == final(run)
+    values = checkpoint.load_file(out)[1]
+    assert values["run"] == run.name
+    assert values["steps"] == results.read(run).steps
+    assert values["final"]["final/success"] == found["success"]
+    other = evaluation.evaluate(str(out), lines.append, episodes=3, seed=5)
+    assert other["episodes"] == other["episodes_sampled"] == 3
+    with pytest.raises(UserError, match="no policy file, no shipped policy"):
+        evaluation.evaluate("nothing", lines.append)
+
+
+def test_half_precision_is_half_the_size_and_acts_nearly_the_same(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.parents[1])
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    for path in (whole, half):
+        evaluation.export(run.name, path, print, best=True, half=path == half)
+    tensors = checkpoint.load_file(half)[0]
+    assert tensors["mlp.0.weight"].dtype == torch.float16
+    assert tensors["in_scale"].dtype == torch.float32
+    weights = sum(t.numel() for k, t in tensors.items() if k.startswith("mlp."))
+    assert whole.stat().st_size - half.stat().st_size == pytest.approx(2 * weights, abs=200)
+    a, b = rrl.load_policy(whole), rrl.load_policy(half)
+    env = a.make_env()
+    obs, _ = env.reset(seed=1)
+    assert np.allclose(a.act(obs), b.act(obs), atol=5e-3)
+    assert not np.array_equal(a.act(obs), b.act(obs))
+
+
+def test_a_shipped_policy_acts_in_five_lines():
+    policy = rrl.load_policy("adroit_door_expert")
+    env = policy.make_env()
+    obs, _ = env.reset(seed=0)
+    up = 0
+    for _ in range(200):
+        obs, _, _, _, info = env.step(policy.act(obs))
+        up += info["success"]
+    assert up > 25
+    env.close()
+    assert policy.facts["action_dim"] == 28
+    assert policy.config.env.task == "door"
+
+
+def test_act_takes_one_observation_or_many_and_noise():
+    policy = rrl.load_policy("adroit_pen_expert")
+    env = policy.make_env()
+    obs, _ = env.reset(seed=0)
+    many = {"state": np.stack([obs["state"]] * 3)}
+    one = policy.act(obs)
+    assert one.shape == (24,)
+    assert one.dtype == np.float32
+    assert np.allclose(policy.act(many), one, atol=1e-5)
+    noise = np.ones(24, np.float32)
+    std = policy.agent.policy_state()["log_std"].exp().numpy()
+    assert np.allclose(policy.act(obs, noise) - one, std, atol=1e-5)
+    with pytest.raises(UserError, match="needs state; the observation has other"):
+        policy.act({"other": np.zeros(3)})
+    with pytest.raises(UserError, match="has 45 numbers; got 3"):
+        policy.act({"state": np.zeros(3)})
+
+
+def test_what_is_shipped_is_small_and_loads():
+    shipped = policies.shipped()
+    assert {f"adroit_{task}_expert" for task in ("pen", "door", "hammer", "relocate")} <= set(shipped)
+    for path in shipped.values():
+        assert path.stat().st_size < 1e6
+        policies.load(path)

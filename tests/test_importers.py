@@ -1,0 +1,286 @@
+"""Other people's demonstrations: every format gives the same set, and a hostile file runs nothing."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from rrl import demo_tools, demos, importers
+from rrl.registry import UserError
+
+h5py = pytest.importorskip("h5py")
+COUNT = 2
+
+
+@pytest.fixture(scope="module")
+def made():
+    return demos.load(demos.shipped()["adroit_door_paper"]).pick(range(COUNT))
+
+
+@pytest.fixture(scope="module")
+def episodes(made):
+    """The shipped episodes as plain arrays."""
+    found = []
+    for i in range(COUNT):
+        script, (qpos, qvel) = made.script(i), made.states(i)
+        found.append({"actions": script.actions, "initial": script.initial, "qpos": qpos, "qvel": qvel})
+    return found
+
+
+def as_pickle(path, episodes, protocol):
+    data = [
+        {
+            "actions": e["actions"].astype(np.float64),
+            "observations": np.zeros((len(e["actions"]), 39)),
+            "rewards": np.zeros(len(e["actions"])),
+            "init_state_dict": {**e["initial"], "extra": np.ones(3)},
+        }
+        for e in episodes
+    ]
+    path.write_bytes(pickle.dumps(data, protocol))
+    return path
+
+
+def as_npz(path, episodes):
+    longest = max(len(e["actions"]) for e in episodes) + 7  # padded
+    actions = np.zeros((COUNT, longest, 28))
+    for i, e in enumerate(episodes):
+        actions[i, : len(e["actions"])] = e["actions"]
+    initial = {f"init_{k}": np.stack([e["initial"][k] for e in episodes]) for k in episodes[0]["initial"]}
+    np.savez(path, actions=actions, length=[len(e["actions"]) for e in episodes], **initial)
+    return path
+
+
+def as_robomimic(path, episodes):
+    with h5py.File(path, "w") as file:
+        for i, e in enumerate(episodes):
+            group = file.create_group(f"data/demo_{i}")
+            group["actions"] = e["actions"]
+            rows = slice(0, len(e["actions"]))
+            time = np.arange(len(e["actions"]))[:, None] * 0.01
+            group["states"] = np.concatenate([time, e["qpos"][rows], e["qvel"][rows]], axis=1)
+            group.attrs["init_door_body_pos"] = e["initial"]["door_body_pos"]
+    return path
+
+
+def as_d4rl(path, episodes):
+    with h5py.File(path, "w") as file:
+        lengths = [len(e["actions"]) for e in episodes]
+        file["actions"] = np.concatenate([e["actions"] for e in episodes])
+        ends = np.zeros(sum(lengths), bool)
+        ends[np.cumsum(lengths) - 1] = True
+        file["timeouts"] = ends
+        for name in ("qpos", "qvel"):
+            file[f"infos/{name}"] = np.concatenate([e[name][:-1] for e in episodes])
+        file["infos/door_body_pos"] = np.concatenate(
+            [np.tile(e["initial"]["door_body_pos"], (n, 1)) for e, n in zip(episodes, lengths, strict=True)]
+        )
+    return path
+
+
+WRITERS = {
+    "dapg0": lambda p, e: as_pickle(p / "door.pickle", e, 0),
+    "dapg2": lambda p, e: as_pickle(p / "door.pickle", e, 2),
+    "dapg5": lambda p, e: as_pickle(p / "door.pkl", e, 5),
+    "npz": lambda p, e: as_npz(p / "door.npz", e),
+    "robomimic": lambda p, e: as_robomimic(p / "door.hdf5", e),
+    "d4rl": lambda p, e: as_d4rl(p / "door_d4rl.h5", e),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_format_gives_the_same_set(tmp_path, episodes, made, kind):
+    lines = []
+    out = tmp_path / "out.npz"
+    source = WRITERS[kind](tmp_path, episodes)
+    demo_tools.take_over(
+        str(source), out, lines.append, task=None, kind=None, protocol="paper", origin="human"
+    )
+    got = demos.load(out)
+    assert np.array_equal(got.actions, made.actions)
+    assert np.array_equal(got.lengths, made.lengths)
+    assert np.array_equal(got.initial["door_body_pos"], made.initial["door_body_pos"])
+    for flag in made.flags:
+        assert np.array_equal(got.flags[flag], made.flags[flag])
+    assert np.allclose(got.qpos, made.qpos, atol=1e-3)  # the same bits where MuJoCo is the recorded one
+    assert got.origin == "human"
+    assert "2 episodes of 200 to 200 steps; success 100.0 %" in lines[-1]
+    assert demo_tools.verify(str(out), lines.append)
+
+
+def test_minari_round_trip(tmp_path, made, monkeypatch):
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    source, out = tmp_path / "mine.npz", tmp_path / "back.npz"
+    made.save(source)
+    lines = []
+    demo_tools.export(str(source), "rrl/door/expert-v0", lines.append)
+    dataset = minari.load_dataset("rrl/door/expert-v0")
+    assert dataset.total_episodes == COUNT
+    assert dataset[0].observations.shape == (201, 39)
+    assert dataset[0].infos["success"][-1]
+    with pytest.raises(UserError, match="already"):
+        demo_tools.export(str(source), "rrl/door/expert-v0", lines.append)
+    demo_tools.take_over(
+        "rrl/door/expert-v0", out, lines.append, task=None, kind=None, protocol="paper", origin="x"
+    )
+    back = demos.load(out)
+    for name in ("actions", "qpos", "qvel", "lengths"):
+        assert np.array_equal(getattr(back, name), getattr(made, name)), name
+    with pytest.raises(UserError, match="no Minari dataset"):
+        importers.read("rrl/door/nothing-v0", "minari")
+
+
+class Evil:
+    """Pickles to a call of anything."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+HOSTILE = {
+    "system": lambda mark: Evil(os.system, f"touch {mark}"),
+    "exec": lambda mark: Evil(exec, f"open({str(mark)!r}, 'w')"),
+    "open": lambda mark: Evil(open, str(mark), "w"),
+    "numpy": lambda mark: Evil(np.save, str(mark), np.zeros(1)),
+    "inside": lambda mark: [{"actions": Evil(os.mkdir, str(mark)), "init_state_dict": {}}],
+    "object array": lambda mark: np.array([Evil(os.mkdir, str(mark))], dtype=object),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_a_hostile_pickle_is_refused_and_nothing_in_it_runs(tmp_path, kind, protocol):
+    mark, path = tmp_path / "mark", tmp_path / "door.pickle"
+    path.write_bytes(pickle.dumps(HOSTILE[kind](mark), protocol))
+    with pytest.raises(UserError, match=r"refused.*which no demonstration needs"):
+        importers.read(str(path))
+    assert not list(tmp_path.glob("mark*"))
+    pickle.loads(path.read_bytes())  # it would have worked: the refusal is what stopped it
+    assert list(tmp_path.glob("mark*"))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"cnumpy.core.multiarray\nscalar\n}S'__name__'\nS'x'\nsb.",  # attributes of what is allowed
+        b"cnumpy\nndarray.tofile\n.",
+        b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.",  # a dotted name
+        b"Pabc\n.",  # a persistent id
+        b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.",  # another codec
+        b"cnumpy\nndarray\n(lp0\n.",  # cut short
+        b"",
+        b"not a pickle",
+    ],
+)
+def test_odd_pickles_are_refused(tmp_path, program):
+    path = tmp_path / "door.pickle"
+    path.write_bytes(program)
+    with pytest.raises(UserError, match=r"refused|not a list"):
+        importers.read(str(path))
+
+
+def test_what_is_wrong_is_said(tmp_path, episodes, made):
+    def read(**arrays):
+        np.savez(tmp_path / "door.npz", **arrays)
+        return importers.read(str(tmp_path / "door.npz"))
+
+    actions = np.zeros((2, 5, 28))
+    with pytest.raises(UserError, match="needs `actions`"):
+        read(nothing=np.zeros(3))
+    with pytest.raises(UserError, match="from 1 to 5; got"):
+        read(actions=actions, init_qpos=np.zeros((2, 30)), length=[5, 6])
+    with pytest.raises(UserError, match="not finite"):
+        read(actions=actions * np.nan, init_qpos=np.zeros((2, 30)))
+    with pytest.raises(UserError, match="plain arrays"):
+        np.savez(tmp_path / "door.npz", actions=np.array([{}]))
+        importers.read(str(tmp_path / "door.npz"))
+    (tmp_path / "set.bin").write_text("x")
+    with pytest.raises(UserError, match="add --format"):
+        importers.read(str(tmp_path / "set.bin"))
+    with pytest.raises(UserError, match="no format zip"):
+        importers.read(str(tmp_path / "set.bin"), "zip")
+    with pytest.raises(UserError, match="there is no file"):
+        importers.read(str(tmp_path / "missing.npz"))
+    with pytest.raises(UserError, match="not an HDF5 file"):
+        importers.read(str(tmp_path / "set.bin"), "hdf5")
+    made.save(tmp_path / "ours.npz")
+    with pytest.raises(UserError, match="already; use it as it is"):
+        importers.read(str(tmp_path / "ours.npz"))
+
+    take = {"kind": None, "protocol": "paper", "origin": "human"}
+    as_npz(tmp_path / "door.npz", episodes)
+    with pytest.raises(UserError, match="lacks desired_orien"):
+        demo_tools.take_over(str(tmp_path / "door.npz"), tmp_path / "a.npz", print, task="pen", **take)
+    (tmp_path / "unnamed.npz").write_bytes((tmp_path / "door.npz").read_bytes())
+    source = os.path.relpath(tmp_path / "unnamed.npz", tmp_path)
+    with pytest.raises(UserError, match="--task"):
+        demo_tools.take_over(source, tmp_path / "a.npz", print, task=None, **take)
+    with pytest.raises(UserError, match="protocol"):
+        take["protocol"] = "other"
+        demo_tools.take_over(str(tmp_path / "door.npz"), tmp_path / "a.npz", print, task="door", **take)
+    assert not (tmp_path / "a.npz").exists()
+
+
+def test_drift_from_recorded_states_is_told(tmp_path, episodes):
+    moved = [{**e, "qpos": e["qpos"] + 0.5} for e in episodes]
+    lines = []
+    demo_tools.take_over(
+        str(as_robomimic(tmp_path / "door.hdf5", moved)),
+        tmp_path / "out.npz",
+        lines.append,
+        task=None,
+        kind=None,
+        protocol="paper",
+        origin="human",
+    )
+    assert "positions differ from the recorded ones" in lines[0]
+
+
+def test_noisy_demonstrations(tmp_path):
+    lines = []
+    demo_tools.make(
+        "adroit_door_expert", tmp_path / "a.npz", 1, seed=1, tries=2, say=lines.append, action_noise=0.05
+    )
+    demo_tools.make("adroit_door_expert", tmp_path / "b.npz", 1, seed=1, tries=2, say=lines.append)
+    noisy, clean = demos.load(tmp_path / "a.npz"), demos.load(tmp_path / "b.npz")
+    assert "0.05" in json.loads((tmp_path / "a.json").read_text())["actions"]
+    first = noisy.actions[0] - clean.actions[0]  # the same start: the first actions differ by the noise alone
+    assert 0.02 < first.std() < 0.1
+    assert demo_tools.verify(str(tmp_path / "a.npz"), lines.append)
+
+
+def test_film(tmp_path):
+    import imageio.v3 as iio
+
+    lines = []
+    settings = {"cameras": ["top", "vil_camera"], "look": "fast", "size": 64, "every": 50}
+    demo_tools.film(
+        "adroit_door_paper", tmp_path / "a.mp4", lines.append, chosen=[3, 0], by="actions", **settings
+    )
+    demo_tools.film(
+        "adroit_door_paper", tmp_path / "b.mp4", lines.append, chosen=[3, 0], by="states", **settings
+    )
+    a, b = (iio.imread(tmp_path / name, plugin="pyav") for name in ("a.mp4", "b.mp4"))
+    assert a.shape == b.shape == (10, 480, 960, 3)  # steps 0, 50, ..., 200 of two episodes
+    assert (
+        np.abs(a[:, 30:].astype(int) - b[:, 30:]).mean() < 3
+    )  # the same pictures, but for the video's losses
+    with pytest.raises(UserError, match="exists already"):
+        demo_tools.film("adroit_door_paper", tmp_path / "a.mp4", print, chosen=[0], by="states", **settings)
+    with pytest.raises(UserError, match="0 to 24"):
+        demo_tools.film("adroit_door_paper", tmp_path / "c.mp4", print, chosen=[25], by="states", **settings)
+    with pytest.raises(UserError, match="nowhere"):
+        demo_tools.film(
+            "adroit_door_paper",
+            tmp_path / "c.mp4",
+            print,
+            chosen=[0],
+            by="states",
+            **settings | {"cameras": ["nowhere"]},
+        )
