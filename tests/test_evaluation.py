@@ -1,6 +1,9 @@
 """Policies that travel: `rrl eval`, `rrl export` and `rrl.load_policy`."""
 
 import json
+import re
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +101,14 @@ def test_a_shipped_policy_acts_in_five_lines():
     env.close()
     assert policy.facts["action_dim"] == 28
     assert policy.config.env.task == "door"
+
+
+def test_the_readmes_lines_run():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    (block,) = re.findall(r"^    import rrl\n(?:    .*\n)+", text, re.M)
+    names: dict[str, object] = {}
+    exec(textwrap.dedent(block), names)
+    assert names["obs"]["state"].shape == (39,)
 
 
 def test_act_takes_one_observation_or_many_and_noise():
