@@ -11,7 +11,8 @@ from rrl.gintext import Binding, Include, parse
 
 GIN = Path(__file__).resolve().parents[1] / "gin"
 ABLATIONS = sorted((GIN / "ablations").glob("*.gin"))
-RUNNABLE = sorted(GIN.glob("*.gin")) + ABLATIONS
+RESULTS = sorted((GIN / "results").glob("*.gin"))
+RUNNABLE = sorted(GIN.glob("*.gin")) + ABLATIONS + RESULTS
 
 
 def name(path):
