@@ -24,6 +24,8 @@ from rrl.registry import UserError, build
 from rrl.rollout import Collector, Episode, Obs, Policy, Rollout, Stream, episodes
 
 Say = Callable[[str], None]
+LAST = "last_states"
+"""A fact of a set whose source lacks the states after the last actions."""
 
 
 class NoPolicy:
@@ -141,8 +143,11 @@ def take_over(
     }
     made = replayed.demos(range(len(recorded)), facts)
     if all(each.qpos is not None and each.qvel is not None for each in recorded):
-        say(_apart("positions", [each.qpos for each in recorded], made))
-        made = _with_states(made, recorded)
+        if any(len(each.qpos) == len(each.actions) for each in recorded if each.qpos is not None):
+            made = replace(made, facts={**made.facts, LAST: "the replay's: the source has none"})
+        filed = _with_states(made, recorded)
+        say(_apart(filed, made))
+        made = filed
     seen = [each.observations for each in recorded]
     if all(each is not None and each.shape[1] == rollout.obs.shape[1] for each in seen):
         theirs = np.concatenate(
@@ -164,16 +169,22 @@ def _scripted(
     index: int, each: importers.Recorded, needed: Mapping[str, Any], action_dim: int, where: str
 ) -> Episode:
     """The episode as an open-loop replay; UserError if it is of another task."""
-    missing = [k for k, v in needed.items() if k not in each.initial or each.initial[k].shape != v.shape]
+    initial = {k: importers.array(each.initial[k], f"{where}: {k}") for k in needed if k in each.initial}
+    missing = [k for k, v in needed.items() if k not in initial or initial[k].shape != v.shape]
     if missing:
-        has = ", ".join(f"{k} {v.shape}" for k, v in each.initial.items())
+        has = ", ".join(f"{k} {np.shape(v)}" for k, v in each.initial.items())
         wants = ", ".join(f"{k} {needed[k].shape}" for k in missing)
         raise UserError(
             f"{where}: the initial state lacks {wants}; it has {has or 'nothing'}. Is it this task?"
         )
     if each.actions.shape[1] != action_dim:
         raise UserError(f"{where}: actions have {each.actions.shape[1]} dimensions, this task's {action_dim}")
-    initial = {k: each.initial[k] for k in needed}
+    for name in ("qpos", "qvel"):
+        values = getattr(each, name)
+        if values is not None and values.shape[1] != len(needed[name]):
+            raise UserError(
+                f"{where}: {name} has {values.shape[1]} numbers a step, this task's {len(needed[name])}"
+            )
     return Episode(index, initial=initial, actions=each.actions.astype(np.float32))
 
 
@@ -189,12 +200,20 @@ def _with_states(made: Demos, recorded: Sequence[importers.Recorded]) -> Demos:
     return replace(made, qpos=qpos, qvel=qvel)
 
 
-def _apart(what: str, theirs: Sequence[Any], made: Demos) -> str:
+def _drift(recorded: Demos, replayed: Demos) -> list[NDArray[np.float64]]:
+    """Per episode and state, the largest difference of positions; last states that nobody recorded are left
+    out."""
+    known = slice(None, -1 if LAST in recorded.facts else None)
+    pairs = ((recorded.states(i)[0], replayed.states(i)[0]) for i in range(len(recorded)))
+    return [np.abs(a - b).max(axis=1)[known] for a, b in pairs]
+
+
+def _apart(recorded: Demos, replayed: Demos) -> str:
     """How far recorded positions and those of a replay are apart, in words."""
-    drift = [np.abs(made.states(i)[0][: len(x)] - x).max(axis=1) for i, x in enumerate(theirs)]
+    drift = _drift(recorded, replayed)
     half, end = np.median([(d[len(d) // 2], d[-1]) for d in drift], axis=0)
     return (
-        f"{what} differ from the recorded ones by at most {max(d.max() for d in drift):.2g}; "
+        f"positions differ from the recorded ones by at most {max(d.max() for d in drift):.2g}; "
         f"median {half:.2g} half-way, {end:.2g} at the end"
     )
 
@@ -236,15 +255,14 @@ def verify(source: str, say: Say) -> bool:
         say(f"replay by actions: {in_words([rollout], flag)}; recorded {then}")
         ok &= now >= then
     versions = f"recorded with MuJoCo {made.facts.get('mujoco')}, here is {env.facts()['mujoco']}"
-    if np.array_equal(again.qpos, made.qpos):
+    drift = _drift(made, again)
+    if not max(d.max() for d in drift):
         say(f"positions are the recorded ones bit for bit, in the float32 that the set keeps ({versions})")
     else:
-        say(_apart("positions", [made.states(i)[0] for i in range(len(made))], again) + f" ({versions})")
-        drift = np.abs(again.qpos - made.qpos).max(axis=1)
-        t = np.concatenate([np.arange(n + 1) for n in made.lengths])
-        for step in sorted({1, 10, 30, 100, int(np.median(made.lengths))}):
-            if (t == step).any():
-                at = drift[t == step]
+        say(f"{_apart(made, again)} ({versions})")
+        for step in sorted({1, 10, 30, 100, int(np.median([len(d) for d in drift])) - 1}):
+            at = np.array([d[step] for d in drift if step < len(d)])
+            if len(at):
                 say(f"  after {step} steps: median {np.median(at):.2g}, worst {at.max():.2g}")
     apart = np.abs(shown.obs - rollout.obs).max(axis=1)
     say(
@@ -269,46 +287,49 @@ def film(
     """`rrl demos render`: episodes through the given cameras (none: the protocol's), side by side."""
     if out.exists():
         raise UserError(f"{out} exists already; choose another name or remove it first")
+    if out.suffix != ".mp4":
+        raise UserError(f"a video is an .mp4; got {out}")
     made = _load(source)
     wrong = [i for i in chosen if i >= len(made)]
-    if wrong:
-        raise UserError(f"{source} has episodes 0 to {len(made) - 1}; there is no {wrong[0]}")
+    if wrong or not chosen:
+        raise UserError(f"{source} has episodes 0 to {len(made) - 1}; got {wrong[0] if wrong else 'none'}")
     env = _environment(made, look=look, cameras=tuple(cameras) or None)
-    part = made.pick(chosen)
     envs = env.make(1, FrameRequest(size, size), 0)
-    shots: list[NDArray[np.uint8]] = []
-    watched = Filming(envs.action_dim, shots)
+    recorded = made.success(env.flags[0], env.success_steps)
+    frames: list[NDArray[np.uint8]] = []
     try:
         collector = Collector(envs)
-        if by == "actions":
-            collector.collect(watched, [part.script(i) for i in range(len(part))])
-        else:
-            demos.playback(collector, watched, part)
+        for i in chosen:
+            verdict = "success" if recorded[i] else "failure"
+            label = f"{env.name}  {', '.join(env.cameras)}  look {look}  episode {i}: {verdict} (by {by})"
+            watched, part = Filming(envs.action_dim, frames, every, size, label), made.pick([i])
+            if by == "actions":
+                collector.collect(watched, [part.script(0)])
+            else:
+                demos.playback(collector, watched, part)
     finally:
         envs.close()
-    recorded = made.success(env.flags[0], env.success_steps)
-    frames, start = [], 0
-    for i, length in zip(chosen, part.lengths, strict=True):
-        verdict = "success" if recorded[i] else "failure"
-        label = f"{env.name}  {', '.join(env.cameras)}  look {look}  episode {i}: {verdict} (replay by {by})"
-        frames += [captioned(shot, label) for shot in shots[start : start + length + 1 : every]]
-        start += int(length) + 1
     out.parent.mkdir(parents=True, exist_ok=True)
     write_video(out, frames)
     say(f"{out}: {len(chosen)} episodes, {len(frames)} frames")
 
 
 class Filming(NoPolicy):
-    """Keeps every picture that a replay shows, as tiles side by side."""
+    """Keeps every n-th picture that a replay of one episode shows, cameras side by side."""
 
-    def __init__(self, action_dim: int, shots: list[NDArray[np.uint8]]) -> None:
+    def __init__(
+        self, action_dim: int, frames: list[NDArray[np.uint8]], every: int, size: int, label: str
+    ) -> None:
         super().__init__(action_dim)
-        self.shots = shots
+        self.frames, self.every, self.size, self.label = frames, every, size, label
+        self.seen = 0
 
     def observe(self, obs: Obs) -> NDArray[np.float32]:
         """The state vector; the pictures of the one environment are kept."""
         assert obs.frames is not None
-        self.shots.append(tiles(obs.frames[0]))
+        if self.seen % self.every == 0:
+            self.frames.append(captioned(tiles(obs.frames[0], self.size), self.label))
+        self.seen += 1
         return super().observe(obs)
 
 
@@ -321,11 +342,17 @@ def export(source: str, dataset: str, say: Say) -> None:
     try:
         import minari
         from minari.data_collector import EpisodeBuffer
+        from minari.dataset.minari_dataset import parse_dataset_id
+        from minari.storage.datasets_root_dir import get_dataset_path
     except ImportError as error:
         raise UserError("Minari datasets need minari: pip install 'rrl[demos]'") from error
     made = _load(source)
     env = _environment(made)
-    if dataset in minari.list_local_datasets():
+    try:
+        parse_dataset_id(dataset)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"a Minari id looks like rrl/door/expert-v0; got {dataset}") from error
+    if get_dataset_path(dataset).exists():
         raise UserError(f"there is a local Minari dataset {dataset} already; choose another id")
     envs = env.make(min(25, len(made)), None, 0)
     try:

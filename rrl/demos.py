@@ -344,9 +344,10 @@ class Recording:
 
     def demos(self, chosen: Sequence[int], facts: Mapping[str, Any]) -> Demos:
         """These episodes as a set."""
-        rows = [self.rollout.episode == i for i in chosen]
+        ends = np.searchsorted(self.rollout.episode, np.arange(self.rollout.episodes + 1))
+        rows = [slice(ends[i], ends[i + 1]) for i in chosen]
         return Demos(
-            lengths=np.array([row.sum() for row in rows]),
+            lengths=np.array([row.stop - row.start for row in rows]),
             actions=np.concatenate([self.rollout.actions[row] for row in rows]),
             qpos=np.concatenate([[q for q, _ in self.states[i]] for i in chosen]).astype(np.float32),
             qvel=np.concatenate([[v for _, v in self.states[i]] for i in chosen]).astype(np.float16),

@@ -17,6 +17,7 @@ from rrl.evaluators.success import SuccessRate
 from rrl.evaluators.video import Video
 from rrl.experiment import BEST_POLICY, POLICY, cores
 from rrl.registry import UserError, build
+from rrl.results import Result
 from rrl.rollout import Collector
 
 Say = Callable[[str], None]
@@ -35,37 +36,41 @@ def evaluate(
     """Run a policy's final evaluation (or `episodes` of both kinds of action) and say what comes out.
 
     With the defaults these are the run's own evaluation episodes; on the machine and versions of the run, the
-    numbers are those that it logged as `final/*`.
+    numbers are those that it logged as `final/*` (not of int8: it is evaluated in float32, and says so).
     """
     for out in (video, json_file):
         if out is not None and out.exists():
             raise UserError(f"{out} exists already; choose another name or remove it first")
+    if video is not None and video.suffix != ".mp4":
+        raise UserError(f"a video is an .mp4; got {video}")
     path = locate(source, best)
     config, _, _ = policies.load(path)
-    groups, threads = config.groups or 1, cores()
+    groups, threads = config.groups or 1, config.threads or cores()
+    torch.set_num_threads(threads)
     env: EnvFactory = build(config.env)
-    batch = -(-config.num_envs // groups) * len(env.cameras)
-    config, agent, facts = policies.load(path, batch=batch, threads=threads)
-    say(
-        f"{path}: {env.name}, {config.encoder.component.__name__}, {config.agent.component.__name__}, "
-        f"{facts.get('iteration', '?')} updates"
+    config, agent, facts = policies.load(
+        path, batch=-(-config.num_envs // groups) * len(env.cameras), threads=threads
     )
+    encoder, updates = config.encoder.component.__name__, facts.get("iteration", 0)
+    say(f"{path}: {env.name}, {encoder}, {config.agent.component.__name__}, {updates} updates")
+    if config.precision == "int8" and config.encoder.frames() is not None:
+        say("note: the run's features were int8, here they are float32: its own numbers may differ a little")
     evaluators = _final(config) if episodes is None else ()
     if not evaluators:
         evaluators = (SuccessRate.Config(episodes=episodes or 100, actions="both"),)
-    envs = env.make(config.num_envs, config.encoder.frames(), threads)
+    chosen = config.seed if seed is None else seed
+    envs = env.make(config.num_envs, config.encoder.frames(), cores())
     found: dict[str, float] = {}
     try:
-        collector = Collector(envs, groups)
         with tempfile.TemporaryDirectory() as folder:
             context = Context(
-                collector=collector,
+                collector=Collector(envs, groups),
                 frames=config.encoder.frames(),
-                encoder=config.encoder.component.__name__,
-                seed=config.seed if seed is None else seed,
+                encoder=encoder,
+                seed=chosen,
                 folder=Path(folder),
-                iteration=int(facts.get("iteration", 0)),
-                say=say,
+                iteration=int(updates),
+                say=lambda line: None if line.startswith("video: ") else say(line),
                 progress=lambda _: None,
                 warm_started=_no_demonstrations,
             )
@@ -75,59 +80,69 @@ def evaluate(
                 if name.startswith(tuple(env.flags[1:])):
                     say(f"{name}: {value:.1f} %")
             if video is not None:
-                film = Video(Video.Config())
-                found |= film.run(agent, env, context)
+                found |= Video(Video.Config()).run(agent, env, context)
                 for made in Path(folder).glob("videos/*.mp4"):
                     video.parent.mkdir(parents=True, exist_ok=True)
                     video.write_bytes(made.read_bytes())
+                    say(f"video: {video}")
     finally:
         envs.close()
     if json_file is not None:
-        text = {"policy": str(path), "seed": config.seed if seed is None else seed, **found}
-        json_file.write_text(json.dumps(text, indent=2) + "\n")
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps({"policy": str(path), "seed": chosen, **found}, indent=2) + "\n")
     return found
 
 
 def locate(source: str, best: bool) -> Path:
     """The policy file that a user's word means: a file, a shipped policy's name, or a run."""
-    if source in policies.shipped():
-        return policies.shipped()[source]
-    if Path(source).is_file():
-        return Path(source)
+    known = policies.shipped()
+    if source in known or Path(source).is_file():
+        if best:
+            raise UserError("--best chooses between the policies of a run; this is one file")
+        return known.get(source, Path(source))
     try:
-        (run,) = results.find([source])
+        return _policy_of(_run(source), best)
     except UserError as error:
-        known = ", ".join(policies.shipped())
         raise UserError(
-            f"{source} is no policy file, no shipped policy ({known}) and no run: {error}"
+            f"{source} is no policy file and no shipped policy ({', '.join(known)}), and as a run: {error}"
         ) from error
-    except ValueError as error:
-        raise UserError(f"{source} is a sweep of many runs; name one of them") from error
+
+
+def _run(source: str) -> Result:
+    runs = results.find([source])
+    if len(runs) != 1:
+        raise UserError(f"{source} is a sweep of {len(runs)} runs; name one of its runs")
+    return runs[0]
+
+
+def _policy_of(run: Result, best: bool) -> Path:
     path = run.folder / (BEST_POLICY if best else POLICY)
     if not path.exists():
         raise UserError(f"{run.folder} has no {path.name} yet: the run has not come that far")
     return path
 
 
-def export(run: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
+def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
     """Write a run's policy with its provenance; `half` keeps the networks' weights in float16.
 
     What standardises observations and actions stays in float32: features that hardly vary need its digits.
     """
     if out.exists():
         raise UserError(f"{out} exists already; choose another name or remove it first")
-    (result,) = results.find([run])
-    tensors, values = checkpoint.load_file(locate(run, best))
+    run = _run(source)
+    tensors, values = checkpoint.load_file(_policy_of(run, best))
     if half:
         tensors = {k: t.to(torch.float16) if k.startswith("mlp.") else t for k, t in tensors.items()}
-    told = {k: result.tags[k] for k in ("git_commit", "rrl", "demos", "demos.checksum") if k in result.tags}
-    values |= {"run": result.run_id, "name": result.name, "steps": result.steps, **told}
-    final = {k: v for row in result.rows for k, v in row.metrics.items() if k.startswith("final/")}
+    # The row of update k says how many steps there had been by then; before the first update there are none.
+    steps = [row.step for row in run.rows if row.metrics.get("iteration", 0) == values["iteration"]]
+    told = {k: run.tags[k] for k in ("git_commit", "rrl", "demos", "demos.checksum") if k in run.tags}
+    values |= {"run": run.run_id, "name": run.name, "steps": steps[0] if steps else 0, **told}
+    final = {k: v for row in run.rows for k, v in row.metrics.items() if k.startswith("final/")}
     if final and not best:
         values["final"] = final
     out.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.save_file(out, tensors, values)
-    say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {result.name} after {values['iteration']} updates")
+    say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {run.name} after {values['iteration']} updates")
 
 
 def _final(config: Any) -> tuple[SuccessRate.Config, ...]:

@@ -127,7 +127,16 @@ class LoadedPolicy:
             shape = (wanted.size, wanted.size, 3 * len(self.env.cameras))
             if frames.shape[-3:] != shape or frames.dtype != np.uint8:
                 raise UserError(f"this policy's frames are uint8 {shape}; got {frames.dtype} {frames.shape}")
-        drawn = None if noise is None else np.atleast_2d(np.asarray(noise, np.float32))
+        if frames is not None and frames.shape[:-3] != state.shape[:-1]:
+            raise UserError(f"frames {frames.shape} and state {state.shape} are not of the same observations")
+        drawn = None
+        if noise is not None:
+            drawn, shape = np.asarray(noise, np.float32), (*state.shape[:-1], self.facts["action_dim"])
+            if drawn.shape != shape:
+                raise UserError(
+                    f"noise for these observations must have the shape {shape}; got {drawn.shape}"
+                )
+            drawn = np.atleast_2d(drawn)
         if state.ndim > 1:
             return self.agent.act(self.agent.observe(Obs(frames, state)), drawn)
         one = Obs(None if frames is None else frames[None], state[None])

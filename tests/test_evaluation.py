@@ -68,8 +68,25 @@ def test_a_file_alone_is_enough(run, tmp_path, monkeypatch):
     assert values["final"]["final/success"] == found["success"]
     other = evaluation.evaluate(str(out), lines.append, episodes=3, seed=5)
     assert other["episodes"] == other["episodes_sampled"] == 3
-    with pytest.raises(UserError, match="no policy file, no shipped policy"):
+    with pytest.raises(UserError, match="no policy file and no shipped policy"):
         evaluation.evaluate("nothing", lines.append)
+    with pytest.raises(UserError, match="this is one file"):
+        evaluation.evaluate(str(out), lines.append, best=True)
+    lines.clear()
+    evaluation.evaluate(str(out), lines.append, episodes=1, video=tmp_path / "a.mp4")
+    assert lines[-1] == f"video: {tmp_path / 'a.mp4'}"
+    assert (tmp_path / "a.mp4").stat().st_size > 1000
+
+
+def test_the_best_policy_is_told_by_its_own_steps(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.parents[1])
+    evaluation.export(run.name, tmp_path / "best.safetensors", print, best=True, half=False)
+    values = checkpoint.load_file(tmp_path / "best.safetensors")[1]
+    assert (values["iteration"], values["steps"]) == (0, 0)  # it collected before the only update
+    (run.parents[1] / run.name[:5]).write_bytes(b"a file called like the run")
+    evaluation.export(run.name[:5], tmp_path / "last.safetensors", print, best=False, half=False)
+    assert checkpoint.load_file(tmp_path / "last.safetensors")[1]["run"] == run.name
+    (run.parents[1] / run.name[:5]).unlink()
 
 
 def test_half_precision_is_half_the_size_and_acts_nearly_the_same(run, tmp_path, monkeypatch):
@@ -125,6 +142,8 @@ def test_act_takes_one_observation_or_many_and_noise():
     assert np.allclose(policy.act(obs, noise) - one, std, atol=1e-5)
     with pytest.raises(UserError, match="needs state; the observation has other"):
         policy.act({"other": np.zeros(3)})
+    with pytest.raises(UserError, match=r"must have the shape \(3, 24\); got \(2, 24\)"):
+        policy.act(many, np.zeros((2, 24)))
     with pytest.raises(UserError, match="has 45 numbers; got 3"):
         policy.act({"state": np.zeros(3)})
 

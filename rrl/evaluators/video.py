@@ -74,12 +74,12 @@ class Video(Evaluator):
         yield "video_frames", float(len(frames))
 
 
-def tiles(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """All cameras of one observation [H, W, 3c] as one picture, SIDE pixels high."""
+def tiles(frames: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.uint8]:
+    """All cameras of one observation [H, W, 3c] as one picture, `side` pixels high."""
     from PIL import Image
 
     pictures = [frames[:, :, 3 * c : 3 * c + 3] for c in range(frames.shape[2] // 3)]
-    scaled = [np.asarray(Image.fromarray(p).resize((SIDE, SIDE), Image.Resampling.NEAREST)) for p in pictures]
+    scaled = [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.NEAREST)) for p in pictures]
     return np.concatenate(scaled, axis=1)
 
 

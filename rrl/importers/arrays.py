@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rrl.importers.base import Array, Recorded, array
 from rrl.registry import UserError
@@ -16,14 +19,10 @@ def read_npz(source: str) -> list[Recorded]:
 
     Arrays that are none of these are ignored; pickled ones are never loaded.
     """
-    try:
-        with np.load(source, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if file[name].dtype.kind in "fiub"}
-    except (OSError, ValueError, BadZipFile) as error:
-        raise UserError(f"{source} is not an .npz of plain arrays: {error}") from error
+    arrays = _numbers(source)
     if "lengths" in arrays and "initial.qpos" in arrays:
         raise UserError(f"{source} is a set of this project already; use it as it is")
-    initial = {name[5:]: values for name, values in arrays.items() if name.startswith("init_")}
+    initial = {k[5:]: v for k, v in arrays.items() if k.startswith("init_") and v.ndim > 1}
     if "actions" not in arrays or arrays["actions"].ndim != 3 or not initial:
         raise UserError(
             f"{source} needs `actions` [episodes, steps, dimensions] and `init_qpos`, `init_qvel` and so on; "
@@ -35,21 +34,50 @@ def read_npz(source: str) -> list[Recorded]:
         raise UserError(
             f"{source}: `length` must hold {count} numbers from 1 to {longest}; got {lengths.tolist()}"
         )
+    for name, values in initial.items():
+        if len(values) != count:
+            raise UserError(f"{source}: init_{name} must be of {count} episodes; its shape is {values.shape}")
 
     def cut(name: str, i: int) -> Array | None:
-        if name not in arrays or arrays[name].shape[:1] != (count,):
+        values = arrays.get(name)
+        if values is None or values.ndim != 3 or values.shape[0] != count:
             return None
-        more = arrays[name].shape[1] - longest  # 0, or 1: with what follows the last action
-        return array(arrays[name][i, : lengths[i] + max(more, 0)], f"{source}: {name}")
+        more = values.shape[1] - longest  # 0, or 1: with what follows the last action
+        return array(values[i, : lengths[i] + max(more, 0)], f"{source}: {name}")
 
     return [
         Recorded(
             actions=array(arrays["actions"][i, : lengths[i]], f"{source}: actions"),
-            # One value per episode; constants of all episodes (scalars) are none of the task's randomisation.
-            initial={k: array(v[i], f"{source}: init_{k}") for k, v in initial.items() if v.ndim > 1},
+            initial={k: v[i] for k, v in initial.items()},
             qpos=cut("qpos", i),
             qvel=cut("qvel", i),
             observations=cut("observations", i),
         )
         for i in range(count)
     ]
+
+
+def _numbers(source: str) -> dict[str, NDArray[Any]]:
+    """The arrays of numbers in an .npz; others (text, pickled objects) are left where they are."""
+    found = {}
+    try:
+        with np.load(source, allow_pickle=False) as file:
+            for name in file.files:
+                try:
+                    values = file[name]
+                except ValueError:  # pickled objects
+                    continue
+                if values.dtype.kind in "fiub":
+                    found[name] = values
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        KeyError,
+        BadZipFile,
+        zlib.error,
+    ) as error:
+        raise UserError(f"{source} is not an .npz of plain arrays: {error}") from error
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ class Recorded:
 
     actions: Array
     """[L, m], not clipped."""
-    initial: Mapping[str, Array]
-    """Initial qpos, qvel and what the task randomises, by mj_envs' names (`door_body_pos`, ...); there may be
-    more."""
+    initial: Mapping[str, Any]
+    """Initial qpos, qvel and what the task randomises, by mj_envs' names (`door_body_pos`, ...), as the file
+    has them: there may be more, and nothing here is checked yet."""
     qpos: Array | None = None
     """[L or L + 1, nq]: recorded positions before each action (and after the last)."""
     qvel: Array | None = None
@@ -42,14 +42,13 @@ def read(source: str, kind: str | None = None) -> list[Recorded]:
     kind = kind or guess(source)
     if kind not in FORMATS:
         raise UserError(f"there is no format {kind}; it is one of {', '.join(FORMATS)}")
-    reader = _reader(kind)
     if kind != "minari" and not Path(source).is_file():
         raise UserError(f"there is no file {source}")
-    episodes = reader(source)
+    episodes = _reader(kind)(source)
     if not episodes:
         raise UserError(f"{source} holds no episodes")
     for i, episode in enumerate(episodes):
-        _check(source, i, episode)
+        _check(f"{source}, episode {i}", episode)
     return episodes
 
 
@@ -84,23 +83,32 @@ def _reader(kind: str) -> Callable[[str], list[Recorded]]:
     return read_npz
 
 
-def array(values: Any, what: str) -> Array:
-    """float64; UserError if these are not numbers of one shape."""
+def array(values: Any, what: str, ndim: int | None = None) -> Array:
+    """float64; UserError if these are not numbers of one shape, or have not `ndim` dimensions."""
     try:
         made = np.asarray(values)
-        if made.dtype.kind not in "fiub":
-            raise ValueError(f"it holds {made.dtype}")
-        return made.astype(np.float64)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{what} is not an array of numbers: {error}") from error
+    except ValueError as error:  # ragged
+        raise UserError(f"{what} is not one array: {error}") from error
+    if made.dtype.kind not in "fiub":
+        raise UserError(f"{what} must hold numbers; it holds {made.dtype}")
+    if ndim is not None and made.ndim != ndim:
+        raise UserError(f"{what} must have {ndim} dimensions; its shape is {made.shape}")
+    return made.astype(np.float64)
 
 
-def _check(source: str, index: int, episode: Recorded) -> None:
+def matrix(values: Any, what: str) -> Array | None:
+    """The values if they are a matrix of numbers; None for anything else, such as pictures."""
+    try:
+        return array(values, what, 2)
+    except UserError:
+        return None
+
+
+def _check(where: str, episode: Recorded) -> None:
     """Shapes that belong together, finite numbers."""
-    where = f"{source}, episode {index}"
-    if episode.actions.ndim != 2 or not len(episode.actions):
-        raise UserError(f"{where}: actions must be [steps, dimensions]; got shape {episode.actions.shape}")
     length = len(episode.actions)
+    if episode.actions.ndim != 2 or not length:
+        raise UserError(f"{where}: actions must be [steps, dimensions]; got shape {episode.actions.shape}")
     for name in ("qpos", "qvel", "observations"):
         values = getattr(episode, name)
         if values is not None and (values.ndim != 2 or len(values) not in (length, length + 1)):
@@ -108,7 +116,8 @@ def _check(source: str, index: int, episode: Recorded) -> None:
                 f"{where}: {name} must have a row for each of the {length} actions, or one more; "
                 f"got shape {values.shape}"
             )
-    named: Sequence[tuple[str, Any]] = [("actions", episode.actions), *episode.initial.items()]
-    for name, values in named:
-        if not np.isfinite(values).all():
-            raise UserError(f"{where}: {name} holds values that are not finite")
+    for name in ("actions", "qpos", "qvel"):
+        values = getattr(episode, name)
+        # As float32, in which they are kept: 1e300 is infinite there.
+        if values is not None and not (np.abs(values) < np.finfo(np.float32).max).all():
+            raise UserError(f"{where}: {name} holds numbers that are not finite, or absurdly large")

@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rrl.importers.base import Array, Recorded, array
+from rrl.importers.base import Array, Recorded, array, matrix
 from rrl.registry import UserError
 
 
@@ -21,9 +22,9 @@ def read_hdf5(source: str) -> list[Recorded]:
         raise UserError("HDF5 files need h5py: pip install 'rrl[demos]'") from error
     try:
         with h5py.File(source, "r") as file:
-            if "data" in file and hasattr(file["data"], "keys"):
+            if isinstance(file.get("data"), h5py.Group):
                 return _robomimic(source, file["data"])
-            if "actions" in file:
+            if isinstance(file.get("actions"), h5py.Dataset):
                 return _d4rl(source, file)
             raise UserError(
                 f"{source} has neither robomimic's `data/demo_0` nor D4RL's `actions`; "
@@ -33,77 +34,92 @@ def read_hdf5(source: str) -> list[Recorded]:
         raise UserError(f"{source} is not an HDF5 file that can be read: {error}") from error
 
 
+def _arrays(group: Any) -> dict[str, NDArray[Any]]:
+    """The datasets right in a group."""
+    return {name: value[()] for name, value in group.items() if hasattr(value, "dtype")}
+
+
 def _robomimic(source: str, data: Any) -> list[Recorded]:
     """`data/demo_<i>`: `actions` [L, m], `states` [L, time? + nq + nv], `obs/`.
 
     robomimic stores nothing that a task randomises outside the state; it is looked for as `init_<name>` among
-    the episode's arrays and attributes. nq and nv follow from `init_qpos` and `init_qvel`.
+    the episode's arrays and attributes. nq and nv follow from `init_qpos`; without it they are equal, as
+    Adroit's are.
     """
     names = sorted((n for n in data if re.fullmatch(r"demo_\d+", n)), key=lambda n: int(n[5:]))
     made = []
     for name in names:
-        group, where = data[name], f"{source}, {name}"
-        if "actions" not in group:
+        where = f"{source}, {name}"
+        given = {**_arrays(data[name]), **data[name].attrs}
+        if "actions" not in given:
             raise UserError(f"{where} has no actions")
-        given: dict[str, Any] = {**{k: v[()] for k, v in group.items() if hasattr(v, "dtype")}, **group.attrs}
-        initial = {
-            k[5:]: array(v, f"{where}: {k}") for k, v in given.items() if k.startswith("init_") and np.ndim(v)
-        }
+        initial = {k[5:]: v for k, v in given.items() if k.startswith("init_")}
         qpos = qvel = None
         if "states" in given:
-            states = array(given["states"], f"{where}: states")
-            qpos, qvel = _split(where, states, initial)
+            qpos, qvel = _split(where, array(given["states"], f"{where}: states", 2), initial)
             initial = {"qpos": qpos[0], "qvel": qvel[0], **initial}
-        made.append(Recorded(array(given["actions"], f"{where}: actions"), initial, qpos, qvel))
+        made.append(Recorded(array(given["actions"], f"{where}: actions", 2), initial, qpos, qvel))
     return made
 
 
-def _split(where: str, states: Array, initial: Mapping[str, Array]) -> tuple[Array, Array]:
-    """qpos and qvel out of flat states [L, (time +) nq + nv]; Adroit's nq and nv are equal."""
-    if states.ndim != 2:
-        raise UserError(f"{where}: states must be [steps, numbers]; got shape {states.shape}")
+def _split(where: str, states: Array, initial: Mapping[str, Any]) -> tuple[Array, Array]:
+    """qpos and qvel out of flat states [L, (time +) nq + nv]."""
+    if not len(states):
+        raise UserError(f"{where}: states has no rows")
     width = states.shape[1]
-    nq = len(initial["qpos"]) if "qpos" in initial else width // 2
+    nq = np.size(initial["qpos"]) if "qpos" in initial else width // 2
     timed = width % 2
     if timed + 2 * nq != width:
         raise UserError(
-            f"{where}: states of {width} numbers are not qpos and qvel of {nq} each, with a time or not"
+            f"{where}: states of {width} numbers are not qpos and qvel of {nq} each, with a time or without"
         )
     return states[:, timed : timed + nq], states[:, timed + nq :]
 
 
 def _d4rl(source: str, file: Any) -> list[Recorded]:
-    """`actions` [T, m], `timeouts` and `terminals` [T]; `infos/qpos`, `infos/qvel` and `infos/<quantity>`
-    [T, ...]: the state and what the task randomised, before each action."""
-    actions = array(file["actions"][()], f"{source}: actions")
-    ends = np.zeros(len(actions), bool)
-    for name in ("timeouts", "terminals"):
-        if name in file:
-            ends |= np.asarray(file[name][()], bool)
-    ends[-1] = True
-    infos = file.get("infos", {})
-    arrays = {k: array(v[()], f"{source}: infos/{k}") for k, v in infos.items() if _per_step(v, len(actions))}
-    if "qpos" not in arrays or "qvel" not in arrays:
+    """`actions` [T, m]; `timeouts`, or else `terminals` [T]; `infos/qpos`, `infos/qvel` and
+    `infos/<quantity>` [T, ...]: the state and what the task randomised, before each action."""
+    actions = array(file["actions"][()], f"{source}: actions", 2)
+    count = len(actions)
+    if not count:
+        return []
+    whole = _arrays(file)
+    infos = _arrays(file["infos"]) if hasattr(file.get("infos"), "items") else {}
+    infos = {k: v for k, v in infos.items() if v.shape[:1] == (count,) and v.ndim > 1}
+    if "qpos" not in infos or "qvel" not in infos:
         raise UserError(
-            f"{source} has no infos/qpos and infos/qvel: without initial states nothing can be replayed"
+            f"{source} has no infos/qpos and infos/qvel of {count} rows: "
+            "without initial states nothing can be replayed"
         )
-    bounds = [0, *(np.flatnonzero(ends) + 1)]
+    qpos, qvel = (array(infos[name], f"{source}: infos/{name}", 2) for name in ("qpos", "qvel"))
+    seen = matrix(whole["observations"], "observations") if "observations" in whole else None
+    seen = seen if seen is not None and len(seen) == count else None
     return [
         Recorded(
             actions[a:b],
-            {k: v[a] for k, v in arrays.items()},
-            arrays["qpos"][a:b],
-            arrays["qvel"][a:b],
-            array(file["observations"][a:b], f"{source}: observations") if "observations" in file else None,
+            {k: v[a] for k, v in infos.items()},
+            qpos[a:b],
+            qvel[a:b],
+            None if seen is None else seen[a:b],
         )
-        for a, b in pairwise(bounds)
+        for a, b in pairwise(_bounds(source, whole, count))
     ]
 
 
-def _per_step(values: Any, count: int) -> bool:
-    return (
-        hasattr(values, "dtype")
-        and values.dtype.kind in "fiub"
-        and values.shape[:1] == (count,)
-        and values.ndim > 1
-    )
+def _bounds(source: str, whole: Mapping[str, NDArray[Any]], count: int) -> list[int]:
+    """Where episodes begin, and the end. Without timeouts, the last of neighbouring terminals ends one: a pen
+    that lies there stays terminal."""
+    flags = {}
+    for name in ("timeouts", "terminals"):
+        if name in whole:
+            flags[name] = whole[name].astype(bool).reshape(-1)
+            if len(flags[name]) != count:
+                raise UserError(
+                    f"{source}: {name} must have {count} entries, as actions has; got {len(flags[name])}"
+                )
+    if flags.get("timeouts", np.zeros(1)).any():
+        ends = np.flatnonzero(flags["timeouts"])
+    else:
+        terminals = flags.get("terminals", np.zeros(count, bool))
+        ends = np.flatnonzero(terminals & ~np.append(terminals[1:], False))
+    return sorted({0, count, *(int(end) + 1 for end in ends)})

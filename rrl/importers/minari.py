@@ -1,14 +1,19 @@
-"""Minari datasets (Farama): local ones by id or folder, remote ones by id where there is internet."""
+"""Minari datasets (Farama): local ones by id or folder, remote ones by id where there is internet.
+
+The library's own way of opening a dataset may make the environment that the dataset names, and a name may be
+any function with any arguments. So the library finds, downloads and decodes here, and is never asked to open
+a dataset.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rrl.importers.base import Array, Recorded, array
+from rrl.importers.base import Array, Recorded, array, matrix
 from rrl.registry import UserError
 
 
@@ -19,55 +24,91 @@ def read_minari(source: str) -> list[Recorded]:
     one among the infos. UserError if there is neither, or no such dataset.
     """
     try:
-        import minari
-        from minari.dataset.minari_dataset import MinariDataset
+        import minari  # noqa: F401
     except ImportError as error:
         raise UserError("Minari datasets need minari: pip install 'rrl[demos]'") from error
+    folder = _folder(source)
     try:
-        if Path(source).is_dir():
-            folder = Path(source) / "data" if (Path(source) / "data").is_dir() else Path(source)
-            dataset = MinariDataset(folder)
-        else:
-            dataset = minari.load_dataset(source, download=True)
-        metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
-        return [
-            _episode(f"{source}, episode {i}", episode, about)
-            for i, (episode, about) in enumerate(zip(dataset.iterate_episodes(), metadata, strict=True))
-        ]
+        storage = _storage(folder)
+        count = range(storage.total_episodes)
+        pairs = list(zip(storage.get_episodes(count), storage.get_episode_metadata(count), strict=True))
     except UserError:
         raise
-    except Exception as error:  # the library raises what its storages and downloads raise
+    except Exception as error:  # whatever its formats raise
+        raise UserError(f"the Minari dataset in {folder} can't be read: {error!r}") from error
+    return [_episode(f"{source}, episode {i}", episode, about) for i, (episode, about) in enumerate(pairs)]
+
+
+def _folder(source: str) -> Path:
+    """Where the dataset's files are: a folder, a local dataset's, or a downloaded one's."""
+    import minari
+    from minari.dataset.minari_dataset import parse_dataset_id
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    if Path(source).is_dir():
+        inside = Path(source) / "data"
+        return inside if inside.is_dir() else Path(source)
+    try:
+        parse_dataset_id(source.rpartition("://")[2])
+        local = Path(get_dataset_path(source)) / "data"
+        if not local.is_dir():
+            minari.download_dataset(source)
+        return local
+    except Exception as error:  # a malformed id; no such dataset; no internet, in the words of some library
         raise UserError(
-            f"{source} is no Minari dataset that can be read here (local ones: `minari list local`; "
-            f"remote ones need internet): {error}"
+            f"{source} is no Minari dataset of this machine (`minari list local` names them), and none that "
+            f"could be downloaded: {error}"
         ) from error
 
 
-def _episode(where: str, episode: Any, about: Mapping[str, Any]) -> Recorded:
-    infos: Mapping[str, Any] = episode.infos or {}
+def _storage(folder: Path) -> Any:
+    """What decodes the files, from the spaces that the metadata describe."""
+    import gymnasium
+    from minari.dataset._storages import get_minari_storage
+    from minari.dataset.minari_storage import MinariStorage
+    from minari.serialization import deserialize_space
+
+    about = MinariStorage.read_raw_metadata(folder)
+    kind = about.get("data_format", "hdf5")
+    spaces = []
+    for name in ("observation_space", "action_space"):
+        if isinstance(about.get(name), str):
+            spaces.append(deserialize_space(about[name]))
+        elif kind == "hdf5":  # arrays decode themselves
+            spaces.append(gymnasium.spaces.Box(-np.inf, np.inf, (1,)))
+        else:
+            raise UserError(
+                f"the Minari dataset in {folder} does not describe its {name}; to find it out, an "
+                "environment that the file names would have to be run, which is refused"
+            )
+    return get_minari_storage(kind)(folder, *spaces)
+
+
+def _episode(where: str, episode: Mapping[str, Any], about: Mapping[str, Any]) -> Recorded:
+    infos = episode.get("infos") or {}
     options = about.get("options") or {}
-    given = options.get("initial_state_dict") or _first(infos.get("initial_state_dict"))
-    if given is None:
-        given = {k: v[0] for k, v in infos.items() if np.ndim(v) > 1}
-    if "qpos" not in given or "qvel" not in given:
+    starts = [options.get("initial_state_dict"), options, *_first_states(infos)]
+    initial = next((s for s in starts if isinstance(s, Mapping) and {"qpos", "qvel"} <= set(s)), None)
+    if initial is None:
         raise UserError(
             f"{where}: no initial state to replay from: neither reset's options nor infos hold qpos and qvel"
         )
-    initial = {str(k): array(v, f"{where}: {k}") for k, v in given.items() if np.ndim(v)}
 
     def series(name: str) -> Array | None:
-        return array(infos[name], f"{where}: {name}") if np.ndim(infos.get(name, 0)) == 2 else None
+        return matrix(infos[name], f"{where}: {name}") if name in infos else None
 
-    observations = episode.observations
     return Recorded(
-        array(episode.actions, f"{where}: actions"),
-        initial,
+        array(episode["actions"], f"{where}: actions", 2),
+        dict(initial),
         series("qpos"),
         series("qvel"),
-        array(observations, f"{where}: observations") if isinstance(observations, np.ndarray) else None,
+        matrix(episode["observations"], f"{where}: observations"),
     )
 
 
-def _first(values: Any) -> dict[str, Any] | None:
-    """The first of a recorded series of dicts."""
-    return {k: v[0] for k, v in values.items()} if isinstance(values, Mapping) else None
+def _first_states(infos: Any) -> Iterator[dict[str, Any]]:
+    """The first row of the infos, and of groups in them such as `initial_state_dict` or `state`."""
+    if isinstance(infos, Mapping):
+        yield {k: v[0] for k, v in infos.items() if np.ndim(v) > 1}
+        for value in infos.values():
+            yield from _first_states(value)
