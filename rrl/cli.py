@@ -198,10 +198,12 @@ def eval_(
 ) -> None:
     """Evaluate a policy from its file alone: mean and sampled actions, both success rules, intervals."""
     from rrl import evaluation
+    from rrl.console import Display
 
-    evaluation.evaluate(
-        policy, typer.echo, episodes=episodes, seed=seed, best=best, video=video, json_file=json
-    )
+    with Display() as display:
+        evaluation.evaluate(
+            policy, display, episodes=episodes, seed=seed, best=best, video=video, json_file=json
+        )
 
 
 @app.command()
@@ -348,8 +350,13 @@ def demos_make(
 ) -> None:
     """Record demonstrations with a policy (mean action), keeping the successful episodes."""
     from rrl import demo_tools
+    from rrl.console import Display
 
-    demo_tools.make(policy, out, episodes, seed, tries or 2 * episodes, typer.echo, action_noise)
+    with Display() as display:
+        display.phase("recording", 0)
+        demo_tools.make(
+            policy, out, episodes, seed, tries or 2 * episodes, display.line, action_noise, display.advance
+        )
 
 
 @demos_app.command("import")
@@ -393,18 +400,22 @@ def demos_render(
 ) -> None:
     """Film demonstrations through any camera and look."""
     from rrl import demo_tools
+    from rrl.console import Display
 
-    demo_tools.film(
-        source,
-        out,
-        typer.echo,
-        cameras=camera or [],
-        look=look,
-        chosen=_numbers(episodes, "--episodes"),
-        size=size,
-        every=every,
-        by="states" if states else "actions",
-    )
+    with Display() as display:
+        display.phase("filming", 0)
+        demo_tools.film(
+            source,
+            out,
+            display.line,
+            cameras=camera or [],
+            look=look,
+            chosen=_numbers(episodes, "--episodes"),
+            size=size,
+            every=every,
+            by="states" if states else "actions",
+            progress=display.advance,
+        )
 
 
 @demos_app.command("export")

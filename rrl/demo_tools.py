@@ -66,7 +66,14 @@ def experts() -> dict[str, Path]:
 
 
 def make(
-    policy: Path, out: Path, count: int, seed: int, tries: int, say: Say, action_noise: float = 0.0
+    policy: Path,
+    out: Path,
+    count: int,
+    seed: int,
+    tries: int,
+    say: Say,
+    action_noise: float = 0.0,
+    progress: Callable[[int], None] | None = None,
 ) -> None:
     """Record `count` successful episodes (of at most `tries`) and write them; see `rrl demos make`."""
     if tries < count:
@@ -84,7 +91,7 @@ def make(
     try:
         noise = (env.horizon, envs.action_dim) if action_noise else None
         todo = episodes(tries, seed=seed, stream=Stream.DEMOS, noise=noise)
-        made = demos.record(Collector(envs), Noisy(agent, action_noise), todo)
+        made = demos.record(Collector(envs), Noisy(agent, action_noise), todo, progress)
     finally:
         envs.close()
     rollout, flag = made.rollout, env.flags[0]
@@ -283,6 +290,7 @@ def film(
     size: int,
     every: int,
     by: Literal["actions", "states"],
+    progress: Callable[[int], None] | None = None,
 ) -> None:
     """`rrl demos render`: episodes through the given cameras (none: the protocol's), side by side."""
     if out.exists():
@@ -304,9 +312,9 @@ def film(
             label = f"{env.name}  {', '.join(env.cameras)}  look {look}  episode {i}: {verdict} (by {by})"
             watched, part = Filming(envs.action_dim, frames, every, size, label), made.pick([i])
             if by == "actions":
-                collector.collect(watched, [part.script(0)])
+                collector.collect(watched, [part.script(0)], progress=progress)
             else:
-                demos.playback(collector, watched, part)
+                demos.playback(collector, watched, part, progress)
     finally:
         envs.close()
     out.parent.mkdir(parents=True, exist_ok=True)

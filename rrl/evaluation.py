@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from rrl import checkpoint, policies, results
+from rrl.console import Display
 from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context
 from rrl.evaluators.success import SuccessRate
@@ -25,7 +26,7 @@ Say = Callable[[str], None]
 
 def evaluate(
     source: str,
-    say: Say,
+    display: Display,
     *,
     episodes: int | None = None,
     seed: int | None = None,
@@ -43,14 +44,10 @@ def evaluate(
             raise UserError(f"{out} exists already; choose another name or remove it first")
     if video is not None and video.suffix != ".mp4":
         raise UserError(f"a video is an .mp4; got {video}")
-    path = locate(source, best)
-    config, _, _ = policies.load(path)
-    groups, threads = config.groups or 1, config.threads or cores()
-    torch.set_num_threads(threads)
+    path, say = locate(source, best), display.line
+    config, agent, facts = policies.load(path, as_run=True)
+    torch.set_num_threads(config.threads or cores())
     env: EnvFactory = build(config.env)
-    config, agent, facts = policies.load(
-        path, batch=-(-config.num_envs // groups) * len(env.cameras), threads=threads
-    )
     encoder, updates = config.encoder.component.__name__, facts.get("iteration", 0)
     say(f"{path}: {env.name}, {encoder}, {config.agent.component.__name__}, {updates} updates")
     if config.precision == "int8" and config.encoder.frames() is not None:
@@ -64,22 +61,25 @@ def evaluate(
     try:
         with tempfile.TemporaryDirectory() as folder:
             context = Context(
-                collector=Collector(envs, groups),
+                collector=Collector(envs, config.groups or 1),
                 frames=config.encoder.frames(),
                 encoder=encoder,
                 seed=chosen,
                 folder=Path(folder),
                 iteration=int(updates),
                 say=lambda line: None if line.startswith("video: ") else say(line),
-                progress=lambda _: None,
+                progress=display.advance,
                 warm_started=_no_demonstrations,
             )
             for each in evaluators:
+                kinds = 2 if each.actions == "both" else 1
+                display.phase("evaluating", kinds * each.episodes * env.horizon)
                 found |= SuccessRate(each).run(agent, env, context)
             for name, value in found.items():
                 if name.startswith(tuple(env.flags[1:])):
                     say(f"{name}: {value:.1f} %")
             if video is not None:
+                display.phase("filming", Video.Config().episodes * env.horizon)
                 found |= Video(Video.Config()).run(agent, env, context)
                 for made in Path(folder).glob("videos/*.mp4"):
                     video.parent.mkdir(parents=True, exist_ok=True)

@@ -42,13 +42,11 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(found)}
 
 
-def load(
-    path: Path, *, batch: int | None = None, threads: int = 1
-) -> tuple[Experiment.Config, Agent, dict[str, Any]]:
+def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent, dict[str, Any]]:
     """(configuration, agent ready to act, facts) of a policy file; UserError if it is none.
 
-    `batch`: the number of pictures of each batch that the encoder will get, for the backend that the run used
-    (as far as it is installed); None: any number, by torch.
+    `as_run`: features are computed as the run did, by its backend (if it is installed here) in its batches;
+    else by torch, in any batches.
     """
     tensors, values = checkpoint.load_file(path)
     if "config" not in values or "state_dim" not in values:
@@ -65,7 +63,7 @@ def load(
             f"{path} was trained with other encoder weights: {values[changed[0]]}, here {facts[changed[0]]}"
         )
     device = config.device if torch.cuda.is_available() and config.device != "auto" else "cpu"
-    same_backend = batch and config.backend == "openvino" and device == "cpu" and find_spec("openvino")
+    openvino = as_run and config.backend == "openvino" and device == "cpu" and find_spec("openvino")
     agent: Agent = build(
         config.agent,
         encoder=encoder,
@@ -73,12 +71,12 @@ def load(
         action_dim=values["action_dim"],
         seed=config.seed,
         inference=Inference(
-            backend="openvino" if same_backend else "torch",
+            backend="openvino" if openvino else "torch",
             device=torch.device(device),
             # int8 would need pictures to take its ranges from; float32 features are what it approximates.
             precision="bf16" if config.precision == "bf16" else "fp32",
-            threads=threads,
-            batch=batch,
+            threads=config.threads or 1,
+            batch=-(-config.num_envs // (config.groups or 1)) * len(env.cameras) if as_run else None,
         ),
     )
     agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})

@@ -11,6 +11,7 @@ import torch
 
 import rrl
 from rrl import checkpoint, evaluation, policies, results, runs
+from rrl.console import Display
 from rrl.registry import UserError
 
 TINY = (
@@ -23,6 +24,17 @@ TINY = (
     "DAPG.trajectories = 4",
     "DemoSet.episodes = 2",
 )
+
+
+class Lines(Display):
+    """Keeps what it is asked to print."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -43,37 +55,39 @@ def final(run):
 
 def test_eval_repeats_the_runs_own_final_evaluation(run, tmp_path, monkeypatch):
     monkeypatch.chdir(run.parents[1])
-    lines = []
-    found = evaluation.evaluate(run.name[:6], lines.append, json_file=tmp_path / "out.json")
+    display = Lines()
+    lines = display.lines
+    found = evaluation.evaluate(run.name[:6], display, json_file=tmp_path / "out.json")
     assert found == final(run)
     assert json.loads((tmp_path / "out.json").read_text())["success"] == found["success"]
     assert "adroit_pen, State, DAPG, 1 updates" in lines[0]
     with pytest.raises(UserError, match="exists already"):
-        evaluation.evaluate(run.name, lines.append, json_file=tmp_path / "out.json")
+        evaluation.evaluate(run.name, display, json_file=tmp_path / "out.json")
 
 
 def test_a_file_alone_is_enough(run, tmp_path, monkeypatch):
     monkeypatch.chdir(run.parents[1])
     out = tmp_path / "elsewhere" / "pen.safetensors"
-    lines = []
-    evaluation.export(run.name, out, lines.append, best=False, half=False)
+    display = Lines()
+    lines = display.lines
+    evaluation.export(run.name, out, display.line, best=False, half=False)
     with pytest.raises(UserError, match="exists already"):
-        evaluation.export(run.name, out, lines.append, best=False, half=False)
+        evaluation.export(run.name, out, display.line, best=False, half=False)
     monkeypatch.chdir(tmp_path)
-    found = evaluation.evaluate(str(out), lines.append)
+    found = evaluation.evaluate(str(out), display)
     assert found == final(run)
     values = checkpoint.load_file(out)[1]
     assert values["run"] == run.name
     assert values["steps"] == results.read(run).steps
     assert values["final"]["final/success"] == found["success"]
-    other = evaluation.evaluate(str(out), lines.append, episodes=3, seed=5)
+    other = evaluation.evaluate(str(out), display, episodes=3, seed=5)
     assert other["episodes"] == other["episodes_sampled"] == 3
     with pytest.raises(UserError, match="no policy file and no shipped policy"):
-        evaluation.evaluate("nothing", lines.append)
+        evaluation.evaluate("nothing", display)
     with pytest.raises(UserError, match="this is one file"):
-        evaluation.evaluate(str(out), lines.append, best=True)
+        evaluation.evaluate(str(out), display, best=True)
     lines.clear()
-    evaluation.evaluate(str(out), lines.append, episodes=1, video=tmp_path / "a.mp4")
+    evaluation.evaluate(str(out), display, episodes=1, video=tmp_path / "a.mp4")
     assert lines[-1] == f"video: {tmp_path / 'a.mp4'}"
     assert (tmp_path / "a.mp4").stat().st_size > 1000
 
