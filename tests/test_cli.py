@@ -149,6 +149,15 @@ def readme_commands():
     return re.findall(r"^(?: {4})?(?:\$ )?((?:\.venv/bin/)?rrl [a-z-].*)$", text, re.M)
 
 
+def test_the_readmes_figures_are_among_the_results():
+    """Of every rate and count of episodes in the README, the results page says where it comes from."""
+    figure = re.compile(r"\d+(?:\.\d+)? %|\d+ of \d+|\d+ min \d+ s|\d[\d,]* (?:steps|episodes)")
+    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    found = figure.findall(" ".join((ROOT / "README.md").read_text().split()))
+    assert len(found) > 10
+    assert [each for each in found if each not in page] == []
+
+
 def test_the_readme_shows_commands():
     assert len(readme_commands()) > 5
 

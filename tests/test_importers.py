@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rrl import cli, demo_tools, demos, importers
+from rrl.importers import dapg
 from rrl.registry import UserError
 
 h5py = pytest.importorskip("h5py")
@@ -208,6 +209,11 @@ CRASHING = {
     "shape that does not fit": b"\x80\x04" + FROMBUFFER + b"(" + data(b"8 bytes!") + DTYPE + text("f8")
     + b"\x85R" + number(2**30) + b"\x85" + text("C") + b"tR.",
 }  # fmt: skip
+
+
+def test_stand_ins_have_nothing_to_set():
+    for stand_in in dapg.ALLOWED.values():
+        assert not hasattr(stand_in, "__dict__")
 
 
 @pytest.mark.parametrize("kind", CRASHING)

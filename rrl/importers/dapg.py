@@ -88,13 +88,15 @@ class _Array:
 
 
 class _Call:
-    """A stand-in for a function: it has no attributes that a pickle could set."""
+    """A stand-in for a function: it has no attributes that a pickle could set, nor have its subclasses."""
 
     __slots__ = ()
 
 
 class _Latin1(_Call):
     """`_codecs.encode`, for the one encoding with which Python 3 pickles bytes in protocol 2."""
+
+    __slots__ = ()
 
     def __call__(self, text: Any, encoding: Any = "") -> bytes:
         if type(text) is not str or encoding != "latin1":
@@ -105,6 +107,8 @@ class _Latin1(_Call):
 class _NoBytes(_Call):
     """`bytes()`: how protocol 2 writes empty bytes."""
 
+    __slots__ = ()
+
     def __call__(self, *arguments: Any) -> bytes:
         if arguments:
             raise Refused("a call of bytes")
@@ -114,6 +118,8 @@ class _NoBytes(_Call):
 class _Scalar(_Call):
     """A numpy number."""
 
+    __slots__ = ()
+
     def __call__(self, dtype: Any, data: Any = b"") -> Any:
         if type(dtype) is not _Dtype:
             raise Refused("a number without a type")
@@ -122,6 +128,8 @@ class _Scalar(_Call):
 
 class _FromBuffer(_Call):
     """How protocol 5 writes arrays: bytes, type, shape and memory order."""
+
+    __slots__ = ()
 
     def __call__(self, data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> NDArray[Any]:
         if type(dtype) is not _Dtype or order not in ("C", "F", "K"):
@@ -137,12 +145,16 @@ class _FromBuffer(_Call):
 class _MakeDtype(_Call):
     """`numpy.dtype`."""
 
+    __slots__ = ()
+
     def __call__(self, *arguments: Any) -> _Dtype:
         return _Dtype(*arguments)
 
 
 class _MakeArray(_Call):
     """`_reconstruct`."""
+
+    __slots__ = ()
 
     def __call__(self, *arguments: Any) -> _Array:
         return _Array()
