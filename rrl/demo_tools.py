@@ -178,8 +178,10 @@ def _scripted(
     """The episode as an open-loop replay; UserError if it is of another task."""
     initial = {k: importers.array(each.initial[k], f"{where}: {k}") for k in needed if k in each.initial}
     missing = [k for k, v in needed.items() if k not in initial or initial[k].shape != v.shape]
+    for name, values in initial.items():
+        importers.finite(values, f"{where}: {name}")
     if missing:
-        has = ", ".join(f"{k} {np.shape(v)}" for k, v in each.initial.items())
+        has = ", ".join(each.initial)
         wants = ", ".join(f"{k} {needed[k].shape}" for k in missing)
         raise UserError(
             f"{where}: the initial state lacks {wants}; it has {has or 'nothing'}. Is it this task?"
@@ -398,6 +400,8 @@ def _columns(made: Demos, rollout: Rollout, i: int) -> dict[str, Any]:
     """Episode i as Minari wants it: observations and infos with one row more than the actions."""
     rows = rollout.episode == i
     qpos, qvel = made.states(i)
+    if LAST in made.facts:
+        qpos[-1], qvel[-1] = np.nan, np.nan
     flags = {k: np.append(False, v[rows]) for k, v in rollout.flags.items()}
     return {
         "observations": np.concatenate([rollout.obs[rows], rollout.final_obs[i : i + 1]]),

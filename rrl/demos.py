@@ -107,6 +107,9 @@ class Demos:
     def save(self, path: Path) -> None:
         """Write `path`.npz and `path`.json; refuses to overwrite either."""
         path = free(path)
+        kept: list[NDArray[Any]] = [self.actions, self.qpos, self.qvel, *self.initial.values()]
+        if not all(np.isfinite(values).all() for values in kept):
+            raise UserError(f"{path} is not written: the episodes hold numbers that are not finite")
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, NDArray[Any]] = {
             "lengths": self.lengths,

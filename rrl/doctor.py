@@ -74,7 +74,7 @@ def _rendering(say: Callable[[str], None]) -> bool:
 def _torch(say: Callable[[str], None]) -> None:
     import torch
 
-    from rrl.experiment import cpu_has_bf16
+    from rrl.encoders.base import cpu_has_bf16
 
     cpu = torch.cpu.get_capabilities()
     bf16 = "yes" if cpu_has_bf16() else "no (precision 'auto' takes fp32)"

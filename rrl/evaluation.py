@@ -48,10 +48,13 @@ def evaluate(
     config, agent, facts = policies.load(path, as_run=True)
     torch.set_num_threads(config.threads or cores())
     env: EnvFactory = build(config.env)
-    encoder, updates = config.encoder.component.__name__, facts.get("iteration", 0)
+    encoder, updates = facts["encoder_name"], facts.get("iteration", 0)
     say(f"{path}: {env.name}, {encoder}, {config.agent.component.__name__}, {updates} updates")
-    if config.precision == "int8" and config.encoder.frames() is not None:
-        say("note: the run's features were int8, here they are float32: its own numbers may differ a little")
+    if config.encoder.frames() is not None and facts["computed"] != (config.precision, config.backend):
+        say(
+            f"note: the run's features were {config.precision} by {config.backend}, here they are "
+            f"{' by '.join(facts['computed'])}: its own numbers may differ a little"
+        )
     evaluators = _final(config) if episodes is None else ()
     if not evaluators:
         evaluators = (SuccessRate.Config(episodes=episodes or 100, actions="both"),)
@@ -74,7 +77,8 @@ def evaluate(
             for each in evaluators:
                 kinds = 2 if each.actions == "both" else 1
                 display.phase("evaluating", kinds * each.episodes * env.horizon)
-                found |= SuccessRate(each).run(agent, env, context)
+                evaluator: SuccessRate = build(each)
+                found |= evaluator.run(agent, env, context)
             for name, value in found.items():
                 if name.startswith(tuple(env.flags[1:])):
                     say(f"{name}: {value:.1f} %")

@@ -22,7 +22,7 @@ from rrl import calibration, checkpoint, ginfile, policies
 from rrl.agents.base import Agent, Metrics
 from rrl.console import Display, duration
 from rrl.demos import DemoSet
-from rrl.encoders.base import Encoder, Inference
+from rrl.encoders.base import Encoder, Inference, cpu_has_bf16
 from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context, Evaluator
 from rrl.plots import learning_curve
@@ -415,10 +415,7 @@ class Experiment(Component):
 
     def encoder_name(self) -> str:
         """The encoder's class name, with a warning where it deserves one."""
-        name = type(self.encoder).__name__
-        if not self.encoder.trained:
-            return f"{name} (UNTRAINED)"
-        return f"{name} (blind)" if getattr(self.config.encoder, "blind", False) else name
+        return self.encoder.told
 
     def tags(self, renderer: str) -> dict[str, str]:
         """Facts that a result can't be judged without."""
@@ -525,12 +522,6 @@ def placement(config: Experiment.Config) -> str:
     if config.encoder.frames() is not None:
         text += f"; encoder by {config.backend} in {config.precision} on {config.device}"
     return f"{text}; {config.threads} threads"
-
-
-def cpu_has_bf16() -> bool:
-    """Does the processor compute in bf16, rather than emulate it many times slower?"""
-    cpu = torch.cpu.get_capabilities()
-    return bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))
 
 
 def cores() -> int:

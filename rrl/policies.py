@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rrl import checkpoint, ginfile
 from rrl.agents.base import Agent
-from rrl.encoders.base import Encoder, Inference
+from rrl.encoders.base import Backend, Encoder, Inference, Precision, cpu_has_bf16
 from rrl.envs.base import EnvFactory
 from rrl.registry import UserError, build
 from rrl.rollout import Obs
@@ -64,6 +64,10 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
         )
     device = config.device if torch.cuda.is_available() and config.device != "auto" else "cpu"
     openvino = as_run and config.backend == "openvino" and device == "cpu" and find_spec("openvino")
+    backend: Backend = "openvino" if openvino else "torch"
+    # int8 would need pictures to take its ranges from; bf16 is emulated where the processor has none.
+    bf16 = config.precision == "bf16" and (device != "cpu" or cpu_has_bf16())
+    precision: Precision = "bf16" if bf16 else "fp32"
     agent: Agent = build(
         config.agent,
         encoder=encoder,
@@ -71,16 +75,15 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
         action_dim=values["action_dim"],
         seed=config.seed,
         inference=Inference(
-            backend="openvino" if openvino else "torch",
+            backend=backend,
             device=torch.device(device),
-            # int8 would need pictures to take its ranges from; float32 features are what it approximates.
-            precision="bf16" if config.precision == "bf16" else "fp32",
+            precision=precision,
             threads=config.threads or 1,
             batch=-(-config.num_envs // (config.groups or 1)) * len(env.cameras) if as_run else None,
         ),
     )
     agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
-    return config, agent, values
+    return config, agent, values | {"encoder_name": encoder.told, "computed": (precision, backend)}
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def ways() -> list[tuple[str, str]]:
     """(backend, precision) of a frozen encoder that this machine computes natively."""
     import torch
 
-    from rrl.experiment import cpu_has_bf16
+    from rrl.encoders.base import cpu_has_bf16
 
     bf16 = torch.cuda.is_available() or cpu_has_bf16()
     found = [("torch", "fp32")] + ([("torch", "bf16")] if bf16 else [])

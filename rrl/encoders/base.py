@@ -84,6 +84,13 @@ class Encoder(nn.Module, Component, abc.ABC):
         """False for an explicitly untrained network (`weights = None`): runs then say so everywhere."""
         return True
 
+    @property
+    def told(self) -> str:
+        """The class name, with a warning where it deserves one: for titles, tables and videos."""
+        if not self.trained:
+            return f"{type(self).__name__} (UNTRAINED)"
+        return type(self).__name__ + (" (blind)" if getattr(self.config, "blind", False) else "")
+
     def facts(self) -> dict[str, str]:
         """What a run's tags and a feature cache's key must say, such as the weights' checksum."""
         return {}
@@ -93,3 +100,9 @@ class Encoder(nn.Module, Component, abc.ABC):
         """A function equal to `forward` up to `how.precision`: fused, compiled or quantised copies. Takes
         uint8 frames on any device; returns float32 [N, dim] on `how.device`. UserError where `how` asks
         for what is not installed or does not exist."""
+
+
+def cpu_has_bf16() -> bool:
+    """Does the processor compute in bf16, rather than emulate it many times slower?"""
+    cpu = torch.cpu.get_capabilities()
+    return bool(cpu.get("amx_bf16") or cpu.get("avx512_bf16"))

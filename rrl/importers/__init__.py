@@ -4,6 +4,6 @@
 them into a set of this project (`rrl.demos.Demos`) needs the simulator: `rrl demos import` does it.
 """
 
-from rrl.importers.base import FORMATS, Recorded, array, read
+from rrl.importers.base import FORMATS, Recorded, array, finite, read
 
-__all__ = ["FORMATS", "Recorded", "array", "read"]
+__all__ = ["FORMATS", "Recorded", "array", "finite", "read"]

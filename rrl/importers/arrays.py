@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
-from typing import Any
-from zipfile import BadZipFile
+import math
+from typing import IO, Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
+from numpy.lib.format import read_array, read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.typing import NDArray
 
-from rrl.importers.base import Array, Recorded, array
+from rrl.importers.base import Array, Recorded, array, fits
 from rrl.registry import UserError
+
+MAGIC = b"\x93NUMPY"
 
 
 def read_npz(source: str) -> list[Recorded]:
@@ -19,7 +22,10 @@ def read_npz(source: str) -> list[Recorded]:
 
     Arrays that are none of these are ignored; pickled ones are never loaded.
     """
-    arrays = _numbers(source)
+    try:
+        arrays = _numbers(source)
+    except BadZipFile as error:
+        raise UserError(f"{source} is not an .npz of plain arrays: {error}") from error
     if "lengths" in arrays and "initial.qpos" in arrays:
         raise UserError(f"{source} is a set of this project already; use it as it is")
     initial = {k[5:]: v for k, v in arrays.items() if k.startswith("init_") and v.ndim > 1}
@@ -59,25 +65,29 @@ def read_npz(source: str) -> list[Recorded]:
 
 def _numbers(source: str) -> dict[str, NDArray[Any]]:
     """The arrays of numbers in an .npz; others (text, pickled objects) are left where they are."""
-    found = {}
-    try:
-        with np.load(source, allow_pickle=False) as file:
-            for name in file.files:
-                try:
-                    values = file[name]
-                except ValueError:  # pickled objects
+    found: dict[str, NDArray[Any]] = {}
+    with ZipFile(source) as file:
+        fits(source, sum(each.file_size for each in file.infolist()) // 8)
+        total = 0
+        for name in file.namelist():
+            with file.open(name) as member:
+                if member.read(len(MAGIC)) != MAGIC:
                     continue
-                if values.dtype.kind in "fiub":
-                    found[name] = values
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        KeyError,
-        BadZipFile,
-        zlib.error,
-    ) as error:
-        raise UserError(f"{source} is not an .npz of plain arrays: {error}") from error
+            with file.open(name) as member:
+                shape, dtype = _header(member)
+                if dtype.kind not in "fiub":  # text, or pickled objects
+                    continue
+                total += math.prod(shape)
+                fits(source, total)
+            with file.open(name) as member:
+                found[name.removesuffix(".npy")] = read_array(member, allow_pickle=False)
     return found
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """(shape, dtype) that an .npy announces."""
+    read = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}.get(read_magic(member))
+    if read is None:
+        raise UserError("an .npy of a version that is not read here")
+    shape, _, dtype = read(member)
+    return shape, dtype

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from rrl.registry import UserError
 
 Array = NDArray[np.float64]
+LIMIT = 4_000_000_000
+"""Bytes of float64 that a source may unfold to: D4RL's largest Adroit sets take one GB."""
 FORMATS = ("dapg", "hdf5", "minari", "npz")
 
 
@@ -44,7 +46,14 @@ def read(source: str, kind: str | None = None) -> list[Recorded]:
         raise UserError(f"there is no format {kind}; it is one of {', '.join(FORMATS)}")
     if kind != "minari" and not Path(source).is_file():
         raise UserError(f"there is no file {source}")
-    episodes = _reader(kind)(source)
+    try:
+        episodes = _reader(kind)(source)
+    except UserError:
+        raise
+    except Exception as error:  # other people's files, and libraries that read them, fail in many ways
+        raise UserError(
+            f"{source} can't be read as {kind}, it may be damaged: {type(error).__name__}: {error}"
+        ) from error
     if not episodes:
         raise UserError(f"{source} holds no episodes")
     for i, episode in enumerate(episodes):
@@ -118,6 +127,19 @@ def _check(where: str, episode: Recorded) -> None:
             )
     for name in ("actions", "qpos", "qvel"):
         values = getattr(episode, name)
-        # As float32, in which they are kept: 1e300 is infinite there.
-        if values is not None and not (np.abs(values) < np.finfo(np.float32).max).all():
-            raise UserError(f"{where}: {name} holds numbers that are not finite, or absurdly large")
+        if values is not None:
+            finite(values, f"{where}: {name}")
+
+
+def finite(values: Array, what: str) -> None:
+    """UserError for NaN, infinities and numbers beyond float16, in which velocities are kept."""
+    if not (np.abs(values) < np.finfo(np.float16).max).all():
+        raise UserError(f"{what} holds numbers that are not finite, or absurdly large")
+
+
+def fits(source: str, numbers: int) -> None:
+    """UserError if so many numbers would not fit into a sensible memory: a small file can claim any size."""
+    if numbers * 8 > LIMIT:
+        raise UserError(
+            f"{source} claims {numbers * 8 / 1e9:,.0f} GB of numbers, where {LIMIT / 1e9:.0f} are read"
+        )

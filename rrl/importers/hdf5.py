@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rrl.importers.base import Array, Recorded, array, matrix
+from rrl.importers.base import Array, Recorded, array, fits, matrix
 from rrl.registry import UserError
 
 
@@ -20,23 +20,56 @@ def read_hdf5(source: str) -> list[Recorded]:
         import h5py
     except ImportError as error:
         raise UserError("HDF5 files need h5py: pip install 'rrl[demos]'") from error
-    try:
-        with h5py.File(source, "r") as file:
-            if isinstance(file.get("data"), h5py.Group):
-                return _robomimic(source, file["data"])
-            if isinstance(file.get("actions"), h5py.Dataset):
-                return _d4rl(source, file)
-            raise UserError(
-                f"{source} has neither robomimic's `data/demo_0` nor D4RL's `actions`; "
-                f"it has {', '.join(file.keys()) or 'nothing'}"
-            )
-    except OSError as error:
-        raise UserError(f"{source} is not an HDF5 file that can be read: {error}") from error
+    with h5py.File(source, "r") as file:
+        check_hdf5(source, file)
+        if isinstance(file.get("data"), h5py.Group):
+            return _robomimic(source, file["data"])
+        if isinstance(file.get("actions"), h5py.Dataset):
+            return _d4rl(source, file)
+        raise UserError(
+            f"{source} has neither robomimic's `data/demo_0` nor D4RL's `actions`; "
+            f"it has {', '.join(file.keys()) or 'nothing'}"
+        )
+
+
+def check_hdf5(source: str, file: Any) -> None:
+    """UserError for a file that is more than a tree of arrays of its own.
+
+    HDF5 can show other files of this machine as its content (external storage, links, virtual datasets),
+    refer to one thing by many names, and claim any size for arrays that it does not hold.
+    """
+    import h5py
+
+    seen: set[Any] = set()
+    total = 0
+    todo = [file]
+    while todo:
+        group = todo.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise UserError(f"{source} is refused: {group.name}/{name} is a link to something else")
+            value = group[name]
+            token = h5py.h5o.get_info(value.id)
+            if (token.fileno, token.addr) in seen:
+                raise UserError(f"{source} is refused: it has two names for {group.name}/{name}")
+            seen.add((token.fileno, token.addr))
+            if isinstance(value, h5py.Group):
+                todo.append(value)
+            elif isinstance(value, h5py.Dataset):
+                if value.external or value.is_virtual:
+                    raise UserError(f"{source} is refused: {group.name}/{name} lies in another file")
+                total += value.size or 0
+                fits(source, total)
 
 
 def _arrays(group: Any) -> dict[str, NDArray[Any]]:
-    """The datasets right in a group."""
-    return {name: value[()] for name, value in group.items() if hasattr(value, "dtype")}
+    """The datasets of numbers right in a group."""
+    import h5py
+
+    if not isinstance(group, h5py.Group):
+        return {}
+    found = {name: value for name, value in group.items() if isinstance(value, h5py.Dataset)}
+    return {name: value[()] for name, value in found.items() if value.dtype.kind in "fiub" and value.shape}
 
 
 def _robomimic(source: str, data: Any) -> list[Recorded]:
@@ -50,7 +83,7 @@ def _robomimic(source: str, data: Any) -> list[Recorded]:
     made = []
     for name in names:
         where = f"{source}, {name}"
-        given = {**_arrays(data[name]), **data[name].attrs}
+        given = {**_arrays(data[name]), **{k: v for k, v in data[name].attrs.items() if np.ndim(v)}}
         if "actions" not in given:
             raise UserError(f"{where} has no actions")
         initial = {k[5:]: v for k, v in given.items() if k.startswith("init_")}
@@ -79,13 +112,12 @@ def _split(where: str, states: Array, initial: Mapping[str, Any]) -> tuple[Array
 def _d4rl(source: str, file: Any) -> list[Recorded]:
     """`actions` [T, m]; `timeouts`, or else `terminals` [T]; `infos/qpos`, `infos/qvel` and
     `infos/<quantity>` [T, ...]: the state and what the task randomised, before each action."""
-    actions = array(file["actions"][()], f"{source}: actions", 2)
+    whole = _arrays(file)
+    actions = array(whole.get("actions", ()), f"{source}: actions", 2)
     count = len(actions)
     if not count:
         return []
-    whole = _arrays(file)
-    infos = _arrays(file["infos"]) if hasattr(file.get("infos"), "items") else {}
-    infos = {k: v for k, v in infos.items() if v.shape[:1] == (count,) and v.ndim > 1}
+    infos = {k: v for k, v in _arrays(file.get("infos")).items() if v.shape[:1] == (count,) and v.ndim > 1}
     if "qpos" not in infos or "qvel" not in infos:
         raise UserError(
             f"{source} has no infos/qpos and infos/qvel of {count} rows: "

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rrl.importers.base import Array, Recorded, array, matrix
+from rrl.importers.hdf5 import check_hdf5
 from rrl.registry import UserError
 
 
@@ -28,14 +29,9 @@ def read_minari(source: str) -> list[Recorded]:
     except ImportError as error:
         raise UserError("Minari datasets need minari: pip install 'rrl[demos]'") from error
     folder = _folder(source)
-    try:
-        storage = _storage(folder)
-        count = range(storage.total_episodes)
-        pairs = list(zip(storage.get_episodes(count), storage.get_episode_metadata(count), strict=True))
-    except UserError:
-        raise
-    except Exception as error:  # whatever its formats raise
-        raise UserError(f"the Minari dataset in {folder} can't be read: {error!r}") from error
+    storage = _storage(folder)
+    count = range(storage.total_episodes)
+    pairs = zip(storage.get_episodes(count), storage.get_episode_metadata(count), strict=True)
     return [_episode(f"{source}, episode {i}", episode, about) for i, (episode, about) in enumerate(pairs)]
 
 
@@ -68,6 +64,11 @@ def _storage(folder: Path) -> Any:
     from minari.dataset.minari_storage import MinariStorage
     from minari.serialization import deserialize_space
 
+    if (folder / "main_data.hdf5").exists():
+        import h5py
+
+        with h5py.File(folder / "main_data.hdf5", "r") as file:
+            check_hdf5(str(folder), file)
     about = MinariStorage.read_raw_metadata(folder)
     kind = about.get("data_format", "hdf5")
     spaces = []
@@ -81,13 +82,14 @@ def _storage(folder: Path) -> Any:
                 f"the Minari dataset in {folder} does not describe its {name}; to find it out, an "
                 "environment that the file names would have to be run, which is refused"
             )
-    return get_minari_storage(kind)(folder, *spaces)
+    pictures = {"jpeg_encoding": bool(about["jpeg_encoding"])} if "jpeg_encoding" in about else {}
+    return get_minari_storage(kind)(folder, *spaces, **pictures)
 
 
 def _episode(where: str, episode: Mapping[str, Any], about: Mapping[str, Any]) -> Recorded:
     infos = episode.get("infos") or {}
-    options = about.get("options") or {}
-    starts = [options.get("initial_state_dict"), options, *_first_states(infos)]
+    options = about.get("options") if isinstance(about.get("options"), Mapping) else {}
+    starts = [(options or {}).get("initial_state_dict"), options, *_first_states(infos)]
     initial = next((s for s in starts if isinstance(s, Mapping) and {"qpos", "qvel"} <= set(s)), None)
     if initial is None:
         raise UserError(
@@ -95,7 +97,10 @@ def _episode(where: str, episode: Mapping[str, Any], about: Mapping[str, Any]) -
         )
 
     def series(name: str) -> Array | None:
-        return matrix(infos[name], f"{where}: {name}") if name in infos else None
+        values = matrix(infos[name], f"{where}: {name}") if name in infos else None
+        # `rrl demos export` writes NaN for a last state that nobody recorded.
+        unknown = values is not None and len(values) > 0 and bool(np.isnan(values[-1]).all())
+        return values[:-1] if values is not None and unknown else values
 
     return Recorded(
         array(episode["actions"], f"{where}: actions", 2),
@@ -109,6 +114,6 @@ def _episode(where: str, episode: Mapping[str, Any], about: Mapping[str, Any]) -
 def _first_states(infos: Any) -> Iterator[dict[str, Any]]:
     """The first row of the infos, and of groups in them such as `initial_state_dict` or `state`."""
     if isinstance(infos, Mapping):
-        yield {k: v[0] for k, v in infos.items() if np.ndim(v) > 1}
+        yield {k: v[0] for k, v in infos.items() if np.ndim(v) > 1 and len(v)}
         for value in infos.values():
             yield from _first_states(value)
