@@ -4,6 +4,7 @@ export a set."""
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -434,10 +435,11 @@ def _adroit(task: str, protocol: str, **settings: Any) -> EnvFactory:
 
 
 def _task_in(source: str) -> str:
-    named = [task for task in ("pen", "door", "hammer", "relocate") if task in source.lower()]
-    if len(named) != 1:
+    words = re.split(r"[^a-z]+", source.lower())  # words: a folder called `open` is no pen
+    named = [word for word in words if word in ("pen", "door", "hammer", "relocate")]
+    if not named:
         raise UserError(f"which task are the demonstrations in {source}? Say it with --task")
-    return named[0]
+    return named[-1]
 
 
 def _load(source: str) -> Demos:

@@ -438,6 +438,10 @@ def test_what_is_wrong_is_said(tmp_path, episodes, made):
     as_npz(tmp_path / "door.npz", episodes)
     with pytest.raises(UserError, match="lacks desired_orien"):
         demo_tools.take_over(str(tmp_path / "door.npz"), tmp_path / "a.npz", print, task="pen", **take)
+    named = tmp_path / "open" / "my_door-v0.npz"  # an open folder is no pen
+    named.parent.mkdir()
+    named.write_bytes((tmp_path / "door.npz").read_bytes())
+    demo_tools.take_over(str(named), tmp_path / "named.npz", lambda _: None, task=None, **take)
     (tmp_path / "unnamed.npz").write_bytes((tmp_path / "door.npz").read_bytes())
     source = os.path.relpath(tmp_path / "unnamed.npz", tmp_path)
     with pytest.raises(UserError, match="--task"):
