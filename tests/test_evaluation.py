@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -137,9 +139,10 @@ def test_a_shipped_policy_acts_in_five_lines():
 def test_the_readmes_lines_run():
     text = (Path(__file__).parents[1] / "README.md").read_text()
     (block,) = re.findall(r"^    import rrl\n(?:    .*\n)+", text, re.M)
-    names: dict[str, object] = {}
-    exec(textwrap.dedent(block), names)
-    assert names["obs"]["state"].shape == (39,)
+    code = textwrap.dedent(block) + "print(obs['state'].shape)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "(39,)"
 
 
 def test_act_takes_one_observation_or_many_and_noise():
