@@ -337,7 +337,7 @@ def demos_info(
 @demos_app.command("make")
 def demos_make(
     policy: Annotated[
-        Path, typer.Argument(help="A policy file (a run's policy.safetensors), or a shipped expert.")
+        Path, typer.Argument(help="A policy file (a run's policy.safetensors), or a shipped policy's name.")
     ],
     out: Annotated[Path, typer.Argument(help="The .npz to write; its .json goes beside it.")],
     episodes: Annotated[int, typer.Option(help="Successful episodes to keep.", min=1)] = 25,

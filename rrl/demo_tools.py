@@ -8,7 +8,6 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,12 +59,6 @@ class Noisy:
         return mean if noise is None else mean + np.float32(self.std) * noise
 
 
-def experts() -> dict[str, Path]:
-    """Name -> policy file of the experts that come with the package, such as `adroit_door_expert`."""
-    folder = Path(str(files("rrl"))) / "data" / "experts"
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-
-
 def make(
     policy: Path,
     out: Path,
@@ -80,12 +73,13 @@ def make(
     if tries < count:
         raise UserError(f"{count} successful episodes can't come from {tries} tries; raise --tries")
     out = demos.free(out)
-    if str(policy) not in experts() and not policy.exists():
+    known = policies.shipped()
+    if str(policy) not in known and not policy.exists():
         raise UserError(
-            f"there is no file {policy}, nor a shipped expert of that name ({', '.join(experts())}); "
+            f"there is no file {policy}, nor a shipped policy of that name ({', '.join(known)}); "
             "runs write policy.safetensors and best_policy.safetensors"
         )
-    policy = experts().get(str(policy), policy)
+    policy = known.get(str(policy), policy)
     config, agent, values = policies.load(policy)
     env: EnvFactory = build(config.env)
     envs = env.make(min(config.num_envs, tries), config.encoder.frames(), config.workers or 0)

@@ -42,7 +42,7 @@ def test_shipped_sets_replay_here(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_experts_are_experts(task):
     """As recorded in their files, over 100 episodes; `-m slow` measures again."""
-    _, _, facts = policies.load(demo_tools.experts()[f"adroit_{task}_expert"])
+    _, _, facts = policies.load(policies.shipped()[f"adroit_{task}_expert"])
     least = 0.75 if task == "pen" else 0.95
     assert facts["mean_action_success_of_100"]["success"] >= least
 
@@ -50,7 +50,7 @@ def test_experts_are_experts(task):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_experts_succeed(task):
-    config, agent, _ = policies.load(demo_tools.experts()[f"adroit_{task}_expert"])
+    config, agent, _ = policies.load(policies.shipped()[f"adroit_{task}_expert"])
     env = config.env.component(config.env)
     envs = env.make(25, None, 2)
     # pen's rate is near its bound: batches of 100 spread from 73 to 89 %
