@@ -11,11 +11,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from rrl.registry import UserError
+
+
+def pack(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Arrays of any numeric type as tensors of bytes, and the JSON-able layout that `unpack` needs:
+    safetensors and torch don't know all of numpy's types."""
+    tensors, layout = {}, {}
+    for name, array in arrays.items():
+        flat = np.ascontiguousarray(array).reshape(-1)
+        tensors[name] = torch.from_numpy(flat.view(np.uint8).copy())
+        layout[name] = [array.dtype.str, list(array.shape)]
+    return tensors, layout
+
+
+def unpack(tensors: Mapping[str, torch.Tensor], layout: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Undo of `pack`; tensors that `layout` doesn't name are left alone."""
+    return {
+        name: tensors[name].numpy().view(np.dtype(kind)).reshape(shape)
+        for name, (kind, shape) in layout.items()
+    }
 
 
 def save_file(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:

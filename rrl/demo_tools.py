@@ -31,6 +31,8 @@ LAST = "last_states"
 class NoPolicy:
     """Stands where a replay needs a policy: keeps the state vector, never acts."""
 
+    stack = 1
+
     def __init__(self, action_dim: int) -> None:
         self.action_dim = action_dim
 
@@ -47,13 +49,13 @@ class Noisy:
     """A policy's mean action plus Gaussian noise: less tidy demonstrations than an expert's own."""
 
     def __init__(self, policy: Policy, std: float) -> None:
-        self.policy, self.std = policy, std
+        self.policy, self.std, self.stack = policy, std, policy.stack
 
-    def observe(self, obs: Obs) -> NDArray[np.float32]:
+    def observe(self, obs: Obs) -> NDArray[Any]:
         """As the policy does."""
         return self.policy.observe(obs)
 
-    def act(self, observed: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """mean + std * noise, in the environment's action units."""
         mean = self.policy.act(observed, None)
         return mean if noise is None else mean + np.float32(self.std) * noise

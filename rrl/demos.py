@@ -25,7 +25,7 @@ from pydantic import Field
 
 from rrl.envs.base import EnvFactory
 from rrl.registry import Component, UserError, register
-from rrl.rollout import Collector, Episode, Obs, Policy, Rollout
+from rrl.rollout import Collector, Episode, Obs, Policy, Rollout, Stack
 
 FORMAT = 1
 
@@ -268,7 +268,9 @@ def playback(
 ) -> Rollout:
     """Show all recorded states, without stepping, as a rollout with the recorded flags and rewards 0."""
     envs = collector.envs
-    observed: list[list[NDArray[np.float32]]] = [[] for _ in range(len(demos))]
+    observed: list[list[NDArray[Any]]] = [[] for _ in range(len(demos))]
+    frames = None if envs.frames is None else Stack(envs.num_envs, envs.frames.stack)
+    everywhere, nowhere = np.ones(envs.num_envs, bool), np.zeros(envs.num_envs, bool)
     for start in range(0, len(demos), envs.num_envs):
         group = range(start, min(start + envs.num_envs, len(demos)))
         idle: list[Any] = [None] * (envs.num_envs - len(group))
@@ -281,7 +283,12 @@ def playback(
             now: list[Any] = [(qpos[t], qvel[t]) if t < len(qpos) else None for qpos, qvel in states]
             envs.call_each("show", now + idle)
             seen = envs.observation()
-            batch = policy.observe(Obs(seen.get("frames"), seen["state"]))
+            pictures = None
+            if frames is not None:
+                pictures = frames.push(
+                    seen["frames"], *((everywhere, nowhere) if t == 0 else (nowhere, everywhere))
+                )
+            batch = policy.observe(Obs(pictures, seen["state"]))
             for slot, i in enumerate(group):
                 if now[slot] is not None:
                     observed[i].append(batch[slot].copy())

@@ -7,8 +7,9 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from rrl import calibration, checkpoint, ginfile, policies
-from rrl.agents.base import Agent, Metrics
+from rrl.agents.base import Agent, AgentSteps, Metrics
 from rrl.console import Display, duration
 from rrl.demos import DemoSet
 from rrl.encoders.base import Encoder, Inference, cpu_has_bf16
@@ -28,9 +29,10 @@ from rrl.evaluators.base import Context, Evaluator
 from rrl.plots import learning_curve
 from rrl.registry import Component, UserError, build, register
 from rrl.results import TAGS
-from rrl.rollout import Collector, Episode, Policy, Rollout, Stream, episodes
-from rrl.statistics import area, wilson
-from rrl.tracking import Log, Row, Tracker
+from rrl.rollout import Collector, Policy, Rollout
+from rrl.stepper import Stepper
+from rrl.tracking import Log, Tracker
+from rrl.training import on_episodes, on_steps, summary
 
 
 class BudgetOver(Exception):
@@ -38,6 +40,7 @@ class BudgetOver(Exception):
 
 
 CHECKPOINT = "checkpoint.safetensors"
+REPLAY = "replay"
 POLICY = "policy.safetensors"
 BEST_POLICY = "best_policy.safetensors"
 
@@ -67,7 +70,8 @@ class Experiment(Component):
         evaluators: tuple[Evaluator.Config, ...] = ()
         """What is measured beside the training episodes, such as (@SuccessRate(), @Video())."""
         iterations: Annotated[int, Field(ge=0)]
-        """Updates, each after the agent's episodes (paper: 200 or 300); 0: the warm start alone."""
+        """Updates, each after the agent's episodes (paper: 200 or 300); for agents that learn at every step,
+        rounds of `log_every` environment steps. 0: the warm start alone."""
         seed: Annotated[int, Field(ge=0)] = 0
         """Decides every random choice of the run (the authors' logs: 10, 11, 12)."""
         num_envs: Annotated[int, Field(gt=0)] = 20
@@ -77,6 +81,9 @@ class Experiment(Component):
         1 without workers, and where torch encodes on a CPU (threads wait for each other on busy cores)."""
         eval_every: Annotated[int, Field(gt=0)] = 1
         """Evaluate after an update once this many environment steps have passed since the last evaluation."""
+        log_every: Annotated[int, Field(gt=0)] = 1_000
+        """Environment steps of an iteration (a row of metrics, a checkpoint) of agents that learn at every
+        step, such as SAC; without effect for the others."""
         device: Literal["auto", "cpu", "cuda"] = "auto"
         """Where the networks run; auto: CUDA if there is one."""
         precision: Literal["auto", "fp32", "bf16", "int8"] = "fp32"
@@ -190,23 +197,27 @@ class Experiment(Component):
             context = self._context(collector, folder, display, advance)
             self._tag(folder, tracker, envs.renderer() if self.frames else "none")
             demos = self._replay(collector, agent, self.encoder, display)
+            stepper = Stepper(envs, agent.stack, cfg.seed) if isinstance(agent.wants, AgentSteps) else None
 
             iteration, steps, evaluated = (values.get(k, 0) for k in ("iteration", "steps", "evaluated"))
             best, trained = values.get("best"), values.get("seconds", 0.0)
 
             def commit(finished: bool = False) -> None:
                 """Everything up to here is on disk before MLflow hears of it."""
-                state, extra = agent.snapshot()
                 progress = {"iteration": iteration, "steps": steps, "evaluated": evaluated, "best": best}
-                progress |= {"seconds": trained, "rows": len(log.rows), "finished": finished, "agent": extra}
-                checkpoint.save_file(folder / CHECKPOINT, state, progress | {"identity": self.identity()})
+                progress |= {"seconds": trained, "rows": len(log.rows), "finished": finished}
+                self._save(folder, agent, stepper, progress)
                 self._save_policy(folder / POLICY, agent, collector, iteration)
                 tracker.metrics(log.rows)
 
+            def keep_best(metrics: Metrics) -> None:
+                nonlocal best
+                if "train/return" in metrics and (best is None or metrics["train/return"] > best):
+                    best = metrics["train/return"]
+                    self._save_policy(folder / BEST_POLICY, agent, collector, iteration)
+
             if tensors:
-                if demos is not None:
-                    agent.remember(demos)
-                agent.restore(tensors, values["agent"])
+                self._restore(folder, agent, stepper, demos, tensors, values)
                 display.line(f"resumed after {iteration} updates ({steps:,} steps)")
             else:
                 display.phase("warm start", 0)
@@ -224,22 +235,24 @@ class Experiment(Component):
                         raise BudgetOver  # another update of the usual length would not fit
                     start = time.monotonic()
                     name = f"update {iteration + 1}/{cfg.iterations}"
-                    display.phase(f"{name}: sampling", agent.wants.count * self.env.horizon)
-                    todo = self._training_episodes(agent, envs.action_dim, iteration)
-                    rollout = collector.collect(agent, todo, progress=advance)
-                    metrics = train_metrics(rollout, self.env.flags[0])
-                    if best is None or metrics["train/return"] > best:
-                        best = metrics["train/return"]
-                        self._save_policy(folder / BEST_POLICY, agent, collector, iteration)
-                    display.phase(f"{name}: learning", 0)
-                    metrics |= agent.update(rollout)
-                    iteration, steps = iteration + 1, steps + len(rollout.rewards)
+                    if stepper is not None:
+                        display.phase(name, cfg.log_every)
+                        metrics, made = on_steps(agent, stepper, cfg.log_every, advance)
+                        keep_best(metrics)
+                    else:
+                        display.phase(f"{name}: sampling", agent.wants.count * self.env.horizon)
+                        learning = partial(display.phase, f"{name}: learning", 0)
+                        metrics, made = on_episodes(
+                            agent, collector, cfg.seed, iteration, advance, keep_best, learning
+                        )
+                    iteration, steps = iteration + 1, steps + made
                     if steps - evaluated >= cfg.eval_every or iteration == cfg.iterations:
                         evaluated = steps
-                        metrics |= self._evaluate("always", agent, context(iteration), display)
+                        with stepper.paused() if stepper else nullcontext():
+                            metrics |= self._evaluate("always", agent, context(iteration), display)
                     trained += time.monotonic() - start
                     metrics |= {"iteration": iteration, "time/iteration": time.monotonic() - start}
-                    metrics |= summary(log.rows, steps, metrics["train/success"])
+                    metrics |= summary(log.rows, steps, metrics, "success" if self.env.flags else "return")
                     display.line(self._line(metrics, iteration, steps, trained))
                     log.append(steps, metrics)
                     commit()
@@ -283,15 +296,6 @@ class Experiment(Component):
             threads=cfg.threads,
             batch=-(-envs.num_envs // collector.groups) * len(self.env.cameras),
             calibration=frames,
-        )
-
-    def _training_episodes(self, agent: Agent, action_dim: int, iteration: int) -> list[Episode]:
-        return episodes(
-            agent.wants.count,
-            seed=self.config.seed,
-            stream=Stream.TRAIN,
-            iteration=iteration,
-            noise=(self.env.horizon, action_dim),
         )
 
     def _context(
@@ -356,14 +360,14 @@ class Experiment(Component):
 
     def _line(self, metrics: Metrics, iteration: int, steps: int, trained: float) -> str:
         left = (self.config.iterations - iteration) * trained / iteration
-        parts = [
-            f"update {iteration}/{self.config.iterations}",
-            f"steps {steps:,}",
-            f"train/success {metrics['train/success']:.1f} %",
-            f"return {metrics['train/return']:.1f}",
-        ]
-        if "policy/kl" in metrics:
-            parts.append(f"KL {metrics['policy/kl']:.4f}")
+        parts = [f"update {iteration}/{self.config.iterations}", f"steps {steps:,}"]
+        shown = {"train/success": "train/success {:.1f} %", "train/return": "return {:.1f}"}
+        shown |= {
+            "policy/kl": "KL {:.4f}",
+            "sac/alpha": "temperature {:.3f}",
+            "encoder/loss": "encoder loss {:.3f}",
+        }
+        parts += [text.format(metrics[name]) for name, text in shown.items() if name in metrics]
         spent = {name: metrics[f"time/{name}"] for name in ("simulate", "render", "encode", "act")}
         parts.append(
             f"{metrics['time/steps_per_second']:.0f} steps/s "
@@ -372,6 +376,41 @@ class Experiment(Component):
         )
         parts.append(f"updates left: {duration(left)}")
         return "  ".join(parts)
+
+    def _save(self, folder: Path, agent: Agent, stepper: Stepper | None, progress: dict[str, Any]) -> None:
+        """The checkpoint: what decides the future of agent, running episodes and replay memory."""
+        tensors, values = agent.snapshot()
+        progress |= {"agent": values, "identity": self.identity()}
+        if stepper is not None:
+            arrays, values = stepper.snapshot()
+            packed, layout = checkpoint.pack({f"stepper.{name}": array for name, array in arrays.items()})
+            tensors |= packed
+            progress["stepper"] = {"layout": layout, "values": values}
+        if agent.replay is not None:
+            progress["replay"] = agent.replay.commit(folder / REPLAY)
+        checkpoint.save_file(folder / CHECKPOINT, tensors, progress)
+        if agent.replay is not None:
+            agent.replay.tidy(folder / REPLAY)
+
+    def _restore(
+        self,
+        folder: Path,
+        agent: Agent,
+        stepper: Stepper | None,
+        demos: Rollout | None,
+        tensors: dict[str, torch.Tensor],
+        values: dict[str, Any],
+    ) -> None:
+        """Undo of `_save`."""
+        if demos is not None:
+            agent.remember(demos)
+        agent.restore(tensors, values["agent"])
+        if stepper is not None:
+            arrays = checkpoint.unpack(tensors, values["stepper"]["layout"])
+            arrays = {name.removeprefix("stepper."): array for name, array in arrays.items()}
+            stepper.restore(arrays, values["stepper"]["values"])
+        if agent.replay is not None:
+            agent.replay.load(folder / REPLAY, values["replay"])
 
     def _last_checkpoint(self, folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         path = folder / CHECKPOINT
@@ -452,40 +491,6 @@ class Experiment(Component):
                 tracker.artifact(folder / name)
         for path in sorted((folder / "videos").glob("*")):
             tracker.artifact(path, "videos")
-
-
-def train_metrics(rollout: Rollout, flag: str) -> Metrics:
-    """Statistics of the training episodes: `train/success` is the paper's curve (sampled actions)."""
-    returns = rollout.returns()
-    wins = int(rollout.success(flag).sum())
-    low, high = wilson(wins, rollout.episodes)
-    metrics = {f"train/{name}": 100.0 * float(rollout.success(name).mean()) for name in rollout.flags}
-    metrics |= {
-        f"train/{flag}_low": 100.0 * low,
-        f"train/{flag}_high": 100.0 * high,
-        "train/return": float(returns.mean()),
-        "train/return_std": float(returns.std()),
-        "train/return_min": float(returns.min()),
-        "train/return_max": float(returns.max()),
-        "train/episode_length": len(rollout.t) / rollout.episodes,
-        "train/episodes": float(rollout.episodes),
-        "time/steps_per_second": len(rollout.t) / rollout.seconds["total"],
-        "time/sampling": rollout.seconds["total"],
-    }
-    metrics |= {f"time/{k}": v for k, v in rollout.seconds.items() if k != "total"}
-    return metrics
-
-
-def summary(rows: Sequence[Row], steps: int, success: float) -> Metrics:
-    """What a table of runs is sorted by, of the curve of `train/success` (percent): the best update so far,
-    the mean of the last five, the mean height. `rows` come before the update at `steps` with `success`."""
-    curve = [(r.step, r.metrics["train/success"]) for r in rows if "train/success" in r.metrics]
-    at, values = zip(*curve, (steps, success), strict=True)
-    return {
-        "summary/best_success": max(values),
-        "summary/last5_success": sum(values[-5:]) / len(values[-5:]),
-        "summary/auc_success": area(at, values),
-    }
 
 
 def resolve(config: Experiment.Config) -> Experiment.Config:

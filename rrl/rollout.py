@@ -25,7 +25,7 @@ class Obs(NamedTuple):
     """A batch of raw observations."""
 
     frames: NDArray[np.uint8] | None
-    """[N, H, W, 3 * cameras], or None where nothing is rendered."""
+    """[N, H, W, 3 * cameras * stack], oldest first, as the encoder asks for; None: nothing is rendered."""
     state: NDArray[np.float32]
     """[N, p]: joint angles or the task's state observation."""
 
@@ -33,19 +33,45 @@ class Obs(NamedTuple):
 class Policy(Protocol):
     """What the collector and the evaluators need of an agent."""
 
-    def observe(self, obs: Obs) -> NDArray[np.float32]:
-        """What to keep of a batch of observations: float32 [N, n]."""
+    @property
+    def stack(self) -> int:
+        """How many of the latest rows that `observe` kept `act` wants to see."""
 
-    def act(self, observed: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Actions [N, m] for `observe`d batches; `noise` [N, m] is standard normal, None: the mean action."""
+    def observe(self, obs: Obs) -> NDArray[Any]:
+        """What to keep of a batch of observations, a row each: [N, n]."""
+
+    def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Actions [N, m] for the latest `stack` rows of each, [N, stack * n], oldest first; `noise` [N, m] is
+        standard normal, None: the mean action."""
+
+
+class Stack:
+    """The latest `depth` rows of some slots; an episode's first row fills all places, as in DQN."""
+
+    def __init__(self, slots: int, depth: int) -> None:
+        self.depth = depth
+        self.rows: NDArray[Any] | None = None
+        self._slots = slots
+
+    def push(self, rows: NDArray[Any], fresh: NDArray[np.bool_], moved: NDArray[np.bool_]) -> NDArray[Any]:
+        """Take in [N, ..., c]: `fresh` slots begin an episode, `moved` ones go on, the others keep what they
+        have. Returns [N, ..., c * depth], oldest first: a copy unless the depth is 1."""
+        if self.depth == 1:
+            return rows
+        if self.rows is None:
+            self.rows = np.zeros((self._slots, self.depth, *rows.shape[1:]), rows.dtype)
+        self.rows[moved, :-1] = self.rows[moved, 1:]
+        self.rows[moved, -1] = rows[moved]
+        self.rows[fresh] = rows[fresh, None]
+        return np.concatenate([self.rows[:, k] for k in range(self.depth)], axis=-1)
 
 
 @dataclass(frozen=True)
 class Rollout:
     """Whole episodes as flat arrays, T transitions of E episodes, sorted by episode, then time."""
 
-    obs: NDArray[np.float32]
-    """[T, n]: the policy's observation before each action."""
+    obs: NDArray[Any]
+    """[T, n]: what the policy's `observe` kept of the observation before each action."""
     actions: NDArray[np.float32]
     """[T, m]: as drawn, not clipped (likelihoods need them so)."""
     rewards: NDArray[np.float64]
@@ -60,7 +86,7 @@ class Rollout:
     """[T]: true end of the task after this step (pen dropped)."""
     truncated: NDArray[np.bool_]
     """[T]: cut at the horizon after this step."""
-    final_obs: NDArray[np.float32]
+    final_obs: NDArray[Any]
     """[E, n]: the observation after each episode's last action."""
     success_steps: int = 0
     """An episode succeeds under a flag when it was up in more than this many steps."""
@@ -112,15 +138,22 @@ class Episode:
 
 
 def episodes(
-    count: int, *, seed: int, stream: Stream, iteration: int = 0, noise: tuple[int, int] | None = None
+    count: int,
+    *,
+    seed: int,
+    stream: Stream,
+    iteration: int = 0,
+    first: int = 0,
+    noise: tuple[int, int] | None = None,
 ) -> list[Episode]:
-    """`count` episodes; the i-th draws everything from `SeedSequence([seed, stream, iteration, i])`.
+    """`count` episodes, numbered from `first`; episode i draws everything from
+    `SeedSequence([seed, stream, iteration, i])`.
 
     `noise` is the (horizon, action dim) of exploration noise; None: mean actions. (The authors'
     code adds the seeds up, which makes neighbouring job seeds share nearly all episodes.)
     """
     made = []
-    for i in range(count):
+    for i in range(first, first + count):
         reset, exploration = np.random.SeedSequence([seed, stream, iteration, i]).spawn(2)
         drawn = np.random.default_rng(exploration).standard_normal(noise, np.float32) if noise else None
         made.append(Episode(int(reset.generate_state(1)[0]), drawn))
@@ -134,7 +167,14 @@ class _Group:
     slots: slice
     running: NDArray[np.int64]
     """Per slot the index of its episode, -1: idle."""
-    observed: NDArray[np.float32]
+    frames: Stack
+    """Of pictures, as deep as the encoder asks for."""
+    kept: Stack
+    """Of what `observe` kept, as deep as the policy asks for."""
+    observed: NDArray[Any]
+    """Per slot what `observe` kept last."""
+    seen: NDArray[Any]
+    """Per slot what `act` gets."""
     pending: Any = None
     """The step that the environments are making."""
     begun: float = 0.0
@@ -165,8 +205,10 @@ class Collector:
         *,
         each_step: Callable[[NDArray[np.int64], NDArray[np.int64]], None] | None = None,
         progress: Callable[[int], None] | None = None,
+        keep: bool = True,
     ) -> Rollout:
-        """Run all episodes of `todo` with `policy`.
+        """Run all episodes of `todo` with `policy`. Without `keep` the rollout has no observations ([T, 0]):
+        an evaluation needs none, and pictures are large.
 
         `each_step(episode, t)` is called after every step of a group with, per slot, the running episode's
         index (-1: idle, or in another group) and its step count; `progress(n)` with the number of steps
@@ -187,15 +229,19 @@ class Collector:
         chosen = np.zeros((envs.num_envs, envs.action_dim), np.float32)
         results = envs.results()
 
-        def observe(group: _Group) -> None:
+        def observe(group: _Group, fresh: NDArray[np.bool_], moved: NDArray[np.bool_]) -> None:
+            """Look at all slots of the group: `fresh` ones begin an episode, `moved` ones made a step."""
             start = time.perf_counter()
             seen = envs.observation()
-            frames = seen["frames"][group.slots] if "frames" in seen else None
+            frames = None
+            if "frames" in seen:
+                frames = group.frames.push(seen["frames"][group.slots], fresh, moved)
             group.observed = policy.observe(Obs(frames, seen["state"][group.slots]))
+            group.seen = group.kept.push(group.observed, fresh, moved)
             clock["encode"] += time.perf_counter() - start
 
-        def refill(group: _Group, free: NDArray[np.bool_]) -> bool:
-            """Start the next episodes in the free slots; True if any started."""
+        def refill(group: _Group, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
+            """Start the next episodes in the free slots; which slots of the group begin one?"""
             nonlocal upcoming
             group.running[free] = -1
             mask = np.zeros(envs.num_envs, bool)
@@ -210,7 +256,7 @@ class Collector:
                 start = time.perf_counter()
                 envs.reset(seed=seeds, options={"reset_mask": mask, "initial": initial})
                 clock["simulate"] += time.perf_counter() - start
-            return bool(mask.any())
+            return mask[group.slots]
 
         def act(group: _Group) -> None:
             """Choose the group's actions and let its environments begin the step."""
@@ -222,12 +268,13 @@ class Collector:
                 drawn = todo[i].noise
                 if drawn is not None:
                     noise[j] = drawn[lengths[i]]
-            mine = policy.act(group.observed, noise)
+            mine = policy.act(group.seen, noise)
             for j, i in zip(rows, index, strict=True):
                 script = todo[i].actions
                 if script is not None:
                     mine[j] = script[lengths[i]]
-            obs[index, lengths[index]] = group.observed[rows]
+            if keep:
+                obs[index, lengths[index]] = group.observed[rows]
             actions[index, lengths[index]] = mine[rows]
             chosen[group.slots] = mine
             active = np.zeros(envs.num_envs, bool)
@@ -255,32 +302,45 @@ class Collector:
             terminated[index, t] = got["terminated"]
             truncated[index, t] = got["truncated"]
             lengths[index] += 1
-            observe(group)
+            observe(group, np.zeros_like(group.active), group.active)
 
             done = np.zeros(len(group.running), bool)
             for j, i, ended in zip(rows, index, got["terminated"] | got["truncated"], strict=True):
                 script = todo[i].actions
                 done[j] = ended if script is None else lengths[i] == len(script)
-            final_obs[group.running[done]] = group.observed[done]
+            if keep:
+                final_obs[group.running[done]] = group.observed[done]
             if each_step is not None:
                 everywhere = np.full(envs.num_envs, -1)
                 everywhere[group.slots] = group.running
                 each_step(everywhere, np.where(everywhere >= 0, lengths[everywhere], 0))
             if progress is not None:
                 progress(len(rows))
-            if done.any() and refill(group, done):
-                observe(group)
+            if done.any() and (fresh := refill(group, done)).any():
+                observe(group, fresh, np.zeros_like(fresh))
             if group.active.any():
                 act(group)
 
         bounds = [g * envs.num_envs // self.groups for g in range(self.groups + 1)]
-        groups = [_Group(slice(a, b), np.full(b - a, -1), obs) for a, b in pairwise(bounds)]
+        depth = 1 if envs.frames is None else envs.frames.stack
+        groups = [
+            _Group(
+                slots=slice(a, b),
+                running=np.full(b - a, -1),
+                frames=Stack(b - a, depth),
+                kept=Stack(b - a, policy.stack),
+                observed=obs,
+                seen=obs,
+            )
+            for a, b in pairwise(bounds)
+        ]
         for group in groups:
-            refill(group, ~group.active)
-            observe(group)
+            fresh = refill(group, ~group.active)
+            observe(group, fresh, ~fresh)
             if group is groups[0]:
-                obs = np.zeros((len(todo), longest, group.observed.shape[1]), np.float32)
-                final_obs = np.zeros((len(todo), group.observed.shape[1]), np.float32)
+                width, kind = group.observed.shape[1] if keep else 0, group.observed.dtype
+                obs = np.zeros((len(todo), longest, width), kind)
+                final_obs = np.zeros((len(todo), width), kind)
             if group.active.any():
                 act(group)
         while any(group.active.any() for group in groups):

@@ -43,6 +43,8 @@ BC.policy_hidden = (64, 64)
 class Teacher:
     """The published policy's mean action."""
 
+    stack = 1
+
     def __init__(self, path: Path) -> None:
         with np.load(path, allow_pickle=False) as file:
             self.p = {name: file[name] for name in file.files}

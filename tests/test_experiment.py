@@ -11,11 +11,12 @@ import torch
 
 from rrl import checkpoint, ginfile, policies
 from rrl.console import Display, duration
-from rrl.experiment import Experiment, resolve, train_metrics
+from rrl.experiment import Experiment, resolve
 from rrl.registry import UserError
 from rrl.rollout import Obs, Rollout
 from rrl.statistics import wilson
 from rrl.tracking import Log
+from rrl.training import train_metrics
 
 SMALL = (
     "Experiment.num_envs = 3",
@@ -198,7 +199,7 @@ def test_train_metrics_against_hand_counts():
         success_steps=25,
         seconds={"simulate": 1.0, "render": 2.0, "encode": 3.0, "act": 0.5, "total": 10.0},
     )
-    metrics = train_metrics(rollout, "success")
+    metrics = train_metrics(rollout, ["success"])
     assert metrics["train/success"] == 50.0
     assert metrics["train/return"] == 60.0
     assert metrics["train/return_max"] == 90.0

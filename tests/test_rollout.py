@@ -13,6 +13,8 @@ from rrl.rollout import Collector, Obs, Rollout, Stream, episodes
 class Still:
     """Acts on noise alone, keeps the state."""
 
+    stack = 1
+
     def observe(self, obs: Obs):
         return obs.state.copy()
 

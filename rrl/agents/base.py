@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from rrl.agents.replay import Replay
 from rrl.encoders.base import Encoder, Inference
 from rrl.registry import Component
 from rrl.rollout import Obs, Rollout
@@ -25,6 +26,14 @@ class Episodes:
     count: int
 
 
+@dataclass(frozen=True)
+class AgentSteps:
+    """The agent wants this many steps of every environment before each update, episodes going on from
+    one update to the next."""
+
+    count: int
+
+
 class Agent(nn.Module, Component, abc.ABC):
     """Acts on what `observe` keeps of an observation and learns from rollouts and demonstrations.
 
@@ -33,7 +42,11 @@ class Agent(nn.Module, Component, abc.ABC):
     """
 
     kind: ClassVar[str] = "agent"
-    wants: Episodes
+    wants: Episodes | AgentSteps
+    stack: int = 1
+    """How many of the latest rows that `observe` kept `act` wants to see."""
+    replay: Replay | None = None
+    """What the agent draws from, if it does; it writes itself to a run's folder."""
     demos: ClassVar[Literal["none", "required"]] = "none"
     """Whether `warm_start` takes demonstrations."""
     needs_rollouts: ClassVar[bool] = True
@@ -58,12 +71,14 @@ class Agent(nn.Module, Component, abc.ABC):
         `inference` says how the encoder computes, and on which device the agent does."""
 
     @abc.abstractmethod
-    def observe(self, obs: Obs) -> NDArray[np.float32]:
-        """What to keep of a batch of observations: for a frozen encoder [features, state], float32 [N, n]."""
+    def observe(self, obs: Obs) -> NDArray[Any]:
+        """What to keep of a batch of observations, a row each, [N, n]: for a frozen encoder [features,
+        state], float32; while the encoder learns, pictures."""
 
     @abc.abstractmethod
-    def act(self, observed: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Unclipped actions [N, m]; `noise` [N, m] is standard normal, None: the mean action."""
+    def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Unclipped actions [N, m] for the latest `stack` rows of each, [N, stack * n]; `noise` [N, m] is
+        standard normal, None: the mean action."""
 
     @abc.abstractmethod
     def warm_start(self, demos: Rollout | None) -> Metrics:
@@ -71,7 +86,7 @@ class Agent(nn.Module, Component, abc.ABC):
 
     @abc.abstractmethod
     def update(self, rollout: Rollout) -> Metrics:
-        """Learn from one iteration's rollout."""
+        """Learn from what the agent `wants`: one iteration's episodes, or a few steps."""
 
     @abc.abstractmethod
     def remember(self, demos: Rollout) -> None:

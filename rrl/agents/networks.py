@@ -6,7 +6,7 @@ Initial weights come from the generator that the caller passes, never from torch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -201,6 +201,36 @@ def mlp(
                 parameter.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
         layers += [linear, activation()]
     return nn.Sequential(*layers[:-1])
+
+
+def orthogonal_mlp(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
+    """Linear layers of these sizes with ReLU between them; orthogonal weights, biases 0 (SAC's networks)."""
+    made = mlp(sizes, nn.ReLU, generator)
+    for layer in made:
+        if isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+    return made
+
+
+def adam_state(optimiser: torch.optim.Adam) -> dict[str, Tensor]:
+    """What an Adam remembers, as fresh CPU tensors `<parameter's index>.<name>`."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"{i}.{name}": t.detach().to("cpu", copy=True)
+        for i, values in state.items()
+        for name, t in values.items()
+    }
+
+
+def load_adam_state(optimiser: torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
+    """Undo of `adam_state`, for an Adam of the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, t in tensors.items():
+        i, name = key.split(".")
+        state.setdefault(int(i), {})[name] = t.clone()  # the optimiser keeps it and writes into it
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:

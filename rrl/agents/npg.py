@@ -23,7 +23,7 @@ from torch.nn.functional import mse_loss
 
 from rrl.agents.base import Agent, Episodes, Metrics
 from rrl.agents.natural_gradient import Linearised, conjugate_gradient, kl_divergence
-from rrl.agents.networks import GaussianPolicy, ValueNet
+from rrl.agents.networks import GaussianPolicy, ValueNet, adam_state, load_adam_state
 from rrl.encoders.base import Encoder, Inference
 from rrl.registry import Component, UserError, register
 from rrl.rollout import Obs, Rollout
@@ -421,21 +421,15 @@ class NPG(GaussianAgent):
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         """As the base's, with the value network's Adam state and the number of updates."""
         tensors, values = super().snapshot()
-        for i, state in self.value_optimiser.state_dict()["state"].items():
-            for name, t in state.items():
-                tensors[f"value_optimiser.{i}.{name}"] = _cpu_copy(t)
+        tensors |= {f"value_optimiser.{key}": t for key, t in adam_state(self.value_optimiser).items()}
         return tensors, values | {"updates": self.updates}
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
         """Undo of `snapshot`, for an agent of the same configuration."""
         super().restore(tensors, values)
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, t in tensors.items():
-            if key.startswith("value_optimiser."):
-                _, i, name = key.split(".")
-                state.setdefault(int(i), {})[name] = t.clone()  # the optimiser keeps it and writes into it
-        groups = self.value_optimiser.state_dict()["param_groups"]
-        self.value_optimiser.load_state_dict({"state": state, "param_groups": groups})
+        begin = "value_optimiser."
+        found = {key.removeprefix(begin): t for key, t in tensors.items() if key.startswith(begin)}
+        load_adam_state(self.value_optimiser, found)
         self.updates = int(str(values["updates"]))
 
 

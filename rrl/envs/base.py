@@ -60,7 +60,12 @@ class EnvFactory(Component, abc.ABC):
     @property
     @abc.abstractmethod
     def horizon(self) -> int:
-        """Steps after which an episode is truncated."""
+        """Agent steps after which an episode is truncated."""
+
+    @property
+    def action_repeat(self) -> int:
+        """Environment steps of one agent step, with the same action: steps are counted before the repeat."""
+        return 1
 
     @property
     @abc.abstractmethod

@@ -1,0 +1,201 @@
+"""Replay memory: every observation once, whatever the stack; on disk in segments that never change."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rrl.registry import UserError
+from rrl.rollout import Rollout
+
+ARRAYS = ("rows", "actions", "rewards", "t", "kind")
+LAST, STEP, END = 0, 1, 2
+"""Kinds of places: an observation that no action followed (an episode's last, or the newest); a step; a
+step that truly ended the task, with nothing to be earned after it."""
+
+
+class Batch(NamedTuple):
+    """Transitions drawn from a replay memory."""
+
+    rows: NDArray[Any]
+    """[B, stack + 1, n]: what was kept of the observations, oldest first; the last one is what the action led
+    to. The first `stack` are what the action was chosen from, the last `stack` what follows."""
+    actions: Tensor
+    """[B, m]"""
+    rewards: Tensor
+    """[B]"""
+    not_done: Tensor
+    """[B]: 0 where the task truly ended, else 1 (time limits are not ends)."""
+
+
+@dataclass
+class _Segment:
+    """Places [first, first + count) of a slot's history, as they lie in a file."""
+
+    name: str
+    slot: int
+    first: int
+    count: int
+
+
+class Replay:
+    """The latest `capacity` observations of N slots, in a ring for each slot.
+
+    A place holds one observation and the action, reward and end that followed; what a step led to is the
+    next place, so an observation is stored once. Stacks are put together when drawing: an episode's first
+    observation stands for those before it. Memory: capacity * (bytes of a row + 9 + 4 m).
+    """
+
+    def __init__(self, capacity: int, row: int, kind: type[Any], action_dim: int, stack: int = 1) -> None:
+        """`row` numbers of type `kind` per observation. Memory is taken when the first steps come."""
+        self.capacity, self.row, self.row_kind, self.action_dim = capacity, row, kind, action_dim
+        self.stack = stack
+        self._segments: list[_Segment] = []
+        self._dropped: list[str] = []
+        self._allocate(0)
+
+    def _allocate(self, slots: int) -> None:
+        """UserError if a slot can't hold a few stacks."""
+        self.slots, self.size = slots, -(-self.capacity // max(slots, 1))
+        if self.size < 2 * self.stack + 2:
+            raise UserError(
+                f"a replay memory of {self.capacity} observations is too small for {slots} environments"
+            )
+        shape = (slots, self.size)
+        # np.zeros takes memory from the system only as it fills.
+        self.rows = np.zeros((*shape, self.row), self.row_kind)
+        self.actions = np.zeros((*shape, self.action_dim), np.float32)
+        self.rewards = np.zeros(shape, np.float32)
+        self.t = np.zeros(shape, np.int32)
+        self.kind = np.zeros(shape, np.uint8)
+        self.head = np.zeros(slots, np.int64)
+        """Per slot the place, counted without wrapping, of the newest observation."""
+        self._saved = np.zeros(slots, np.int64)
+
+    def add(self, rollout: Rollout, slots: int | None = None) -> None:
+        """Append the pieces of a rollout, piece e to slot e modulo `slots` (None: as many as there are
+        pieces; the first call decides).
+
+        A piece may be one step of a running episode or all of it. The observation that it led to is put
+        in as the newest; where the episode goes on, the next piece begins with that very observation.
+        """
+        if self.slots == 0:
+            self._allocate(slots or rollout.episodes)
+        last = np.append(np.flatnonzero(np.diff(rollout.episode)), len(rollout.t) - 1)
+        begin = 0
+        for e, end in enumerate(last):
+            slot = e % self.slots
+            if rollout.t[begin] != self.t[slot, self.head[slot] % self.size]:
+                raise ValueError(f"slot {slot}: this piece doesn't go on where the last one stopped")
+            for i in range(begin, end + 1):
+                here = self.head[slot] % self.size
+                self.rows[slot, here] = rollout.obs[i]
+                self.actions[slot, here] = rollout.actions[i]
+                self.rewards[slot, here] = rollout.rewards[i]
+                self.t[slot, here] = rollout.t[i]
+                self.kind[slot, here] = END if rollout.terminated[i] else STEP
+                self._advance(
+                    slot, rollout.final_obs[e] if i == end else rollout.obs[i + 1], rollout.t[i] + 1
+                )
+            if rollout.terminated[end] or rollout.truncated[end]:
+                self._advance(slot, None, 0)  # its last observation stays where it is
+            begin = end + 1
+
+    def _advance(self, slot: int, row: NDArray[Any] | None, t: int) -> None:
+        self.head[slot] += 1
+        here = self.head[slot] % self.size
+        self.kind[slot, here], self.t[slot, here] = LAST, t
+        if row is not None:
+            self.rows[slot, here] = row
+
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        """`count` transitions, uniformly and with replacement. ValueError if there is none yet."""
+        filled = np.minimum(self.head, self.size - 1)
+        ends = np.cumsum(filled)
+        if not filled.any():
+            raise ValueError("the replay memory holds no transition yet")
+        found: list[NDArray[np.int64]] = []
+        missing = count
+        while missing > 0:
+            drawn = torch.randint(int(ends[-1]), (missing + 8,), generator=generator).numpy()
+            slot = np.searchsorted(ends, drawn, side="right")
+            place = self.head[slot] - 1 - (drawn - (ends[slot] - filled[slot]))  # before the newest one
+            back = np.minimum(self.stack - 1, self.t[slot, place % self.size])
+            whole = place - back > self.head[slot] - self.size  # nothing of its stack is overwritten
+            good = (self.kind[slot, place % self.size] != LAST) & whole
+            found.append(np.stack((slot[good], place[good]))[:, :missing])
+            missing -= found[-1].shape[1]
+        slot, place = np.concatenate(found, axis=1)
+        here = place % self.size
+        window = np.arange(1 - self.stack, 2)
+        places = place[:, None] + np.maximum(window, -self.t[slot, here][:, None])
+        rows = self.rows[slot[:, None], places % self.size]
+        return Batch(
+            rows,
+            torch.from_numpy(self.actions[slot, here]),
+            torch.from_numpy(self.rewards[slot, here]),
+            torch.from_numpy((self.kind[slot, here] != END).astype(np.float32)),
+        )
+
+    # On disk
+
+    def commit(self, folder: Path) -> dict[str, Any]:
+        """Write what came since the last call as segments and return the JSON-able manifest of all that is
+        needed; files that are needed no more are deleted by `tidy`, once a checkpoint holds the manifest."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for slot in range(self.slots):
+            if self.head[slot] == self._saved[slot]:
+                continue
+            first = max(self._saved[slot], self.head[slot] + 1 - self.size)
+            places = np.arange(first, self.head[slot] + 1)
+            name = f"{slot}-{first:012d}-{self.head[slot]:012d}.npz"
+            arrays = {key: getattr(self, key)[slot, places % self.size] for key in ARRAYS}
+            part = folder / f"{name}.part"
+            with part.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(folder / name)
+            self._segments.append(_Segment(name, slot, int(first), len(places)))
+            self._saved[slot] = self.head[slot]  # the newest place is still open: it is written again
+        oldest = self.head + 1 - self.size
+        gone = [s.name for s in self._segments if s.first + s.count <= oldest[s.slot]]
+        self._dropped += gone
+        self._segments = [s for s in self._segments if s.name not in gone]
+        return {"head": self.head.tolist(), "segments": [vars(segment) for segment in self._segments]}
+
+    def tidy(self, folder: Path) -> None:
+        """Delete the segments that the latest manifest doesn't name."""
+        for name in self._dropped:
+            (folder / name).unlink(missing_ok=True)
+        self._dropped = []
+
+    def load(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Undo of `commit`; files that the manifest doesn't name are deleted. UserError if one is missing."""
+        self._allocate(len(manifest["head"]))
+        self.head = np.array(manifest["head"], np.int64)
+        self._segments = [_Segment(**values) for values in manifest["segments"]]
+        self._saved = self.head.copy()
+        for segment in self._segments:
+            try:
+                with np.load(folder / segment.name, allow_pickle=False) as file:
+                    where = np.arange(segment.first, segment.first + segment.count)
+                    inside = where > self.head[segment.slot] - self.size
+                    for key in ARRAYS:
+                        getattr(self, key)[segment.slot, where[inside] % self.size] = file[key][inside]
+            except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+                raise UserError(
+                    f"the replay memory's file {folder / segment.name} can't be read: {error}"
+                ) from error
+        named = {segment.name for segment in self._segments}
+        for path in folder.glob("*.npz*"):
+            if path.name not in named:
+                path.unlink()

@@ -1,0 +1,477 @@
+"""Soft actor-critic, on a state, on frozen features, or together with an encoder that learns.
+
+Haarnoja et al. 2018 with a learnt temperature, in the forms of pytorch_sac, RAD, CURL and SAC+AE (the
+paper's section 5.8 and table 1); `RAD`, `CURL`, `SACAE` are this agent with the published settings. Read
+top to bottom: settings, networks, the agent (acting, learning, files).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, relu, softplus
+
+from rrl.agents.base import Agent, AgentSteps, Metrics
+from rrl.agents.networks import adam_state, load_adam_state, orthogonal_mlp
+from rrl.agents.replay import Batch, Replay
+from rrl.encoders.base import Encoder, Inference
+from rrl.encoders.pixel import PixelEncoder
+from rrl.registry import Component, UserError, register
+from rrl.rollout import Obs, Rollout
+
+
+class SACConfig(Agent.Config):
+    """Settings of soft actor-critic; the defaults are pytorch_sac's for states."""
+
+    replay: PositiveInt = 1_000_000
+    """Observations in the replay memory (state: 1M; RAD, CURL, RRL_SAC: 100k)."""
+    init_steps: NonNegativeInt = 5_000
+    """Agent steps of uniformly random actions before the first update."""
+    catch_up: bool = False
+    """Make `init_steps` updates at once when learning begins (SAC+AE)."""
+    updates_per_step: PositiveInt = 1
+    """Gradient updates for each agent step of each environment."""
+    batch: PositiveInt = 1024
+    """Transitions per update."""
+    hidden: tuple[PositiveInt, ...] = (1024, 1024)
+    """Units in each hidden ReLU layer of actor and critics."""
+    stack: PositiveInt = 1
+    """Latest feature vectors that a frozen encoder's policy sees (RRL_SAC: 3); an encoder that learns has a
+    stack of its own."""
+    actor_lr: PositiveFloat = 1e-4
+    """Adam's learning rate of the actor."""
+    critic_lr: PositiveFloat = 1e-4
+    """Adam's learning rate of the critics, and of the encoder's part in the critics' loss."""
+    beta: float = Field(0.9, ge=0, lt=1)
+    """Adam's beta1 of actor and critics."""
+    actor_every: PositiveInt = 1
+    """Updates between steps of actor and temperature."""
+    target_every: PositiveInt = 2
+    """Updates between moves of the target networks."""
+    critic_tau: float = Field(0.005, gt=0, le=1)
+    """How far the target critics move towards the critics."""
+    encoder_tau: float = Field(0.05, gt=0, le=1)
+    """How far the target encoder moves (RAD, CURL, SAC+AE: 0.05)."""
+    encoder_loss: Literal["never", "warm_start", "always"] = "always"
+    """When an encoder with an objective of its own (CURL, SAC+AE) is trained on it."""
+    log_std_min: float = -5.0
+    """Lower bound of the log exploration std before the tanh (pixels: -10)."""
+    log_std_max: float = 2.0
+    """Upper bound of it."""
+    log_prob: Literal["stable", "clipped"] = "stable"
+    """Form of the tanh's correction: log(1 - a^2) computed stably (pytorch_sac), or of the clipped 1 - a^2,
+    plus 1e-6 (RAD, CURL, SAC+AE)."""
+    init_alpha: PositiveFloat = 0.1
+    """Temperature at the start."""
+    alpha_lr: PositiveFloat = 1e-4
+    """Adam's learning rate of log alpha."""
+    alpha_beta: float = Field(0.9, ge=0, lt=1)
+    """Adam's beta1 of it (pixels: 0.5)."""
+    gamma: float = Field(0.99, gt=0, le=1)
+    """Discount per agent step."""
+
+
+# --- networks ---------------------------------------------------------------------------------------
+
+
+class Actor(nn.Module):
+    """A Gaussian squashed by tanh: a = tanh(mu(x) + std(x) * noise)."""
+
+    def __init__(self, size: int, action_dim: int, config: SACConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.mlp = orthogonal_mlp((size, *config.hidden, 2 * action_dim), generator)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, n] -> (mu, log_std), both [B, m], before the tanh."""
+        mu, raw = self.mlp(x).chunk(2, dim=-1)
+        low, high = self.config.log_std_min, self.config.log_std_max
+        return mu, low + 0.5 * (high - low) * (torch.tanh(raw) + 1)
+
+    def sample(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """(actions [B, m], log pi [B]) for standard normal `noise` [B, m]."""
+        mu, log_std = self(x)
+        before = mu + log_std.exp() * noise
+        normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        return torch.tanh(before), (normal - log_slope(before, self.config.log_prob)).sum(-1)
+
+
+def log_slope(before: Tensor, form: Literal["stable", "clipped"]) -> Tensor:
+    """log d tanh(u) / du of `before` = u, elementwise, in one of the two published forms."""
+    if form == "stable":
+        return 2 * (math.log(2) - before - softplus(-2 * before))
+    return torch.log(relu(1 - torch.tanh(before).square()) + 1e-6)
+
+
+class Critic(nn.Module):
+    """Two Q networks."""
+
+    def __init__(self, size: int, action_dim: int, config: SACConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.q1, self.q2 = (
+            orthogonal_mlp((size + action_dim, *config.hidden, 1), generator) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, n] and [B, m] -> (Q1, Q2), both [B]."""
+        both = torch.cat((x, actions), dim=-1)
+        return self.q1(both).squeeze(-1), self.q2(both).squeeze(-1)
+
+
+# --- the agent --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A batch of what the policy chooses actions from."""
+
+    frames: Tensor | None
+    """uint8 [B, H, W, C], stacked, as the environment rendered them, while the encoder learns; else None."""
+    vector: Tensor
+    """float32 [B, p]: features and state of a frozen encoder, stacked; beside pictures the state alone."""
+
+
+@register
+class SAC(Agent):
+    """Soft actor-critic: one update per agent step, from a replay memory."""
+
+    class Config(SACConfig):
+        """Settings of SAC."""
+
+    config: SACConfig
+    replay: Replay
+    seen: Tensor
+
+    def __init__(
+        self,
+        config: Component.Config,
+        *,
+        encoder: Encoder,
+        state_dim: int,
+        action_dim: int,
+        seed: int,
+        inference: Inference,
+    ) -> None:
+        nn.Module.__init__(self)
+        assert isinstance(config, SACConfig)
+        self.config, self.device = config, inference.device
+        self.wants = AgentSteps(1)
+        self.action_dim, self.state_dim = action_dim, state_dim
+        self.generator = torch.Generator().manual_seed(seed)
+        learnt: dict[str, nn.Module] = {}
+        self.actor_head: nn.Module | None = None
+        if not isinstance(encoder, PixelEncoder):
+            if encoder.learns:
+                raise UserError(
+                    f"{type(self).__name__} can't train {type(encoder).__name__}: take a PixelEncoder"
+                )
+            self.stack = config.stack
+            self.row = encoder.dim + state_dim
+            size = self.stack * self.row
+            encode = encoder.inference(inference)
+            # In a lambda, as a module would join this agent's parameters and checkpoints.
+            self._encode: Callable[[Tensor], Tensor] = lambda pictures: encode(pictures)
+            self.features_dim = encoder.dim
+        else:
+            frames = encoder.config.frames()
+            self.stack = frames.stack
+            self.picture = (frames.size, frames.size, 3 * encoder.cameras)
+            self.row = int(np.prod(self.picture)) + 4 * state_dim
+            size = encoder.code_dim + state_dim
+            encoder.initialise(self.generator)
+            learnt = {"encoder": encoder, "head": encoder.head(self.generator)}
+            self.actor_head = encoder.head(self.generator)
+        self.actor = Actor(size, action_dim, config, self.generator)
+        learnt["critic"] = Critic(size, action_dim, config, self.generator)
+        self.online = nn.ModuleDict(learnt)
+        """What the critics' loss moves: `critic` and, while the encoder learns, `encoder` and `head`."""
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(config.init_alpha)))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.to(self.device)
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.start = [p.detach().clone() for p in self._trunk()]
+        self.updates = 0
+        kind = np.float32 if self.pixels is None else np.uint8
+        self.replay = Replay(config.replay, self.row, kind, action_dim, self.stack)
+        self.optimisers = self._make_optimisers()
+
+    @property
+    def pixels(self) -> PixelEncoder | None:
+        """The encoder, while it learns."""
+        encoder = dict(self.online.items()).get("encoder")
+        assert encoder is None or isinstance(encoder, PixelEncoder)
+        return encoder
+
+    def _trunk(self) -> list[nn.Parameter]:
+        return [] if self.pixels is None else self.pixels.trunk_parameters()
+
+    def _make_optimisers(self) -> dict[str, torch.optim.Adam]:
+        config = self.config
+
+        def adam(
+            parameters: list[nn.Parameter], lr: float, beta: float, decay: float = 0.0
+        ) -> torch.optim.Adam:
+            return torch.optim.Adam(parameters, lr=lr, betas=(beta, 0.999), weight_decay=decay, fused=True)
+
+        shared = [*self._trunk(), *(self.online["head"].parameters() if "head" in self.online else [])]
+        head = [] if self.actor_head is None else list(self.actor_head.parameters())
+        made = {
+            "critic": adam([*shared, *self.online["critic"].parameters()], config.critic_lr, config.beta),
+            "actor": adam([*head, *self.actor.parameters()], config.actor_lr, config.beta),
+            "alpha": adam([self.log_alpha], config.alpha_lr, config.alpha_beta),
+        }
+        if self.pixels is not None and self.pixels.own_parameters() and config.encoder_loss != "never":
+            # On its own loss, an encoder has optimisers of its own (CURL: both hold the encoder).
+            own = self.pixels.own_parameters() + (shared if self.pixels.doubled else [])
+            lr = self.pixels.config.own_learning_rate
+            made |= {
+                "encoder": adam(shared, lr, 0.9),
+                "own": adam(own, lr, 0.9, self.pixels.own_weight_decay),
+            }
+        return made
+
+    # Acting
+
+    @torch.no_grad()
+    def observe(self, obs: Obs) -> NDArray[Any]:
+        """A row for each observation: [features, state] float32 of a frozen encoder; while the encoder
+        learns, uint8: the newest picture's bytes, then the bytes of the state."""
+        state = np.asarray(obs.state, np.float32)
+        if self.pixels is None and self.features_dim == 0:
+            return state.copy()
+        if obs.frames is None:
+            raise ValueError("the encoder needs frames, but the environment rendered none")
+        if self.pixels is None:
+            features = self._encode(torch.as_tensor(obs.frames)).cpu().numpy()
+            return np.concatenate((features, state), axis=1, dtype=np.float32)
+        newest = obs.frames[..., -self.picture[2] :].reshape(len(state), -1)
+        return np.concatenate((newest, np.ascontiguousarray(state).view(np.uint8)), axis=1)
+
+    @torch.no_grad()
+    def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """tanh(mu + std * noise), [N, m] in [-1, 1]; None: tanh(mu). Before `init_steps` agent steps were
+        seen, actions with noise are uniform: the noise's own quantiles."""
+        if noise is not None and self.seen < self.config.init_steps:
+            return torch.erf(torch.as_tensor(noise) / math.sqrt(2)).numpy()
+        seen = self._split(observed.reshape(len(observed), self.stack, self.row))
+        if self.pixels is not None and seen.frames is not None:
+            seen = Seen(self.pixels.view(seen.frames), seen.vector)
+        mu, log_std = self.actor(self._for_actor(seen))
+        if noise is not None:
+            mu = mu + log_std.exp() * torch.as_tensor(noise, device=self.device)
+        return torch.tanh(mu).cpu().numpy()
+
+    def _split(self, rows: NDArray[Any]) -> Seen:
+        """[B, stack, n] rows -> what they hold."""
+        if self.pixels is None:
+            return Seen(None, torch.as_tensor(rows.reshape(len(rows), -1), device=self.device))
+        size, side, channels = int(np.prod(self.picture)), self.picture[0], self.picture[2]
+        pictures = rows[:, :, :size].reshape(len(rows), self.stack, side, side, channels)
+        stacked = np.concatenate([pictures[:, k] for k in range(self.stack)], axis=-1)
+        state = np.ascontiguousarray(rows[:, -1, size:]).view(np.float32)
+        return Seen(torch.as_tensor(stacked, device=self.device), torch.as_tensor(state, device=self.device))
+
+    def _for_actor(self, seen: Seen) -> Tensor:
+        """The actor's input [B, n] of *views*. The actor never trains the convolutions."""
+        if seen.frames is None or self.pixels is None or self.actor_head is None:
+            return seen.vector
+        with torch.no_grad():
+            shared = self.pixels.trunk(seen.frames)
+        return torch.cat((self.actor_head(shared), seen.vector), dim=1)
+
+    def _for_critic(self, seen: Seen, modules: nn.ModuleDict) -> Tensor:
+        """The critics' input [B, n] of views, by the networks themselves or by their targets."""
+        if seen.frames is None:
+            return seen.vector
+        return torch.cat((self._code(seen.frames, modules), seen.vector), dim=1)
+
+    def _code(self, views: Tensor, modules: nn.ModuleDict) -> Tensor:
+        return modules["head"](modules["encoder"].trunk(views))  # type: ignore[no-any-return, operator]
+
+    # Learning
+
+    def warm_start(self, demos: Rollout | None) -> Metrics:
+        """Nothing to do, and refused with demonstrations: SAC would ignore them."""
+        if demos is not None:
+            raise UserError(
+                f"{type(self).__name__} learns without demonstrations; set Experiment.demos = None, "
+                "or take FERM"
+            )
+        return {}
+
+    def remember(self, demos: Rollout) -> None:
+        """Nothing: demonstrations are in the replay memory, which is part of a run's folder."""
+
+    def update(self, rollout: Rollout) -> Metrics:
+        """Take in the steps; from `init_steps` on, `updates_per_step` updates for each. Returns the last
+        update's `sac/*` and `encoder/*`: losses, entropy in nats, how far the convolutions moved."""
+        self.replay.add(rollout)
+        before = int(self.seen)
+        self.seen += len(rollout.rewards)
+        count = len(rollout.rewards) * self.config.updates_per_step
+        if int(self.seen) < max(self.config.init_steps, 1):
+            return {}
+        if self.config.catch_up and before < self.config.init_steps:
+            count = self.config.init_steps
+        metrics: Metrics = {}
+        for _ in range(count):
+            metrics |= self.learn(self.replay.draw(self.config.batch, self.generator))
+        return metrics
+
+    def learn(self, batch: Batch) -> Metrics:
+        """One update from a batch of transitions; see `update` for what it returns."""
+        raw, following = self._split(batch.rows[:, :-1]), self._split(batch.rows[:, 1:])
+        now, after = self._augmented(raw, following)
+        actions, rewards = batch.actions.to(self.device), batch.rewards.to(self.device)
+        metrics = self._learn_critic(now, actions, rewards, batch.not_done.to(self.device), after)
+        if self.updates % self.config.actor_every == 0:
+            metrics |= self._learn_actor(now)
+        if self.updates % self.config.target_every == 0:
+            self._move_targets()
+        if self.config.encoder_loss == "always":
+            metrics |= self._learn_encoder(now, raw)
+        self.updates += 1
+        return metrics
+
+    def _augmented(self, raw: Seen, following: Seen) -> tuple[Seen, Seen]:
+        if self.pixels is None or raw.frames is None or following.frames is None:
+            return raw, following
+        a, b = self.pixels.augment(raw.frames, following.frames, generator=self.generator)
+        return Seen(a, raw.vector), Seen(b, following.vector)
+
+    def _noise(self, count: int) -> Tensor:
+        return torch.randn(count, self.action_dim, generator=self.generator).to(self.device)
+
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature, without gradient."""
+        return self.log_alpha.detach().exp()
+
+    @torch.no_grad()
+    def targets(self, rewards: Tensor, not_done: Tensor, after: Seen) -> Tensor:
+        """y = r + gamma * not_done * (min Q'(s', a') - alpha * log pi(a'|s')), [B]; a' from the actor."""
+        actions, log_prob = self.actor.sample(self._for_actor(after), self._noise(len(rewards)))
+        q1, q2 = self.target["critic"](self._for_critic(after, self.target), actions)
+        return rewards + self.config.gamma * not_done * (torch.minimum(q1, q2) - self.alpha * log_prob)
+
+    def _learn_critic(
+        self, now: Seen, actions: Tensor, rewards: Tensor, not_done: Tensor, after: Seen
+    ) -> Metrics:
+        y = self.targets(rewards, not_done, after)
+        q1, q2 = self.online["critic"](self._for_critic(now, self.online), actions)
+        loss = mse_loss(q1, y) + mse_loss(q2, y)
+        self._step(loss, "critic")
+        return {
+            "sac/critic_loss": loss.item(),
+            "sac/q": q1.mean().item(),
+            "sac/batch_reward": rewards.mean().item(),
+        }
+
+    def _learn_actor(self, now: Seen) -> Metrics:
+        with torch.no_grad():
+            x = self._for_critic(now, self.online)
+        actions, log_prob = self.actor.sample(self._for_actor(now), self._noise(len(x)))
+        loss = (self.alpha * log_prob - torch.minimum(*self.online["critic"](x, actions))).mean()
+        self._step(loss, "actor")
+        entropy = -log_prob.detach().mean()
+        # The temperature falls while the policy's entropy is above its target, -m.
+        self._step(self.log_alpha.exp() * (entropy + self.action_dim), "alpha")
+        return {"sac/actor_loss": loss.item(), "sac/entropy": entropy.item(), "sac/alpha": self.alpha.item()}
+
+    def _learn_encoder(self, now: Seen, raw: Seen) -> Metrics:
+        if "own" not in self.optimisers or self.pixels is None or now.frames is None or raw.frames is None:
+            return self._moved()
+
+        def target_code(views: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self._code(views, self.target)
+
+        loss = self.pixels.loss(
+            lambda views: self._code(views, self.online), target_code, now.frames, raw.frames, self.generator
+        )
+        assert loss is not None
+        self._step(loss, "encoder", "own")
+        return {"encoder/loss": loss.item()} | self._moved()
+
+    def _moved(self) -> Metrics:
+        """|weights - first weights| / |first weights| of the convolutions."""
+        if not self.start:
+            return {}
+        pairs = list(zip(self._trunk(), self.start, strict=True))
+        moved = sum(float((p.detach() - s).square().sum()) for p, s in pairs)
+        return {"encoder/moved": math.sqrt(moved / sum(float(s.square().sum()) for _, s in pairs))}
+
+    def _step(self, loss: Tensor, *names: str) -> None:
+        """A step of the named optimisers on `loss`; nothing else than their parameters gets a gradient."""
+        parameters = list(dict.fromkeys(p for name in names for p in self.moved_by(name)))
+        for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            p.grad = gradient
+        for name in names:
+            self.optimisers[name].step()
+        for p in parameters:
+            p.grad = None
+
+    def moved_by(self, name: str) -> list[nn.Parameter]:
+        return [p for group in self.optimisers[name].param_groups for p in group["params"]]
+
+    @torch.no_grad()
+    def _move_targets(self) -> None:
+        """target <- target + tau * (network - target)."""
+        for name, module in self.online.items():
+            tau = self.config.critic_tau if name == "critic" else self.config.encoder_tau
+            targets: list[Tensor] = list(self.target[name].parameters())
+            torch._foreach_lerp_(targets, [p.detach() for p in module.parameters()], tau)
+
+    # Files
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """Actor, its head, the convolutions that learn, and the count of steps seen, as fresh CPU tensors."""
+        trunk = {id(p) for p in self._trunk()}
+        kept = {name for name, p in self.named_parameters() if id(p) in trunk} | {"seen"}
+        return {
+            name: _cpu_copy(t)
+            for name, t in self.state_dict().items()
+            if name in kept or name.startswith(("actor.", "actor_head."))
+        }
+
+    def load_policy_state(self, tensors: dict[str, Tensor]) -> None:
+        """Undo of `policy_state`, for the same networks."""
+        missing = self.policy_state().keys() ^ tensors.keys()
+        if missing:
+            raise UserError(
+                f"this policy is of other networks: {', '.join(sorted(missing))} on one side only"
+            )
+        self.load_state_dict({**self.state_dict(), **tensors})
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """Networks, optimisers, random generator and counters; the replay memory writes itself."""
+        tensors = {name: _cpu_copy(t) for name, t in self.state_dict().items()}
+        tensors |= {f"start.{i}": _cpu_copy(t) for i, t in enumerate(self.start)}
+        for name, optimiser in self.optimisers.items():
+            tensors |= {f"optimiser.{name}.{key}": t for key, t in adam_state(optimiser).items()}
+        return tensors | {"generator": self.generator.get_state()}, {"updates": self.updates}
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
+        """Undo of `snapshot`, for an agent of the same configuration."""
+        self.load_state_dict({name: tensors[name] for name in self.state_dict()})
+        self.start = [tensors[f"start.{i}"].to(self.device) for i in range(len(self.start))]
+        for name, optimiser in self.optimisers.items():
+            begin = f"optimiser.{name}."
+            load_adam_state(
+                optimiser, {key.removeprefix(begin): t for key, t in tensors.items() if key.startswith(begin)}
+            )
+        self.generator.set_state(tensors["generator"])
+        self.updates = int(str(values["updates"]))
+
+
+def _cpu_copy(x: Tensor) -> Tensor:
+    return x.detach().to("cpu", copy=True).contiguous()
