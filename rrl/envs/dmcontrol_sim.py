@@ -21,15 +21,12 @@ from rrl.registry import UserError
 import mujoco  # isort: skip (after render, which chooses MuJoCo's renderer)
 
 # Without a renderer of dm_control's own, since we draw: it would initialise EGL as soon as it is imported,
-# load Mesa's LLVM before triton's (see `gl`), and end EGL at exit before our context is freed. And without
-# a warning about one of its models.
-_asked, _disabled = os.environ.get("MUJOCO_GL"), logging.root.manager.disable
+# load Mesa's LLVM before triton's (see `gl`), and end EGL at exit before our context is freed.
+_asked = os.environ.get("MUJOCO_GL")
 os.environ["MUJOCO_GL"] = "disable"
-logging.disable(logging.WARNING)
 try:
     from dm_control import suite
 finally:
-    logging.disable(_disabled)
     del os.environ["MUJOCO_GL"]
     if _asked is not None:
         os.environ["MUJOCO_GL"] = _asked
@@ -323,8 +320,13 @@ def _load(domain: str, task: str) -> Any:
         raise UserError(f"dm_control's {domain} has no task {task!r}{_suggest(task, domains[domain])}")
     if (domain, task) == ("quadruped", "escape"):
         raise UserError("quadruped escape needs dm_control's own renderer at each reset, which rrl turns off")
-    # The number decides what lqr draws for its model; episodes have seeds of their own.
-    return suite.load(domain, task, task_kwargs={"random": 0})
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # each cheetah would warn of an old word in its model file
+    try:
+        # The number decides what lqr draws for its model; episodes have seeds of their own.
+        return suite.load(domain, task, task_kwargs={"random": 0})
+    finally:
+        logging.disable(level)
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:
