@@ -126,6 +126,7 @@ def test_list_and_check_and_describe(tmp_path, monkeypatch):
     listed = CliRunner().invoke(cli.app, ["list"])
     for name in (
         "Adroit",
+        "DMControl",
         "ResNet",
         "MobileNetV2",
         "State",

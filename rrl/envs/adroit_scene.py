@@ -6,9 +6,7 @@ import copy
 import importlib.util
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from rrl.envs import gl
 from rrl.envs.adroit_tasks import TASKS
@@ -16,9 +14,6 @@ from rrl.registry import UserError
 
 gl.choose_backend()
 import mujoco  # noqa: E402 (MuJoCo reads MUJOCO_GL while it is imported)
-
-if TYPE_CHECKING:
-    from rrl.envs.base import FrameRequest
 
 SPECTATORS = {
     "pen": ((0.0, -0.25, 0.22), (0.75, 125.0, -35.0)),
@@ -79,15 +74,6 @@ def _paper(spec: Any, task: str) -> None:
         ball.material = ""
         ball.rgba = (1.0, 0.0, 0.0, 1.0)
         spec.site("target").rgba[3] = 0.3
-
-
-def narrow(model: Any, frames: FrameRequest) -> None:
-    """Narrow every camera's field of view to the centre crop that an encoder asks for.
-
-    tan(f'/2) = tan(f/2) * size / crop_from: the same pixels as rendering `crop_from` and cropping.
-    """
-    half = np.radians(model.cam_fovy) / 2
-    model.cam_fovy[:] = np.degrees(2 * np.arctan(np.tan(half) * frames.size / frames.crop_from))
 
 
 def spectator(task: str) -> Any:

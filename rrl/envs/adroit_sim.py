@@ -64,7 +64,7 @@ class AdroitSim(gymnasium.Env[Any, NDArray[np.float32]]):
         self._view: render.View | None = None
         self._frame_shape: tuple[int, int, int] | None = None
         if frames is not None:
-            adroit_scene.narrow(self._model, frames)
+            render.narrow(self._model, frames)
             self._frame_shape = (frames.size, frames.size, 3 * len(cameras))
             self._view = render.View(self._model, self._name, cameras, frames.size, render.LOOKS[look])
         self._spectator: render.View | None = None

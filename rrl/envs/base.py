@@ -68,6 +68,12 @@ class EnvFactory(Component, abc.ABC):
         return 1
 
     @property
+    def action_repeat(self) -> int:
+        """Control steps of one agent step, which is one `step` here: the same action is applied this often
+        and the rewards are summed. Environment steps are counted before action repeat."""
+        return 1
+
+    @property
     @abc.abstractmethod
     def cameras(self) -> tuple[str, ...]:
         """Cameras in the order in which their frames are concatenated on the channel axis."""
@@ -75,7 +81,8 @@ class EnvFactory(Component, abc.ABC):
     @property
     @abc.abstractmethod
     def flags(self) -> tuple[str, ...]:
-        """Names of the boolean goal flags that every step reports in `info`; the first one is the default."""
+        """Names of the boolean goal flags that every step reports in `info`; the first one is the default.
+        None if the task has no success test, only a score."""
 
     @property
     @abc.abstractmethod

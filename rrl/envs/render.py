@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -14,6 +14,9 @@ from rrl.envs import gl
 
 gl.choose_backend()
 import mujoco  # noqa: E402 (MuJoCo reads MUJOCO_GL while it is imported)
+
+if TYPE_CHECKING:
+    from rrl.envs.base import FrameRequest
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,17 @@ _canvases: WeakValueDictionary[tuple[str, int, Look], Canvas] = WeakValueDiction
 class View:
     """Some cameras on one simulator. `name` says which model it is: equal names share a canvas.
 
-    Cameras are names of the model's cameras or `mujoco.MjvCamera`s. To be used in one thread.
+    Cameras are names or numbers of the model's cameras, or `mujoco.MjvCamera`s. To be used in one thread.
     """
 
-    def __init__(self, model: Any, name: str, cameras: Sequence[str | Any], size: int, look: Look) -> None:
+    def __init__(
+        self, model: Any, name: str, cameras: Sequence[str | int | Any], size: int, look: Look
+    ) -> None:
         self._model = model
         self._option = mujoco.MjvOption()
-        self._cameras = [_fixed(model, camera) if isinstance(camera, str) else camera for camera in cameras]
+        self._cameras = [
+            _fixed(model, camera) if isinstance(camera, str | int) else camera for camera in cameras
+        ]
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = look.shadow_map > 0
         key = (name, size, look)
@@ -92,7 +99,16 @@ class View:
             out[..., 3 * c : 3 * c + 3] = canvas.pixels[::-1]  # OpenGL's first row is the lowest
 
 
-def _fixed(model: Any, name: str) -> Any:
+def narrow(model: Any, frames: FrameRequest) -> None:
+    """Narrow every camera's field of view to the centre crop that an encoder asks for.
+
+    tan(f'/2) = tan(f/2) * size / crop_from: the same pixels as rendering `crop_from` and cropping.
+    """
+    half = np.radians(model.cam_fovy) / 2
+    model.cam_fovy[:] = np.degrees(2 * np.arctan(np.tan(half) * frames.size / frames.crop_from))
+
+
+def _fixed(model: Any, name: str | int) -> Any:
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
     camera.fixedcamid = model.camera(name).id

@@ -1,0 +1,151 @@
+"""The DeepMind Control Suite (Tassa et al., 2018) as RAD, CURL, SAC+AE and RRL's table 1 use it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Literal
+
+import pydantic
+
+from rrl.envs.base import EnvFactory, FrameRequest, SimEnv
+from rrl.registry import UserError, register
+
+PAPER = {
+    ("finger", "spin"): 2,
+    ("cartpole", "swingup"): 8,
+    ("reacher", "easy"): 4,
+    ("cheetah", "run"): 4,
+    ("walker", "walk"): 2,
+    ("ball_in_cup", "catch"): 4,
+}
+"""The six tasks of the paper's table 1 and their action repeats, which all of its baselines share."""
+
+CONTROL_STEPS = 1000
+"""Length of every suite task's episode in control steps (dm_control 1.0.50; lqr alone has no end)."""
+
+
+@register
+class DMControl(EnvFactory):
+    """A task of dm_control's suite. Rewards are 0 to 1 per control step, scores 0 to 1000 per episode."""
+
+    class Config(EnvFactory.Config):
+        """Which task, how often an action is repeated, and what is observed."""
+
+        domain: str
+        """Domain of the suite, such as `cartpole`. The paper's six tasks: finger spin, cartpole swingup,
+        reacher easy, cheetah run, walker walk, ball_in_cup catch."""
+        task: str
+        """Task of the domain, such as `swingup`."""
+        action_repeat: Annotated[int, pydantic.Field(ge=1)] | None = None
+        """Control steps for which an action is repeated. None: the paper's (cartpole swingup 8; reacher
+        easy, cheetah run and ball_in_cup catch 4; finger spin and walker walk 2); other tasks have none."""
+        camera: Annotated[int, pydantic.Field(ge=0)] = 0
+        """Number of the camera to render (RAD and CURL: 0)."""
+        look: Literal["default", "balanced", "fast"] = "default"
+        """Render quality. `default`: dm_control's own, as RAD and CURL (shadow map 2048, 4 samples);
+        `balanced`: 1024, 4; `fast`: no shadows, no smoothing. Features differ between looks."""
+        state: Literal["task", "none"] = "task"
+        """What the state vector holds. `task`: the suite's own observations, one after the other; `none`:
+        nothing (the paper's pixel methods)."""
+        horizon: Annotated[int, pydantic.Field(ge=1)] | None = None
+        """Agent steps (each of `action_repeat` control steps) per episode. None: the suite's 1000 control
+        steps."""
+
+        @pydantic.field_validator("action_repeat")
+        @classmethod
+        def _known_repeat(cls, repeat: int | None, info: pydantic.ValidationInfo) -> int | None:
+            if repeat is not None or not {"domain", "task"} <= set(info.data):
+                return repeat  # a wrong domain or task is a problem of its own
+            asked = (info.data["domain"], info.data["task"])
+            if asked not in PAPER:
+                names = [" ".join(known) for known in PAPER]
+                near = difflib.get_close_matches(" ".join(asked), names, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(
+                    f"must be set for {' '.join(asked)}: the paper says how often to repeat an action"
+                    f" only for {', '.join(names)}{hint}"
+                )
+            return repeat
+
+    config: Config
+
+    @property
+    def name(self) -> str:
+        return f"dmc_{self.config.domain}_{self.config.task}"
+
+    @property
+    def protocol(self) -> str:
+        return "suite"
+
+    @property
+    def action_repeat(self) -> int:
+        return self.config.action_repeat or PAPER[self.config.domain, self.config.task]
+
+    @property
+    def horizon(self) -> int:
+        return self.config.horizon or math.ceil(CONTROL_STEPS / self.action_repeat)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return (f"camera {self.config.camera}",)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """None: the suite has no success test."""
+        return ()
+
+    @property
+    def success_steps(self) -> int:
+        return 0
+
+    @property
+    def blind_state(self) -> bool:
+        return self.config.state != "task"
+
+    @property
+    def has_state(self) -> bool:
+        return self.config.state != "none"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "env": self.name,
+            "protocol": self.protocol,
+            "action_repeat": str(self.action_repeat),
+            "look": self.config.look,
+            "cameras": ",".join(self.cameras),
+            "state": self.config.state,
+            "horizon": str(self.horizon),
+            "mujoco": version("mujoco"),
+            "dm-control": _dm_control(),
+        }
+
+    def make_one(self, frames: FrameRequest | None) -> SimEnv:
+        _dm_control()
+        from rrl.envs.dmcontrol_sim import DMControlSim
+
+        config = self.config
+        return DMControlSim(
+            config.domain,
+            config.task,
+            self.action_repeat,
+            CONTROL_STEPS if config.horizon is None else config.horizon * self.action_repeat,
+            config.look,
+            config.state,
+            config.camera,
+            frames,
+        )
+
+
+def _dm_control() -> str:
+    """Version of the installed dm-control; UserError if there is none."""
+    try:
+        return version("dm-control")
+    except PackageNotFoundError:
+        pass
+    remedy = "pip install 'dm-control>=1.0.50'"
+    if sys.version_info >= (3, 13):
+        remedy = "use Python 3.11 or 3.12 (its dependency labmaze has no wheels for 3.13 and later)"
+    raise UserError(f"DMControl needs the package dm-control, which is not installed: {remedy}")
