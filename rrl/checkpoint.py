@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,18 @@ def save_file(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[s
 
 def load_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(tensors, values) of a file written by `save_file`; UserError if it is anything else."""
+    with _opened(path) as (file, values):
+        return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
+
+
+def load_values(path: Path) -> dict[str, Any]:
+    """The values alone, from the file's header; UserError as `load_file`."""
+    with _opened(path) as (_, values):
+        return values
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     try:
@@ -65,7 +78,6 @@ def load_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             if metadata.get("format") != "rrl":
                 raise UserError(f"{path} is a safetensors file, but not one that rrl wrote")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads(metadata["values"])
+            yield file, json.loads(metadata["values"])
     except SafetensorError as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from error

@@ -14,7 +14,7 @@ from rrl import checkpoint, policies, results
 from rrl.console import Display
 from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context
-from rrl.evaluators.success import SuccessRate
+from rrl.evaluators.success import EpisodeReturn, SuccessRate
 from rrl.evaluators.video import Video
 from rrl.experiment import BEST_POLICY, POLICY, cores
 from rrl.registry import UserError, build
@@ -57,7 +57,8 @@ def evaluate(
         )
     evaluators = _final(config) if episodes is None else ()
     if not evaluators:
-        evaluators = (SuccessRate.Config(episodes=episodes or 100, actions="both"),)
+        count = SuccessRate if env.flags else EpisodeReturn
+        evaluators = (count.Config(episodes=episodes or 100, actions="both"),)
     chosen = config.seed if seed is None else seed
     envs = env.make(config.num_envs, config.encoder.frames(), cores())
     found: dict[str, float] = {}
@@ -77,7 +78,7 @@ def evaluate(
             for each in evaluators:
                 kinds = 2 if each.actions == "both" else 1
                 display.phase("evaluating", kinds * each.episodes * env.horizon)
-                evaluator: SuccessRate = build(each)
+                evaluator: EpisodeReturn = build(each)
                 found |= evaluator.run(agent, env, context)
             for name, value in found.items():
                 if name.startswith(tuple(env.flags[1:])):
@@ -149,9 +150,9 @@ def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
     say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {run.name} after {values['iteration']} updates")
 
 
-def _final(config: Any) -> tuple[SuccessRate.Config, ...]:
-    """The run's success evaluators of the end."""
-    return tuple(e for e in config.evaluators if isinstance(e, SuccessRate.Config) and e.when == "end")
+def _final(config: Any) -> tuple[EpisodeReturn.Config, ...]:
+    """The run's evaluators of success or return of the end."""
+    return tuple(e for e in config.evaluators if isinstance(e, EpisodeReturn.Config) and e.when == "end")
 
 
 def _no_demonstrations(*_: Any) -> NoReturn:

@@ -141,6 +141,15 @@ class Experiment(Component):
                     f"{self.iterations}",
                     "set `Experiment.iterations = 0`",
                 )
+            counting = [
+                e.component.__name__ for e in self.evaluators if getattr(e.component, "needs_success", False)
+            ]
+            if counting and not env.flags:
+                raise mistake(
+                    "evaluators",
+                    f"{counting[0]} counts successes, but {env.name} has no success test, only a return",
+                    "take @EpisodeReturn()",
+                )
             blind = any(e.component.__name__ == "BlindControl" for e in self.evaluators)
             if blind and (self.demos is None or not env.blind_state or not env.has_state):
                 raise mistake(
@@ -169,8 +178,7 @@ class Experiment(Component):
         has one. The folder gets metrics, checkpoint, policies, plot and what the evaluators make."""
         cfg = self.config
         began = time.monotonic()
-        assert cfg.threads is not None
-        assert cfg.workers is not None
+        assert cfg.threads is not None and cfg.workers is not None
         torch.set_num_threads(cfg.threads)
         tensors, values = self._last_checkpoint(folder)
         log = Log(folder / "metrics.jsonl", values.get("rows", 0))
@@ -220,10 +228,7 @@ class Experiment(Component):
                 self._restore(folder, agent, stepper, demos, tensors, values)
                 display.line(f"resumed after {iteration} updates ({steps:,} steps)")
             else:
-                display.phase("warm start", 0)
-                metrics = agent.warm_start(demos)
-                if metrics:
-                    display.line("warm start: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+                metrics = self._warm_start(agent, demos, display)
                 metrics |= self._evaluate("always", agent, context(0), display)
                 log.append(0, metrics)
                 commit()
@@ -277,6 +282,7 @@ class Experiment(Component):
             action_dim=collector.envs.action_dim,
             seed=seed,
             inference=self.inference,
+            slots=collector.envs.num_envs,
         )
         return agent
 
@@ -346,6 +352,13 @@ class Experiment(Component):
                 "torch": torch.__version__,
             }
         return self.demos.replay(collector, agent, key, display.advance)
+
+    def _warm_start(self, agent: Agent, demos: Rollout | None, display: Display) -> Metrics:
+        display.phase("warm start", 0)
+        metrics = agent.warm_start(demos)
+        if metrics:
+            display.line("warm start: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+        return metrics
 
     def _evaluate(self, when: str, agent: Agent, context: Context, display: Display) -> Metrics:
         found: Metrics = {}
@@ -505,7 +518,11 @@ def resolve(config: Experiment.Config) -> Experiment.Config:
         precision = "bf16" if device == "cuda" or cpu_has_bf16() else "fp32"
     backend = config.backend
     if backend == "auto":
-        backend = "openvino" if device == "cpu" and find_spec("openvino") else "torch"
+        encoder = config.encoder.component
+        assert issubclass(encoder, Encoder)
+        backend = "torch"
+        if device == "cpu" and "openvino" in encoder.backends and find_spec("openvino"):
+            backend = "openvino"
     workers = cores() if config.workers is None else config.workers
     turns = workers > 0 and (backend != "torch" or device != "cpu")  # can groups take turns, and does it pay?
     chosen = {

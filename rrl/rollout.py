@@ -353,7 +353,7 @@ class Collector:
 
         def flat(values: NDArray[Any]) -> NDArray[Any]:
             # Without early ends the padded array is the flat one: no copy of up to 250 MB.
-            return values.reshape(-1, *values.shape[2:]) if whole else values[kept]
+            return values.reshape(kept.size, *values.shape[2:]) if whole else values[kept]
 
         flat_flags = flat(flags)
         episode, step = np.nonzero(kept)

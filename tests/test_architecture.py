@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "gin*": "registry",
     "rollout": "registry envs.vector",
     "envs": "registry rollout",
-    "encoders": "registry envs.base",
+    "encoders": "registry envs.base checkpoint",
     "demos": "registry rollout envs.base",
     "calibration": "rollout demos",
     "stepper": "rollout envs.vector",

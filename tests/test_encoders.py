@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from torchvision.models import get_model, get_model_weights
 
 from rrl import registry
-from rrl.encoders import MobileNetV2, ResNet, State, weights
+from rrl.encoders import FixedEncoder, MobileNetV2, PixelCNN, ResNet, State, weights
 from rrl.encoders.base import Inference
+from rrl.encoders.fixed import save_encoder
+from rrl.encoders.pixel import PixelEncoder
 from rrl.encoders.weights import OFFLINE_WHEEL, Pretrained, WeightsError
 from rrl.envs.base import FrameRequest
 
@@ -83,15 +85,30 @@ def encoder_class(request):
     return registry.get(request.param)
 
 
+def build_untrained(encoder_class, cameras, folder, seed=0):
+    """An encoder with weights that `seed` decides, if it has any: no test downloads."""
+    fields = encoder_class.Config.model_fields
+    settings = {"weights": None, "seed": seed} if "weights" in fields else {}
+    if encoder_class is FixedEncoder:
+        generator, path = torch.Generator().manual_seed(seed), folder / f"{cameras}_{seed}.safetensors"
+        source = PixelCNN(PixelCNN.Config(), cameras)
+        source.initialise(generator)
+        save_encoder(path, source, source.head(generator), {})
+        settings = {"file": str(path)}
+    encoder = registry.build(encoder_class.Config(**settings), cameras=cameras)
+    if isinstance(encoder, PixelEncoder):
+        encoder.initialise(torch.Generator().manual_seed(seed))
+    return encoder
+
+
 @pytest.fixture(scope="module")
-def make(encoder_class):
-    """Encoders by number of cameras, untrained where there are weights to choose: no test downloads."""
-    made = {}
+def make(encoder_class, tmp_path_factory):
+    """Untrained encoders by number of cameras."""
+    made, folder = {}, tmp_path_factory.mktemp("encoders")
 
     def make(cameras):
-        settings = {"weights": None} if "weights" in encoder_class.Config.model_fields else {}
         if cameras not in made:
-            made[cameras] = registry.build(encoder_class.Config(**settings), cameras=cameras)
+            made[cameras] = build_untrained(encoder_class, cameras, folder)
         return made[cameras]
 
     return make
@@ -159,13 +176,18 @@ def test_learns_agrees_with_gradients_and_modes(make):
         assert not any(module.training for module in encoder.modules())
 
 
-def test_state_dict_round_trip(encoder_class, make):
-    encoder = make(1)
-    fields = {"weights": None, "seed": 5} if "weights" in encoder_class.Config.model_fields else {}
-    other = registry.build(encoder_class.Config(**fields), cameras=1)
-    other.load_state_dict(encoder.state_dict())
+def test_state_dict_round_trip(encoder_class, make, tmp_path):
+    encoder, other = make(1), build_untrained(encoder_class, 1, tmp_path, seed=5)
     frames = frames_for(encoder, 1)
+    assert not encoder.dim or not torch.equal(other(frames), encoder(frames))
+    other.load_state_dict(encoder.state_dict())
     assert torch.equal(other(frames), encoder(frames))
+
+
+def test_building_draws_nothing_from_the_global_generator(encoder_class, tmp_path):
+    before = torch.get_rng_state()
+    build_untrained(encoder_class, 1, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_facts_are_text(make):

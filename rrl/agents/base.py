@@ -65,10 +65,12 @@ class Agent(nn.Module, Component, abc.ABC):
         action_dim: int,
         seed: int,
         inference: Inference,
+        slots: int = 1,
     ) -> None:
         """`state_dim` numbers stand beside the `encoder.dim` features. `seed` decides the initial weights and
         every later random choice of the agent (exploration noise comes from outside, see `act`).
-        `inference` says how the encoder computes, and on which device the agent does."""
+        `inference` says how the encoder computes, and on which device the agent does; `slots` environments
+        are stepped together."""
 
     @abc.abstractmethod
     def observe(self, obs: Obs) -> NDArray[Any]:

@@ -191,6 +191,7 @@ class GaussianAgent(Agent):
         action_dim: int,
         seed: int,
         inference: Inference,
+        slots: int = 1,
     ) -> None:
         nn.Module.__init__(self)
         if encoder.learns:

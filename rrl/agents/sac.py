@@ -160,11 +160,12 @@ class SAC(Agent):
         action_dim: int,
         seed: int,
         inference: Inference,
+        slots: int = 1,
     ) -> None:
         nn.Module.__init__(self)
         assert isinstance(config, SACConfig)
         self.config, self.device = config, inference.device
-        self.wants = AgentSteps(1)
+        self.wants, self.slots = AgentSteps(1), slots
         self.action_dim, self.state_dim = action_dim, state_dim
         self.generator = torch.Generator().manual_seed(seed)
         learnt: dict[str, nn.Module] = {}
@@ -262,15 +263,15 @@ class SAC(Agent):
         seen, actions with noise are uniform: the noise's own quantiles."""
         if noise is not None and self.seen < self.config.init_steps:
             return torch.erf(torch.as_tensor(noise) / math.sqrt(2)).numpy()
-        seen = self._split(observed.reshape(len(observed), self.stack, self.row))
+        seen = self.split(observed.reshape(len(observed), self.stack, self.row))
         if self.pixels is not None and seen.frames is not None:
             seen = Seen(self.pixels.view(seen.frames), seen.vector)
-        mu, log_std = self.actor(self._for_actor(seen))
+        mu, log_std = self.actor(self.for_actor(seen))
         if noise is not None:
             mu = mu + log_std.exp() * torch.as_tensor(noise, device=self.device)
         return torch.tanh(mu).cpu().numpy()
 
-    def _split(self, rows: NDArray[Any]) -> Seen:
+    def split(self, rows: NDArray[Any]) -> Seen:
         """[B, stack, n] rows -> what they hold."""
         if self.pixels is None:
             return Seen(None, torch.as_tensor(rows.reshape(len(rows), -1), device=self.device))
@@ -280,7 +281,7 @@ class SAC(Agent):
         state = np.ascontiguousarray(rows[:, -1, size:]).view(np.float32)
         return Seen(torch.as_tensor(stacked, device=self.device), torch.as_tensor(state, device=self.device))
 
-    def _for_actor(self, seen: Seen) -> Tensor:
+    def for_actor(self, seen: Seen) -> Tensor:
         """The actor's input [B, n] of *views*. The actor never trains the convolutions."""
         if seen.frames is None or self.pixels is None or self.actor_head is None:
             return seen.vector
@@ -329,24 +330,26 @@ class SAC(Agent):
 
     def learn(self, batch: Batch) -> Metrics:
         """One update from a batch of transitions; see `update` for what it returns."""
-        raw, following = self._split(batch.rows[:, :-1]), self._split(batch.rows[:, 1:])
-        now, after = self._augmented(raw, following)
+        raw, following = self.split(batch.rows[:, :-1]), self.split(batch.rows[:, 1:])
+        now, after = self.augmented(raw, following)
         actions, rewards = batch.actions.to(self.device), batch.rewards.to(self.device)
         metrics = self._learn_critic(now, actions, rewards, batch.not_done.to(self.device), after)
         if self.updates % self.config.actor_every == 0:
             metrics |= self._learn_actor(now)
         if self.updates % self.config.target_every == 0:
-            self._move_targets()
+            self.move_targets()
         if self.config.encoder_loss == "always":
-            metrics |= self._learn_encoder(now, raw)
+            metrics |= self.learn_encoder(now, raw)
         self.updates += 1
         return metrics
 
-    def _augmented(self, raw: Seen, following: Seen) -> tuple[Seen, Seen]:
-        if self.pixels is None or raw.frames is None or following.frames is None:
-            return raw, following
-        a, b = self.pixels.augment(raw.frames, following.frames, generator=self.generator)
-        return Seen(a, raw.vector), Seen(b, following.vector)
+    def augmented(self, *raw: Seen) -> tuple[Seen, ...]:
+        """Training views of the pictures: each moment's own, or one for all, as the encoder says."""
+        stacks = [seen.frames for seen in raw if seen.frames is not None]
+        if self.pixels is None or not stacks:
+            return raw
+        views = self.pixels.augment(*stacks, generator=self.generator)
+        return tuple(Seen(view, seen.vector) for view, seen in zip(views, raw, strict=True))
 
     def _noise(self, count: int) -> Tensor:
         return torch.randn(count, self.action_dim, generator=self.generator).to(self.device)
@@ -359,7 +362,7 @@ class SAC(Agent):
     @torch.no_grad()
     def targets(self, rewards: Tensor, not_done: Tensor, after: Seen) -> Tensor:
         """y = r + gamma * not_done * (min Q'(s', a') - alpha * log pi(a'|s')), [B]; a' from the actor."""
-        actions, log_prob = self.actor.sample(self._for_actor(after), self._noise(len(rewards)))
+        actions, log_prob = self.actor.sample(self.for_actor(after), self._noise(len(rewards)))
         q1, q2 = self.target["critic"](self._for_critic(after, self.target), actions)
         return rewards + self.config.gamma * not_done * (torch.minimum(q1, q2) - self.alpha * log_prob)
 
@@ -369,7 +372,7 @@ class SAC(Agent):
         y = self.targets(rewards, not_done, after)
         q1, q2 = self.online["critic"](self._for_critic(now, self.online), actions)
         loss = mse_loss(q1, y) + mse_loss(q2, y)
-        self._step(loss, "critic")
+        self.step(loss, "critic")
         return {
             "sac/critic_loss": loss.item(),
             "sac/q": q1.mean().item(),
@@ -379,15 +382,16 @@ class SAC(Agent):
     def _learn_actor(self, now: Seen) -> Metrics:
         with torch.no_grad():
             x = self._for_critic(now, self.online)
-        actions, log_prob = self.actor.sample(self._for_actor(now), self._noise(len(x)))
+        actions, log_prob = self.actor.sample(self.for_actor(now), self._noise(len(x)))
         loss = (self.alpha * log_prob - torch.minimum(*self.online["critic"](x, actions))).mean()
-        self._step(loss, "actor")
+        self.step(loss, "actor")
         entropy = -log_prob.detach().mean()
         # The temperature falls while the policy's entropy is above its target, -m.
-        self._step(self.log_alpha.exp() * (entropy + self.action_dim), "alpha")
+        self.step(self.log_alpha.exp() * (entropy + self.action_dim), "alpha")
         return {"sac/actor_loss": loss.item(), "sac/entropy": entropy.item(), "sac/alpha": self.alpha.item()}
 
-    def _learn_encoder(self, now: Seen, raw: Seen) -> Metrics:
+    def learn_encoder(self, now: Seen, raw: Seen) -> Metrics:
+        """One step on the encoder's own loss, if it has one, at the views `now` of the pictures `raw`."""
         if "own" not in self.optimisers or self.pixels is None or now.frames is None or raw.frames is None:
             return self._moved()
 
@@ -399,7 +403,7 @@ class SAC(Agent):
             lambda views: self._code(views, self.online), target_code, now.frames, raw.frames, self.generator
         )
         assert loss is not None
-        self._step(loss, "encoder", "own")
+        self.step(loss, "encoder", "own")
         return {"encoder/loss": loss.item()} | self._moved()
 
     def _moved(self) -> Metrics:
@@ -410,7 +414,7 @@ class SAC(Agent):
         moved = sum(float((p.detach() - s).square().sum()) for p, s in pairs)
         return {"encoder/moved": math.sqrt(moved / sum(float(s.square().sum()) for _, s in pairs))}
 
-    def _step(self, loss: Tensor, *names: str) -> None:
+    def step(self, loss: Tensor, *names: str) -> None:
         """A step of the named optimisers on `loss`; nothing else than their parameters gets a gradient."""
         parameters = list(dict.fromkeys(p for name in names for p in self.moved_by(name)))
         for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
@@ -424,7 +428,7 @@ class SAC(Agent):
         return [p for group in self.optimisers[name].param_groups for p in group["params"]]
 
     @torch.no_grad()
-    def _move_targets(self) -> None:
+    def move_targets(self) -> None:
         """target <- target + tau * (network - target)."""
         for name, module in self.online.items():
             tau = self.config.critic_tau if name == "critic" else self.config.encoder_tau

@@ -48,15 +48,18 @@ class Inference:
 
 
 class Encoder(nn.Module, Component, abc.ABC):
-    """Maps frames uint8 [N, H, W, 3 * cameras] to features float32 [N, dim].
+    """Maps frames uint8 [N, H, W, 3 * cameras * stack] to features float32 [N, dim].
 
-    A frozen encoder encodes each camera by itself and concatenates the features in camera order
-    (paper section 4; the cameras' order is the environment's).
+    A frozen ImageNet network encodes each camera by itself and concatenates the features in camera order
+    (paper section 4; the cameras' order is the environment's). Encoders that learn with an agent
+    (`rrl.encoders.pixel`) see all cameras and stacked frames at once, on the channel axis.
     """
 
     kind: ClassVar[str] = "encoder"
     dim: int
     """Length of the feature vector, all cameras together."""
+    backends: ClassVar[tuple[Backend, ...]] = ("torch",)
+    """What `inference` can compute with."""
 
     class Config(Component.Config):
         """Settings shared by all encoders: none."""
@@ -72,7 +75,7 @@ class Encoder(nn.Module, Component, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, frames: Tensor) -> Tensor:
-        """uint8 [N, H, W, 3 * cameras] -> float32 [N, dim]."""
+        """uint8 [N, H, W, 3 * cameras * stack] -> float32 [N, dim]."""
 
     @property
     def learns(self) -> bool:

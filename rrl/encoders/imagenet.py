@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rrl.encoders import weights
-from rrl.encoders.base import Encoder, Inference
+from rrl.encoders.base import Backend, Encoder, Inference
 from rrl.encoders.weights import Pretrained
 from rrl.envs.base import FrameRequest
 
@@ -27,6 +27,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class FrozenImageNet(Encoder):
     """Base of frozen encoders: a subclass says which published weights it knows and makes the network."""
 
+    backends: ClassVar[tuple[Backend, ...]] = ("torch", "openvino")
     pretrained: ClassVar[tuple[Pretrained, ...]]
     delicate: ClassVar[int] = 0
     """How many of the network's first convolutions keep float32 whatever the precision of `inference`."""

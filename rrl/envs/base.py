@@ -64,11 +64,6 @@ class EnvFactory(Component, abc.ABC):
 
     @property
     def action_repeat(self) -> int:
-        """Environment steps of one agent step, with the same action: steps are counted before the repeat."""
-        return 1
-
-    @property
-    def action_repeat(self) -> int:
         """Control steps of one agent step, which is one `step` here: the same action is applied this often
         and the rewards are summed. Environment steps are counted before action repeat."""
         return 1

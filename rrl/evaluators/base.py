@@ -43,6 +43,8 @@ class Evaluator(Component, abc.ABC):
     """Measures a policy; the run logs what `run` yields under `eval/`, or `final/` at the end."""
 
     kind: ClassVar[str] = "evaluator"
+    needs_success: ClassVar[bool] = False
+    """Does it count successes? Then the environment must have a goal flag."""
 
     class Config(Component.Config):
         """Settings shared by all evaluators."""

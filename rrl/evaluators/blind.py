@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -32,6 +32,7 @@ class BlindControl(Evaluator):
         """Evaluation episodes of each (mean action)."""
 
     config: Config
+    needs_success: ClassVar[bool] = True
 
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
         """Yields what `SuccessRate` does, with names that begin with `blind_`."""

@@ -1,9 +1,9 @@
-"""Success rate: the number that the paper plots."""
+"""Success rate, the number that the paper plots, and the return."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -16,29 +16,61 @@ from rrl.statistics import wilson
 
 
 @register
-class SuccessRate(Evaluator):
-    """Success over fixed evaluation episodes, the same every time (paper: 25 per iteration, mean action)."""
+class EpisodeReturn(Evaluator):
+    """Return over fixed evaluation episodes, the same every time: DMControl's score (0 to 1000)."""
 
     class Config(Evaluator.Config):
         """How many episodes, and with which actions."""
 
-        episodes: Annotated[int, Field(gt=0)] = 25
-        """Episodes per kind of action."""
+        episodes: Annotated[int, Field(gt=0)] = 10
+        """Episodes per kind of action (RAD, CURL: 10)."""
         actions: Literal["mean", "sampled", "both"] = "mean"
         """'mean': the policy's mean action; 'sampled': with exploration noise (names end in `_sampled`)."""
 
     config: Config
 
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
-        """Yields success (percent) under each goal flag, its 95 % Wilson interval, and the mean return."""
+        """Yields `numbers` for each kind of action."""
         for kind, suffix in (("mean", ""), ("sampled", "_sampled")):
             if self.config.actions not in (kind, "both"):
                 continue
             rollout = evaluate(
                 policy, context.collector, self.config.episodes, context, sampled=kind == "sampled"
             )
-            yield from summary([rollout], suffix)
-            context.say(f"{kind} action: {in_words([rollout], env.flags[0])}")
+            yield from self.numbers(rollout, suffix)
+            context.say(f"{kind} action: {self.in_words(rollout)}")
+
+    def numbers(self, rollout: Rollout, suffix: str) -> Iterator[tuple[str, float]]:
+        """The mean return, its standard deviation over episodes, and their number."""
+        yield from returns([rollout], suffix)
+
+    def in_words(self, rollout: Rollout) -> str:
+        """Such as `return 812.3 +- 41.0 (10 episodes)`."""
+        found = rollout.returns()
+        return f"return {found.mean():.1f} +- {found.std():.1f} ({len(found)} episodes)"
+
+
+@register
+class SuccessRate(EpisodeReturn):
+    """Success over fixed evaluation episodes, the same every time (paper: 25 per iteration, mean action)."""
+
+    needs_success: ClassVar[bool] = True
+
+    class Config(EpisodeReturn.Config):
+        """How many episodes, and with which actions."""
+
+        episodes: Annotated[int, Field(gt=0)] = 25
+        """Episodes per kind of action."""
+
+    config: Config
+
+    def numbers(self, rollout: Rollout, suffix: str) -> Iterator[tuple[str, float]]:
+        """Success in percent under each goal flag, its 95 % Wilson interval, and the returns."""
+        return summary([rollout], suffix)
+
+    def in_words(self, rollout: Rollout) -> str:
+        """Of the first goal flag, see the function."""
+        return in_words([rollout], next(iter(rollout.flags)))
 
 
 def evaluate(policy: Policy, collector: Collector, count: int, context: Context, *, sampled: bool) -> Rollout:
@@ -46,7 +78,7 @@ def evaluate(policy: Policy, collector: Collector, count: int, context: Context,
     envs = collector.envs
     noise = (envs.factory.horizon, envs.action_dim) if sampled else None
     todo = episodes(count, seed=context.seed, stream=Stream.EVAL, noise=noise)
-    return collector.collect(policy, todo, progress=context.progress)
+    return collector.collect(policy, todo, progress=context.progress, keep=False)
 
 
 def summary(rollouts: Sequence[Rollout], suffix: str = "") -> Iterator[tuple[str, float]]:
@@ -59,9 +91,15 @@ def summary(rollouts: Sequence[Rollout], suffix: str = "") -> Iterator[tuple[str
             low, high = wilson(int(success.sum()), len(success))
             yield f"{flag}_low{suffix}", 100.0 * low
             yield f"{flag}_high{suffix}", 100.0 * high
-    returns = np.concatenate([r.returns() for r in rollouts])
-    yield "return" + suffix, float(returns.mean())
-    yield "episodes" + suffix, float(len(returns))
+    yield from returns(rollouts, suffix)
+
+
+def returns(rollouts: Sequence[Rollout], suffix: str = "") -> Iterator[tuple[str, float]]:
+    """Mean and standard deviation of all episodes' returns, and their number."""
+    found = np.concatenate([r.returns() for r in rollouts])
+    yield "return" + suffix, float(found.mean())
+    yield "return_std" + suffix, float(found.std())
+    yield "episodes" + suffix, float(len(found))
 
 
 def in_words(rollouts: Sequence[Rollout], flag: str) -> str:

@@ -56,15 +56,19 @@ class Video(Evaluator):
 
         try:
             todo = episodes(count, seed=context.seed, stream=Stream.VIDEO)
-            rollout = Collector(envs).collect(policy, todo, each_step=film, progress=context.progress)
+            rollout = Collector(envs).collect(
+                policy, todo, each_step=film, progress=context.progress, keep=False
+            )
         finally:
             envs.close()
-        success = rollout.success(env.flags[0])
+        if env.flags:
+            verdicts = ["success" if won else "failure" for won in rollout.success(env.flags[0])]
+        else:
+            verdicts = [f"return {value:.1f}" for value in rollout.returns()]
         frames = []
         for i in range(count):
-            verdict = "success" if success[i] else "failure"
             label = f"{env.name}  {context.encoder}  update {context.iteration}"
-            label += f"  episode {i + 1}/{count}: {verdict}"
+            label += f"  episode {i + 1}/{count}: {verdicts[i]}"
             frames += [captioned(shot, label) for shot in shots[i]]
         folder = context.folder / "videos"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,96 @@
+"""FERM: RAD that starts from demonstrations and a contrastively trained encoder (Zhan et al. 2020).
+
+The paper's baseline of figure 4. Demonstrations fill the replay memory first, where they age like everything
+else; the encoder is trained on them by CURL's loss; then RAD learns online. `bc_epochs` gives what the same
+demonstrations and encoder reach by cloning alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import NonNegativeInt
+from torch.nn.functional import mse_loss
+
+from rrl.agents.base import Metrics
+from rrl.agents.rad import PixelSACConfig
+from rrl.agents.sac import SAC
+from rrl.registry import UserError, register
+from rrl.rollout import Rollout
+
+
+@register
+class FERM(SAC):
+    """SAC from cropped pictures with demonstrations in its memory and a warm-started encoder."""
+
+    class Config(PixelSACConfig):
+        """FERM's settings: RAD's, and the warm start's."""
+
+        encoder_loss: Literal["never", "warm_start", "always"] = "warm_start"
+        """When the encoder is trained on its own loss (FERM: in the warm start; online by critics alone)."""
+        warm_start_updates: NonNegativeInt = 1_600
+        """Contrastive updates on the demonstrations before learning online."""
+        bc_epochs: NonNegativeInt = 0
+        """Passes over the demonstrations in which the actor is cloned (FERM's BC-only mode: 100, with
+        Experiment.iterations = 0); 0: none."""
+
+    config: FERM.Config
+    demos: ClassVar[Literal["none", "required"]] = "required"
+
+    def warm_start(self, demos: Rollout | None) -> Metrics:
+        """Fill the memory with the demonstrations, each cut at the horizon; train the encoder; clone, if
+        asked for. Returns the last losses."""
+        if demos is None:
+            raise UserError("FERM needs demonstrations; set Experiment.demos = @DemoSet()")
+        self.replay.add(cut(demos), slots=self.slots)
+        metrics: Metrics = {"demos/steps": float(len(self.replay))}
+        if self.config.encoder_loss != "never":
+            for _ in range(self.config.warm_start_updates):
+                batch = self.replay.draw(self.config.batch, self.generator)
+                raw = self.split(batch.rows[:, :-1])
+                (now,) = self.augmented(raw)
+                metrics |= self.learn_encoder(now, raw)
+                self.move_targets()
+        for _ in range(self.config.bc_epochs * len(demos.t) // self.config.batch):
+            metrics |= self._clone()
+        return metrics
+
+    def _clone(self) -> Metrics:
+        """One step of the actor on the squared error of tanh(mu); it never trains the convolutions."""
+        batch = self.replay.draw(self.config.batch, self.generator)
+        (seen,) = self.augmented(self.split(batch.rows[:, :-1]))
+        mu, _ = self.actor(self.for_actor(seen))
+        loss = mse_loss(torch.tanh(mu), batch.actions.to(self.device))
+        self.step(loss, "actor")
+        return {"bc/loss": loss.item()}
+
+
+def cut(demos: Rollout) -> Rollout:
+    """Every episode up to where the environment ended or truncated it, its actions clipped to [-1, 1]."""
+    over = demos.terminated | demos.truncated
+    keep = np.ones(len(over), bool)
+    final = demos.final_obs.copy()
+    truncated = demos.truncated.copy()
+    for e in range(demos.episodes):
+        rows = np.flatnonzero(demos.episode == e)
+        ends = np.flatnonzero(over[rows])
+        last = rows[ends[0]] if len(ends) else rows[-1]
+        if last < rows[-1]:
+            keep[last + 1 : rows[-1] + 1] = False
+            final[e] = demos.obs[last + 1]
+        truncated[last] |= not demos.terminated[last]
+    return replace(
+        demos,
+        obs=demos.obs[keep],
+        actions=np.clip(demos.actions[keep], -1, 1),
+        rewards=demos.rewards[keep],
+        flags={name: values[keep] for name, values in demos.flags.items()},
+        episode=demos.episode[keep],
+        t=demos.t[keep],
+        terminated=demos.terminated[keep],
+        truncated=truncated[keep],
+        final_obs=final,
+    )

@@ -1,0 +1,164 @@
+"""FixedEncoder: what an encoder learned in a finished run, frozen (the paper's "fixed RAD encoder").
+
+The file holds the convolutions and the critics' head, and in its header which encoder they belong to and
+how that one is configured: so the frames, their stack and the view are its own too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import torch
+from pydantic import field_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor, nn
+
+from rrl import checkpoint, registry
+from rrl.encoders.base import Encoder, Inference
+from rrl.encoders.pixel import PixelEncoder, exactly
+from rrl.encoders.weights import WeightsError, checksum
+from rrl.envs.base import FrameRequest
+from rrl.registry import UserError, build, register
+
+REMEDY = "name a file that was exported from a finished RAD, CURL or SAC+AE run"
+
+
+def save_encoder(path: Path, encoder: PixelEncoder, head: nn.Module, facts: Mapping[str, Any]) -> None:
+    """Write the file that `FixedEncoder.file` takes. `head`: the critics' one, made by `encoder.head`.
+    `facts`: JSON-able values that say where it comes from (run, steps, ...)."""
+    tensors = {f"source.{name}": t for name, t in encoder.state_dict().items() if _needed(name)}
+    tensors |= {f"head.{name}": t for name, t in head.state_dict().items()}
+    values = {
+        "encoder": type(encoder).__name__,
+        "encoder_config": encoder.config.model_dump(mode="json"),
+        "cameras": encoder.cameras,
+        "checksum": checksum(tensors),
+    }
+    checkpoint.save_file(path, tensors, {**facts, **values})
+
+
+def _needed(name: str) -> bool:
+    """False for what only the encoder's own loss uses."""
+    return not name.startswith("objective.")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an exported file says of itself."""
+
+    path: Path
+    source: PixelEncoder.Config
+    """The exporting encoder's configuration."""
+    cameras: int
+    checksum: str
+
+
+def read_header(file: str) -> Header:
+    """The header of an exported file, without its tensors; WeightsError if it is none."""
+    path = Path(file).expanduser()
+    try:
+        values = checkpoint.load_values(path)
+    except UserError as error:
+        raise WeightsError(f"FixedEncoder.file = {file!r}: {error}\n  {REMEDY}") from error
+    missing = [name for name in ("encoder", "encoder_config", "cameras", "checksum") if name not in values]
+    if missing:
+        raise WeightsError(
+            f"FixedEncoder.file = {file!r} is another file of rrl's, not an exported encoder: it doesn't say "
+            f"{', '.join(missing)}\n  {REMEDY}"
+        )
+    name = values["encoder"]
+    cls = registry.get(name) if name in registry.names("encoder") else None
+    if cls is None or not issubclass(cls, PixelEncoder):
+        raise WeightsError(
+            f"FixedEncoder.file = {file!r} was exported from {name}, which is no encoder here that "
+            "learns with an agent\n  install the package that it belongs to, or export again"
+        )
+    try:
+        source = cls.Config.model_validate_json(json.dumps(values["encoder_config"]))
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise WeightsError(
+            f"FixedEncoder.file = {file!r} was exported from a {name} of another version: "
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}\n  export it again"
+        ) from error
+    return Header(path, source, values["cameras"], values["checksum"])
+
+
+@register
+class FixedEncoder(Encoder):
+    """A learned encoder, frozen: the critics' code of the centre view of all cameras' stacked frames.
+
+    Convolutions, linear layer and LayerNorm (SAC+AE: tanh too) as the run left them, without augmentation.
+    """
+
+    class Config(Encoder.Config):
+        """Settings of `FixedEncoder`."""
+
+        file: str
+        """Path of a .safetensors exported from a finished RAD, CURL or SAC+AE run. It decides the size of
+        the frames, how many are stacked, and for how many cameras it is."""
+
+        @field_validator("file")
+        @classmethod
+        def _is_exported(cls, file: str) -> str:
+            try:
+                read_header(file)
+            except WeightsError as error:
+                message, _, hint = str(error).partition("\n  ")
+                told = {"message": message, "field": "file", "hint": hint}
+                raise PydanticCustomError("config", "{message}", told) from error
+            return file
+
+        def frames(self) -> FrameRequest:
+            """As the exporting run's; WeightsError if the file has gone since."""
+            return read_header(self.file).source.frames()
+
+    config: Config
+
+    def __init__(self, config: Config, cameras: int) -> None:
+        """Raises WeightsError if the file is for another number of cameras, or damaged."""
+        super().__init__(config, cameras)
+        header = read_header(config.file)
+        if cameras != header.cameras:
+            raise WeightsError(
+                f"{header.path} was trained on {header.cameras} camera(s); this environment has {cameras}\n"
+                f"  choose {header.cameras} camera(s) in the environment, or another file"
+            )
+        self.source: PixelEncoder = build(header.source, cameras=cameras)
+        self.source.objective = nn.Module()
+        self.head = self.source.head(torch.Generator().manual_seed(0))
+        self.dim = self.source.code_dim
+        tensors, _ = checkpoint.load_file(header.path)
+        if checksum(tensors) != header.checksum:
+            raise WeightsError(f"{header.path} was changed after its export\n  export it again")
+        try:
+            self.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"{header.path} doesn't hold a {type(self.source).__name__} and its head\n  {error}"
+            ) from error
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 [N, render, render, 3 * cameras * stack] -> float32 [N, dim]. ValueError for others."""
+        codes: Tensor = self.head(self.source(frames))
+        return codes
+
+    def train(self, mode: bool = True) -> FixedEncoder:
+        """A frozen network stays in evaluation mode, whatever its owner does."""
+        return super().train(False)
+
+    def facts(self) -> dict[str, str]:
+        """`weights`: which encoder they are of, and their checksum."""
+        return {"weights": f"{type(self.source).__name__}:{checksum(self.state_dict())}"}
+
+    def inference(self, how: Inference) -> Callable[[Tensor], Tensor]:
+        """`forward` in float32 (no TF32). Moves the encoder to `how.device`. UserError for another precision
+        or backend."""
+        return exactly(self, how)
