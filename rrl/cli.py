@@ -209,7 +209,13 @@ def eval_(
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="A run id, the beginning of one, or a run's folder.")],
-    policy: Annotated[Path, typer.Option("--policy", help="The .safetensors to write.")],
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Write the policy to this .safetensors.")
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option("--encoder", help="Write the encoder that the run trained (RAD, ...) to this one."),
+    ] = None,
     best: Annotated[
         bool, typer.Option("--best", help="The policy with the best training return, not the last.")
     ] = False,
@@ -217,10 +223,18 @@ def export(
         bool, typer.Option("--half", help="Network weights in float16: half the size, rounded.")
     ] = False,
 ) -> None:
-    """Copy a run's policy into a file of its own, with where it comes from."""
+    """Copy a run's policy, or the encoder that it trained, into a file of its own, with where it comes from.
+
+    `FixedEncoder.file` takes an exported encoder: frozen features for other tasks and agents.
+    """
     from rrl import evaluation
 
-    evaluation.export(run, policy, typer.echo, best=best, half=half)
+    if (policy is None) == (encoder is None):
+        raise typer.BadParameter("say what to export: --policy FILE or --encoder FILE")
+    if policy is not None:
+        evaluation.export(run, policy, typer.echo, best=best, half=half)
+    if encoder is not None:
+        evaluation.export_encoder(run, encoder, typer.echo)
 
 
 @app.command()

@@ -10,13 +10,15 @@ from typing import Any, NoReturn
 
 import torch
 
-from rrl import checkpoint, policies, results
+from rrl import checkpoint, ginfile, policies, results
 from rrl.console import Display
+from rrl.encoders import fixed
+from rrl.encoders.pixel import PixelEncoder
 from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context
 from rrl.evaluators.success import EpisodeReturn, SuccessRate
 from rrl.evaluators.video import Video
-from rrl.experiment import BEST_POLICY, POLICY, cores
+from rrl.experiment import BEST_POLICY, CHECKPOINT, POLICY, cores
 from rrl.registry import UserError, build
 from rrl.results import Result
 from rrl.rollout import Collector
@@ -148,6 +150,30 @@ def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.save_file(out, tensors, values)
     say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {run.name} after {values['iteration']} updates")
+
+
+def export_encoder(source: str, out: Path, say: Say) -> None:
+    """Write the encoder that a run trained, with its critics' head: what `FixedEncoder.file` takes."""
+    if out.exists():
+        raise UserError(f"{out} exists already; choose another name or remove it first")
+    run = _run(source)
+    config: Any = ginfile.load(run.folder / "config.gin")
+    kind = config.encoder.component
+    if not issubclass(kind, PixelEncoder):
+        raise UserError(f"{run.name} trained no encoder: {kind.__name__} was frozen already")
+    if not (run.folder / CHECKPOINT).exists():
+        raise UserError(f"{run.folder} has no checkpoint yet: the run has not come that far")
+    tensors, values = checkpoint.load_file(run.folder / CHECKPOINT)
+    env: EnvFactory = build(config.env)
+    encoder: PixelEncoder = build(config.encoder, cameras=len(env.cameras))
+    head = encoder.head(torch.Generator())
+    for module, name in ((encoder, "online.encoder."), (head, "online.head.")):
+        module.load_state_dict({k.removeprefix(name): t for k, t in tensors.items() if k.startswith(name)})
+    facts = {"run": run.run_id, "name": run.name, "steps": values["steps"]}
+    facts |= {k: run.tags[k] for k in ("git_commit", "rrl", "env") if k in run.tags}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fixed.save_encoder(out, encoder, head, facts)
+    say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {run.name} after {values['steps']:,} environment steps")
 
 
 def _final(config: Any) -> tuple[EpisodeReturn.Config, ...]:

@@ -2,14 +2,14 @@
 
 policy = rrl.load_policy("policy.safetensors")
 env = policy.make_env()
-obs, info = env.reset(seed=0)
+obs, info = env.reset(seed=0)          # and policy.reset(), of a policy that sees several pictures at once
 obs, reward, terminated, truncated, info = env.step(policy.act(obs))
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ from rrl.agents.base import Agent
 from rrl.encoders.base import Backend, Encoder, Inference, Precision, cpu_has_bf16
 from rrl.envs.base import EnvFactory
 from rrl.registry import UserError, build
-from rrl.rollout import Obs
+from rrl.rollout import Obs, Stack
 
 if TYPE_CHECKING:
     from rrl.experiment import Experiment
@@ -97,6 +97,12 @@ class LoadedPolicy:
     env: EnvFactory
     """The environment that it was trained in."""
     agent: Agent
+    _history: list[Stack] = field(default_factory=list, repr=False)
+
+    def reset(self) -> None:
+        """Forget the last observations: to be called where an episode begins, by users of policies that see
+        several at once (RAD, CURL, RRL_SAC, ...). For all others it does nothing."""
+        self._history.clear()
 
     def make_env(self) -> Any:
         """A `gymnasium.Env` as the policy was trained in: its observations have what `act` needs."""
@@ -139,9 +145,22 @@ class LoadedPolicy:
                 )
             drawn = np.atleast_2d(drawn)
         if state.ndim > 1:
-            return self.agent.act(self.agent.observe(Obs(frames, state)), drawn)
-        one = Obs(None if frames is None else frames[None], state[None])
-        return self.agent.act(self.agent.observe(one), drawn)[0]  # type: ignore[no-any-return]
+            return self._act(frames, state, drawn)
+        return self._act(None if frames is None else frames[None], state[None], drawn)[0]  # type: ignore[no-any-return]
+
+    def _act(
+        self, frames: NDArray[np.uint8] | None, state: NDArray[np.float32], noise: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        every, none = np.ones(len(state), bool), np.zeros(len(state), bool)
+        fresh, moved = (none, every) if self._history else (every, none)
+        if not self._history:
+            wanted = self.config.encoder.frames()
+            depths = (1 if wanted is None else wanted.stack, self.agent.stack)
+            self._history.extend(Stack(len(state), depth) for depth in depths)
+        pictures, kept = self._history
+        if frames is not None:
+            frames = pictures.push(frames, fresh, moved)
+        return self.agent.act(kept.push(self.agent.observe(Obs(frames, state)), fresh, moved), noise)
 
 
 def load_policy(source: str | Path) -> LoadedPolicy:

@@ -14,6 +14,21 @@ if sys.platform == "linux":
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
+@pytest.fixture
+def cartpole_rad(tmp_path, monkeypatch):
+    """A folder with the exported encoder that the `fixed_rad` files ask for (untrained)."""
+    import torch
+
+    from rrl.encoders.fixed import save_encoder
+    from rrl.encoders.pixel_cnn import PixelCNN
+
+    encoder = PixelCNN(PixelCNN.Config(), cameras=1)
+    head = encoder.head(torch.Generator().manual_seed(0))
+    save_encoder(tmp_path / "cartpole_rad.safetensors", encoder, head, {})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests neither read a developer's cached features nor write to a developer's MLflow server."""

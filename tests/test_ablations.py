@@ -15,6 +15,9 @@ RESULTS = sorted((GIN / "results").glob("*.gin"))
 RUNNABLE = sorted(GIN.glob("*.gin")) + ABLATIONS + RESULTS
 
 
+pytestmark = pytest.mark.usefixtures("cartpole_rad")
+
+
 def name(path):
     return path.relative_to(GIN).with_suffix("").as_posix()
 

@@ -190,6 +190,7 @@ def test_readme_commands_are_as_the_program_takes_them(line):
             assert word.split("=")[0] in usage.output
 
 
+@pytest.mark.usefixtures("cartpole_rad")
 def test_all_shipped_files_load_and_differ():
     runnable = [name for name in ginfile.shipped() if "/" not in name]
     assert {

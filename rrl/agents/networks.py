@@ -223,12 +223,21 @@ def adam_state(optimiser: torch.optim.Adam) -> dict[str, Tensor]:
     }
 
 
+def laid_out(x: Tensor, like: Tensor) -> Tensor:
+    """A copy of `x` in memory as `like` is: a fused Adam goes through a parameter, its gradient and their
+    averages in the order of memory, and is silently wrong if one is channels_last and another one not
+    (torch 2.14)."""
+    return torch.empty_like(like, requires_grad=False).copy_(x)
+
+
 def load_adam_state(optimiser: torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
     """Undo of `adam_state`, for an Adam of the same parameters."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, t in tensors.items():
         i, name = key.split(".")
-        state.setdefault(int(i), {})[name] = t.clone()  # the optimiser keeps it and writes into it
+        # Copies, as the optimiser keeps them and writes into them.
+        state.setdefault(int(i), {})[name] = t.clone() if t.ndim == 0 else laid_out(t, parameters[int(i)])
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu, softplus
 
 from rrl.agents.base import Agent, AgentSteps, Metrics
-from rrl.agents.networks import adam_state, load_adam_state, orthogonal_mlp
+from rrl.agents.networks import adam_state, laid_out, load_adam_state, orthogonal_mlp
 from rrl.agents.replay import Batch, Replay
 from rrl.encoders.base import Encoder, Inference
 from rrl.encoders.pixel import PixelEncoder
@@ -418,7 +418,7 @@ class SAC(Agent):
         """A step of the named optimisers on `loss`; nothing else than their parameters gets a gradient."""
         parameters = list(dict.fromkeys(p for name in names for p in self.moved_by(name)))
         for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            p.grad = gradient
+            p.grad = gradient if gradient.stride() == p.stride() else laid_out(gradient, p)
         for name in names:
             self.optimisers[name].step()
         for p in parameters:

@@ -127,8 +127,9 @@ def curves(
     own = axes.get_xlim()[1]
     for other in published:
         axes.fill_between(other.steps, other.low, other.high, color=INK, alpha=0.1, linewidth=0)
-        axes.plot(other.steps, other.mean, "--", color=INK, linewidth=1.6)
-        handles.append(Line2D([], [], linestyle="--", color=INK, linewidth=1.6, label=other.label))
+        kind = {"color": INK, "linewidth": 1.4, "linestyle": ":", "marker": "o", "markersize": 4}
+        axes.plot(other.steps, other.mean, **kind)  # what was published are the points, not the line
+        handles.append(Line2D([], [], label=other.label, **kind))
     reach = max((max(p.steps) for p in published), default=0)
     axes.set(xlabel="environment steps", ylabel="success (%)", ylim=(-3, 103))
     axes.set_xlim(left=0, right=max(own, min(reach, 2 * own), 1))  # ours must not shrink to a corner

@@ -124,7 +124,7 @@ def show(
 def training_steps(config: Experiment.Config) -> int:
     """Environment steps of training."""
     env: EnvFactory = build(config.env)
-    return config.iterations * _episodes(config) * env.horizon
+    return config.iterations * (_episodes(config) * env.horizon or _steps(config))
 
 
 def _episodes(config: Experiment.Config) -> int:
@@ -134,9 +134,14 @@ def _episodes(config: Experiment.Config) -> int:
     return int(getattr(config.agent, "trajectories", 0)) if agent.needs_rollouts else 0
 
 
+def _steps(config: Experiment.Config) -> int:
+    """Environment steps per iteration of an agent that learns at every step, else 0."""
+    return config.log_every if hasattr(config.agent, "replay") else 0
+
+
 def _estimate(config: Experiment.Config, measured: speed.Speed | None) -> Estimate:
     env: EnvFactory = build(config.env)
-    per_update = _episodes(config) * env.horizon
+    per_update = _episodes(config) * env.horizon or _steps(config)
     updates = config.iterations
     evaluations = 1 + math.ceil(updates * min(1.0, per_update / config.eval_every)) if updates else 1
     extra = 0.0  # steps of evaluations and of the demonstrations' replay
@@ -151,12 +156,16 @@ def _estimate(config: Experiment.Config, measured: speed.Speed | None) -> Estima
         extra += max(int(demos.demos.lengths.sum()), config.num_envs * int(demos.demos.lengths.max()))
     if measured is None:
         return Estimate(0.0, 0.0, 0.0)
+    # What is kept of observations: a replay memory (which is on disk as well), or an update's batch.
+    kept = min(getattr(config.agent, "replay", 0), updates * _steps(config) // env.action_repeat)
+    replay = kept * measured.width
+    extra *= env.action_repeat
     return Estimate(
         seconds=measured.startup
         + measured.sampling * (updates * per_update + extra)
         + measured.learning * updates * per_update,
-        memory=measured.memory + ARRAYS * 4 * measured.width * per_update,
-        disk=2 * measured.files + BESIDE,  # MLflow keeps copies
+        memory=measured.memory + (replay or ARRAYS * measured.width * per_update),
+        disk=2 * measured.files + BESIDE + replay,  # MLflow keeps copies
     )
 
 

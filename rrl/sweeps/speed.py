@@ -11,9 +11,14 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rrl.processes import memory
 from rrl.sweeps.child import die_with
+
+if TYPE_CHECKING:
+    from rrl.experiment import Experiment
+    from rrl.rollout import Collector
 
 LEAST = 2.0  # seconds of sampling to measure
 SAMPLES = 4096  # of the update that is timed
@@ -28,11 +33,11 @@ class Speed:
     sampling: float
     """Seconds per environment step, by wall clock, with the machine's cores to itself."""
     learning: float
-    """Seconds per sample of an update."""
+    """Seconds per sample of an update; of agents that learn at every step, per environment step."""
     memory: int
     """Bytes of the run's processes before the first update."""
     width: int
-    """Numbers in an observation as the agent keeps it."""
+    """Bytes of an observation as the agent keeps it."""
     files: int
     """Bytes of a checkpoint and two policy files."""
 
@@ -57,6 +62,7 @@ def _probe(source: str) -> tuple[dict[str, float], float]:
     from rich.console import Console
 
     from rrl import ginfile
+    from rrl.agents.base import AgentSteps
     from rrl.console import Display
     from rrl.experiment import Experiment
     from rrl.rollout import Collector, Episode, Rollout
@@ -75,6 +81,8 @@ def _probe(source: str) -> tuple[dict[str, float], float]:
         ):  # calibration would take longer than all the rest; its speed is another
             experiment.inference = experiment.make_inference(collector, Display(Console(file=io.StringIO())))
         agent = experiment.make_agent(experiment.encoder, collector, 0)
+        if isinstance(agent.wants, AgentSteps):
+            return _probe_steps(experiment, collector)
         rng = np.random.default_rng(0)
 
         def steps(length: int) -> float:
@@ -119,10 +127,37 @@ def _probe(source: str) -> tuple[dict[str, float], float]:
         sizes = [
             sum(t.nbytes for t in tensors.values()) for tensors in (agent.snapshot()[0], agent.policy_state())
         ]
-        found = {"sampling": sampling, "learning": learning, "memory": memory(os.getpid()), "width": n}
+        found = {"sampling": sampling, "learning": learning, "memory": memory(os.getpid()), "width": 4 * n}
         return found | {"files": sizes[0] + 2 * sizes[1]}, time.perf_counter() - began
     finally:
         envs.close()
+
+
+def _probe_steps(experiment: Experiment, collector: Collector) -> tuple[dict[str, float], float]:
+    """The same of an agent that learns at every step."""
+    from rrl.stepper import Stepper
+
+    envs, began = collector.envs, time.perf_counter()
+    now = experiment.config.agent.model_copy(update={"init_steps": 1, "catch_up": False})
+    experiment.config = experiment.config.model_copy(update={"agent": now})
+    agent = experiment.make_agent(experiment.encoder, collector, 0)
+    stepper = Stepper(envs, agent.stack, 0)
+    sampling, learning, counted = 0.0, 0.0, -2  # the first ones warm up
+    while counted < 3 or time.perf_counter() - began < 2 * LEAST:
+        start = time.perf_counter()
+        rollout = stepper.step(agent)
+        middle = time.perf_counter()
+        agent.update(rollout)
+        if counted >= 0:
+            sampling, learning = sampling + middle - start, learning + time.perf_counter() - middle
+        counted += 1
+    made = counted * envs.num_envs * experiment.env.action_repeat
+    sizes = [
+        sum(t.nbytes for t in tensors.values()) for tensors in (agent.snapshot()[0], agent.policy_state())
+    ]
+    found = {"sampling": sampling / made, "learning": learning / made, "memory": memory(os.getpid())}
+    found |= {"width": rollout.obs[0].nbytes, "files": sizes[0] + 2 * sizes[1]}
+    return found, time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""kill -9 of an agent with a replay memory, in the middle of an episode and after the ring wrapped, then
+`rrl resume`: the same bits as a run that was never interrupted. Real pixels, an encoder that learns."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from test_resume import assert_same, children_are_gone, command, descendants, finished, kill, outcome, started
+from test_resume import run_folder as folder_of
+
+from rrl import ginfile
+from rrl.agents.sac import SAC
+from rrl.encoders.base import Inference
+from rrl.encoders.state import State
+from rrl.envs.dmcontrol import DMControl
+from rrl.stepper import Stepper
+
+SETTINGS = (
+    "Experiment.iterations = 8",
+    "Experiment.log_every = 240",  # 30 agent steps: episodes of 125 go on from one checkpoint to the next
+    "Experiment.eval_every = 480",
+    "Experiment.threads = 1",
+    "Experiment.evaluators = (@EpisodeReturn(),)",
+    "EpisodeReturn.episodes = 1",
+    "CURL.replay = 100",
+    "CURL.init_steps = 40",
+    "CURL.batch = 6",
+    "CURL.hidden = (32, 32)",
+    "ContrastiveCNN.render = 24",
+    "ContrastiveCNN.crop = 20",
+    "ContrastiveCNN.filters = 8",
+)
+
+
+def begin(*more):
+    sets = [part for setting in (*SETTINGS, *more) for part in ("--set", setting)]
+    return command("run", "dmc_cartpole_swingup_curl", *sets)
+
+
+@pytest.mark.parametrize("more", [(), ("Experiment.num_envs = 2", "Experiment.workers = 2")], ids=["1", "2"])
+def test_killed_in_an_episode_after_the_ring_wrapped(tmp_path, more):
+    (whole := tmp_path / "whole").mkdir()
+    (cut := tmp_path / "cut").mkdir()
+    finished(begin(*more), whole)
+    reference = outcome(whole)
+    assert any("encoder/loss" in metrics for _, metrics in reference[1])
+    for rows, arguments in ((3, begin(*more)), (6, None)):
+
+        def progressed(rows=rows):
+            files = list((cut / "runs").glob("*/metrics.jsonl"))
+            return bool(files) and files[0].read_text().count("\n") > rows
+
+        process = started(cut, arguments or command("resume", str(folder_of(cut))), progressed)
+        workers = descendants(process.pid)
+        assert process.poll() is None, "the run ended before it was killed"
+        kill(process)
+        assert children_are_gone(workers)
+    finished(command("resume", str(folder_of(cut))), cut)
+    assert_same(outcome(cut), reference)
+    rows = [json.loads(line) for line in (folder_of(cut) / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] > 8 * 100  # more steps than the memory holds
+
+
+def stepper(num_envs, workers):
+    factory = DMControl(DMControl.Config(domain="cartpole", task="swingup", state="task"))
+    envs = factory.make(num_envs, None, workers)
+    config, encoder = SAC.Config(replay=100, init_steps=1000, hidden=(8,)), State(State.Config(), cameras=1)
+    agent = SAC(config, encoder=encoder, state_dim=5, action_dim=1, seed=0, inference=Inference())
+    return Stepper(envs, agent.stack, 0), agent
+
+
+def test_episodes_follow_their_numbers_whatever_the_workers():
+    found = []
+    for workers in (0, 2):
+        a, agent = stepper(3, workers)
+        steps = [a.step(agent) for _ in range(130)]
+        found.append([np.concatenate([getattr(s, name) for s in steps]) for name in ("obs", "rewards", "t")])
+        assert [each.length for each in a.ended] == [125] * 3
+        for slot, each in enumerate(a.ended):
+            assert each.value == pytest.approx(sum(s.rewards[slot] for s in steps[:125]))
+        for before, after in pairwise(steps):
+            going_on = ~before.truncated
+            assert np.array_equal(before.final_obs[going_on], after.obs[going_on])
+        a.envs.close()
+    assert all(np.array_equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_an_evaluation_in_between_changes_nothing():
+    (a, agent), (b, _) = stepper(2, 0), stepper(2, 0)
+    for i in range(40):
+        if i == 20:
+            with b.paused():
+                b.envs.reset(seed=[7, 8])
+                b.envs.step(np.ones((2, 1), np.float32))
+        one, other = a.step(agent), b.step(agent)
+        assert np.array_equal(one.final_obs, other.final_obs)
+        assert np.array_equal(one.rewards, other.rewards)
+
+
+def test_the_shipped_parameter_sets_are_the_published_ones():
+    """FACTS 3.2: pytorch_sac's, RRL_SAC's (the paper's table 3), RAD's and CURL's, SAC+AE's."""
+    common = {"gamma": "0.99", "init_alpha": "0.1", "alpha_lr": "0.0001", "target_every": "2"}
+    pixels = common | {"init_steps": "1000", "batch": "128", "actor_every": "2", "critic_tau": "0.01"}
+    pixels |= {"actor_lr": "0.001", "critic_lr": "0.001", "alpha_beta": "0.5", "log_std_min": "-10.0"}
+    pixels |= {"replay": "100000", "encoder_tau": "0.05", "log_prob": "clipped"}
+    state = common | {"replay": "1000000", "init_steps": "5000", "batch": "1024", "critic_tau": "0.005"}
+    state |= {"actor_lr": "0.0001", "critic_lr": "0.0001", "actor_every": "1", "log_std_min": "-5.0"}
+    expected = {
+        "state_sac": state,
+        "rrl_sac_mobilenetv2": pixels | {"stack": "3"},
+        "rad": pixels | {"encoder_loss": "never"},
+        "curl": pixels | {"encoder_loss": "always"},
+        "sac_ae": pixels | {"catch_up": "True"},
+    }
+    for name, settings in expected.items():
+        flat = ginfile.flatten(ginfile.load(f"dmc_cartpole_swingup_{name}"))
+        found = {key: flat[f"agent.{key}"] for key in settings}
+        assert found == settings, name
+        assert (flat["env.camera"], flat["num_envs"]) == ("0", "1")
