@@ -45,8 +45,9 @@ class FERM(SAC):
         asked for. Returns the last losses."""
         if demos is None:
             raise UserError("FERM needs demonstrations; set Experiment.demos = @DemoSet()")
-        self.replay.add(cut(demos), slots=self.slots)
-        metrics: Metrics = {"demos/steps": float(len(self.replay))}
+        demos = cut(demos)
+        self.replay.add(demos, slots=self.slots)
+        metrics: Metrics = {"demos/steps": float(len(demos.t))}
         if self.config.encoder_loss != "never":
             for _ in range(self.config.warm_start_updates):
                 batch = self.replay.draw(self.config.batch, self.generator)
@@ -56,7 +57,7 @@ class FERM(SAC):
                 self.move_targets()
         for _ in range(self.config.bc_epochs * len(demos.t) // self.config.batch):
             metrics |= self._clone()
-        return metrics
+        return metrics | self.moved()
 
     def _clone(self) -> Metrics:
         """One step of the actor on the squared error of tanh(mu); it never trains the convolutions."""

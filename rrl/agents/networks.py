@@ -225,12 +225,20 @@ def adam_state(optimiser: torch.optim.Adam) -> dict[str, Tensor]:
 
 def load_adam_state(optimiser: torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
     """Undo of `adam_state`, for an Adam of the same parameters."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, t in tensors.items():
         i, name = key.split(".")
-        state.setdefault(int(i), {})[name] = t.clone()  # the optimiser keeps it and writes into it
+        # A copy, as the optimiser writes into it; files know no memory formats.
+        state.setdefault(int(i), {})[name] = t.clone() if name == "step" else laid_out(t, parameters[int(i)])
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+def laid_out(t: Tensor, parameter: Tensor) -> Tensor:
+    """A copy of `t` in the memory format of `parameter`: torch's fused Adam goes through gradients and its
+    own state in the order of memory, and silently mixes them up if a convolution's are in another one."""
+    return torch.empty_like(parameter).copy_(t.detach())
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:

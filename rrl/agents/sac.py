@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu, softplus
 
 from rrl.agents.base import Agent, AgentSteps, Metrics
-from rrl.agents.networks import adam_state, load_adam_state, orthogonal_mlp
+from rrl.agents.networks import adam_state, laid_out, load_adam_state, orthogonal_mlp
 from rrl.agents.replay import Batch, Replay
 from rrl.encoders.base import Encoder, Inference
 from rrl.encoders.pixel import PixelEncoder
@@ -326,7 +326,7 @@ class SAC(Agent):
         metrics: Metrics = {}
         for _ in range(count):
             metrics |= self.learn(self.replay.draw(self.config.batch, self.generator))
-        return metrics
+        return metrics | self.moved()
 
     def learn(self, batch: Batch) -> Metrics:
         """One update from a batch of transitions; see `update` for what it returns."""
@@ -393,7 +393,7 @@ class SAC(Agent):
     def learn_encoder(self, now: Seen, raw: Seen) -> Metrics:
         """One step on the encoder's own loss, if it has one, at the views `now` of the pictures `raw`."""
         if "own" not in self.optimisers or self.pixels is None or now.frames is None or raw.frames is None:
-            return self._moved()
+            return {}
 
         def target_code(views: Tensor) -> Tensor:
             with torch.no_grad():
@@ -404,9 +404,9 @@ class SAC(Agent):
         )
         assert loss is not None
         self.step(loss, "encoder", "own")
-        return {"encoder/loss": loss.item()} | self._moved()
+        return {"encoder/loss": loss.item()}
 
-    def _moved(self) -> Metrics:
+    def moved(self) -> Metrics:
         """|weights - first weights| / |first weights| of the convolutions."""
         if not self.start:
             return {}
@@ -418,7 +418,7 @@ class SAC(Agent):
         """A step of the named optimisers on `loss`; nothing else than their parameters gets a gradient."""
         parameters = list(dict.fromkeys(p for name in names for p in self.moved_by(name)))
         for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            p.grad = gradient
+            p.grad = gradient if gradient.stride() == p.stride() else laid_out(gradient, p)
         for name in names:
             self.optimisers[name].step()
         for p in parameters:
@@ -448,12 +448,11 @@ class SAC(Agent):
         }
 
     def load_policy_state(self, tensors: dict[str, Tensor]) -> None:
-        """Undo of `policy_state`, for the same networks."""
-        missing = self.policy_state().keys() ^ tensors.keys()
-        if missing:
-            raise UserError(
-                f"this policy is of other networks: {', '.join(sorted(missing))} on one side only"
-            )
+        """Undo of `policy_state`, for the same networks; UserError for others."""
+        ours, theirs = ({(name, *t.shape) for name, t in s.items()} for s in (self.policy_state(), tensors))
+        if ours != theirs:
+            names = sorted({name for name, *_ in ours ^ theirs})
+            raise UserError(f"this policy is of other networks: {', '.join(names)} differ or are missing")
         self.load_state_dict({**self.state_dict(), **tensors})
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, object]]:
