@@ -40,14 +40,8 @@ def _plain() -> Any:
 
 def _ours() -> Callable[[], object]:
     encoder = PixelCNN(PixelCNN.Config(), cameras=1)
-    agent = RAD(
-        RAD.Config.model_validate({}),
-        encoder=encoder,
-        state_dim=0,
-        action_dim=1,
-        seed=0,
-        inference=Inference(),
-    )
+    config = RAD.Config.model_validate({})
+    agent = RAD(config, encoder=encoder, state_dim=0, action_dim=1, seed=0, inference=Inference())
     rng = np.random.default_rng(0)
     for _ in range(STORED // EPISODE):
         truncated = np.arange(EPISODE) == EPISODE - 1
