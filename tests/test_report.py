@@ -440,15 +440,16 @@ def test_forty_runs_make_a_page(tmp_path: Path) -> None:
     page_of(tmp_path)
 
 
-def test_published_curves_are_drawn_dashed_on_their_task(mixed: Path, tmp_path: Path) -> None:
+def test_published_points_are_marked_on_their_task(mixed: Path, tmp_path: Path) -> None:
     make_run(tmp_path, "p0", "adroit_pen_state")
     other = figures.Published("paper", "door", [0, 5000], [30.0, 90.0], [20.0, 80.0], [40.0, 95.0])
     for root, count in ((mixed, 1), (tmp_path, 0)):
         groups: Sequence[Group] = report_of(root).groups
         figure = figures.curves(groups, numbers.TRAIN, [other])
         assert figure is not None
-        dashed = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == "--"]
-        assert [line.get_ydata().tolist() for line in dashed] == [[30.0, 90.0]] * count
+        dotted = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == ":"]
+        assert [line.get_ydata().tolist() for line in dotted] == [[30.0, 90.0]] * count
+        assert all(line.get_marker() == "o" for line in dotted)
     assert "paper" in Parsed(page_of(mixed, published=[other])).text
 
 

@@ -59,7 +59,7 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
 @dataclass(frozen=True)
 class Published:
-    """A curve that others published, drawn dashed beside ours; success in percent."""
+    """A curve that others published, drawn as dotted points beside ours; success in percent."""
 
     label: str
     task: str
