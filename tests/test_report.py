@@ -267,7 +267,7 @@ def test_equal_samples_is_as_far_as_all_groups_got(mixed: Path) -> None:
     measured = numbers.at(run, metric, 2500)
     assert measured is not None
     steps, values = run.series(metric)
-    assert measured.percent == values[steps.index(2000)]  # measured, never made up between
+    assert measured.value == values[steps.index(2000)]  # measured, never made up between
     assert numbers.at(run, metric, 10**9) is None
 
 
@@ -440,15 +440,15 @@ def test_forty_runs_make_a_page(tmp_path: Path) -> None:
     page_of(tmp_path)
 
 
-def test_published_curves_are_drawn_dashed_on_their_task(mixed: Path, tmp_path: Path) -> None:
+def test_published_curves_are_drawn_dotted_on_their_task(mixed: Path, tmp_path: Path) -> None:
     make_run(tmp_path, "p0", "adroit_pen_state")
     other = figures.Published("paper", "door", [0, 5000], [30.0, 90.0], [20.0, 80.0], [40.0, 95.0])
     for root, count in ((mixed, 1), (tmp_path, 0)):
         groups: Sequence[Group] = report_of(root).groups
         figure = figures.curves(groups, numbers.TRAIN, [other])
         assert figure is not None
-        dashed = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == "--"]
-        assert [line.get_ydata().tolist() for line in dashed] == [[30.0, 90.0]] * count
+        dotted = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == ":"]
+        assert [line.get_ydata().tolist() for line in dotted] == [[30.0, 90.0]] * count
     assert "paper" in Parsed(page_of(mixed, published=[other])).text
 
 
