@@ -503,6 +503,14 @@ def bench_updates(repeats: Repeats = 5, json: Json = None) -> None:
     report.updates(repeats, json)
 
 
+@bench_app.command("sac")
+def bench_sac(repeats: Repeats = 5, json: Json = None) -> None:
+    """RAD's gradient updates per second from pixels, against its plain form."""
+    from rrl.bench import report
+
+    report.sac(repeats, json)
+
+
 def _numbers(text: str | None, option: str = "--seeds") -> list[int]:
     """`0,1,2` -> [0, 1, 2]"""
     parts = [part.strip() for part in text.split(",")] if text else []

@@ -14,19 +14,24 @@ if sys.platform == "linux":
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
-@pytest.fixture
-def cartpole_rad(tmp_path, monkeypatch):
-    """A folder with the exported encoder that the `fixed_rad` files ask for (untrained)."""
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """A folder with the exported encoder that the `fixed_rad` files ask for (small, untrained)."""
     import torch
 
     from rrl.encoders.fixed import save_encoder
     from rrl.encoders.pixel_cnn import PixelCNN
 
-    encoder = PixelCNN(PixelCNN.Config(), cameras=1)
-    head = encoder.head(torch.Generator().manual_seed(0))
-    save_encoder(tmp_path / "cartpole_rad.safetensors", encoder, head, {})
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    folder = tmp_path_factory.mktemp("exported")
+    encoder = PixelCNN(PixelCNN.Config(render=24, crop=20, filters=4), cameras=1)
+    save_encoder(folder / "cartpole_rad.safetensors", encoder, encoder.head(torch.Generator()), {})
+    return folder
+
+
+@pytest.fixture
+def cartpole_rad(exported, monkeypatch):
+    """Run where that file is."""
+    monkeypatch.chdir(exported)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,7 +8,7 @@ demonstrations and encoder reach by cloning alone.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch.nn.functional import mse_loss
 from rrl.agents.base import Metrics
 from rrl.agents.rad import PixelSACConfig
 from rrl.agents.sac import SAC
-from rrl.registry import UserError, register
+from rrl.registry import Component, UserError, register
 from rrl.rollout import Rollout
 
 
@@ -35,18 +35,29 @@ class FERM(SAC):
         """Contrastive updates on the demonstrations before learning online."""
         bc_epochs: NonNegativeInt = 0
         """Passes over the demonstrations in which the actor is cloned (FERM's BC-only mode: 100, with
-        Experiment.iterations = 0); 0: none."""
+        Experiment.iterations = 0 and FERM.init_steps = 0, or sampled actions are random); 0: none."""
 
     config: FERM.Config
     demos: ClassVar[Literal["none", "required"]] = "required"
+
+    def __init__(self, config: Component.Config, **context: Any) -> None:
+        """`context` is what every agent takes: encoder, state_dim, action_dim, seed, inference, slots."""
+        super().__init__(config, **context)
+        if self.config.warm_start_updates > 0 and "own" not in self.optimisers:
+            name = type(context["encoder"]).__name__
+            raise UserError(
+                f"FERM's warm start trains an encoder on a loss of its own, and {name} has none here; "
+                "take @ContrastiveCNN(), or set FERM.warm_start_updates = 0"
+            )
 
     def warm_start(self, demos: Rollout | None) -> Metrics:
         """Fill the memory with the demonstrations, each cut at the horizon; train the encoder; clone, if
         asked for. Returns the last losses."""
         if demos is None:
             raise UserError("FERM needs demonstrations; set Experiment.demos = @DemoSet()")
-        self.replay.add(cut(demos), slots=self.slots)
-        metrics: Metrics = {"demos/steps": float(len(self.replay))}
+        demos = cut(demos)
+        self.replay.add(demos, slots=self.slots)
+        metrics: Metrics = {"demos/steps": float(len(demos.t))}
         if self.config.encoder_loss != "never":
             for _ in range(self.config.warm_start_updates):
                 batch = self.replay.draw(self.config.batch, self.generator)
@@ -56,7 +67,7 @@ class FERM(SAC):
                 self.move_targets()
         for _ in range(self.config.bc_epochs * len(demos.t) // self.config.batch):
             metrics |= self._clone()
-        return metrics
+        return metrics | self.moved()
 
     def _clone(self) -> Metrics:
         """One step of the actor on the squared error of tanh(mu); it never trains the convolutions."""

@@ -236,8 +236,8 @@ def load_adam_state(optimiser: torch.optim.Adam, tensors: Mapping[str, Tensor]) 
     state: dict[int, dict[str, Tensor]] = {}
     for key, t in tensors.items():
         i, name = key.split(".")
-        # Copies, as the optimiser keeps them and writes into them.
-        state.setdefault(int(i), {})[name] = t.clone() if t.ndim == 0 else laid_out(t, parameters[int(i)])
+        # A copy, as the optimiser writes into it; files know no memory formats.
+        state.setdefault(int(i), {})[name] = t.clone() if name == "step" else laid_out(t, parameters[int(i)])
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
 

@@ -259,8 +259,8 @@ class SAC(Agent):
 
     @torch.no_grad()
     def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """tanh(mu + std * noise), [N, m] in [-1, 1]; None: tanh(mu). Before `init_steps` agent steps were
-        seen, actions with noise are uniform: the noise's own quantiles."""
+        """tanh(mu + std * noise), [N, m] in [-1, 1]; None: tanh(mu). Until `init_steps` agent steps were
+        seen, actions with noise are uniform, in evaluations too: the noise's own quantiles."""
         if noise is not None and self.seen < self.config.init_steps:
             return torch.erf(torch.as_tensor(noise) / math.sqrt(2)).numpy()
         seen = self.split(observed.reshape(len(observed), self.stack, self.row))
@@ -326,7 +326,7 @@ class SAC(Agent):
         metrics: Metrics = {}
         for _ in range(count):
             metrics |= self.learn(self.replay.draw(self.config.batch, self.generator))
-        return metrics
+        return metrics | self.moved()
 
     def learn(self, batch: Batch) -> Metrics:
         """One update from a batch of transitions; see `update` for what it returns."""
@@ -393,7 +393,7 @@ class SAC(Agent):
     def learn_encoder(self, now: Seen, raw: Seen) -> Metrics:
         """One step on the encoder's own loss, if it has one, at the views `now` of the pictures `raw`."""
         if "own" not in self.optimisers or self.pixels is None or now.frames is None or raw.frames is None:
-            return self._moved()
+            return {}
 
         def target_code(views: Tensor) -> Tensor:
             with torch.no_grad():
@@ -404,9 +404,9 @@ class SAC(Agent):
         )
         assert loss is not None
         self.step(loss, "encoder", "own")
-        return {"encoder/loss": loss.item()} | self._moved()
+        return {"encoder/loss": loss.item()}
 
-    def _moved(self) -> Metrics:
+    def moved(self) -> Metrics:
         """|weights - first weights| / |first weights| of the convolutions."""
         if not self.start:
             return {}
@@ -448,12 +448,11 @@ class SAC(Agent):
         }
 
     def load_policy_state(self, tensors: dict[str, Tensor]) -> None:
-        """Undo of `policy_state`, for the same networks."""
-        missing = self.policy_state().keys() ^ tensors.keys()
-        if missing:
-            raise UserError(
-                f"this policy is of other networks: {', '.join(sorted(missing))} on one side only"
-            )
+        """Undo of `policy_state`, for the same networks; UserError for others."""
+        ours, theirs = ({(name, *t.shape) for name, t in s.items()} for s in (self.policy_state(), tensors))
+        if ours != theirs:
+            names = sorted({name for name, *_ in ours ^ theirs})
+            raise UserError(f"this policy is of other networks: {', '.join(names)} differ or are missing")
         self.load_state_dict({**self.state_dict(), **tensors})
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, object]]:

@@ -93,6 +93,15 @@ def updates(repeats: int, json: Path | None) -> None:
     console.print(f"relative difference of our step to the reference's: {bench.step_error():.1e}")
 
 
+def sac(repeats: int, json: Path | None) -> None:
+    """`rrl bench sac`."""
+    from rrl.bench import sac as bench
+
+    _writable(json)
+    entries = measure.interleave(bench.cases(), repeats, bench.UNIT, _progress)
+    _finish(entries, "RAD updates from pixels", json, {"repeats": repeats})
+
+
 def ways() -> list[tuple[str, str]]:
     """(backend, precision) of a frozen encoder that this machine computes natively."""
     import torch

@@ -1,0 +1,71 @@
+"""`rrl bench sac`: RAD's updates per second, against its plain form on as many pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from rrl.agents.rad import RAD
+from rrl.bench.measure import Case, Facts, Sample, reference
+from rrl.encoders.base import Inference
+from rrl.encoders.pixel_cnn import PixelCNN
+from rrl.rollout import Rollout
+
+UNIT = "updates_per_second"
+STORED = 1_000  # transitions in the memories: enough that a batch is spread over them
+EPISODE = 125
+
+
+def cases(updates: int = 4) -> list[Case]:
+    """RAD and its plain form: 128 transitions of three stacked pictures of 100 pixels, cropped to 84, hidden
+    layers of 1024; `updates` in each repeat, half of them with a step of the actor. On the CPU, float32."""
+    plain, ours = _plain(), _ours()
+    facts: Facts = {"batch": 128, "pictures": "100 -> 84 px, 9 channels", "threads": torch.get_num_threads()}
+    return [
+        Case("rad reference", _timed(plain.update, updates), facts),
+        Case("rad", _timed(ours, updates), facts, "rad reference"),
+    ]
+
+
+def _plain() -> Any:
+    module = reference("reference_rad")
+    memory = module.Memory(STORED, 9, 100, 1)
+    memory.fill(np.random.default_rng(0))
+    return module.Plain(memory)
+
+
+def _ours() -> Callable[[], object]:
+    encoder = PixelCNN(PixelCNN.Config(), cameras=1)
+    config = RAD.Config.model_validate({})
+    agent = RAD(config, encoder=encoder, state_dim=0, action_dim=1, seed=0, inference=Inference())
+    rng = np.random.default_rng(0)
+    for _ in range(STORED // EPISODE):
+        truncated = np.arange(EPISODE) == EPISODE - 1
+        agent.replay.add(
+            Rollout(
+                obs=rng.integers(0, 256, (EPISODE, agent.row), np.uint8),
+                actions=rng.uniform(-1, 1, (EPISODE, 1)).astype(np.float32),
+                rewards=rng.uniform(0, 1, EPISODE),
+                flags={},
+                episode=np.zeros(EPISODE, np.int32),
+                t=np.arange(EPISODE, dtype=np.int32),
+                terminated=np.zeros(EPISODE, bool),
+                truncated=truncated,
+                final_obs=rng.integers(0, 256, (1, agent.row), np.uint8),
+            )
+        )
+    return lambda: agent.learn(agent.replay.draw(agent.config.batch, agent.generator))
+
+
+def _timed(update: Callable[[], object], count: int) -> Callable[[], Sample]:
+    def run() -> Sample:
+        start = time.perf_counter()
+        for _ in range(count):
+            update()
+        return Sample(count / (time.perf_counter() - start))
+
+    return run
