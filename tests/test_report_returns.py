@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report_runs import make_run, make_scored
+from report_runs import log, make_run, make_scored
+from rich.console import Console
 from test_report import Parsed, page_of, report_of, rows_of
 
 from rrl.registry import UserError
 from rrl.report import figures, numbers, score_tables, scores, tables
 from rrl.report.groups import Report
 from rrl.reproduce.published import load
+from rrl.sweeps.engine import Entry
 from rrl.sweeps.plan import Sweep, plan
+from rrl.sweeps.table import Table
 
 CARTPOLE, WALKER = "dmc_cartpole_swingup", "dmc_walker_walk"
 DASH = tables.NONE
@@ -74,6 +79,7 @@ def test_table_1_is_the_papers_layout_with_means_over_the_seeds_that_got_there(s
         *(f"published: {name}" for name in ("RAD", "CURL", "SAC+AE", "State SAC")),
     ]
     shown = {(row[0].text, row[1].text): row for row in table.rows}
+    shown = {(budget.replace("\xa0", " "), task): row for (budget, task), row in shown.items()}
     assert [key[0] for key in shown] == ["500k steps"] * 2 + ["100k steps"] * 2
     cartpole, walker = ("cartpole swingup", "walker walk")
     half = [(c.text.replace("\xa0", " "), c.small) for c in shown["100k steps", cartpole][2:6]]
@@ -255,3 +261,27 @@ def test_a_search_refuses_a_metric_that_its_runs_never_log() -> None:
     searched["grid"] = ("DAPG.gamma = (0.9, 0.99)",)
     with pytest.raises(UserError, match="--metric summary/last5_success"):
         plan("s", Sweep.Config(files=("adroit_door_state",), metric="summary/last5_return", **searched))
+
+
+def test_a_sweeps_table_shows_returns_where_there_is_no_success(tmp_path: Path) -> None:
+    entries = []
+    for name, file, logged in (
+        ("a0", "adroit_door_state", {"summary/last5_success": 61.5}),
+        ("b0", f"{CARTPOLE}_state_sac", {"summary/last5_return": 812.34}),
+    ):
+        (tmp_path / name).mkdir()
+        log(tmp_path / name, [(1, {"iteration": 1, **logged})])
+        (job,) = plan("s", Sweep.Config(files=(file,))).jobs
+        entries.append(Entry(job, state="finished", folder=tmp_path / name))
+
+    def shown(some: list[Entry]) -> str:
+        console = Console(record=True, width=120, file=io.StringIO())
+        Table(console).show(some, last=True)
+        return console.export_text()
+
+    text = shown(entries)
+    assert "success or return" in text
+    assert "61.5 %" in text
+    assert re.search(r"812\.3(?! %)", text)
+    assert "success" not in shown(entries[1:])
+    assert "return" not in shown(entries[:1])

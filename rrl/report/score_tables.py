@@ -33,7 +33,7 @@ def table1(report: Report) -> Table:
     rows = []
     for budget in BUDGETS:
         for task in report.tasks:
-            row = [Cell(f"{short(budget)} steps"), Cell(task)]
+            row = [Cell(together(f"{short(budget)} steps")), Cell(task)]
             for groups in methods:
                 mine = [group for group in groups if group.task == task]
                 row.append(
