@@ -105,8 +105,8 @@ def curves(
     published: Sequence[Published] = (),
     styles: dict[tuple[object, ...], Look] | None = None,
 ) -> Figure | None:
-    """Success (%) over environment steps of one task's groups: means, bands, single seeds thin, and what
-    others published. None if none of them measured it."""
+    """Success (%) or return over environment steps of one task's groups: means, bands, single seeds thin, and
+    what others published. None if none of them measured it."""
     found = [(group, c) for group in groups if (c := curve(group, metric))]
     if not found:
         return None
@@ -131,7 +131,9 @@ def curves(
         axes.plot(other.steps, other.mean, **kind)  # what was published are the points, not the line
         handles.append(Line2D([], [], label=other.label, **kind))
     reach = max((max(p.steps) for p in published), default=0)
-    axes.set(xlabel="environment steps", ylabel="success (%)", ylim=(-3, 103))
+    axes.set(xlabel="environment steps", ylabel="return")
+    if "/return" not in metric:
+        axes.set(ylabel="success (%)", ylim=(-3, 103))
     axes.set_xlim(left=0, right=max(own, min(reach, 2 * own), 1))  # ours must not shrink to a corner
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

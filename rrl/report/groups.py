@@ -6,6 +6,8 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 from rrl.results import Result
 
@@ -14,6 +16,7 @@ WITHIN = frozenset({"seed", "device", "threads", "workers", "groups"})
 UNSEEN = frozenset({"precision", "backend", "env.look"})  # decide nothing in runs without pictures
 ABSENT = "-"
 IN_LABEL = 4  # settings
+Kind = Literal["success", "return"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Group:
     """Runs that differ in their seed alone: one method on one task."""
 
     task: str
-    """Such as `door`."""
+    """Such as `door` or `cartpole swingup`."""
     encoder: str
     """Such as `ResNet34` or `ResNet34 (UNTRAINED)`."""
     agent: str
@@ -95,6 +98,30 @@ class Report:
             found[group.key].append(group)
         return dict(found)
 
+    @cached_property
+    def kinds(self) -> dict[str, Kind]:
+        """What each task is measured by."""
+        return {task: kind(groups) for task, groups in self.tasks.items()}
+
+    @cached_property
+    def counted(self) -> Report:
+        """The tasks with success rates."""
+        return Report(tuple(g for g in self.groups if self.kinds[g.task] == "success"))
+
+    @cached_property
+    def scored(self) -> Report:
+        """The tasks that have returns alone."""
+        return Report(tuple(g for g in self.groups if self.kinds[g.task] == "return"))
+
+
+def kind(groups: Sequence[Group]) -> Kind:
+    """What a task's runs are measured by: success, but the return where they measured returns and no success,
+    as DMControl's, which has no success test."""
+    names = {n for group in groups for run in group.all_runs for row in run.rows for n in row.metrics}
+    measured = {n.partition("/")[2] for n in names if n.startswith(("train/", "eval/", "final/"))}
+    returns, success = (any(n.startswith(word) for n in measured) for word in ("return", "success"))
+    return "return" if returns and not success else "success"
+
 
 def pictures(run: Result) -> bool:
     """Does this run's policy see pictures?"""
@@ -102,8 +129,9 @@ def pictures(run: Result) -> bool:
 
 
 def task_of(run: Result) -> str:
-    """Such as `door`."""
-    return run.params.get("env.task") or run.tags.get("env") or run.params.get("env", "?")
+    """Such as `door`; of DMControl with the domain, such as `cartpole swingup`."""
+    names = [run.params[name] for name in ("env.domain", "env.task") if run.params.get(name)]
+    return " ".join(names) or run.tags.get("env") or run.params.get("env", "?")
 
 
 def encoder_of(run: Result) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rrl.report.groups import Report, pictures, seed_of
-from rrl.report.numbers import ENOUGH, EVAL, TRAIN, curve
+from rrl.report.numbers import CURVES, ENOUGH, curve
 from rrl.results import Result
 
 SHOWN = 8  # characters of run ids and checksums
@@ -68,6 +68,12 @@ def _tag(name: str) -> Callable[[Result], str]:
     return lambda run: run.tags.get(name, "")
 
 
+def _protocol(run: Result) -> str:
+    """DMControl's suite has one only: beside others it is no difference."""
+    value = run.tags.get("protocol", "")
+    return "" if value == "suite" else value
+
+
 def _cameras(run: Result) -> str:
     names = run.tags.get("cameras", "")
     return str(len(names.split(","))) if names and pictures(run) else ""
@@ -80,14 +86,16 @@ def _demos(run: Result) -> str:
 
 # (what, its value in a run or "" if it has none, whether it must only agree within a task, serious)
 FACTS: tuple[tuple[str, Callable[[Result], str], bool, bool], ...] = (
-    ("protocols", _tag("protocol"), False, True),
+    ("protocols", _protocol, False, True),
     ("rewards", _tag("reward"), False, True),
     ("horizons", _tag("horizon"), True, True),
+    ("action repeats", _tag("action_repeat"), True, True),
     ("looks of the pictures", lambda run: _tag("look")(run) if pictures(run) else "", False, True),
     ("numbers of cameras", _cameras, True, True),
     ("demonstrations", _demos, True, True),
     ("versions of MuJoCo", _tag("mujoco"), False, True),
     ("versions of gymnasium-robotics", _tag("gymnasium-robotics"), False, True),
+    ("versions of dm_control", _tag("dm-control"), False, True),
     ("git commits", commit, False, True),
     ("versions of torch", _tag("torch"), False, False),
     ("devices", _tag("device"), False, False),
@@ -142,7 +150,7 @@ def _short_curves(report: Report) -> Iterator[Notice]:
     items = []
     for group in report.groups:
         short: dict[str, Result] = {}
-        for metric in (TRAIN, EVAL):
+        for metric in CURVES[report.kinds[group.task]]:
             found = curve(group, metric)
             short |= {run.run_id: run for run in (found.short if found else ())}
         items += [

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
-from rrl.report.groups import Group, Report, seed_of
+from rrl.report.groups import Group, Kind, Report, kind, seed_of
 from rrl.results import Result
 from rrl.statistics import (
     Floats,
@@ -26,6 +26,8 @@ from rrl.statistics import (
 )
 
 TRAIN, EVAL, FINAL = "train/success", "eval/success", "final/success"
+CURVES: dict[Kind, tuple[str, str]] = {"success": (TRAIN, EVAL), "return": ("train/return", "eval/return")}
+"""(training, evaluation) metric of tasks that are measured by success, or by the return."""
 THRESHOLDS = (50.0, 90.0)
 ENOUGH = 3  # seeds, below which an interval across seeds says nothing
 PARTS = ("simulate", "render", "encode", "act", "learning", "evaluating", "other")
@@ -84,10 +86,12 @@ def curve(group: Group, metric: str) -> Curve | None:
 
 @dataclass(frozen=True)
 class Measured:
-    """Success of one run at one moment."""
+    """Success of one run at one moment, or its return."""
 
-    percent: float
+    value: float
+    """Percent; a return as it is."""
     wins: int
+    """0 of a return."""
     episodes: int
 
 
@@ -97,7 +101,7 @@ def at(run: Result, metric: str, step: int) -> Measured | None:
     if not steps or steps[-1] < step or steps[0] > step:
         return None
     row = [row for row in run.rows if metric in row.metrics and row.step <= step][-1]
-    return _measured(row.metrics[metric], row.metrics.get(_episodes(metric), 0.0))
+    return _measured(metric, row.metrics[metric], row.metrics.get(_episodes(metric), 0.0))
 
 
 def _episodes(metric: str) -> str:
@@ -106,13 +110,36 @@ def _episodes(metric: str) -> str:
     return f"{space}/episodes" + ("_sampled" if metric.endswith("_sampled") else "")
 
 
-def _measured(percent: float, episodes: float) -> Measured:
-    return Measured(percent, round(percent / 100 * episodes), round(episodes))
+def _measured(metric: str, value: float, episodes: float) -> Measured:
+    wins = 0 if "/return" in metric else round(value / 100 * episodes)
+    return Measured(value, wins, round(episodes))
 
 
-def _last(run: Result, metric: str) -> Measured | None:
+def last(run: Result, metric: str) -> Measured | None:
+    """The last measurement; None without any."""
     found = [row.metrics for row in run.rows if metric in row.metrics]
-    return _measured(found[-1][metric], found[-1].get(_episodes(metric), 0.0)) if found else None
+    return _measured(metric, found[-1][metric], found[-1].get(_episodes(metric), 0.0)) if found else None
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a group's training took."""
+
+    samples: tuple[int, int]
+    """Least and most environment steps of a seed."""
+    hours: float
+    """Wall-clock, mean over seeds."""
+    speed: float
+    """Environment steps per second of training, all included; 0 for runs without training."""
+
+
+def effort(group: Group) -> Effort:
+    """Of the runs that got as far as to measure anything, or of all if none did."""
+    began = group.measured or group.runs
+    steps = [run.steps for run in began]
+    seconds = sum(run.seconds for run in began)
+    samples = (min(steps), max(steps))
+    return Effort(samples, seconds / 3600 / len(began), sum(steps) / seconds if seconds else 0.0)
 
 
 @dataclass(frozen=True)
@@ -135,40 +162,33 @@ class Final:
     sampled_source: str
     blind: float | None
     """Success of the blind control."""
-    samples: tuple[int, int]
-    """Least and most environment steps of a seed."""
-    hours: float
-    speed: float
-    """Environment steps per second of training, all included; 0 for runs without training."""
+    effort: Effort
 
     @property
     def scores(self) -> list[float]:
         """Success of each seed, percent."""
-        return [m.percent for run in self.group.runs if (m := _last(run, self.source))] if self.source else []
+        return [m.value for run in self.group.runs if (m := last(run, self.source))] if self.source else []
 
 
 def final(group: Group) -> Final:
     """Runs with a final evaluation are pooled; those without are left out, unless none has one."""
 
     def pooled(metric: str) -> tuple[list[Measured], float | None]:
-        found = [m for run in group.runs if (m := _last(run, metric))]
+        found = [m for run in group.runs if (m := last(run, metric))]
         total = sum(m.episodes for m in found)
         if total:
             return found, 100 * sum(m.wins for m in found) / total
-        return found, float(np.mean([m.percent for m in found])) if found else None
+        return found, float(np.mean([m.value for m in found])) if found else None
 
     source = next((m for m in (FINAL, EVAL) if pooled(m)[0]), "")
     found, success = pooled(source)
     wins, episodes = sum(m.wins for m in found), sum(m.episodes for m in found)
     low, high = wilson(wins, episodes)
     space = source.partition("/")[0]
-    rrl = [(run.last(f"{space}/success_rrl"), _last(run, source)) for run in group.runs]
+    rrl = [(run.last(f"{space}/success_rrl"), last(run, source)) for run in group.runs]
     weighed = [(value, m.episodes or 1) for value, m in rrl if value is not None and m]
     sampled = next((m for m in (f"{FINAL}_sampled", f"{EVAL}_sampled", TRAIN) if pooled(m)[0]), "")
     blind = [value for run in group.runs if (value := run.last("final/blind_success")) is not None]
-    began = group.measured or group.runs
-    steps = [run.steps for run in began]
-    seconds = sum(run.seconds for run in began)
     return Final(
         group,
         source,
@@ -182,9 +202,7 @@ def final(group: Group) -> Final:
         pooled(sampled)[1],
         sampled,
         float(np.mean(blind)) if blind else None,
-        (min(steps), max(steps)),
-        seconds / 3600 / len(began),
-        sum(steps) / seconds if seconds else 0.0,
+        effort(group),
     )
 
 
@@ -213,9 +231,11 @@ def reached(group: Group, threshold: float) -> Reached:
 
 def common(groups: Sequence[Group]) -> tuple[str, int]:
     """(metric, steps) at which groups can be compared: the most samples that all that trained got to, with
-    `eval/success` if all of them measured it, else `train/success`. 0 steps: there is no such moment."""
-    training = [g for g in groups if reach(g, TRAIN) > 0]
-    metric = EVAL if all(reach(g, EVAL) > 0 for g in training) else TRAIN
+    `eval/success` if all of them measured it, else `train/success`; with the return where tasks have no
+    success. 0 steps: there is no such moment."""
+    train, evaluation = CURVES[kind(groups)]
+    training = [g for g in groups if reach(g, train) > 0]
+    metric = evaluation if all(reach(g, evaluation) > 0 for g in training) else train
     return metric, min((reach(g, metric) for g in training), default=0)
 
 
@@ -232,7 +252,8 @@ class Aggregate:
 
 
 def aggregates(report: Report) -> tuple[list[Aggregate], str, int]:
-    """(one for each method, metric at equal samples, steps there)."""
+    """(one for each method, metric at equal samples, steps there), for tasks with success."""
+    report = report.counted
     metric, step = common(report.groups)
 
     def of(strata: Sequence[Sequence[float]]) -> tuple[float, float, float] | None:
@@ -246,7 +267,7 @@ def aggregates(report: Report) -> tuple[list[Aggregate], str, int]:
     for groups in report.methods.values():
         ends = [final(group).scores for group in groups]
         equal = [
-            [m.percent for run in g.runs if (m := at(run, metric, step))] if step and reach(g, TRAIN) else []
+            [m.value for run in g.runs if (m := at(run, metric, step))] if step and reach(g, TRAIN) else []
             for g in groups
         ]
         found.append(Aggregate(groups, of(ends), of(equal), sum(map(len, ends))))
@@ -255,13 +276,14 @@ def aggregates(report: Report) -> tuple[list[Aggregate], str, int]:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two groups of a task at equal samples: first minus second, percentage points."""
+    """Two groups of a task at equal samples: first minus second, percentage points, or returns."""
 
     first: Group
     second: Group
     gap: float
     low: float
     high: float
+    """Nan without an interval."""
     how: str
     """Where the interval comes from."""
     better: float
@@ -278,23 +300,28 @@ def pairs(groups: Sequence[Group]) -> tuple[list[Pair], str, int]:
     if not step:
         return [], metric, step
     scores = [(g, {seed_of(run): m for run in g.runs if (m := at(run, metric, step))}) for g in groups]
-    scores = [(group, found) for group, found in scores if found and reach(group, TRAIN)]
+    train = CURVES[kind(groups)][0]
+    scores = [(group, found) for group, found in scores if found and reach(group, train)]
     couples = list(combinations(scores, 2))
     if len(couples) > MANY:
-        best = max(scores, key=lambda s: float(np.mean([m.percent for m in s[1].values()])))
+        best = max(scores, key=lambda s: float(np.mean([m.value for m in s[1].values()])))
         couples = [(best, other) for other in scores if other is not best]
-    return [_pair(*a, *b) for a, b in couples], metric, step
+    counted = kind(groups) == "success"
+    return [_pair(*a, *b, counted) for a, b in couples], metric, step
 
 
-def _pair(a: Group, of_a: dict[int, Measured], b: Group, of_b: dict[int, Measured]) -> Pair:
+def _pair(a: Group, of_a: dict[int, Measured], b: Group, of_b: dict[int, Measured], counted: bool) -> Pair:
     both = sorted(of_a.keys() & of_b.keys())
     paired = of_a.keys() == of_b.keys() or len(both) >= ENOUGH
     x = [of_a[s] for s in both] if paired else list(of_a.values())
     y = [of_b[s] for s in both] if paired else list(of_b.values())
-    left, right = [m.percent for m in x], [m.percent for m in y]
+    left, right = [m.value for m in x], [m.value for m in y]
     if min(len(x), len(y)) >= ENOUGH:
         gap, low, high = difference(left, right, paired=paired)
         how = "bootstrap over pairs of seeds" if paired else "bootstrap over seeds"
+    elif not counted:
+        gap, low, high = float(np.mean(left) - np.mean(right)), math.nan, math.nan
+        how = f"fewer than {ENOUGH} seeds: no interval"
     else:
         counts = [sum(m.wins for m in x), sum(m.episodes for m in x)]
         counts += [sum(m.wins for m in y), sum(m.episodes for m in y)]
@@ -319,7 +346,7 @@ class Compute:
 def compute(group: Group) -> Compute:
     """`evaluating` is what an update took beyond sampling and learning, `other` what sampling took beyond its
     four parts."""
-    rows = [row.metrics for run in group.runs for row in run.rows if "time/iteration" in row.metrics]
+    rows = [metrics for run in group.runs for metrics in _timed(run)]
 
     def mean(name: str) -> float:
         return float(np.mean([row.get(f"time/{name}", 0.0) for row in rows])) if rows else 0.0
@@ -327,11 +354,25 @@ def compute(group: Group) -> Compute:
     seconds = {part: mean(part) for part in PARTS[:4]}
     sampling = mean("sampling")
     other = max(0.0, sampling - sum(seconds.values()))
-    seconds["learning"] = mean("policy_update") + mean("value_fit")
+    seconds["learning"] = mean("policy_update") + mean("value_fit") + mean("update")
     seconds["evaluating"] = max(0.0, mean("iteration") - sampling - seconds["learning"])
     seconds["other"] = other
     devices = dict.fromkeys(_device(run) for run in group.all_runs if run.tags)
     return Compute(group, seconds, sum(run.seconds for run in group.all_runs) / 3600, list(devices))
+
+
+def _timed(run: Result) -> Iterator[Mapping[str, float]]:
+    """The metrics of its updates. Agents that learn at every step time all steps and updates of a round
+    together (`time/steps_per_second`); without `time/update`, that is their sampling."""
+    before = 0
+    for row in run.rows:
+        metrics, made, before = row.metrics, row.step - before, row.step
+        if "time/iteration" not in metrics:
+            continue
+        if "time/update" in metrics and metrics.get("time/steps_per_second"):
+            whole = made / metrics["time/steps_per_second"]
+            metrics = {**metrics, "time/sampling": max(0.0, whole - metrics["time/update"])}
+        yield metrics
 
 
 def _device(run: Result) -> str:

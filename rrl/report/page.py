@@ -11,15 +11,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rrl.report import notices, numbers, tables, videos
+from rrl.report import notices, numbers, score_tables, scores, tables, videos
 from rrl.report.figures import Drawn, Look, short
 from rrl.report.groups import Report
-from rrl.report.numbers import ENOUGH, EVAL, TRAIN, curve
+from rrl.report.numbers import CURVES, ENOUGH, EVAL, TRAIN, curve
 
 REASON = 400  # characters of a failure's reason
 METRICS = {
     TRAIN: "success of training episodes (sampled action)",
     EVAL: "success of evaluation episodes (mean action)",
+    "train/return": "return of training episodes (sampled action)",
+    "eval/return": "return of evaluation episodes (mean action)",
 }
 
 
@@ -46,7 +48,7 @@ def render(
 ) -> str:
     """The page as HTML; `drawn` holds the figures by section, `files` is the folder beside the page."""
     found, metric, step = numbers.aggregates(report)
-    finals = [numbers.final(group) for group in report.groups]
+    counted, scored = report.counted, report.scored
     context = _head(report, title) | {
         "figures": {name: [{"svg": Markup(d.svg), "name": d.name} for d in ds] for name, ds in drawn.items()},
         "files": files,
@@ -59,12 +61,17 @@ def render(
         "legend": [(groups[0].method, looks[key]) for key, groups in report.methods.items()],
         "published": published,
         "bands": _bands(report),
-        "aggregate": tables.aggregate(found, step, len(report.tasks), looks),
+        "aggregate": tables.aggregate(found, step, len(counted.tasks), looks),
         "step": short(step) if step else "",
         "metric": METRICS[metric],
-        "cautions": _cautions(report, found),
+        "cautions": _cautions(counted, found),
         "thresholds": tables.thresholds(report, looks),
-        "final": tables.final(finals, looks),
+        "final": tables.final([numbers.final(group) for group in counted.groups], looks),
+        "counted": list(counted.tasks),
+        "scored": list(scored.tasks),
+        "table1": score_tables.table1(scored) if scored.groups else None,
+        "recalled": scores.published() if scored.groups else None,
+        "ended": score_tables.ended([scores.ended(group) for group in scored.groups], looks),
         "pairs": [_pairs(task, groups, looks) for task, groups in report.tasks.items() if len(groups) > 1],
         "many": numbers.MANY,
         "compute": tables.compute([numbers.compute(g) for g in report.groups], report, looks),
@@ -102,7 +109,7 @@ def _head(report: Report, title: str) -> dict[str, Any]:
 
 def _bands(report: Report) -> list[str]:
     """What the bands of the curves are, such as `lowest to highest seed`."""
-    every = [c for g in report.groups for m in (TRAIN, EVAL) if (c := curve(g, m))]
+    every = [c for g in report.groups for m in CURVES[report.kinds[g.task]] if (c := curve(g, m))]
     return list(dict.fromkeys(c.band for c in every if c.band))
 
 
@@ -122,7 +129,7 @@ def _pairs(task: str, groups: Sequence[Any], looks: tables.Looks) -> dict[str, A
     all_shown = len(found) == len(groups) * (len(groups) - 1) // 2
     return {
         "task": task,
-        "table": tables.pairs(found, looks),
+        "table": tables.pairs(found, looks, "return" if "/return" in metric else "points"),
         "metric": METRICS[metric],
         "step": short(step),
         "all": all_shown,

@@ -13,7 +13,7 @@ from rrl.report import numbers
 from rrl.report.figures import Look, short
 from rrl.report.groups import ABSENT, UNSEEN, WITHIN, Group, Report, pictures, seed_of
 from rrl.report.notices import commit
-from rrl.report.numbers import EVAL, FINAL, PARTS, THRESHOLDS, TRAIN, Aggregate, Compute, Final, Pair
+from rrl.report.numbers import EVAL, FINAL, PARTS, THRESHOLDS, TRAIN, Aggregate, Compute, Effort, Final, Pair
 
 Looks = dict[tuple[object, ...], Look]
 NONE = "\N{EM DASH}"
@@ -27,7 +27,10 @@ SOURCES = {
     "": "",
 }
 # Facts beside the settings: what the environment filled in, and versions.
-FACTS = ("reward", "cameras", "horizon", "demos", "mujoco", "gymnasium-robotics", "torch", "rrl")
+FACTS = (
+    *("reward", "cameras", "horizon", "action_repeat", "demos"),
+    *("mujoco", "gymnasium-robotics", "dm-control", "torch", "rrl"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,13 @@ def between(low: float, high: float, form: str = ".1f") -> str:
     return f"{low:{form}} to {high:{form}}"
 
 
-def _together(text: str) -> str:
+def together(text: str) -> str:
     """Not broken into lines where it is short."""
     return text.replace(" ", "\N{NO-BREAK SPACE}") if len(text) < 24 else text
 
 
-def _number(text: str, small: str = "") -> Cell:
+def number(text: str, small: str = "") -> Cell:
+    """Text that stands at the right."""
     return Cell(text, small, number=True)
 
 
@@ -89,30 +93,29 @@ def final(found: Sequence[Final], looks: Looks) -> Table:
     rows = []
     for f in found:
         g = f.group
-        least, most = (short(s) for s in f.samples)
         row = [Cell(g.task), Cell(g.encoder, look=looks[g.key]), Cell(g.agent)]
-        row += (
-            [Cell(", ".join(_together(f"{k} {v}") for k, v in g.settings) or NONE)] if with_settings else []
-        )
-        row += [_number(str(f.episodes) if f.episodes else NONE)]
-        row += [_number(percent(f.success), SOURCES[f.source])]
-        row += [_number(between(f.low, f.high) if f.episodes else NONE), _number(percent(f.rrl))]
+        row += [Cell(", ".join(together(f"{k} {v}") for k, v in g.settings) or NONE)] if with_settings else []
+        row += [number(str(f.episodes) if f.episodes else NONE)]
+        row += [number(percent(f.success), SOURCES[f.source])]
+        row += [number(between(f.low, f.high) if f.episodes else NONE), number(percent(f.rrl))]
         row += [
-            _number(
+            number(
                 percent(f.sampled), SOURCES[f.sampled_source].partition(",")[0] if f.sampled_source else ""
             )
         ]
-        row += [_number(percent(f.blind))] if with_blind else []
+        row += [number(percent(f.blind))] if with_blind else []
         runs = len(g.runs)
         counted = f.seeds if f.source else len(g.measured)
-        row += [_number(str(counted), f"of {runs}" if counted < runs else "")]
-        row += [_number(least if least == most else f"{least} to {most}")]
-        row += [
-            _number(f"{f.hours:.2g}" if f.speed else NONE),
-            _number(f"{f.speed:.0f}" if f.speed else NONE),
-        ]
-        rows.append(row)
+        row += [number(str(counted), f"of {runs}" if counted < runs else "")]
+        rows.append([*row, *effort_cells(f.effort)])
     return Table(columns, rows)
+
+
+def effort_cells(effort: Effort) -> list[Cell]:
+    """Samples, hours, steps/s."""
+    least, most = (short(s) for s in effort.samples)
+    hours, speed = (f"{effort.hours:.2g}", f"{effort.speed:.0f}") if effort.speed else (NONE, NONE)
+    return [number(least if least == most else f"{least} to {most}"), number(hours), number(speed)]
 
 
 def final_csv(found: Sequence[Final], path: Path) -> None:
@@ -155,9 +158,9 @@ def final_csv(found: Sequence[Final], path: Path) -> None:
                 f.sampled_source,
                 len(g.runs),
                 f.seeds,
-                *f.samples,
-                f.hours,
-                f.speed,
+                *f.effort.samples,
+                f.effort.hours,
+                f.effort.speed,
             ]
             out.writerow(["" if v is None else v for v in values])
 
@@ -177,24 +180,24 @@ def curves_csv(report: Report, path: Path) -> None:
 
 
 def thresholds(report: Report, looks: Looks) -> Table:
-    """When training first showed 50 and 90 %, by group."""
+    """When training first showed 50 and 90 %, by group with success rates."""
     rows = []
-    for group in report.groups:
+    for group in report.counted.groups:
         row = [_name(group, report, looks)]
         for threshold in THRESHOLDS:
             found = numbers.reached(group, threshold)
             got = [f for f in found.firsts if f is not None]
             if not found.firsts:
-                row.append(_number(NONE, "no training episodes"))
+                row.append(number(NONE, "no training episodes"))
             elif found.median is None:
                 text = (
                     f"not reached by {short(found.trained)}"
                     if not got
                     else f"more than {short(found.trained)}"
                 )
-                row.append(_number(text, _of(got, found.firsts)))
+                row.append(number(text, _of(got, found.firsts)))
             else:
-                row.append(_number(short(found.median), _of(got, found.firsts)))
+                row.append(number(short(found.median), _of(got, found.firsts)))
         rows.append(row)
     return Table(["method", *(f"steps to {t:.0f} %" for t in THRESHOLDS)], rows)
 
@@ -209,9 +212,9 @@ def aggregate(found: Sequence[Aggregate], step: int, tasks: int, looks: Looks) -
 
     def cell(value: tuple[float, float, float] | None) -> Cell:
         if value is None:
-            return _number(NONE)
+            return number(NONE)
         mean, low, high = value
-        return _number(percent(mean), between(low, high) if math.isfinite(low) else "one seed: no interval")
+        return number(percent(mean), between(low, high) if math.isfinite(low) else "one seed: no interval")
 
     rows = []
     for a in found:
@@ -219,13 +222,13 @@ def aggregate(found: Sequence[Aggregate], step: int, tasks: int, looks: Looks) -
         missing = "" if len(a.groups) == tasks else f"{len(a.groups)} of {tasks} tasks only: not comparable"
         row = [Cell(group.method, missing, looks[group.key]), cell(a.end)]
         row += [cell(a.equal)] if step else []
-        rows.append([*row, _number(str(a.scores))])
+        rows.append([*row, number(str(a.scores))])
     at = [f"IQM at {short(step)} steps (%)"] if step else []
     return Table(["method", "IQM at the end (%)", *at, "values"], rows)
 
 
-def pairs(found: Sequence[Pair], looks: Looks) -> Table:
-    """Differences at equal samples."""
+def pairs(found: Sequence[Pair], looks: Looks, unit: str = "points") -> Table:
+    """Differences at equal samples, in percentage points or in `return`."""
     rows = []
     for p in found:
         a, b = p.seeds
@@ -233,14 +236,14 @@ def pairs(found: Sequence[Pair], looks: Looks) -> Table:
             [
                 Cell(p.first.method, look=looks[p.first.key]),
                 Cell(p.second.method, look=looks[p.second.key]),
-                _number(f"{p.gap:+.1f}", _together(between(p.low, p.high, "+.1f"))),
-                _number(f"{p.better:.2f}"),
+                number(f"{p.gap:+.1f}", together(between(p.low, p.high, "+.1f")) if p.low == p.low else ""),
+                number(f"{p.better:.2f}"),
                 Cell(
                     f"{a} pair{'s' if a > 1 else ''}" if p.paired else f"unpaired, {a} and {b} seeds", p.how
                 ),
             ]
         )
-    return Table(["A", "B", "A - B (points)", "P(A > B)", "seeds, interval"], rows)
+    return Table(["A", "B", f"A - B ({unit})", "P(A > B)", "seeds, interval"], rows)
 
 
 def compute(found: Sequence[Compute], report: Report, looks: Looks) -> Table:
@@ -249,8 +252,8 @@ def compute(found: Sequence[Compute], report: Report, looks: Looks) -> Table:
     for c in found:
         timed = sum(c.seconds.values()) > 0
         row = [_name(c.group, report, looks)]
-        row += [_number(f"{c.seconds[part]:.2f}" if timed else NONE) for part in PARTS]
-        rows.append([*row, _number(f"{c.hours:.2g}"), Cell("; ".join(c.devices))])
+        row += [number(f"{c.seconds[part]:.2f}" if timed else NONE) for part in PARTS]
+        rows.append([*row, number(f"{c.hours:.2g}"), Cell("; ".join(c.devices))])
     return Table(["method", *PARTS, "hours, all runs", "device"], rows)
 
 

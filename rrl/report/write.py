@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rrl import results
 from rrl.registry import UserError
-from rrl.report import figures, numbers, page, tables
+from rrl.report import figures, numbers, page, score_tables, tables
 from rrl.report.figures import Drawn, Published
 from rrl.report.groups import Report, collect
 
@@ -56,7 +56,10 @@ def write(
         for figure in (figure for section in drawn.values() for figure in section):
             (files / f"{figure.name}.png").write_bytes(figure.png)
         tables.curves_csv(report, files / "curves.csv")
-        tables.final_csv([numbers.final(group) for group in report.groups], files / "table.csv")
+        tables.final_csv([numbers.final(group) for group in report.counted.groups], files / "table.csv")
+        if report.scored.groups:
+            score_tables.scores_csv(report.scored, files / "scores.csv")
+            score_tables.ended_csv(report.scored, files / "returns.csv")
         part = out.with_name(f"{out.name}.part")
         part.write_text(text, encoding="utf-8")
         part.replace(out)
@@ -77,15 +80,17 @@ def check(out: Path) -> None:
 def draw(report: Report, looks: tables.Looks, published: Sequence[Published]) -> dict[str, list[Drawn]]:
     """The page's figures by section: `train`, `eval`, `aggregate`, `compute`."""
     drawn: dict[str, list[Drawn]] = {"train": [], "eval": [], "aggregate": [], "compute": []}
-    for section, metric, words in (
-        ("train", numbers.TRAIN, "training success, sampled action"),
-        ("eval", numbers.EVAL, "evaluation success, mean action"),
+    for n, section, words in (
+        (0, "train", "training {}, sampled action"),
+        (1, "eval", "evaluation {}, mean action"),
     ):
         for task, groups in report.tasks.items():
-            figure = figures.curves(groups, metric, published, looks)
+            kind = report.kinds[task]
+            figure = figures.curves(groups, numbers.CURVES[kind][n], published, looks)
             if figure is not None:
                 name = f"curves-{section}-{re.sub(r'[^A-Za-z0-9_-]', '_', task)}"
-                drawn[section].append(figures.draw(figure, name, f"{task}: {words} over environment steps"))
+                title = f"{task}: {words.format(kind)} over environment steps"
+                drawn[section].append(figures.draw(figure, name, title))
     found, _, step = numbers.aggregates(report)
     figure = figures.aggregate(found, looks, step)
     if figure is not None:

@@ -1,4 +1,4 @@
-"""Published curves that come with the package (`rrl/data/published/*.json`), and their conditions."""
+"""Published curves that come with the package (`rrl/data/published/fig*.json`), and their conditions."""
 
 from __future__ import annotations
 
@@ -65,10 +65,11 @@ class Curves:
 
 def load(figure: str, task: str) -> Curves:
     """The published curves of a figure's task; UserError, with what there is, if there are none."""
-    known = {path.stem: path for path in sorted(_folder().glob("*.json"))}
+    every = {path.stem: json.loads(path.read_text()) for path in sorted(_folder().glob("*.json"))}
+    known = {name: facts for name, facts in every.items() if "samples" in facts}  # others hold tables
     if figure not in known:
         raise UserError(f"no published numbers of {figure} come with rrl, only of {', '.join(known)}")
-    facts = json.loads(known[figure].read_text())
+    facts = known[figure]
     if task not in facts["tasks"]:
         raise UserError(f"{figure} has no task {task}; it is one of {', '.join(facts['tasks'])}")
     seeds = {

@@ -25,7 +25,7 @@ from rrl.tracking import MLflowTracker, Row
 
 TICK = 0.2  # seconds between looks at the processes
 SUMMARY = ("summary/best_success", "summary/last5_success", "summary/auc_success", "final/success")
-"""What a sweep's own row in MLflow shows of its best run."""
+"""What a sweep's own row in MLflow shows of its best run; of runs without success the same of the return."""
 
 
 @dataclass
@@ -208,7 +208,8 @@ class Engine:
             except UserError as error:
                 warnings.warn(str(error), stacklevel=1)
                 continue
-            for name in SUMMARY:
+            counts = entry.job.counts_success
+            for name in SUMMARY if counts else [name.replace("success", "return") for name in SUMMARY]:
                 value = result.last(name)
                 if value is not None:
                     metrics[name] = max(metrics.get(name, value), value)

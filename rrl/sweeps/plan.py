@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,10 +15,11 @@ import numpy as np
 from pydantic import Field, NonNegativeInt
 
 from rrl import ginfile
+from rrl.envs.base import EnvFactory
 from rrl.experiment import Experiment
 from rrl.gintext import ConfigError, Problem
 from rrl.ginwords import literal
-from rrl.registry import Component, UserError, register
+from rrl.registry import Component, UserError, build, register
 from rrl.sweeps.space import Axis, Point, axis, draw, product
 
 SEARCHES = ("grid", "random", "optuna")
@@ -47,7 +49,8 @@ class Sweep(Component):
         trials: Annotated[int, Field(gt=0)] | None = None
         """Combinations to try in a search."""
         metric: str = "summary/last5_success"
-        """What a search maximises, as a run last logged it; mean over files and seeds."""
+        """What a search maximises, as a run last logged it; mean over files and seeds. Environments without a
+        success test, such as DMControl, log "summary/last5_return" instead."""
 
     config: Config
 
@@ -69,6 +72,12 @@ class Job:
     def fingerprint(self) -> str:
         """Equal for equal configurations: by it, a sweep knows its runs when it is called again."""
         return hashlib.sha256(ginfile.dumps(self.config).encode()).hexdigest()[:16]
+
+    @cached_property
+    def counts_success(self) -> bool:
+        """Has the environment a success test? Without one, runs log returns alone."""
+        env: EnvFactory = build(self.config.env)
+        return bool(env.flags)
 
 
 @dataclass
@@ -155,6 +164,8 @@ def plan(name: str, sweep: Sweep.Config) -> Plan:
     if problems:
         raise ConfigError(problems)
     made.notes = builder.notes()
+    if sweep.search == "optuna":
+        _check_metric(sweep.metric, jobs)
     _check_parts(jobs)
     made.jobs, made.samples = ([] if sweep.search == "optuna" else jobs), jobs
     return made
@@ -261,6 +272,29 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return literal(value).strip("()'\"@").replace("()", "").replace(", ", "x")
+
+
+def _check_metric(metric: str, jobs: Sequence[Job]) -> None:
+    """UserError if some of the runs will never log what the search maximises."""
+    if "success" in metric:
+        without = [job.source for job in jobs if not job.counts_success]
+        if without:
+            other = re.sub(r"success\w*", "return", metric)
+            mixed = (
+                "; search the files that do count successes by themselves" if len(without) < len(jobs) else ""
+            )
+            raise UserError(
+                f"{without[0]} has no success test, so its runs log no {metric} to maximise, only returns; "
+                f"set --metric {other} (in a sweep's file: Sweep.metric = '{other}'){mixed}"
+            )
+    elif re.fullmatch(r"summary/\w+_return", metric):
+        counting = [job.source for job in jobs if job.counts_success]
+        if counting:
+            other = metric.replace("_return", "_success")
+            raise UserError(
+                f"{counting[0]} counts successes, so its runs log no {metric} to maximise; "
+                f"set --metric {other} or train/return"
+            )
 
 
 def _check_parts(jobs: Sequence[Job]) -> None:

@@ -70,7 +70,8 @@ class Table:
 
     def _table(self, entries: Sequence[Entry], *, everything: bool) -> RichTable:
         table = RichTable(box=box.SIMPLE, pad_edge=False)
-        for name in ("run", "state", "update", "success", "this call", "left"):
+        kinds = dict.fromkeys("success" if entry.job.counts_success else "return" for entry in entries)
+        for name in ("run", "state", "update", " or ".join(kinds) or "success", "this call", "left"):
             table.add_column(
                 name, justify="left" if name in ("run", "state") else "right", no_wrap=name != "run"
             )
@@ -90,11 +91,13 @@ class Table:
         return table
 
     def _progress(self, entry: Entry) -> tuple[str, str, str]:
-        """(update, training success over the last five, time left) of a run."""
+        """(update, training success or return over the last five, time left) of a run."""
         row = self._last_row(entry.folder)
         total = entry.job.config.iterations
         done = int(row.get("iteration", 0))
         success = f"{row['summary/last5_success']:.1f} %" if "summary/last5_success" in row else ""
+        if "summary/last5_return" in row:  # of environments without a success test
+            success = f"{row['summary/last5_return']:.1f}"
         left = ""
         if entry.state == "running" and done and "time/iteration" in row:
             left = duration((total - done) * row["time/iteration"])
