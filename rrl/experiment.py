@@ -382,9 +382,10 @@ class Experiment(Component):
         }
         parts += [text.format(metrics[name]) for name, text in shown.items() if name in metrics]
         spent = {name: metrics[f"time/{name}"] for name in ("simulate", "render", "encode", "act")}
+        learning = f"learn {metrics['time/update']:.0f}, " if "time/update" in metrics else ""
         parts.append(
             f"{metrics['time/steps_per_second']:.0f} steps/s "
-            f"(encode {spent['encode']:.0f}, act {spent['act']:.0f}, "
+            f"({learning}encode {spent['encode']:.0f}, act {spent['act']:.0f}, "
             f"waiting to simulate {spent['simulate']:.0f} and render {spent['render']:.0f} s)"
         )
         parts.append(f"updates left: {duration(left)}")

@@ -382,14 +382,19 @@ def test_sides_must_fit(cls, settings, words):
     assert PixelCNN(PixelCNN.Config(crop=15), 1).dim == 32  # the smallest: maps of 1 x 1
 
 
-def test_mistakes_of_sides_are_located_in_gin_files():
-    source = "Experiment.encoder = @PixelCNN()\nPixelCNN.crop = 120\n"
-    source += "Experiment.env = @Adroit()\nAdroit.task = 'pen'\n"
-    source += "Experiment.agent = @NPG()\nExperiment.iterations = 1\n"
+def only_problem(encoder):
+    """The one mistake that is found in a gin file with these lines on the encoder, in words."""
+    rest = "Experiment.env = @Adroit()\nAdroit.task = 'pen'\n"
+    rest += "Experiment.agent = @NPG()\nExperiment.iterations = 1\n"
     with pytest.raises(ginfile.ConfigError) as error:
-        ginfile.loads(source, "x.gin")
+        ginfile.loads(encoder + rest, "x.gin")
     (problem,) = error.value.problems
-    assert str(problem).startswith("x.gin:2: PixelCNN.crop is 120") and "PixelCNN.crop <" in str(problem)
+    return str(problem)
+
+
+def test_mistakes_of_sides_are_located_in_gin_files():
+    problem = only_problem("Experiment.encoder = @PixelCNN()\nPixelCNN.crop = 120\n")
+    assert problem.startswith("x.gin:2: PixelCNN.crop is 120") and "PixelCNN.crop <" in problem
 
 
 @pytest.mark.parametrize("how", [Inference(precision="bf16"), Inference(backend="openvino")])
@@ -487,14 +492,11 @@ def test_files_that_are_no_exported_encoder_are_explained(tmp_path):
 
 
 def test_a_missing_file_is_a_problem_with_its_place():
-    source = "Experiment.encoder = @FixedEncoder()\nFixedEncoder.file = '/no/such.safetensors'\n"
-    source += "Experiment.env = @Adroit()\nAdroit.task = 'pen'\n"
-    source += "Experiment.agent = @NPG()\nExperiment.iterations = 1\n"
-    with pytest.raises(ginfile.ConfigError) as error:
-        ginfile.loads(source, "x.gin")
-    (problem,) = error.value.problems
-    assert str(problem).startswith("x.gin:2: FixedEncoder.file = '/no/such.safetensors': there is no file")
-    assert "exported from a finished RAD" in str(problem)
+    problem = only_problem(
+        "Experiment.encoder = @FixedEncoder()\nFixedEncoder.file = '/no/such.safetensors'\n"
+    )
+    assert problem.startswith("x.gin:2: FixedEncoder.file = '/no/such.safetensors': there is no file")
+    assert "exported from a finished RAD" in problem
 
 
 def test_wrong_cameras_and_changed_tensors_are_explained(tmp_path):

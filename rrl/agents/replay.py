@@ -80,10 +80,6 @@ class Replay:
         """Per slot the place, counted without wrapping, of the newest observation."""
         self._saved = np.zeros(slots, np.int64)
 
-    def __len__(self) -> int:
-        """Observations that are kept."""
-        return int(np.minimum(self.head, self.size).sum())
-
     def add(self, rollout: Rollout, slots: int | None = None) -> None:
         """Append the pieces of a rollout, piece e to slot e modulo `slots` (None: as many as there are
         pieces; the first call decides).
