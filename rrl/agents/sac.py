@@ -283,11 +283,15 @@ class SAC(Agent):
 
     def for_actor(self, seen: Seen) -> Tensor:
         """The actor's input [B, n] of *views*. The actor never trains the convolutions."""
-        if seen.frames is None or self.pixels is None or self.actor_head is None:
-            return seen.vector
+        return self._codes(seen, self.actor_head)[0]
+
+    def _codes(self, seen: Seen, *heads: nn.Module | None) -> list[Tensor]:
+        """An input [B, n] by each head, from one pass through the convolutions that doesn't train them."""
+        if seen.frames is None or self.pixels is None:
+            return [seen.vector for _ in heads]
         with torch.no_grad():
             shared = self.pixels.trunk(seen.frames)
-        return torch.cat((self.actor_head(shared), seen.vector), dim=1)
+        return [torch.cat((head(shared), seen.vector), dim=1) for head in heads if head is not None]
 
     def _for_critic(self, seen: Seen, modules: nn.ModuleDict) -> Tensor:
         """The critics' input [B, n] of views, by the networks themselves or by their targets."""
@@ -380,10 +384,11 @@ class SAC(Agent):
         }
 
     def _learn_actor(self, now: Seen) -> Metrics:
-        with torch.no_grad():
-            x = self._for_critic(now, self.online)
-        actions, log_prob = self.actor.sample(self.for_actor(now), self._noise(len(x)))
-        loss = (self.alpha * log_prob - torch.minimum(*self.online["critic"](x, actions))).mean()
+        head = self.online["head"] if "head" in self.online else None
+        x, for_critic = self._codes(now, self.actor_head, head)
+        actions, log_prob = self.actor.sample(x, self._noise(len(x)))
+        q1, q2 = self.online["critic"](for_critic.detach(), actions)
+        loss = (self.alpha * log_prob - torch.minimum(q1, q2)).mean()
         self.step(loss, "actor")
         entropy = -log_prob.detach().mean()
         # The temperature falls while the policy's entropy is above its target, -m.
