@@ -384,8 +384,7 @@ class SAC(Agent):
         }
 
     def _learn_actor(self, now: Seen) -> Metrics:
-        head = self.online["head"] if "head" in self.online else None
-        x, for_critic = self._codes(now, self.actor_head, head)
+        x, for_critic = self._codes(now, self.actor_head, dict(self.online.items()).get("head"))
         actions, log_prob = self.actor.sample(x, self._noise(len(x)))
         q1, q2 = self.online["critic"](for_critic.detach(), actions)
         loss = (self.alpha * log_prob - torch.minimum(q1, q2)).mean()
