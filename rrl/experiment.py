@@ -311,6 +311,7 @@ class Experiment(Component):
             encoder: Encoder = build(config, cameras=len(self.env.cameras))
             agents = [self.make_agent(encoder, other, self.config.seed + i) for i in range(count)]
             demos = self._replay(other, agents[0], encoder, display)
+            display.phase(f"evaluating: {count} clones", 0)
             for agent in agents:
                 agent.warm_start(demos)
             return list(agents)
