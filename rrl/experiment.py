@@ -27,6 +27,7 @@ from rrl.encoders.base import Encoder, Inference, cpu_has_bf16
 from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context, Evaluator
 from rrl.plots import learning_curve
+from rrl.processes import keep_freed_memory
 from rrl.registry import Component, UserError, build, register
 from rrl.results import TAGS
 from rrl.rollout import Collector, Policy, Rollout
@@ -87,8 +88,8 @@ class Experiment(Component):
         device: Literal["auto", "cpu", "cuda"] = "auto"
         """Where the networks run; auto: CUDA if there is one."""
         precision: Literal["auto", "fp32", "bf16", "int8"] = "fp32"
-        """Of the frozen encoder; auto: bf16 where the processor computes in it, else fp32. int8 needs
-        OpenVINO; its ranges are taken from pictures of the demonstrations."""
+        """Of the encoder; auto: bf16 where the processor computes in it, else fp32. int8 needs OpenVINO and a
+        frozen encoder; its ranges are taken from pictures of the demonstrations."""
         backend: Literal["auto", "torch", "openvino"] = "auto"
         """What computes the frozen encoder; auto: OpenVINO on a CPU where it is installed (the extra `cpu`:
         faster, float32 features equal to 1e-5), else torch."""
@@ -180,6 +181,7 @@ class Experiment(Component):
         began = time.monotonic()
         assert cfg.threads is not None and cfg.workers is not None
         torch.set_num_threads(cfg.threads)
+        keep_freed_memory()
         tensors, values = self._last_checkpoint(folder)
         log = Log(folder / "metrics.jsonl", values.get("rows", 0))
         tracker.metrics(log.rows)

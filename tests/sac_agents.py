@@ -42,7 +42,18 @@ class Colours(Encoder):
         return self  # a module: it must not become part of the agent
 
 
-def make(cls=SAC, *, encoder=None, seed=0, state_dim=STATE, action_dim=ACTION, slots=1, cameras=1, **config):
+def make(
+    cls=SAC,
+    *,
+    encoder=None,
+    seed=0,
+    state_dim=STATE,
+    action_dim=ACTION,
+    slots=1,
+    cameras=1,
+    precision="fp32",
+    **config,
+):
     """A small agent; `encoder`: one, or settings of the agent's usual one."""
     if not isinstance(encoder, Encoder):
         settings = SIDES | (encoder or {})
@@ -55,7 +66,7 @@ def make(cls=SAC, *, encoder=None, seed=0, state_dim=STATE, action_dim=ACTION, s
         state_dim=state_dim,
         action_dim=action_dim,
         seed=seed,
-        inference=Inference(),
+        inference=Inference(precision=precision),
         slots=slots,
     )
 

@@ -30,6 +30,7 @@ from torch import nn
 from rrl.agents.ferm import FERM
 from rrl.agents.rad import CURL, RAD, SACAE
 from rrl.agents.sac import SAC
+from rrl.registry import UserError
 
 # ---- what moves, by which loss, and how far
 
@@ -401,6 +402,30 @@ def test_ferms_own_defaults():
     config = FERM.Config()
     assert (config.warm_start_updates, config.bc_epochs) == (1600, 0)
     assert FERM.demos == "required" and SAC.demos == RAD.demos == "none"
+
+
+@pytest.mark.parametrize("cls", PIXELS)
+def test_mixed_precision_learns_the_same_up_to_rounding(cls):
+    found = []
+    for precision in ("fp32", "bf16"):
+        # Adam's first steps are as long as its rate, whatever the gradient: near zero, rounding turns them.
+        agent = shaken(make(cls, precision=precision, critic_lr=1e-6, actor_lr=1e-6))
+        assert [m["encoder"].mixed for m in (agent.online, agent.target)] == [precision == "bf16"] * 2
+        metrics = agent.learn(some_batch(agent))
+        if cls is FERM:
+            raw = agent.split(some_batch(agent).rows[:, :-1])
+            metrics |= agent.learn_encoder(agent.augmented(raw)[0], raw)
+        assert {p.dtype for p in agent.parameters()} == {torch.float32}
+        found.append(metrics)
+    exact, mixed = found
+    assert exact.keys() == mixed.keys() and exact != mixed
+    for name, value in exact.items():
+        assert mixed[name] == pytest.approx(value, rel=0.03, abs=0.01), name
+
+
+def test_an_encoder_that_learns_refuses_int8():
+    with pytest.raises(UserError, match="learns, which int8 can't: set"):
+        make(RAD, precision="int8")
 
 
 def test_agents_leave_the_global_generator_alone():

@@ -183,6 +183,12 @@ class SAC(Agent):
             self._encode: Callable[[Tensor], Tensor] = lambda pictures: encode(pictures)
             self.features_dim = encoder.dim
         else:
+            if inference.precision == "int8":
+                raise UserError(
+                    f"{type(encoder).__name__} learns, which int8 can't: set Experiment.precision = 'fp32', "
+                    "or 'bf16' on a processor that computes in it"
+                )
+            encoder.mixed = inference.precision == "bf16"
             frames = encoder.config.frames()
             self.stack = frames.stack
             self.picture = (frames.size, frames.size, 3 * encoder.cameras)

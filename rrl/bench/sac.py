@@ -11,24 +11,32 @@ import torch
 
 from rrl.agents.rad import RAD
 from rrl.bench.measure import Case, Facts, Sample, reference
-from rrl.encoders.base import Inference
+from rrl.encoders.base import Inference, Precision, cpu_has_bf16
 from rrl.encoders.pixel_cnn import PixelCNN
+from rrl.processes import keep_freed_memory
 from rrl.rollout import Rollout
 
 UNIT = "updates_per_second"
 STORED = 1_000  # transitions in the memories: enough that a batch is spread over them
 EPISODE = 125
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
 def cases(updates: int = 4) -> list[Case]:
     """RAD and its plain form: 128 transitions of three stacked pictures of 100 pixels, cropped to 84, hidden
-    layers of 1024; `updates` in each repeat, half of them with a step of the actor. On the CPU, float32."""
-    plain, ours = _plain(), _ours()
+    layers of 1024; `updates` in each repeat, half of them with a step of the actor. On the CPU, in float32,
+    and with bf16 where the processor computes in it."""
     facts: Facts = {"batch": 128, "pictures": "100 -> 84 px, 9 channels", "threads": torch.get_num_threads()}
-    return [
-        Case("rad reference", _timed(plain.update, updates), facts),
-        Case("rad", _timed(ours, updates), facts, "rad reference"),
-    ]
+    keep_freed_memory()  # as a run does; the plain form gains more by it
+    plain = _plain()
+    made = [Case("rad reference", _timed(plain.update, updates), {**facts, "precision": "fp32"})]
+    for precision in PRECISIONS if cpu_has_bf16() else PRECISIONS[:1]:
+        ours = _ours(precision)
+        case = Case(
+            f"rad {precision}", _timed(ours, updates), {**facts, "precision": precision}, "rad reference"
+        )
+        made.append(case)
+    return made
 
 
 def _plain() -> Any:
@@ -38,10 +46,12 @@ def _plain() -> Any:
     return module.Plain(memory)
 
 
-def _ours() -> Callable[[], object]:
+def _ours(precision: Precision) -> Callable[[], object]:
     encoder = PixelCNN(PixelCNN.Config(), cameras=1)
     config = RAD.Config.model_validate({})
-    agent = RAD(config, encoder=encoder, state_dim=0, action_dim=1, seed=0, inference=Inference())
+    agent = RAD(
+        config, encoder=encoder, state_dim=0, action_dim=1, seed=0, inference=Inference(precision=precision)
+    )
     rng = np.random.default_rng(0)
     for _ in range(STORED // EPISODE):
         truncated = np.arange(EPISODE) == EPISODE - 1

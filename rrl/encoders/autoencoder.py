@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rrl.encoders.pixel import Code, PixelEncoder
+from rrl.encoders.pixel import Code, Head, PixelEncoder
 from rrl.registry import register
 
 CODE_PENALTY = 1e-6
@@ -59,9 +59,9 @@ class AutoencoderCNN(PixelEncoder):
         """The decoder."""
         return Decoder(self.config, self.channels)
 
-    def head(self, generator: torch.Generator) -> nn.Sequential:
+    def head(self, generator: torch.Generator) -> Head:
         """A fresh linear layer, LayerNorm and tanh on the CPU: [B, dim] -> codes in (-1, 1) [B, code_dim]."""
-        return nn.Sequential(*super().head(generator), nn.Tanh())
+        return Head(*super().head(generator), nn.Tanh())
 
     def loss(
         self, code: Code, target_code: Code, anchor: Tensor, frames: Tensor, generator: torch.Generator
@@ -69,7 +69,9 @@ class AutoencoderCNN(PixelEncoder):
         """Mean squared error of the decoder's pictures of `code(anchor)` against the quantised `anchor`, and
         1e-6 times half the mean squared length of the codes. `target_code` and `frames` aren't used."""
         codes = code(anchor)
-        error = F.mse_loss(self.objective(codes), quantised(anchor, generator))
+        with self.autocast():
+            pictures = self.objective(codes)
+        error = F.mse_loss(pictures.float(), quantised(anchor, generator))
         return error + CODE_PENALTY * 0.5 * codes.square().sum(1).mean()
 
 

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.backends import cudnn
+from torch.nn import functional as F
 
 from rrl.encoders.base import Encoder, Inference
 from rrl.envs.base import FrameRequest
@@ -103,9 +104,13 @@ class PixelEncoder(Encoder):
             return FrameRequest(self.render, self.render, self.stack)
 
     config: Config
+    mixed: bool
+    """Compute convolutions and the heads' linear layers in bf16, from weights kept in float32; what follows
+    stays in float32. An agent sets it (`Experiment.precision`); copies of the encoder have it too."""
 
     def __init__(self, config: Config, cameras: int) -> None:
         super().__init__(config, cameras)
+        self.mixed = False
         if cameras < 1:
             raise ValueError(f"{type(self).__name__} encodes pictures: needs 1 camera or more, got {cameras}")
         self.channels = 3 * cameras * config.stack
@@ -129,11 +134,11 @@ class PixelEncoder(Encoder):
         """Draw all weights anew from a CPU generator: see `draw_weights`."""
         draw_weights(self, generator)
 
-    def head(self, generator: torch.Generator) -> nn.Sequential:
-        """A fresh linear layer and LayerNorm on the CPU: `trunk`'s [B, dim] -> codes [B, code_dim]. The
-        agent makes one for its actor and one for its critics."""
+    def head(self, generator: torch.Generator) -> Head:
+        """A fresh `Head` on the CPU: `trunk`'s [B, dim] -> codes float32 [B, code_dim]. The agent makes one
+        for its actor and one for its critics."""
         linear = nn.Linear(self.dim, self.code_dim, device="meta").to_empty(device="cpu")
-        head = nn.Sequential(linear, nn.LayerNorm(self.code_dim))
+        head = Head(linear, nn.LayerNorm(self.code_dim))
         draw_weights(head, generator)
         return head
 
@@ -173,12 +178,19 @@ class PixelEncoder(Encoder):
     # --- views to features ---------------------------------------------------------------------------
 
     def trunk(self, views: Tensor) -> Tensor:
-        """Views -> the last convolution's maps, flattened: float32 [B, dim]; under `torch.autocast` of its
-        type. ValueError for other pictures."""
+        """Views -> the last convolution's maps, flattened: float32 [B, dim], or bf16 if `mixed`. ValueError
+        for other pictures."""
         self._check(views, self.config.side)
-        pictures = views.permute(0, 3, 1, 2).float().div_(255)
-        maps: Tensor = self.convolutions(pictures)
+        kind = torch.bfloat16 if self.mixed else torch.float32
+        pictures = views.permute(0, 3, 1, 2).to(kind).div_(255)
+        with self.autocast():
+            maps: Tensor = self.convolutions(pictures)
         return maps.permute(0, 2, 3, 1).flatten(1)  # no copy in channels_last
+
+    def autocast(self) -> torch.autocast:
+        """Where convolutions and linear layers compute in bf16, if `mixed`."""
+        device = next(self.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.mixed)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames -> `trunk` of their `view`: float32 [B, dim]."""
@@ -221,6 +233,19 @@ class PixelEncoder(Encoder):
     def own_parameters(self) -> list[nn.Parameter]:
         """What `loss` learns beside the encoder; empty if it has no loss of its own."""
         return list(self.objective.parameters())
+
+
+class Head(nn.Sequential):
+    """A linear layer on `trunk`'s maps, which computes in their precision, then the rest in float32."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[B, dim] of float32 or bf16 -> float32 [B, code_dim]."""
+        linear, *rest = self
+        assert isinstance(linear, nn.Linear)
+        x = F.linear(maps, linear.weight.to(maps.dtype), linear.bias.to(maps.dtype)).float()
+        for layer in rest:
+            x = layer(x)
+        return x
 
 
 def windows(pictures: Tensor, side: int, top: Tensor, left: Tensor) -> Tensor:
