@@ -69,7 +69,7 @@ class AutoencoderCNN(PixelEncoder):
         """Mean squared error of the decoder's pictures of `code(anchor)` against the quantised `anchor`, and
         1e-6 times half the mean squared length of the codes. `target_code` and `frames` aren't used."""
         codes = code(anchor)
-        with self.autocast():
+        with torch.autocast(codes.device.type, torch.bfloat16, enabled=self.mixed):
             pictures = self.objective(codes)
         error = F.mse_loss(pictures.float(), quantised(anchor, generator))
         return error + CODE_PENALTY * 0.5 * codes.square().sum(1).mean()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -181,16 +181,20 @@ class PixelEncoder(Encoder):
         """Views -> the last convolution's maps, flattened: float32 [B, dim], or bf16 if `mixed`. ValueError
         for other pictures."""
         self._check(views, self.config.side)
-        kind = torch.bfloat16 if self.mixed else torch.float32
-        pictures = views.permute(0, 3, 1, 2).to(kind).div_(255)
-        with self.autocast():
-            maps: Tensor = self.convolutions(pictures)
+        pictures = views.permute(0, 3, 1, 2)
+        maps = self._mixed(pictures) if self.mixed else self.convolutions(pictures.float().div_(255))
         return maps.permute(0, 2, 3, 1).flatten(1)  # no copy in channels_last
 
-    def autocast(self) -> torch.autocast:
-        """Where convolutions and linear layers compute in bf16, if `mixed`."""
-        device = next(self.parameters()).device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self.mixed)
+    def _mixed(self, pictures: Tensor) -> Tensor:
+        """`convolutions` of uint8 pictures in bf16, which holds 0 to 255 exactly: the weights take 1 / 255."""
+        maps = pictures.bfloat16()
+        scale = 1 / 255
+        for layer in self.convolutions:
+            if isinstance(layer, nn.Conv2d):
+                weight, bias = (layer.weight * scale).bfloat16(), layer.bias
+                assert bias is not None
+                maps, scale = _relu(F.conv2d(maps, weight, bias.bfloat16(), layer.stride)), 1.0
+        return maps
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames -> `trunk` of their `view`: float32 [B, dim]."""
@@ -233,6 +237,28 @@ class PixelEncoder(Encoder):
     def own_parameters(self) -> list[nn.Parameter]:
         """What `loss` learns beside the encoder; empty if it has no loss of its own."""
         return list(self.objective.parameters())
+
+
+class _Relu(torch.autograd.Function):
+    """ReLU of bf16 numbers in place, read as integers of 16 bits: these are negative for the same ones (and
+    for half of the NaNs, which become 0). torch's own converts to float32 and back: measured 1.8 ms instead
+    of 0.4, and backwards 3.3 instead of 1.7."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x.view(torch.int16).clamp_(min=0)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradients[0], y, 0, math.inf)  # type: ignore[no-any-return]
+
+
+def _relu(x: Tensor) -> Tensor:
+    return _Relu.apply(x)  # type: ignore[no-any-return]
 
 
 class Head(nn.Sequential):
