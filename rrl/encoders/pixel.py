@@ -186,7 +186,7 @@ class PixelEncoder(Encoder):
         return maps.permute(0, 2, 3, 1).flatten(1)  # no copy in channels_last
 
     def _mixed(self, pictures: Tensor) -> Tensor:
-        """`convolutions` of uint8 pictures in bf16, which holds 0 to 255 exactly: the weights take 1 / 255."""
+        """`convolutions` in bf16, which holds the uint8 pictures exactly: the weights take the 1 / 255."""
         maps = pictures.bfloat16()
         scale = 1 / 255
         for layer in self.convolutions:
