@@ -481,6 +481,10 @@ def test_fixed_encoder_is_the_exported_one(cls, settings, tmp_path):
     expected = head(source.trunk(source.view(frames)))
     assert torch.equal(fixed(frames), expected) and fixed.dim == 50
     assert torch.equal(fixed.inference(Inference())(frames), expected)
+    rough = fixed.inference(Inference(precision="bf16"))(frames)
+    assert rough.dtype == torch.float32 and 0 < (rough - expected).norm() < 0.05 * expected.norm()
+    with pytest.raises(UserError, match="not by torch in int8"):
+        fixed.inference(Inference(precision="int8"))
     assert not fixed.learns and fixed.trained and not fixed.train().training
     assert not any("objective" in name for name in fixed.state_dict())
 

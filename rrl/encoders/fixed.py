@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,8 @@ class FixedEncoder(Encoder):
         return {"weights": f"{type(self.source).__name__}:{checksum(self.state_dict())}"}
 
     def inference(self, how: Inference) -> Callable[[Tensor], Tensor]:
-        """`forward` in float32 (no TF32). Moves the encoder to `how.device`. UserError for another precision
-        or backend."""
+        """`forward` in float32 (no TF32), or in bf16 as the agents train it. Moves the encoder to
+        `how.device`. UserError for another precision or backend."""
+        if how.precision == "bf16":
+            self.source.mixed, how = True, replace(how, precision="fp32")
         return exactly(self, how)
