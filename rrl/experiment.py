@@ -24,6 +24,7 @@ from rrl.agents.base import Agent, AgentSteps, Metrics
 from rrl.console import Display, duration
 from rrl.demos import DemoSet
 from rrl.encoders.base import Encoder, Inference, cpu_has_bf16
+from rrl.encoders.pixel import PixelEncoder
 from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context, Evaluator
 from rrl.plots import learning_curve
@@ -88,8 +89,8 @@ class Experiment(Component):
         device: Literal["auto", "cpu", "cuda"] = "auto"
         """Where the networks run; auto: CUDA if there is one."""
         precision: Literal["auto", "fp32", "bf16", "int8"] = "fp32"
-        """Of the encoder; auto: bf16 where the processor computes in it, else fp32. int8 needs OpenVINO and a
-        frozen encoder; its ranges are taken from pictures of the demonstrations."""
+        """Of the encoder; auto: bf16 on CUDA and where the processor computes in it, else fp32. int8 needs
+        OpenVINO and a frozen encoder; its ranges are taken from pictures of the demonstrations."""
         backend: Literal["auto", "torch", "openvino"] = "auto"
         """What computes the frozen encoder; auto: OpenVINO on a CPU where it is installed (the extra `cpu`:
         faster, float32 features equal to 1e-5), else torch."""
@@ -112,6 +113,12 @@ class Experiment(Component):
                     f"this policy would be blind: {self.encoder.component.__name__} sees no pictures and the "
                     "state holds no object",
                     "for a blind control add `State.blind = True`; for the oracle `Adroit.state = 'task'`",
+                )
+            if self.precision == "int8" and issubclass(self.encoder.component, PixelEncoder):
+                raise mistake(
+                    "precision",
+                    f"{self.encoder.component.__name__} learns, which int8 can't",
+                    "set `Experiment.precision = 'auto'`: bf16 where the processor computes in it, else fp32",
                 )
             agent = self.agent.component
             assert issubclass(agent, Agent)

@@ -1,4 +1,4 @@
-"""What Linux knows of running processes: their children and their memory."""
+"""What Linux knows of running processes, their children and their memory; and what this one keeps of it."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ def memory(root: int) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, for its next tensors; no effect where the C library isn't glibc.
+    """Let this process keep what it frees, for its next tensors, from now on; no effect without glibc.
 
     glibc gives every freed block of 32 MB and more back to the kernel, which must clear each page again when
-    the next tensor touches it: 10 ms for a batch of pictures whose conversion takes 1.2. Measured on RAD's
-    updates (`rrl bench sac`, docs/performance.md).
+    the next tensor touches it: 10 ms for a batch of pictures whose conversion takes 1.2. What RAD gains is in
+    docs/performance.md. Memory that must stay untouched, such as a replay memory's, needs a mapping of its
+    own: `np.zeros` may get a block that was used before, and then writes all of it.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -150,6 +150,19 @@ def test_mixed_precision_is_bf16_up_to_the_heads_linear_layer(cls):
         assert 0 < error < 0.05, error  # bf16 has 8 bits: 0.4 % of each number
 
 
+def test_the_decoder_learns_the_same_in_bf16():
+    encoder = small(AutoencoderCNN, filters=8)
+    encoder.initialise(seeded(2))
+    head, views = encoder.head(seeded(1)), noise_frames(16, encoder.config.side)
+    found = []
+    for encoder.mixed in (False, True):
+        loss = encoder.loss(lambda v: head(encoder.trunk(v)), None, views, views, seeded(3))
+        found.append((loss, *torch.autograd.grad(loss, encoder.own_parameters())))
+        assert loss.dtype == torch.float32
+    for exact, mixed in zip(*found, strict=True):
+        assert 0 < (mixed - exact).norm() < 0.1 * exact.norm()
+
+
 def test_relu_of_bf16_is_torchs():
     x = torch.randn(3, 4, 5, 6, generator=seeded()).to(memory_format=torch.channels_last).bfloat16()
     x[0, :2, 0, 0] = torch.tensor([0.0, -0.0])
@@ -433,7 +446,7 @@ def test_mistakes_of_sides_are_located_in_gin_files():
 
 @pytest.mark.parametrize("how", [Inference(precision="bf16"), Inference(backend="openvino")])
 def test_inference_is_torch_in_float32(how):
-    with pytest.raises(UserError, match=r"PixelCNN computes by torch in fp32 only.*Experiment.backend"):
+    with pytest.raises(UserError, match=r"PixelCNN can't compute by.*Experiment.backend"):
         small(PixelCNN).inference(how)
 
 
@@ -483,7 +496,8 @@ def test_fixed_encoder_is_the_exported_one(cls, settings, tmp_path):
     assert torch.equal(fixed.inference(Inference())(frames), expected)
     rough = fixed.inference(Inference(precision="bf16"))(frames)
     assert rough.dtype == torch.float32 and 0 < (rough - expected).norm() < 0.05 * expected.norm()
-    with pytest.raises(UserError, match="not by torch in int8"):
+    assert torch.equal(fixed(frames), expected)  # bf16 is a copy's
+    with pytest.raises(UserError, match="can't compute by torch in int8"):
         fixed.inference(Inference(precision="int8"))
     assert not fixed.learns and fixed.trained and not fixed.train().training
     assert not any("objective" in name for name in fixed.state_dict())

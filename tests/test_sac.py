@@ -20,6 +20,7 @@ from sac_agents import (
     shaken,
     some_batch,
     some_obs,
+    some_rollout,
     step_of,
     values,
     watched,
@@ -405,7 +406,7 @@ def test_ferms_own_defaults():
 
 
 @pytest.mark.parametrize("cls", PIXELS)
-def test_mixed_precision_learns_the_same_up_to_rounding(cls):
+def test_losses_in_mixed_precision_are_the_same_up_to_rounding(cls):
     found = []
     for precision in ("fp32", "bf16"):
         # Adam's first steps are as long as its rate, whatever the gradient: near zero, rounding turns them.
@@ -423,9 +424,13 @@ def test_mixed_precision_learns_the_same_up_to_rounding(cls):
         assert mixed[name] == pytest.approx(value, rel=0.03, abs=0.01), name
 
 
-def test_an_encoder_that_learns_refuses_int8():
-    with pytest.raises(UserError, match="learns, which int8 can't: set"):
-        make(RAD, precision="int8")
+def test_a_diverged_encoder_is_told():
+    """In bf16 the policy would go on with codes of zeros."""
+    agent = make(RAD, precision="bf16", init_steps=1)
+    with torch.no_grad():
+        agent.pixels.trunk_parameters()[0][0, 0, 1, 1] = math.nan
+    with pytest.raises(UserError, match="RAD diverged: the encoder's weights"):
+        agent.update(some_rollout(agent))
 
 
 def test_agents_leave_the_global_generator_alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,10 @@ class Replay:
                 f"a replay memory of {self.capacity} observations is too small for {slots} environments"
             )
         shape = (slots, self.size)
-        # np.zeros takes memory from the system only as it fills.
-        self.rows = np.zeros((*shape, self.row), self.row_kind)
+        # A mapping takes memory from the system only as it fills (see `processes.keep_freed_memory`).
+        count = slots * self.size * self.row
+        lazy = mmap.mmap(-1, max(count, 1) * np.dtype(self.row_kind).itemsize)
+        self.rows = np.frombuffer(lazy, self.row_kind, count).reshape(*shape, self.row)
         self.actions = np.zeros((*shape, self.action_dim), np.float32)
         self.rewards = np.zeros(shape, np.float32)
         self.t = np.zeros(shape, np.int32)

@@ -23,7 +23,7 @@ from torch.nn.functional import mse_loss, relu, softplus
 from rrl.agents.base import Agent, AgentSteps, Metrics
 from rrl.agents.networks import adam_state, laid_out, load_adam_state, orthogonal_mlp
 from rrl.agents.replay import Batch, Replay
-from rrl.encoders.base import Encoder, Inference
+from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder
 from rrl.registry import Component, UserError, register
 from rrl.rollout import Obs, Rollout
@@ -183,12 +183,8 @@ class SAC(Agent):
             self._encode: Callable[[Tensor], Tensor] = lambda pictures: encode(pictures)
             self.features_dim = encoder.dim
         else:
-            if inference.precision == "int8":
-                raise UserError(
-                    f"{type(encoder).__name__} learns, which int8 can't: set Experiment.precision = 'fp32', "
-                    "or 'bf16' on a processor that computes in it"
-                )
             encoder.mixed = inference.precision == "bf16"
+            warn_of_emulation(inference)
             frames = encoder.config.frames()
             self.stack = frames.stack
             self.picture = (frames.size, frames.size, 3 * encoder.cameras)
@@ -417,11 +413,17 @@ class SAC(Agent):
         return {"encoder/loss": loss.item()}
 
     def moved(self) -> Metrics:
-        """|weights - first weights| / |first weights| of the convolutions."""
+        """|weights - first weights| / |first weights| of the convolutions; UserError if they diverged."""
         if not self.start:
             return {}
         pairs = list(zip(self._trunk(), self.start, strict=True))
         moved = sum(float((p.detach() - s).square().sum()) for p, s in pairs)
+        if not math.isfinite(moved):  # in bf16 nothing else would show it: its ReLU makes zeros of NaNs
+            name = type(self).__name__
+            raise UserError(
+                f"{name} diverged: the encoder's weights aren't finite any more\n  lower {name}.critic_lr "
+                f"(it is {self.config.critic_lr:g}), or try Experiment.precision = 'fp32'"
+            )
         return {"encoder/moved": math.sqrt(moved / sum(float(s.square().sum()) for _, s in pairs))}
 
     def step(self, loss: Tensor, *names: str) -> None:
@@ -476,7 +478,8 @@ class SAC(Agent):
     def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
         """Undo of `snapshot`, for an agent of the same configuration."""
         self.load_state_dict({name: tensors[name] for name in self.state_dict()})
-        self.start = [tensors[f"start.{i}"].to(self.device) for i in range(len(self.start))]
+        # Laid out as the weights are, or sums over both would have another order.
+        self.start = [laid_out(tensors[f"start.{i}"], p) for i, p in enumerate(self._trunk())]
         for name, optimiser in self.optimisers.items():
             begin = f"optimiser.{name}."
             load_adam_state(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -23,7 +24,8 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 @dataclass(frozen=True)
 class Inference:
-    """How a frozen encoder computes while a run goes on: made for speed, never saved in a checkpoint."""
+    """How an encoder computes while a run goes on: made for speed, never saved in a checkpoint. One that
+    learns takes `precision` and `device` alone."""
 
     backend: Backend = "torch"
     """`openvino` is for CPUs and needs the extra `cpu`."""
@@ -103,6 +105,12 @@ class Encoder(nn.Module, Component, abc.ABC):
         """A function equal to `forward` up to `how.precision`: fused, compiled or quantised copies. Takes
         uint8 frames on any device; returns float32 [N, dim] on `how.device`. UserError where `how` asks
         for what is not installed or does not exist."""
+
+
+def warn_of_emulation(how: Inference) -> None:
+    """Say that this processor is about to emulate bf16, if it is."""
+    if how.precision == "bf16" and how.device.type == "cpu" and not cpu_has_bf16():
+        warnings.warn("this CPU emulates bf16, many times slower than fp32: set precision fp32", stacklevel=3)
 
 
 def cpu_has_bf16() -> bool:

@@ -6,6 +6,7 @@ how that one is configured: so the frames, their stack and the view are its own 
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from rrl import checkpoint, registry
-from rrl.encoders.base import Encoder, Inference
+from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder, exactly
 from rrl.encoders.weights import WeightsError, checksum
 from rrl.envs.base import FrameRequest
@@ -159,8 +160,11 @@ class FixedEncoder(Encoder):
         return {"weights": f"{type(self.source).__name__}:{checksum(self.state_dict())}"}
 
     def inference(self, how: Inference) -> Callable[[Tensor], Tensor]:
-        """`forward` in float32 (no TF32), or in bf16 as the agents train it. Moves the encoder to
-        `how.device`. UserError for another precision or backend."""
-        if how.precision == "bf16":
-            self.source.mixed, how = True, replace(how, precision="fp32")
-        return exactly(self, how)
+        """`forward` in float32 (no TF32), or in bf16 as agents train it. Moves the encoder to `how.device`.
+        UserError for another precision or backend."""
+        if how.precision != "bf16" or how.backend != "torch":
+            return exactly(self, how)
+        warn_of_emulation(how)
+        rough = copy.deepcopy(self)
+        rough.source.mixed = True
+        return exactly(rough, replace(how, precision="fp32"))

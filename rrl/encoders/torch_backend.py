@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
 
-from rrl.encoders.base import Inference
+from rrl.encoders.base import Inference, warn_of_emulation
 from rrl.registry import UserError
 
 CPU_CHUNK, GPU_CHUNK = 4, 256
@@ -35,8 +35,7 @@ def encode(network: nn.Module, scale: Tensor, shift: Tensor, how: Inference, del
             "or choose precision 'bf16' or 'fp32'"
         )
     device = how.device
-    if how.precision == "bf16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        warnings.warn("this CPU emulates bf16, many times slower than fp32: set precision fp32", stacklevel=3)
+    warn_of_emulation(how)
     lowered = fused(network)
     if how.precision == "bf16":
         _to_bf16(lowered, delicate)

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rrl.processes import memory
+from rrl.processes import keep_freed_memory, memory
 from rrl.sweeps.child import die_with
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def _probe(source: str) -> tuple[dict[str, float], float]:
     assert config.workers is not None
     assert config.threads is not None
     torch.set_num_threads(config.threads)
+    keep_freed_memory()
     experiment = Experiment(config)
     envs = experiment.env.make(config.num_envs, experiment.frames, config.workers)
     try:
