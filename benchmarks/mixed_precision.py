@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +71,11 @@ def learn(agent: RAD) -> list[dict[str, float]]:
     """500 updates; the means over every 50 of them."""
     rows: list[dict[str, float]] = []
     seen: list[dict[str, float]] = []
-    start = time.perf_counter()
     for update in range(1, UPDATES + 1):
         seen.append(agent.learn(agent.replay.draw(agent.config.batch, agent.generator)))
         if update % EVERY == 0:
             row = {key: float(np.mean([m[key] for m in seen if key in m])) for key in SHOWN}
-            rows.append({"update": update, **row, "seconds": time.perf_counter() - start} | agent.moved())
+            rows.append({"update": update, **row} | agent.moved())
             print(rows[-1], flush=True)
             seen = []
     return rows
