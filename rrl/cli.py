@@ -74,12 +74,16 @@ def run(
 def resume(
     run: Annotated[str, typer.Argument(help="A run id, the beginning of one, or a run's folder.")],
     budget: Budget = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Lengthen the run, finished or not, to so many iterations."),
+    ] = None,
 ) -> None:
     """Go on with a run from its last checkpoint."""
     seconds = _seconds(budget)
     from rrl import runs
 
-    raise typer.Exit(runs.resume(run, seconds))
+    raise typer.Exit(runs.resume(run, seconds, iterations))
 
 
 @app.command()

@@ -186,13 +186,12 @@ class Experiment(Component):
         has one. The folder gets metrics, checkpoint, policies, plot and what the evaluators make."""
         cfg = self.config
         began = time.monotonic()
-        assert cfg.threads is not None and cfg.workers is not None
-        torch.set_num_threads(cfg.threads)
-        keep_freed_memory()
+        assert cfg.workers is not None
+        self._settle()
         tensors, values = self._last_checkpoint(folder)
         log = Log(folder / "metrics.jsonl", values.get("rows", 0))
         tracker.metrics(log.rows)
-        if values.get("finished"):
+        if values.get("finished") and values["iteration"] >= cfg.iterations:
             display.line(f"this run is finished: {values['iteration']} updates, {values['steps']:,} steps")
             self._artifacts(folder, log, tracker)
             return "finished"
@@ -238,8 +237,7 @@ class Experiment(Component):
                 display.line(f"resumed after {iteration} updates ({steps:,} steps)")
             else:
                 metrics = self._warm_start(agent, demos, display)
-                metrics |= self._evaluate("always", agent, context(0), display)
-                log.append(0, metrics)
+                log.append(0, metrics | self._evaluate("always", agent, context(0), display))
                 commit()
 
             armed = True
@@ -270,7 +268,8 @@ class Experiment(Component):
                     display.line(self._line(metrics, iteration, steps, trained))
                     log.append(steps, metrics)
                     commit()
-                final = self._evaluate("end", agent, context(iteration), display)
+                with stepper.paused() if stepper else nullcontext():
+                    final = self._evaluate("end", agent, context(iteration), display)
             except BudgetOver:
                 self._artifacts(folder, log, tracker)
                 return "budget"
@@ -281,6 +280,12 @@ class Experiment(Component):
         return "finished"
 
     # --- its parts -----------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """This process's share of the machine."""
+        assert self.config.threads is not None
+        torch.set_num_threads(self.config.threads)
+        keep_freed_memory()
 
     def make_agent(self, encoder: Encoder, collector: Collector, seed: int) -> Agent:
         """The run's agent on this encoder, for the collector's environments."""
@@ -455,7 +460,8 @@ class Experiment(Component):
 
     def finished(self, folder: Path) -> bool:
         """Has the run in this folder nothing left to do?"""
-        return bool(self._last_checkpoint(folder)[1].get("finished"))
+        values = self._last_checkpoint(folder)[1]
+        return bool(values.get("finished")) and values["iteration"] >= self.config.iterations
 
     def identity(self) -> dict[str, str]:
         """What a run can't change on the way: checksums of encoder weights and demonstrations."""
@@ -489,6 +495,7 @@ class Experiment(Component):
             "encoder.trained": str(self.encoder.trained).lower(),
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else platform.machine(),
             "renderer": renderer,
+            "iterations": str(self.config.iterations),
             "git_commit": _git_commit(),
             "rrl": version("rrl"),
             "torch": torch.__version__,

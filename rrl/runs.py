@@ -89,8 +89,11 @@ def make_root() -> None:
         raise UserError(f"runs are kept in {ROOT.absolute()}, which can't be written: {error}") from error
 
 
-def resume(run: str, budget: float | None = None) -> int:
-    """Go on with a run from its last checkpoint; returns the process's exit code."""
+def resume(run: str, budget: float | None = None, iterations: int | None = None) -> int:
+    """Go on with a run from its last checkpoint; returns the process's exit code.
+
+    `iterations` lengthens the run, finished or not. UserError where the run has more already.
+    """
     folder = find(run)
     with _locked(folder):
         try:
@@ -98,9 +101,20 @@ def resume(run: str, budget: float | None = None) -> int:
             uri, run_id, versions = facts["uri"], facts["run_id"], facts["versions"]
         except (ValueError, KeyError) as error:
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
-        config = ginfile.load(folder / "config.gin")
-        assert isinstance(config, Experiment.Config)
+        file = folder / "config.gin"
+        longer = [] if iterations is None else [f"Experiment.iterations = {iterations}"]
+        planned, config = ginfile.load(file), ginfile.load(file, longer)
+        assert isinstance(planned, Experiment.Config) and isinstance(config, Experiment.Config)
+        if config.iterations < planned.iterations:
+            raise UserError(
+                f"this run has {planned.iterations} iterations: --iterations makes a run longer, not "
+                "shorter; to stop earlier give a --budget"
+            )
         experiment = Experiment(resolve(config))
+        if config.iterations > planned.iterations:
+            part = folder / "config.gin.part"
+            part.write_text(ginfile.dumps(config))
+            part.replace(file)
         if experiment.finished(folder) and MLflowTracker.ended(uri, run_id):
             write_status(folder, "FINISHED")
             print(f"this run is finished: {folder}")

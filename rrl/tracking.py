@@ -201,10 +201,16 @@ class MLflowTracker:
                         client.set_terminated(run.info.run_id, "KILLED")
 
     def params(self, params: Mapping[str, str]) -> None:
+        """Record those that the store lacks: it takes no second value, and a lengthened run has other
+        `iterations` (its tag `iterations` tells)."""
         from mlflow.entities import Param
 
-        entities = [Param(key, value) for key, value in params.items()]
-        self._safely("params", lambda: self.client.log_batch(self.run_id, params=entities))
+        def send() -> None:
+            known = self.client.get_run(self.run_id).data.params
+            entities = [Param(key, value) for key, value in params.items() if key not in known]
+            self.client.log_batch(self.run_id, params=entities)
+
+        self._safely("params", send)
 
     def tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag

@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file
 
 SETTINGS = (
-    "Experiment.iterations = 3",
     "Experiment.num_envs = 3",
     "Experiment.eval_every = 150",
     "Experiment.threads = 1",
@@ -38,8 +37,9 @@ def command(*args):
     return [sys.executable, "-m", "rrl.cli", *args]
 
 
-def begin():
-    sets = [part for setting in SETTINGS for part in ("--set", setting)]
+def begin(iterations=3):
+    settings = (f"Experiment.iterations = {iterations}", *SETTINGS)
+    sets = [part for setting in settings for part in ("--set", setting)]
     return command("run", "adroit_pen_mobilenetv2", *sets)
 
 
@@ -192,6 +192,34 @@ def test_sigterm_leaves_a_run_that_resumes(reference, tmp_path):
     assert "rrl resume" in (tmp_path / "log.txt").read_text()
     finished(command("resume", run_folder(tmp_path).name), tmp_path)
     assert_same(outcome(tmp_path), reference)
+
+
+def trained(outcome):
+    """The policy that came out, and what the training alone measured, by step: a lengthened run is evaluated
+    at other steps."""
+    tensors, rows = outcome
+    kept = [(step, metrics) for step, metrics in rows if "iteration" in metrics]
+    return {"policy.safetensors": tensors["policy.safetensors"]}, [
+        (step, {key: value for key, value in metrics.items() if not key.startswith("eval")})
+        for step, metrics in kept
+    ]
+
+
+def test_a_lengthened_run_learns_as_if_it_had_been_longer_from_the_start(reference, tmp_path):
+    finished(begin(iterations=1), tmp_path)
+    run = run_folder(tmp_path).name
+    finished(command("resume", run, "--iterations", "3"), tmp_path)
+    assert_same(trained(outcome(tmp_path)), trained(reference))
+    no_duplicates(tmp_path)
+    from mlflow import MlflowClient
+
+    data = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(run).data
+    assert (data.params["iterations"], data.tags["iterations"]) == ("1", "3")
+    fewer = subprocess.run(
+        command("resume", run, "--iterations", "2"), cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert fewer.returncode == 2
+    assert "makes a run longer, not shorter" in fewer.stderr
 
 
 def no_duplicates(root):

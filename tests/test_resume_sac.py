@@ -7,7 +7,17 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from test_resume import assert_same, children_are_gone, command, descendants, finished, kill, outcome, started
+from test_resume import (
+    assert_same,
+    children_are_gone,
+    command,
+    descendants,
+    finished,
+    kill,
+    outcome,
+    started,
+    trained,
+)
 from test_resume import run_folder as folder_of
 
 from rrl import ginfile
@@ -18,13 +28,12 @@ from rrl.envs.dmcontrol import DMControl
 from rrl.stepper import Stepper
 
 SETTINGS = (
-    "Experiment.iterations = 7",
     "Experiment.log_every = 480",  # 30 steps of two environments: episodes of 125 go on after checkpoints
     "Experiment.eval_every = 960",
     "Experiment.threads = 1",
     "Experiment.num_envs = 2",
     "Experiment.workers = 2",
-    "Experiment.evaluators = (@EpisodeReturn(),)",
+    "Experiment.evaluators = (@EpisodeReturn(), @Video())",
     "EpisodeReturn.episodes = 1",
     "CURL.replay = 200",
     "CURL.init_steps = 40",
@@ -36,8 +45,9 @@ SETTINGS = (
 )
 
 
-def begin():
-    sets = [part for setting in SETTINGS for part in ("--set", setting)]
+def begin(iterations=7):
+    settings = (f"Experiment.iterations = {iterations}", *SETTINGS)
+    sets = [part for setting in settings for part in ("--set", setting)]
     return command("run", "dmc_cartpole_swingup_curl", *sets)
 
 
@@ -61,6 +71,12 @@ def test_killed_in_an_episode_after_the_ring_wrapped(tmp_path):
     assert children_are_gone(workers)
     finished(command("resume", str(folder_of(cut))), cut)
     assert_same(outcome(cut), reference)
+
+    # Lengthened, in the middle of an episode and with the ring wrapped.
+    finished(command("resume", str(folder_of(cut)), "--iterations", "9"), cut)
+    (longer := tmp_path / "longer").mkdir()
+    finished(begin(iterations=9), longer)
+    assert_same(trained(outcome(cut)), trained(outcome(longer)))
 
 
 def stepper(num_envs, workers):
