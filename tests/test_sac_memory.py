@@ -122,9 +122,10 @@ def test_critics_see_this_moment_and_targets_the_next(monkeypatch):
 # ---- files
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("cls", [SAC, RAD, CURL, SACAE])
-def test_a_restored_agent_continues_bit_for_bit(cls, tmp_path):
-    agent = make(cls, slots=2, replay=60, actor_every=2)
+def test_a_restored_agent_continues_bit_for_bit(cls, precision, tmp_path):
+    agent = make(cls, slots=2, replay=60, actor_every=2, precision=precision)
     rng = np.random.default_rng(0)
     for k in range(5):
         agent.update(step_of(agent, rng, t=k, end="truncated" if k == 4 else ""))
@@ -139,7 +140,7 @@ def test_a_restored_agent_continues_bit_for_bit(cls, tmp_path):
 
     loaded, header = checkpoint.load_file(tmp_path / "checkpoint")
     for source in (tensors, loaded):
-        other = make(cls, slots=2, replay=60, actor_every=2, seed=9)
+        other = make(cls, slots=2, replay=60, actor_every=2, seed=9, precision=precision)
         other.restore(source, header["agent"])
         other.replay.load(tmp_path / "replay", header["replay"])
         assert [other.update(step) for step in steps] == metrics
