@@ -515,6 +515,21 @@ def bench_sac(repeats: Repeats = 5, json: Json = None) -> None:
     report.sac(repeats, json)
 
 
+@bench_app.command("compute")
+def bench_compute(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="Gin files of runs; default: RRL with some encoders, and FERM, on the door."),
+    ] = None,
+    repeats: Repeats = 5,
+    json: Json = None,
+) -> None:
+    """What runs compute per environment step: multiply-adds and time, without simulation and rendering."""
+    from rrl.bench import report
+
+    report.compute(files or [], repeats, json)
+
+
 def _numbers(text: str | None, option: str = "--seeds") -> list[int]:
     """`0,1,2` -> [0, 1, 2]"""
     parts = [part.strip() for part in text.split(",")] if text else []

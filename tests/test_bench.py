@@ -1,6 +1,7 @@
 """The benchmarks measure what they say: ratios within a turn, real pipelines, nothing overwritten."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from rrl.bench import measure, rendering, sampling
+from rrl.bench import compute, measure, rendering, sampling
 from rrl.bench.measure import Case, Sample
 from rrl.cli import app
 from rrl.envs.render import LOOKS
@@ -116,3 +117,54 @@ def test_looks_drift_from_the_default_one():
     assert rows["default"].features == 0.0
     assert 15 < rows["fast"].psnr < rows["balanced"].psnr < 60
     assert rows["fast"].features > rows["balanced"].features > 0
+
+
+def mlp(*sizes):
+    return sum(a * b for a, b in pairwise(sizes))
+
+
+def test_multiply_adds_of_rrl_are_those_of_its_networks(tmp_path):
+    """The encoder's published 0.30 G; the policy's layers; the update by hand."""
+    file = tmp_path / "door.gin"
+    file.write_text(
+        "include 'adroit_door_mobilenetv2.gin'\nMobileNetV2.weights = None\nDAPG.trajectories = 2\n"
+        "Experiment.precision = 'fp32'\nExperiment.num_envs = 2\nExperiment.backend = 'torch'\n"
+    )
+    (run,) = compute.load([str(file)])
+    counts = compute.multiply_adds(run)
+    assert counts["encode"] == pytest.approx(0.30e9, rel=0.01)
+    policy, demos = mlp(1280 + 24, 256, 256, 28), 25 / 2
+    assert counts["act"] == policy
+    # The policy: forward and backward (not to the inputs) at the samples and at 12.5 times as many
+    # demonstrations; ten Fisher products of a forward and a backward derivative; one pass afterwards.
+    later = mlp(256, 256, 28)
+    learn = (2 * policy + later) * (1 + demos) + 10 * 2 * (policy + later) + policy
+    # The value: two epochs of all batches of 64 but the last; errors before and after, baselines.
+    value = mlp(1304 + 4, 128, 128, 1)
+    learn += 2 * 320 / 400 * (2 * value + mlp(128, 128, 1)) + 3 * value
+    assert counts["learn"] == pytest.approx(learn, rel=0.01)
+
+
+def test_multiply_adds_of_ferm_are_those_of_its_convolutions(tmp_path):
+    file = tmp_path / "door.gin"
+    file.write_text("include 'adroit_door_ferm.gin'\nFERM.updates_per_step = 2\nFERM.batch = 8\n")
+    (run,) = compute.load([str(file)])
+    counts = compute.multiply_adds(run)
+    sides = (41, 39, 37, 35)
+    trunk = [side**2 * 9 * 32 * inputs for side, inputs in zip(sides, (3, 32, 32, 32), strict=True)]
+    head, actor, critic = 35**2 * 32 * 50, mlp(74, 1024, 1024, 56), 2 * mlp(74 + 28, 1024, 1024, 1)
+    assert counts["encode"] == 0
+    assert counts["act"] == sum(trunk) + head + actor
+    # The critic's loss: the next pictures by actor and target, these forward and backward (pictures have no
+    # gradient); every second time the actor's, where the convolutions only pass forward.
+    forward = sum(trunk)
+    backward = 2 * forward - trunk[0]
+    critics = 3 * forward + backward + (1 + 1 + 3) * head + actor + 4 * critic
+    actors = forward + (3 + 1) * head + 3 * actor + 2 * critic
+    assert counts["learn"] == pytest.approx(2 * 8 * (critics + actors / 2), rel=0.05)
+
+
+def test_agents_that_learn_nothing_online_are_refused():
+    done = CliRunner().invoke(app, ["bench", "compute", "results/bc_door_state"])
+    assert done.exit_code == 2
+    assert "BC learns nothing from environment steps" in done.output

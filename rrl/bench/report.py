@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from rrl import registry
 from rrl.bench import measure
@@ -100,6 +101,25 @@ def sac(repeats: int, json: Path | None) -> None:
     _writable(json)
     entries = measure.interleave(bench.cases(), repeats, bench.UNIT, _progress)
     _finish(entries, "RAD updates from pixels", json, {"repeats": repeats})
+
+
+def compute(files: Sequence[str], repeats: int, json: Path | None) -> None:
+    """`rrl bench compute`."""
+    from rrl.bench import compute as bench
+
+    _writable(json)
+    cases = bench.cases(bench.load(files))
+    entries = measure.interleave(cases, repeats, bench.UNIT, _progress)
+    _finish(entries, "computation alone, environment steps", json, {"repeats": repeats})
+    table = Table(title="million multiply-adds per environment step", title_justify="left")
+    for column in ("", *bench.COUNTS, "all", f"times {cases[0].name}"):
+        table.add_column(column, justify="right" if column else "left")
+    first = float(cases[0].facts["multiply_adds"])
+    for case in cases:
+        parts = [float(case.facts[f"{part}_multiply_adds"]) for part in bench.COUNTS]
+        numbers = [f"{part / 1e6:,.2f}" for part in (*parts, sum(parts))]
+        table.add_row(case.name, *numbers, f"{sum(parts) / first:.2f}")
+    console.print(table)
 
 
 def ways() -> list[tuple[str, str]]:
