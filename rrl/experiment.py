@@ -30,7 +30,7 @@ from rrl.evaluators.base import Context, Evaluator
 from rrl.plots import learning_curve
 from rrl.processes import keep_freed_memory
 from rrl.registry import Component, UserError, build, register
-from rrl.results import TAGS
+from rrl.results import TAGS, read_json
 from rrl.rollout import Collector, Policy, Rollout
 from rrl.stepper import Stepper
 from rrl.tracking import Log, Tracker
@@ -512,6 +512,9 @@ class Experiment(Component):
     def _tag(self, folder: Path, tracker: Tracker, renderer: str) -> None:
         """Tags go to MLflow and, for reports, beside the run."""
         tags = self.tags(renderer)
+        before = read_json(folder / TAGS).get("git_commit", tags["git_commit"])
+        if before.rpartition("then ")[2] != tags["git_commit"]:
+            tags["git_commit"] = f"{before}, then {tags['git_commit']}"
         (folder / TAGS).write_text(json.dumps(tags, indent=2) + "\n")
         tracker.tags(tags)
 

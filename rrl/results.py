@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,8 @@ class Result:
     tags: Mapping[str, str]
     """What it ran on: protocol, reward, look, demos, git commit, versions, ... (see `Experiment.tags`)."""
     rows: tuple[Row, ...]
-    """Its metrics, one row per update; the first one after the warm start, at step 0."""
+    """Its metrics, one row per update; the first one after the warm start, at step 0. Without the final
+    evaluations of an end that a lengthened run has gone beyond."""
     status: Status
     """`stopped`: by a budget, a signal or a crash of the machine; `rrl resume` goes on."""
     reason: str
@@ -78,7 +79,7 @@ def read(folder: Path) -> Result:
         path = folder / "metrics.jsonl"
         text = path.read_text() if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # a last line without its end is being written, or was cut
-        rows = tuple(Row(**json.loads(line)) for line in whole.splitlines())
+        rows = _current([Row(**json.loads(line)) for line in whole.splitlines()])
         tags = read_json(folder / TAGS)
         run_id, started = facts["run_id"], facts["started"]
         name = facts.get("name") or f"{Path(facts['source']).stem}-seed{getattr(config, 'seed', 0)}"
@@ -100,6 +101,14 @@ def read(folder: Path) -> Result:
         job=facts.get("job"),
         started=started,
     )
+
+
+def _current(rows: list[Row]) -> tuple[Row, ...]:
+    newest = max((k for k, row in enumerate(rows) if "iteration" in row.metrics), default=-1)
+    for k, row in enumerate(rows[:newest]):
+        kept = {name: value for name, value in row.metrics.items() if not name.startswith("final/")}
+        rows[k] = replace(row, metrics=kept)
+    return tuple(rows)
 
 
 def find(names: Iterable[str], root: Path | None = None) -> list[Result]:

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from rrl import ginfile
+from rrl.agents.base import Agent
 from rrl.console import Display
 from rrl.experiment import CHECKPOINT, Experiment, resolve
 from rrl.registry import UserError
@@ -92,7 +93,8 @@ def make_root() -> None:
 def resume(run: str, budget: float | None = None, iterations: int | None = None) -> int:
     """Go on with a run from its last checkpoint; returns the process's exit code.
 
-    `iterations` lengthens the run, finished or not. UserError where the run has more already.
+    `iterations` lengthens the run, finished or not. UserError where it has more already, learns nothing from
+    rollouts, or belongs to a sweep.
     """
     folder = find(run)
     with _locked(folder):
@@ -102,24 +104,23 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
         except (ValueError, KeyError) as error:
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
         file = folder / "config.gin"
-        longer = [] if iterations is None else [f"Experiment.iterations = {iterations}"]
-        planned, config = ginfile.load(file), ginfile.load(file, longer)
-        assert isinstance(planned, Experiment.Config) and isinstance(config, Experiment.Config)
-        if config.iterations < planned.iterations:
-            raise UserError(
-                f"this run has {planned.iterations} iterations: --iterations makes a run longer, not "
-                "shorter; to stop earlier give a --budget"
-            )
+        config = ginfile.load(file)
+        assert isinstance(config, Experiment.Config)
+        longer = iterations is not None and iterations != config.iterations
+        if longer:
+            _may_be_lengthened(config, iterations or 0, facts)
+            config = config.model_copy(update={"iterations": iterations})
         experiment = Experiment(resolve(config))
-        if config.iterations > planned.iterations:
-            part = folder / "config.gin.part"
-            part.write_text(ginfile.dumps(config))
-            part.replace(file)
         if experiment.finished(folder) and MLflowTracker.ended(uri, run_id):
             write_status(folder, "FINISHED")
             print(f"this run is finished: {folder}")
             return 0
         tracker = MLflowTracker.resume(uri, run_id)
+        if longer:
+            write_status(folder, "STOPPED", f"lengthened to {iterations} iterations")
+            part = folder / "config.gin.part"
+            part.write_text(ginfile.dumps(config))
+            part.replace(file)
         for package, then in versions.items():
             if then != _versions()[package]:
                 print(
@@ -127,6 +128,23 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
                     "the result need not equal an uninterrupted run's bit for bit"
                 )
         return _execute(experiment, folder, tracker, budget)
+
+
+def _may_be_lengthened(config: Experiment.Config, iterations: int, facts: dict[str, Any]) -> None:
+    agent = config.agent.component
+    assert issubclass(agent, Agent)
+    if iterations < config.iterations:
+        raise UserError(
+            f"this run has {config.iterations} iterations: --iterations makes a run longer, not shorter; "
+            "to stop earlier give a --budget"
+        )
+    if not agent.needs_rollouts:
+        raise UserError(f"{agent.__name__} learns from demonstrations alone: nothing would come of more")
+    if "sweep" in facts:
+        raise UserError(
+            "this run belongs to a sweep, whose runs are as long as it says; for longer ones start it again "
+            f'with --set "Experiment.iterations = {iterations}"'
+        )
 
 
 def find(run: str) -> Path:

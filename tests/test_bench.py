@@ -167,4 +167,24 @@ def test_multiply_adds_of_ferm_are_those_of_its_convolutions(tmp_path):
 def test_agents_that_learn_nothing_online_are_refused():
     done = CliRunner().invoke(app, ["bench", "compute", "results/bc_door_state"])
     assert done.exit_code == 2
-    assert "BC learns nothing from environment steps" in done.output
+    assert "BC is none" in done.output
+
+
+def test_computation_counts_environment_steps(tmp_path):
+    """Two environments, an action repeat of 8, stacks of three rows, an actor that learns at every third
+    update: all per environment step."""
+    file, out = tmp_path / "cartpole.gin", tmp_path / "out.json"
+    file.write_text(
+        "include 'dmc_cartpole_swingup_state_sac.gin'\nExperiment.num_envs = 2\nSAC.hidden = (32, 32)\n"
+        "SAC.batch = 16\nSAC.stack = 3\nSAC.actor_every = 3\nSAC.target_every = 1\nSAC.updates_per_step = 2\n"
+    )
+    done = CliRunner().invoke(app, ["bench", "compute", str(file), "--repeats", "1", "--json", str(out)])
+    assert done.exit_code == 0, done.output
+    (entry,) = json.loads(out.read_text())["entries"]
+    actor, critic = mlp(15, 32, 32, 2), 2 * mlp(16, 32, 32, 1)
+    assert entry["act_multiply_adds"] == actor / 8
+    # Forward and backward of both networks, but not to the inputs (of the critics' action, yes).
+    critics = actor + critic + 3 * critic - 2 * 16 * 32
+    actors = 3 * actor - 15 * 32 + 2 * critic
+    assert entry["learn_multiply_adds"] == 2 * 16 * (critics + actors / 3) / 8
+    assert f"{entry['multiply_adds'] / 1e6:,.2f}" in done.output

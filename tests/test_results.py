@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from report_runs import make_run
 
-from rrl import results
+from rrl import results, runs
 from rrl.registry import UserError
 
 
@@ -74,3 +74,33 @@ def test_series_and_totals(tmp_path: Path) -> None:
     assert run.last("train/success") == values[-1]
     assert run.last("nothing") is None
     assert run.steps == 3000
+
+
+def test_a_lengthened_run_is_not_judged_by_its_former_end(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "a1", updates=3)
+    assert results.read(folder).last("final/success") is not None
+    with (folder / "metrics.jsonl").open("a") as file:
+        row = {"step": 4000, "time": 1, "metrics": {"train/success": 50.0, "iteration": 4}}
+        file.write(json.dumps(row) + "\n")
+    run = results.read(folder)
+    assert run.last("final/success") is None
+    assert run.last("train/success") == 50.0
+    assert run.last("eval/success") is not None
+
+
+def test_what_may_not_be_lengthened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "runs"
+    clones = make_run(root, "a1", "results/bc_door_state")
+    member = make_run(root, "b1", updates=3)
+    facts = json.loads((member / "run.json").read_text())
+    (member / "run.json").write_text(json.dumps(facts | {"sweep": "c1"}))
+    before = {folder: (folder / "config.gin").read_text() for folder in (clones, member)}
+    for run, words in (("a1", "BC learns from demonstrations alone"), ("b1", "belongs to a sweep")):
+        with pytest.raises(UserError, match=words):
+            runs.resume(run, iterations=10_000)
+    lonely = make_run(root, "d1", updates=3)  # MLflow knows no such run: nothing is changed
+    before[lonely] = (lonely / "config.gin").read_text()
+    with pytest.raises(UserError, match="can't be found in the MLflow store"):
+        runs.resume("d1", iterations=10_000)
+    assert {folder: (folder / "config.gin").read_text() for folder in before} == before

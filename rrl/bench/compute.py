@@ -4,6 +4,7 @@ paper's section 5.5)."""
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from rrl import ginfile
-from rrl.agents.base import Agent, AgentSteps
+from rrl.agents.base import Agent
 from rrl.agents.npg import NPG
 from rrl.agents.sac import SAC
 from rrl.bench.measure import Case, Sample
@@ -30,8 +31,6 @@ from rrl.rollout import Collector, Obs, Rollout
 
 UNIT = "steps_per_second"
 COUNTS = ("encode", "act", "learn")
-UPDATES = 2  # of an agent that learns at every step: the actor may learn at every second one
-DEMOS = 25  # whole episodes
 
 SHIPPED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "RRL(ResNet34)": ("adroit_door_resnet34", ("ResNet.weights = None",)),
@@ -56,7 +55,7 @@ class Run:
     """Of agents that learn at every step, transitions for the memory; of others, an update's samples."""
 
     def observe(self) -> NDArray[Any]:
-        """Encode a picture set of every environment; rows as `Agent.act` takes them."""
+        """Encode the pictures of a group of environments; rows as `Agent.act` takes them."""
         observed = self.agent.observe(self.obs)
         return np.repeat(observed[:, None], self.agent.stack, 1).reshape(len(observed), -1)
 
@@ -68,10 +67,11 @@ class Run:
     def learn(self) -> float:
         """One update, or a few; returns how many environment steps they belong to."""
         if isinstance(self.agent, SAC):
-            agent = self.agent
-            for _ in range(UPDATES):
-                agent.learn(agent.replay.draw(agent.config.batch, agent.generator))
-            return UPDATES / agent.config.updates_per_step * self.experiment.env.action_repeat
+            agent, config = self.agent, self.agent.config
+            updates = math.lcm(config.actor_every, config.target_every)
+            for _ in range(updates):
+                agent.learn(agent.replay.draw(config.batch, agent.generator))
+            return updates / config.updates_per_step * self.experiment.env.action_repeat
         assert isinstance(self.agent, NPG)
         self.agent.update(self.batch)
         return len(self.batch.rewards) * self.experiment.env.action_repeat
@@ -83,7 +83,7 @@ class Run:
 
 
 def load(sources: Sequence[str]) -> list[Run]:
-    """The runs of these gin files, or of the paper's comparison. UserError for agents that learn nothing."""
+    """The runs of these gin files, or of the paper's comparison. UserError for agents that aren't counted."""
     keep_freed_memory()
     wanted = {source: (source, ()) for source in sources} or SHIPPED
     return [_load(name, source, settings) for name, (source, settings) in wanted.items()]
@@ -93,22 +93,22 @@ def _load(name: str, source: str, settings: Sequence[str]) -> Run:
     config = ginfile.load(source, settings)
     assert isinstance(config, Experiment.Config)
     config = resolve(config)
-    if config.precision == "int8":
-        raise UserError(f"{source}: int8 takes its ranges from pictures, and here are none; take another")
-    assert config.threads is not None
-    torch.set_num_threads(config.threads)
+    learns = config.agent.component
+    if not issubclass(learns, NPG | SAC):
+        raise UserError(
+            f"{source}: this counts NPG, SAC and agents made of them, and {learns.__name__} is none; "
+            "take another gin file"
+        )
     experiment = Experiment(config)
     envs = experiment.env.make(config.num_envs, experiment.frames, 0)
     try:
-        collector = Collector(envs, 1)
+        collector = Collector(envs, config.groups or 1)
         quiet = Display(Console(file=io.StringIO()))
         experiment.inference = experiment.make_inference(collector, quiet)
         agent = experiment.make_agent(experiment.encoder, collector, 0)
-        shapes = envs.num_envs, envs.state_dim, envs.action_dim
+        shapes = -(-envs.num_envs // collector.groups), envs.state_dim, envs.action_dim
     finally:
         envs.close()
-    if not isinstance(agent, NPG | SAC):
-        raise UserError(f"{source}: {type(agent).__name__} learns nothing from environment steps")
     n, state_dim, action_dim = shapes
     rng = np.random.default_rng(0)
     frames = None
@@ -123,11 +123,11 @@ def _load(name: str, source: str, settings: Sequence[str]) -> Run:
         batch = _rollout(np.repeat(row[None], 2 * horizon, 0), action_dim, horizon, rng)
         agent.replay.add(batch)
     else:
-        episodes = agent.wants.count
-        assert not isinstance(agent.wants, AgentSteps)
-        rows = rng.standard_normal(((episodes + DEMOS) * horizon, len(row)), np.float32)
-        batch = _rollout(rows[: episodes * horizon], action_dim, horizon, rng)
-        agent.remember(_rollout(rows[episodes * horizon :], action_dim, horizon, rng))
+        demos = int(experiment.demos.demos.lengths.sum()) if experiment.demos else 0
+        samples = agent.wants.count * horizon
+        rows = rng.standard_normal((samples + demos, len(row)), np.float32)
+        batch = _rollout(rows[:samples], action_dim, horizon, rng)
+        agent.remember(_rollout(rows[samples:], action_dim, horizon, rng))
     return Run(name, experiment, agent, obs, batch)
 
 
@@ -150,7 +150,8 @@ def _rollout(obs: NDArray[Any], action_dim: int, horizon: int, rng: np.random.Ge
 
 def multiply_adds(run: Run) -> dict[str, float]:
     """Multiply-adds per environment step by part, as torch counts them in convolutions and matrix products;
-    what is done elementwise is left out. Warm starts (cloning, FERM's 1,600 updates) are left out too."""
+    what is done elementwise is left out. Warm starts (cloning, FERM's 1,600 updates) are left out too, and
+    pictures that no action follows (an episode's last one)."""
     encoder, frames = run.experiment.encoder, run.obs.frames
     counts = dict.fromkeys(COUNTS, 0.0)
     if frames is not None and not isinstance(encoder, PixelEncoder):
@@ -197,6 +198,8 @@ def cases(runs: Sequence[Run]) -> list[Case]:
 def _timed(run: Run) -> Callable[[], Sample]:
     def work() -> Sample:
         """Seconds per environment step by part."""
+        assert run.experiment.config.threads is not None
+        torch.set_num_threads(run.experiment.config.threads)
         start = time.perf_counter()
         observed = run.observe()
         encoded = time.perf_counter()
