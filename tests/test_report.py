@@ -250,6 +250,19 @@ def test_means_end_where_the_group_got_to(tmp_path: Path) -> None:
     assert curve.low == pytest.approx(np.min(own, axis=0))
 
 
+def test_the_band_of_one_seed_is_of_its_episodes(tmp_path: Path) -> None:
+    make_run(tmp_path, "a0")
+    (group,) = report_of(tmp_path).groups
+    for metric, episodes in ((numbers.TRAIN, "train/episodes"), (numbers.EVAL, "eval/episodes")):
+        curve = numbers.curve(group, metric)
+        assert curve is not None
+        assert curve.band.startswith("of a single seed, 95 % Wilson")
+        counts = group.runs[0].series(episodes)[1]
+        expected = [wilson(round(m / 100 * n), int(n)) for m, n in zip(curve.mean, counts, strict=True)]
+        assert np.allclose(np.column_stack((curve.low, curve.high)), 100 * np.array(expected))
+        assert (curve.low < curve.mean).any()
+
+
 def test_samples_to_threshold(mixed: Path) -> None:
     group = next(g for g in report_of(mixed).groups if g.encoder == "State")
     found = numbers.reached(group, 50.0)

@@ -59,9 +59,9 @@ def unfinished(report: Report) -> list[Unfinished]:
 
 
 def commit(run: Result) -> str:
-    """The run's git commit, shortened; `-dirty` is kept."""
-    value = run.tags.get("git_commit", "unknown")
-    return value[:10] + ("-dirty" if value.endswith("-dirty") else "")
+    """The run's git commits, shortened; `-dirty` is kept."""
+    values = run.tags.get("git_commit", "unknown").split(", then ")
+    return ", then ".join(v[:10] + ("-dirty" if v.endswith("-dirty") else "") for v in values)
 
 
 def _tag(name: str) -> Callable[[Result], str]:

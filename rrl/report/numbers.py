@@ -43,7 +43,7 @@ class Curve:
     low: Floats
     high: Floats
     band: str
-    """What `low` to `high` is, in words; empty for a single seed."""
+    """What `low` to `high` is, in words; empty for the return of a single seed."""
     seeds: Sequence[tuple[Sequence[int], Sequence[float]]]
     """Every run's own curve."""
     short: Sequence[Result]
@@ -70,6 +70,9 @@ def curve(group: Group, metric: str) -> Curve | None:
     if len(whole) >= ENOUGH and len(grid):
         low, high = mean_band(values)
         band = "95 % bootstrap interval of the mean over seeds"
+    elif len(whole) == 1 and (counted := _counted(next(r for r, s in measured if s is whole[0]), metric)):
+        low, high = 100 * np.array(counted).T
+        band = "of a single seed, 95 % Wilson interval of each point's episodes"
     else:
         low, high = values.min(axis=0), values.max(axis=0)
         band = "lowest to highest seed" if len(whole) > 1 else ""
@@ -82,6 +85,15 @@ def curve(group: Group, metric: str) -> Curve | None:
         [series for _, series in measured],
         [run for run, series in measured if series[0][-1] < end],
     )
+
+
+def _counted(run: Result, metric: str) -> list[tuple[float, float]]:
+    """Wilson intervals of each point of a success; empty of a return."""
+    if "/return" in metric:
+        return []
+    rows = [row.metrics for row in run.rows if metric in row.metrics]
+    found = [_measured(metric, m[metric], m.get(_episodes(metric), 0.0)) for m in rows]
+    return [wilson(m.wins, m.episodes) for m in found] if all(m.episodes for m in found) else []
 
 
 @dataclass(frozen=True)
