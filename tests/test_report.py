@@ -135,6 +135,25 @@ def test_labels_say_no_more_than_they_must(tmp_path: Path) -> None:
     assert ("state", "task") in report.groups[1].settings  # what else differs stands in the table
 
 
+def test_figures_name_every_method_to_its_end(tmp_path: Path) -> None:
+    common = ["DAPG.init_std_factor = 0.5", "DemoSet.source = 'adroit_door_paper'"]
+    make_run(tmp_path, "a0", overrides=[*common, "DemoSet.episodes = 5"])
+    make_run(tmp_path, "b0", overrides=[*common, "DemoSet.episodes = 10"])
+    make_run(tmp_path, "c0")  # whose std factor and source make the names of the others long
+    report = report_of(tmp_path)
+    figure = figures.curves(report.groups, numbers.TRAIN)
+    assert figure is not None
+    told = [" ".join(text.get_text().split()) for text in figure.legends[0].texts]
+    assert told == [f"{group.method} · 1 seed" for group in report.groups]
+    figure.canvas.draw()
+    width, height = figure.get_size_inches() * figure.dpi
+    box = figure.legends[0].get_window_extent()
+    assert min(box.x0, box.y0) >= 0 and box.x1 <= width and box.y1 < height / 2
+    drawn = figures.times([numbers.compute(group) for group in report.groups], report)
+    assert drawn is not None
+    assert len({text.get_text() for text in drawn.axes[0].texts if "episodes" in text.get_text()}) == 3
+
+
 def test_of_two_runs_of_a_seed_the_longer_counts(tmp_path: Path) -> None:
     make_run(tmp_path, "a0", status="FAILED", reason="lost", updates=2, started="2026-10-02T00:00:00+00:00")
     make_run(tmp_path, "a1", updates=6)

@@ -150,18 +150,18 @@ def aggregate(found: Sequence[Aggregate], styles: dict[tuple[object, ...], Look]
     found = [a for a in found if a.end or a.equal]
     if not found:
         return None
-    figure, axes = _figure(0.9 + 0.62 * len(found))
-    for n, method in enumerate(found):
+    names = [_wrapped(method.groups[0].method) for method in found]
+    rows, height = _rows(names, 0.27)
+    figure, axes = _figure(0.9 + 0.62 * height)
+    for method, name, n in zip(found, names, rows, strict=True):
         colour = styles[method.groups[0].key].colour
-        axes.text(0, n - 0.24, _fit(method.groups[0].method), va="center", fontsize=9)
+        axes.text(0, n - 0.13, name, va="bottom", fontsize=9)
         for value, offset, fill in ((method.end, 0.08, colour), (method.equal, 0.32, "none")):
             if value is not None:
                 mean, low, high = value
                 axes.plot([low, high], [n + offset] * 2, color=colour, linewidth=2.2, alpha=0.6)
                 axes.plot(mean, n + offset, "o", color=colour, markerfacecolor=fill, markersize=7)
-    axes.set(
-        xlabel="success (%), interquartile mean", xlim=(-3, 103), ylim=(len(found) - 0.4, -0.55), yticks=[]
-    )
+    axes.set(xlabel="success (%), interquartile mean", xlim=(-3, 103), ylim=(height - 0.4, -0.55), yticks=[])
     axes.spines["left"].set_visible(False)
     axes.grid(True, axis="x")
     ends = [("at the end", INK)] + ([(f"at {short(step)} steps", "none")] if step else [])
@@ -179,17 +179,20 @@ def times(found: Sequence[Compute], report: Report) -> Figure | None:
     found = [c for c in found if sum(c.seconds.values()) > 0]
     if not found:
         return None
-    figure, axes = _figure(1.25 + 0.55 * len(found))
+    several = len(report.tasks) > 1
+    names = [_wrapped(c.group.label if several else c.group.method) for c in found]
+    rows, height = _rows(names, 0.3)
+    figure, axes = _figure(1.25 + 0.55 * height)
     most = max(sum(c.seconds.values()) for c in found)
-    for n, group in enumerate(found):
+    for group, name, n in zip(found, names, rows, strict=True):
         left = 0.0
-        name = group.group.label if len(report.tasks) > 1 else group.group.method
-        axes.text(0, n - 0.34, _fit(name), va="center", fontsize=9)
+        axes.text(0, n - 0.22, name, va="bottom", fontsize=9)
         for part, colour in zip(PARTS, PART_COLOURS, strict=True):
-            axes.barh(n + 0.1, group.seconds[part], 0.48, left, color=colour, label=part if n == 0 else None)
+            first = part if group is found[0] else None
+            axes.barh(n + 0.1, group.seconds[part], 0.48, left, color=colour, label=first)
             left += group.seconds[part]
         axes.text(left + 0.01 * most, n + 0.1, f"{left:.3g} s", va="center", fontsize=9)
-    axes.set(xlabel="seconds per update", xlim=(0, 1.13 * most), ylim=(len(found) - 0.5, -0.6), yticks=[])
+    axes.set(xlabel="seconds per update", xlim=(0, 1.13 * most), ylim=(height - 0.5, -0.6), yticks=[])
     axes.grid(True, axis="x")
     axes.set_axisbelow(True)
     axes.legend(
@@ -211,7 +214,8 @@ def draw(figure: Figure, name: str, title: str) -> Drawn:
     figure.savefig(png, format="png", dpi=160, facecolor="white")
     if figure.legends:
         width, height = figure.get_size_inches()
-        figure.set_size_inches(width, height - _legend_height(len(figure.legends[0].get_lines())))
+        labels = [text.get_text() for text in figure.legends[0].texts]
+        figure.set_size_inches(width, height - _legend_height(labels))
         figure.legends.clear()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return Drawn(name, title, inline(text.getvalue(), name, title), png.getvalue())
@@ -249,17 +253,39 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """Below the axes, in a figure made higher by what that takes."""
     width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height + _legend_height(len(handles)))
+    figure.set_size_inches(width, height + _legend_height([str(handle.get_label()) for handle in handles]))
     figure.legend(handles=handles, loc="outside lower left", frameon=False, fontsize=9, handlelength=3)
 
 
-def _legend_height(lines: int) -> float:
-    return 0.12 + 0.19 * lines
+def _legend_height(labels: Sequence[str]) -> float:
+    lines = sum(1 + label.count("\n") for label in labels)
+    return 0.12 + 0.19 * len(labels) + 0.15 * (lines - len(labels))
 
 
-def _fit(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+def _rows(names: Sequence[str], line: float) -> tuple[list[float], float]:
+    """Where the bars lie, one apart and `line` more for each further line of a name above it; and how far
+    they reach."""
+    places: list[float] = []
+    height = 0.0
+    for name in names:
+        height += line * name.count("\n")
+        places.append(height)
+        height += 1
+    return places, height
+
+
+def _wrapped(text: str) -> str:
+    """A method's name in lines that fit into a panel, broken between settings: its end is often all that
+    tells it from another."""
+    lines = [""]
+    for n, part in enumerate(text.split(" · ")):
+        if n and len(lines[-1]) + 3 + len(part) > LONGEST:
+            lines[-1] += " ·"
+            lines.append("")
+        part = part if len(part) <= LONGEST - 2 else f"{part[: LONGEST - 5]}..."
+        lines[-1] += f" · {part}" if lines[-1] else part
+    return "\n".join(lines)
 
 
 def _with_seeds(group: Group, seeds: int) -> str:
-    return f"{_fit(group.method)} ({seeds} seed{'s' if seeds > 1 else ''})"
+    return _wrapped(f"{group.method} · {seeds} seed{'s' if seeds > 1 else ''}")
