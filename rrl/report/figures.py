@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
@@ -258,8 +259,7 @@ def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
 
 
 def _legend_height(labels: Sequence[str]) -> float:
-    lines = sum(1 + label.count("\n") for label in labels)
-    return 0.12 + 0.19 * len(labels) + 0.15 * (lines - len(labels))
+    return 0.12 + sum(0.19 + 0.15 * label.count("\n") for label in labels)
 
 
 def _rows(names: Sequence[str], line: float) -> tuple[list[float], float]:
@@ -277,14 +277,8 @@ def _rows(names: Sequence[str], line: float) -> tuple[list[float], float]:
 def _wrapped(text: str) -> str:
     """A method's name in lines that fit into a panel, broken between settings: its end is often all that
     tells it from another."""
-    lines = [""]
-    for n, part in enumerate(text.split(" · ")):
-        if n and len(lines[-1]) + 3 + len(part) > LONGEST:
-            lines[-1] += " ·"
-            lines.append("")
-        part = part if len(part) <= LONGEST - 2 else f"{part[: LONGEST - 5]}..."
-        lines[-1] += f" · {part}" if lines[-1] else part
-    return "\n".join(lines)
+    whole = "\xa0· ".join(part.replace(" ", "\xa0") for part in text.split(" · "))
+    return textwrap.fill(whole, LONGEST, break_on_hyphens=False).replace("\xa0", " ")
 
 
 def _with_seeds(group: Group, seeds: int) -> str:
