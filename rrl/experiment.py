@@ -327,7 +327,7 @@ class Experiment(Component):
             demos = self._replay(other, agents[0], encoder, display)
             display.phase(f"evaluating: {count} clones", 0)
             for agent in agents:
-                agent.warm_start(demos)
+                agent.warm_start(demos, display)
             return list(agents)
 
         return lambda iteration: Context(
@@ -370,7 +370,7 @@ class Experiment(Component):
 
     def _warm_start(self, agent: Agent, demos: Rollout | None, display: Display) -> Metrics:
         display.phase("warm start", 0)
-        metrics = agent.warm_start(demos)
+        metrics = agent.warm_start(demos, display)
         if metrics:
             display.line("warm start: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
         return metrics

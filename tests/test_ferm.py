@@ -140,6 +140,21 @@ def test_cloning_passes_count_the_steps_that_are_kept(monkeypatch):
     assert len(seen) == 4 * 18 // 3 and metrics["demos/steps"] == 18
 
 
+def test_the_warm_start_tells_how_far_it_is():
+    told = []
+
+    class Told:
+        def phase(self, name, steps):
+            told.append([name, steps, 0])
+
+        def advance(self, steps):
+            told[-1][2] += steps
+
+    agent = make(FERM, encoder={"stack": 1}, warm_start_updates=5, bc_epochs=4, batch=10)
+    agent.warm_start(colourful_demos(agent), Told())
+    assert told == [["warm start: encoder", 5, 5], ["warm start: cloning", 12, 12]]
+
+
 @pytest.mark.parametrize("cls", PIXELS)
 def test_updates_tell_how_far_the_convolutions_moved(cls):
     agent = make(cls)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,29 @@ class AgentSteps:
     one update to the next."""
 
     count: int
+
+
+class Progress(Protocol):
+    """Where long work says how far it is (`rrl.console.Display`)."""
+
+    def phase(self, name: str, steps: int) -> None:
+        """Begin to count `steps` steps of what `name` says."""
+
+    def advance(self, steps: int) -> None:
+        """So many steps were made."""
+
+
+class Silence:
+    """Progress that nobody sees."""
+
+    def phase(self, name: str, steps: int) -> None:
+        """Nothing."""
+
+    def advance(self, steps: int) -> None:
+        """Nothing."""
+
+
+SILENCE = Silence()
 
 
 class Agent(nn.Module, Component, abc.ABC):
@@ -83,8 +106,9 @@ class Agent(nn.Module, Component, abc.ABC):
         standard normal, None: the mean action."""
 
     @abc.abstractmethod
-    def warm_start(self, demos: Rollout | None) -> Metrics:
-        """Learn from demonstrations before the first rollout, if the agent does."""
+    def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
+        """Learn from demonstrations before the first rollout, if the agent does; `progress` is told of what
+        takes minutes."""
 
     @abc.abstractmethod
     def update(self, rollout: Rollout) -> Metrics:

@@ -15,7 +15,7 @@ import torch
 from pydantic import NonNegativeInt
 from torch.nn.functional import mse_loss
 
-from rrl.agents.base import Metrics
+from rrl.agents.base import SILENCE, Metrics, Progress
 from rrl.agents.rad import PixelSACConfig
 from rrl.agents.sac import SAC
 from rrl.registry import Component, UserError, register
@@ -50,7 +50,7 @@ class FERM(SAC):
                 "take @ContrastiveCNN(), or set FERM.warm_start_updates = 0"
             )
 
-    def warm_start(self, demos: Rollout | None) -> Metrics:
+    def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Fill the memory with the demonstrations, each cut at the horizon; train the encoder; clone, if
         asked for. Returns the last losses."""
         if demos is None:
@@ -59,14 +59,19 @@ class FERM(SAC):
         self.replay.add(demos, slots=self.slots)
         metrics: Metrics = {"demos/steps": float(len(demos.t))}
         if self.config.encoder_loss != "never":
+            progress.phase("warm start: encoder", self.config.warm_start_updates)
             for _ in range(self.config.warm_start_updates):
                 batch = self.replay.draw(self.config.batch, self.generator)
                 raw = self.split(batch.rows[:, :-1])
                 (now,) = self.augmented(raw)
                 metrics |= self.learn_encoder(now, raw)
                 self.move_targets()
-        for _ in range(self.config.bc_epochs * len(demos.t) // self.config.batch):
+                progress.advance(1)
+        cloning = self.config.bc_epochs * len(demos.t) // self.config.batch
+        progress.phase("warm start: cloning", cloning)
+        for _ in range(cloning):
             metrics |= self._clone()
+            progress.advance(1)
         return metrics | self.moved()
 
     def _clone(self) -> Metrics:

@@ -21,7 +21,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from rrl.agents.base import Agent, Episodes, Metrics
+from rrl.agents.base import SILENCE, Agent, Episodes, Metrics, Progress
 from rrl.agents.natural_gradient import Linearised, conjugate_gradient, kl_divergence
 from rrl.agents.networks import GaussianPolicy, ValueNet, adam_state, load_adam_state
 from rrl.encoders.base import Encoder, Inference
@@ -270,7 +270,7 @@ class BC(GaussianAgent):
     demos: ClassVar[Literal["none", "required"]] = "required"
     needs_rollouts: ClassVar[bool] = False
 
-    def warm_start(self, demos: Rollout | None) -> Metrics:
+    def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Clone the demonstrations. Returns the loss before and after, in squared action units."""
         return clone(self.policy, _required(demos, "BC"), self.config, self.generator)
 
@@ -304,7 +304,7 @@ class NPG(GaussianAgent):
         )
         self.updates = 0
 
-    def warm_start(self, demos: Rollout | None) -> Metrics:
+    def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Nothing to do, and refused with demonstrations: NPG would ignore them."""
         if demos is not None:
             raise UserError(
@@ -462,7 +462,7 @@ class DAPG(NPG):
         """w_k of the next update."""
         return self.config.lam_0 * self.config.lam_1**self.updates
 
-    def warm_start(self, demos: Rollout | None) -> Metrics:
+    def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Clone the demonstrations and keep them for the updates. Returns cloning's loss before and after."""
         demos = _required(demos, "DAPG")
         self.remember(demos)

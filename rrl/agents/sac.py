@@ -20,7 +20,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu, softplus
 
-from rrl.agents.base import Agent, AgentSteps, Metrics
+from rrl.agents.base import SILENCE, Agent, AgentSteps, Metrics, Progress
 from rrl.agents.networks import adam_state, laid_out, load_adam_state, orthogonal_mlp
 from rrl.agents.replay import Batch, Replay
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
@@ -306,7 +306,7 @@ class SAC(Agent):
 
     # Learning
 
-    def warm_start(self, demos: Rollout | None) -> Metrics:
+    def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Nothing to do, and refused with demonstrations: SAC would ignore them."""
         if demos is not None:
             raise UserError(
