@@ -235,6 +235,8 @@ def export(
 
     if (policy is None) == (encoder is None):
         raise typer.BadParameter("say what to export: --policy FILE or --encoder FILE")
+    if encoder is not None and (best or half):
+        raise typer.BadParameter("--best and --half are for --policy: a run keeps one encoder, the last")
     if policy is not None:
         evaluation.export(run, policy, typer.echo, best=best, half=half)
     if encoder is not None:

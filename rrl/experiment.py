@@ -45,6 +45,7 @@ CHECKPOINT = "checkpoint.safetensors"
 REPLAY = "replay"
 POLICY = "policy.safetensors"
 BEST_POLICY = "best_policy.safetensors"
+COUNTERS = ("iteration", "steps", "evaluated", "seconds")
 
 
 def mistake(field: str, message: str, hint: str) -> PydanticCustomError:
@@ -134,13 +135,20 @@ class Experiment(Component):
                 raise mistake(
                     "demos",
                     f"{agent.__name__} takes no demonstrations, but Experiment.demos is set",
-                    "set `Experiment.demos = None`, or take @DAPG() (`DAPG.lam_0 = 0`: cloning, then NPG)",
+                    "set `Experiment.demos = None`, or take an agent that does, such as @FERM() or @DAPG() "
+                    "(`DAPG.lam_0 = 0`: cloning, then NPG)",
                 )
             if agent.demos == "required" and self.demos is None:
                 raise mistake(
                     "agent",
                     f"{agent.__name__} learns from demonstrations, but Experiment.demos is not set",
                     "add `Experiment.demos = @DemoSet()`",
+                )
+            if agent.demo_rewards and self.demos is not None and self.demos.replay == "states":
+                raise mistake(
+                    "demos",
+                    f"{agent.__name__} learns from the demonstrations' rewards; replayed states have none",
+                    "set `DemoSet.replay = 'actions'`",
                 )
             if not agent.needs_rollouts and self.iterations > 0:
                 raise mistake(
@@ -215,21 +223,20 @@ class Experiment(Component):
             demos = self._replay(collector, agent, self.encoder, display)
             stepper = Stepper(envs, agent.stack, cfg.seed) if isinstance(agent.wants, AgentSteps) else None
 
-            iteration, steps, evaluated = (values.get(k, 0) for k in ("iteration", "steps", "evaluated"))
-            best, trained = values.get("best"), values.get("seconds", 0.0)
+            iteration, steps, evaluated, trained = (values.get(name, 0) for name in COUNTERS)
+            best, score = values.get("best"), "eval/return" if stepper else "train/return"
 
-            def commit(finished: bool = False) -> None:
-                """Everything up to here is on disk before MLflow hears of it."""
-                progress = {"iteration": iteration, "steps": steps, "evaluated": evaluated, "best": best}
-                progress |= {"seconds": trained, "rows": len(log.rows), "finished": finished}
+            def commit(finished: bool = False) -> None:  # all is on disk before MLflow hears of it
+                progress = dict(zip(COUNTERS, (iteration, steps, evaluated, trained), strict=True))
+                progress |= {"best": best, "rows": len(log.rows), "finished": finished}
                 self._save(folder, agent, stepper, progress)
                 self._save_policy(folder / POLICY, agent, collector, iteration)
                 tracker.metrics(log.rows)
 
-            def keep_best(metrics: Metrics) -> None:
+            def keep_best(metrics: Metrics) -> None:  # `score` is of the very policy that is kept
                 nonlocal best
-                if "train/return" in metrics and (best is None or metrics["train/return"] > best):
-                    best = metrics["train/return"]
+                if score in metrics and (best is None or metrics[score] > best):
+                    best = metrics[score]
                     self._save_policy(folder / BEST_POLICY, agent, collector, iteration)
 
             if tensors:
@@ -237,7 +244,9 @@ class Experiment(Component):
                 display.line(f"resumed after {iteration} updates ({steps:,} steps)")
             else:
                 metrics = self._warm_start(agent, demos, display)
-                log.append(0, metrics | self._evaluate("always", agent, context(0), display))
+                metrics |= self._evaluate("always", agent, context(0), display)
+                keep_best(metrics)
+                log.append(0, metrics)
                 commit()
 
             armed = True
@@ -250,7 +259,6 @@ class Experiment(Component):
                     if stepper is not None:
                         display.phase(name, cfg.log_every)
                         metrics, made = on_steps(agent, stepper, cfg.log_every, advance)
-                        keep_best(metrics)
                     else:
                         display.phase(f"{name}: sampling", agent.wants.count * self.env.horizon)
                         learning = partial(display.phase, f"{name}: learning", 0)
@@ -262,6 +270,7 @@ class Experiment(Component):
                         evaluated = steps
                         with stepper.paused() if stepper else nullcontext():
                             metrics |= self._evaluate("always", agent, context(iteration), display)
+                        keep_best(metrics)  # of episodes: a second time, without effect
                     trained += time.monotonic() - start
                     metrics |= {"iteration": iteration, "time/iteration": time.monotonic() - start}
                     metrics |= summary(log.rows, steps, metrics, "success" if self.env.flags else "return")
@@ -273,8 +282,7 @@ class Experiment(Component):
             except BudgetOver:
                 self._artifacts(folder, log, tracker)
                 return "budget"
-            if final:
-                log.append(steps, final)
+            log.append(steps, final)
             commit(finished=True)
             self._artifacts(folder, log, tracker)
         return "finished"

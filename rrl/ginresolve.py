@@ -411,6 +411,11 @@ def _mentioned_macros(bindings: Sequence[Layered]) -> set[str]:
 def _why_unused(binding: Binding, run: Resolver) -> str:
     references = run.referred.get(binding.name)
     if not references:
+        kind = registry.get(binding.name).kind
+        for name in run.referred:
+            cls = registry.get(name)
+            if cls.kind == kind and binding.field in cls.Config.model_fields:
+                return f"the {kind} of this run is {name}: did you mean {name}.{binding.field}?"
         return f"no {binding.name} is part of this run: refer to it as @{binding.name}(), or delete the line"
     for other in (b for bindings in run.fields[binding.name].values() for b in bindings.values()):
         inner = f"{other.scope}/".startswith(f"{binding.scope}/" if binding.scope else "")

@@ -49,7 +49,9 @@ class Log:
                 os.fsync(file.fileno())
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write a row, on disk when this returns."""
+        """Write a row, on disk when this returns; nothing for no metrics."""
+        if not metrics:
+            return
         row = Row(step, int(time.time() * 1000), dict(metrics))
         with self.path.open("a") as file:
             file.write(json.dumps(asdict(row)) + "\n")

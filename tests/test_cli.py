@@ -109,6 +109,10 @@ def test_a_weights_file_is_used_and_tagged(tmp_path):
         (("demos", "export", "nothing", "rrl/door/a-v0"), "no demonstrations"),
         (("eval", "nothing"), "adroit_door_expert"),
         (("export", "nothing", "--policy", "a.safetensors"), "no run or sweep"),
+        (("export", "nothing", "--encoder", "a.safetensors", "--best"), "the last"),
+        (("check", "dmc_cartpole_swingup_rad", "--set", "SAC.batch = 64"), "did you mean RAD.batch?"),
+        (("check", "dmc_cartpole_swingup_rad", "--set", "Experiment.demos = @DemoSet()"), "@FERM()"),
+        (("check", "dmc_cartpole_swingup_fixed_rad"), "rrl export RUN --encoder"),
         (("ui",), "start a run in this folder first"),
     ],
 )

@@ -155,6 +155,7 @@ def test_cloning_alone(tmp_path):
         ),
         ("adroit_door_state", "Experiment.demos = None", "DAPG learns from demonstrations"),
         ("adroit_door_state", "Experiment.agent = @NPG()", "NPG takes no demonstrations"),
+        ("adroit_door_ferm", "DemoSet.replay = 'states'", "FERM learns from the demonstrations' rewards"),
         ("dmc_finger_spin_rad", "Experiment.precision = 'int8'", "PixelCNN learns, which int8 can't"),
         ("adroit_door_state", "Experiment.agent = @BC()", "BC learns from demonstrations only"),
         ("adroit_door_state", "Experiment.evaluators = (@BlindControl(),)", "BlindControl clones"),

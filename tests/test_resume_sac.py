@@ -20,7 +20,7 @@ from test_resume import (
 )
 from test_resume import run_folder as folder_of
 
-from rrl import ginfile
+from rrl import checkpoint, ginfile
 from rrl.agents.sac import SAC
 from rrl.encoders.base import Inference
 from rrl.encoders.state import State
@@ -59,6 +59,9 @@ def test_killed_in_an_episode_after_the_ring_wrapped(tmp_path):
     finished(begin(), whole)
     reference = outcome(whole)
     assert any("encoder/loss" in metrics for _, metrics in reference[1])
+    returns = {metrics["eval/return"]: step for step, metrics in reference[1] if "eval/return" in metrics}
+    best = checkpoint.load_file(folder_of(whole) / "best_policy.safetensors")[1]
+    assert best["steps"] == returns[max(returns)] and len(returns) > 2  # of the policy that was evaluated
 
     def wrapped():
         files = list((cut / "runs").glob("*/metrics.jsonl"))

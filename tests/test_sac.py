@@ -267,7 +267,7 @@ def test_updates_begin_after_the_random_steps(slots, init, per, catch_up, expect
     agent = make(init_steps=init, updates_per_step=per, catch_up=catch_up, slots=slots)
     rng, counts = np.random.default_rng(0), []
     learn, calls = agent.learn, []
-    agent.learn = lambda batch: calls.append(len(batch.rewards)) or learn(batch)
+    agent.learn = lambda batch, **whole: calls.append(len(batch.rewards)) or learn(batch, **whole)
     for k in range(6):
         metrics = agent.update(step_of(agent, rng, t=k))
         counts.append(agent.updates)
@@ -275,6 +275,19 @@ def test_updates_begin_after_the_random_steps(slots, init, per, catch_up, expect
         assert all(map(math.isfinite, metrics.values()))
     assert counts == expected == [*counts[:-1], len(calls)] and set(calls) == {8}
     assert agent.seen == 6 * slots
+
+
+def test_catching_up_moves_actor_and_targets_every_time(monkeypatch):
+    agent = make(init_steps=4, catch_up=True, actor_every=2, target_every=2)
+    rng, moves = np.random.default_rng(0), []
+    step, move = agent.step, agent.move_targets
+    monkeypatch.setattr(agent, "step", lambda loss, *names: moves.extend(names) or step(loss, *names))
+    monkeypatch.setattr(agent, "move_targets", lambda: moves.append("targets") or move())
+    expected = [0, 0, 0, 4, 5, 5, 6]
+    for k, count in enumerate(expected):
+        agent.update(step_of(agent, rng, t=k))
+        assert [moves.count(name) for name in ("actor", "alpha", "targets")] == [count] * 3
+    assert moves.count("critic") == agent.updates == 7
 
 
 def test_actions_are_uniform_before_learning():

@@ -192,3 +192,5 @@ def test_demonstrations_are_refused_without_ferm():
     assert agent.warm_start(None) == {}
     with pytest.raises(UserError, match="take FERM"):
         agent.warm_start(some_rollout(agent))
+    with pytest.raises(UserError, match="SAC has no warm start"):
+        make(encoder_loss="warm_start").warm_start(None)

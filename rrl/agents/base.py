@@ -72,6 +72,8 @@ class Agent(nn.Module, Component, abc.ABC):
     """What the agent draws from, if it does; it writes itself to a run's folder."""
     demos: ClassVar[Literal["none", "required"]] = "none"
     """Whether `warm_start` takes demonstrations."""
+    demo_rewards: ClassVar[bool] = False
+    """Whether it learns from their rewards and ends too, not from observations and actions alone."""
     needs_rollouts: ClassVar[bool] = True
     """False: everything is learnt in `warm_start`."""
 

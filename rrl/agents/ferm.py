@@ -39,6 +39,7 @@ class FERM(SAC):
 
     config: FERM.Config
     demos: ClassVar[Literal["none", "required"]] = "required"
+    demo_rewards: ClassVar[bool] = True
 
     def __init__(self, config: Component.Config, **context: Any) -> None:
         """`context` is what every agent takes: encoder, state_dim, action_dim, seed, inference, slots."""

@@ -62,7 +62,7 @@ class SACConfig(Agent.Config):
     encoder_tau: float = Field(0.05, gt=0, le=1)
     """How far the target encoder moves (RAD, CURL, SAC+AE: 0.05)."""
     encoder_loss: Literal["never", "warm_start", "always"] = "always"
-    """When an encoder with an objective of its own (CURL, SAC+AE) is trained on it."""
+    """When an encoder with an objective of its own (CURL, SAC+AE) is trained on it; `warm_start`: FERM's."""
     log_std_min: float = -5.0
     """Lower bound of the log exploration std before the tanh (pixels: -10)."""
     log_std_max: float = 2.0
@@ -313,6 +313,11 @@ class SAC(Agent):
                 f"{type(self).__name__} learns without demonstrations; set Experiment.demos = None, "
                 "or take FERM"
             )
+        if self.config.encoder_loss == "warm_start":
+            raise UserError(
+                f"{type(self).__name__} has no warm start (FERM has one): encoder_loss can be 'always' or "
+                "'never' here"
+            )
         return {}
 
     def remember(self, demos: Rollout) -> None:
@@ -327,22 +332,25 @@ class SAC(Agent):
         count = len(rollout.rewards) * self.config.updates_per_step
         if int(self.seen) < max(self.config.init_steps, 1):
             return {}
-        if self.config.catch_up and before < self.config.init_steps:
+        catching_up = self.config.catch_up and before < self.config.init_steps
+        if catching_up:
             count = self.config.init_steps
         metrics: Metrics = {}
         for _ in range(count):
-            metrics |= self.learn(self.replay.draw(self.config.batch, self.generator))
+            # SAC+AE's authors count the periods in steps, which stand still at an even number meanwhile.
+            metrics |= self.learn(self.replay.draw(self.config.batch, self.generator), whole=catching_up)
         return metrics | self.moved()
 
-    def learn(self, batch: Batch) -> Metrics:
-        """One update from a batch of transitions; see `update` for what it returns."""
+    def learn(self, batch: Batch, *, whole: bool = False) -> Metrics:
+        """One update from a batch of transitions; see `update` for what it returns. `whole`: of actor and
+        targets too, whatever their periods."""
         raw, following = self.split(batch.rows[:, :-1]), self.split(batch.rows[:, 1:])
         now, after = self.augmented(raw, following)
         actions, rewards = batch.actions.to(self.device), batch.rewards.to(self.device)
         metrics = self._learn_critic(now, actions, rewards, batch.not_done.to(self.device), after)
-        if self.updates % self.config.actor_every == 0:
+        if whole or self.updates % self.config.actor_every == 0:
             metrics |= self._learn_actor(now)
-        if self.updates % self.config.target_every == 0:
+        if whole or self.updates % self.config.target_every == 0:
             self.move_targets()
         if self.config.encoder_loss == "always":
             metrics |= self.learn_encoder(now, raw)

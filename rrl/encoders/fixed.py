@@ -26,7 +26,7 @@ from rrl.encoders.weights import WeightsError, checksum
 from rrl.envs.base import FrameRequest
 from rrl.registry import UserError, build, register
 
-REMEDY = "name a file that was exported from a finished RAD, CURL or SAC+AE run"
+REMEDY = "make it from a finished RAD, CURL or SAC+AE run: rrl export RUN --encoder FILE"
 
 
 def save_encoder(path: Path, encoder: PixelEncoder, head: nn.Module, facts: Mapping[str, Any]) -> None:
