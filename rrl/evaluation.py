@@ -39,7 +39,8 @@ def evaluate(
     """Run a policy's final evaluation (or `episodes` of both kinds of action) and say what comes out.
 
     With the defaults these are the run's own evaluation episodes; on the machine and versions of the run, the
-    numbers are those that it logged as `final/*` (not of int8: it is evaluated in float32, and says so).
+    numbers are those that it logged as `final/*`, or as the last `eval/*` if it has no final evaluation (not
+    of int8: it is evaluated in float32, and says so).
     """
     for out in (video, json_file):
         if out is not None and out.exists():
@@ -57,7 +58,7 @@ def evaluate(
             f"note: the run's features were {config.precision} by {config.backend}, here they are "
             f"{' by '.join(facts['computed'])}: its own numbers may differ a little"
         )
-    evaluators = _final(config) if episodes is None else ()
+    evaluators = _own(config) if episodes is None else ()
     if not evaluators:
         count = SuccessRate if env.flags else EpisodeReturn
         evaluators = (count.Config(episodes=episodes or 100, actions="both"),)
@@ -176,9 +177,10 @@ def export_encoder(source: str, out: Path, say: Say) -> None:
     say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {run.name} after {values['steps']:,} environment steps")
 
 
-def _final(config: Any) -> tuple[EpisodeReturn.Config, ...]:
-    """The run's evaluators of success or return of the end."""
-    return tuple(e for e in config.evaluators if isinstance(e, EpisodeReturn.Config) and e.when == "end")
+def _own(config: Any) -> tuple[EpisodeReturn.Config, ...]:
+    """The run's evaluators of success or return: of the end, or else those after updates."""
+    found = tuple(e for e in config.evaluators if isinstance(e, EpisodeReturn.Config))
+    return tuple(e for e in found if e.when == "end") or found
 
 
 def _no_demonstrations(*_: Any) -> NoReturn:

@@ -67,6 +67,18 @@ def test_eval_repeats_the_runs_own_final_evaluation(run, tmp_path, monkeypatch):
         evaluation.evaluate(run.name, display, json_file=tmp_path / "out.json")
 
 
+def test_eval_repeats_the_last_evaluation_of_a_run_without_a_final_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = ("iterations = 2", "log_every = 80", "eval_every = 80", "evaluators = (@EpisodeReturn(),)")
+    settings = [*(f"Experiment.{each}" for each in settings), "EpisodeReturn.episodes = 2"]
+    settings += ["DMControl.horizon = 15", "SAC.hidden = (8,)", "SAC.init_steps = 4", "SAC.batch = 4"]
+    assert runs.start("dmc_cartpole_swingup_state_sac", settings, None, None) == 0
+    (path,) = tmp_path.glob("runs/*/run.json")
+    rows = [row.metrics["eval/return"] for row in results.read(path.parent).rows]
+    found = evaluation.evaluate(path.parent.name, Lines())
+    assert (found["return"], found["episodes"]) == (rows[-1], 2) and found["return"] not in rows[:-1]
+
+
 def test_a_file_alone_is_enough(run, tmp_path, monkeypatch):
     monkeypatch.chdir(run.parents[1])
     out = tmp_path / "elsewhere" / "pen.safetensors"
