@@ -6,9 +6,11 @@ import difflib
 import math
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import pydantic
+from pydantic_core import PydanticCustomError
 
 from rrl.envs.base import EnvFactory, FrameRequest, SimEnv
 from rrl.registry import UserError, register
@@ -53,6 +55,20 @@ class DMControl(EnvFactory):
         horizon: Annotated[int, pydantic.Field(ge=1)] | None = None
         """Agent steps (each of `action_repeat` control steps) per episode. None: the suite's 1000 control
         steps."""
+
+        @pydantic.field_validator("task")
+        @classmethod
+        def _exists(cls, task: str, info: pydantic.ValidationInfo) -> str:
+            domain = info.data.get("domain")
+            if domain is not None and (domain, task) not in PAPER and find_spec("dm_control"):
+                from rrl.envs import dmcontrol_sim
+
+                try:
+                    dmcontrol_sim.check(domain, task)
+                except UserError as error:
+                    told = {"message": f"DMControl: {error}", "field": "task", "hint": ""}
+                    raise PydanticCustomError("config", "{message}", told) from error
+            return task
 
         @pydantic.field_validator("action_repeat")
         @classmethod

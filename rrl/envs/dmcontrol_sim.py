@@ -311,8 +311,8 @@ class DMControlSim(gymnasium.Env[Any, NDArray[np.float32]]):
         self._view = self._spectator = None
 
 
-def _load(domain: str, task: str) -> Any:
-    """dm_control's Environment of a task; UserError with a suggestion if there is none of that name."""
+def check(domain: str, task: str) -> None:
+    """UserError with a suggestion if the suite has no task of that name, or not here."""
     domains = suite.TASKS_BY_DOMAIN
     if domain not in domains:
         raise UserError(f"dm_control's suite has no domain {domain!r}{_suggest(domain, domains)}")
@@ -320,6 +320,11 @@ def _load(domain: str, task: str) -> Any:
         raise UserError(f"dm_control's {domain} has no task {task!r}{_suggest(task, domains[domain])}")
     if (domain, task) == ("quadruped", "escape"):
         raise UserError("quadruped escape needs dm_control's own renderer at each reset, which rrl turns off")
+
+
+def _load(domain: str, task: str) -> Any:
+    """dm_control's Environment of a task; UserError as `check`."""
+    check(domain, task)
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # each cheetah would warn of an old word in its model file
     try:
