@@ -490,6 +490,7 @@ def test_fixed_encoder_is_the_exported_one(cls, settings, tmp_path):
     config = FixedEncoder.Config(file=str(path))
     assert config.frames() == source.config.frames()
     fixed = FixedEncoder(config, cameras=2)
+    assert fixed.told == f"FixedEncoder ({cls.__name__})"
     frames = frames_of(source, 3)
     expected = head(source.trunk(source.view(frames)))
     assert torch.equal(fixed(frames), expected) and fixed.dim == 50

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from report_runs import log, make_run, make_scored
 from rich.console import Console
 from test_report import Parsed, page_of, report_of, rows_of
 
+from rrl.encoders import ContrastiveCNN, FixedEncoder, PixelCNN
+from rrl.encoders.fixed import save_encoder
 from rrl.registry import UserError
 from rrl.report import figures, numbers, score_tables, scores, tables
 from rrl.report.groups import Report
@@ -104,6 +108,19 @@ def test_the_papers_names_are_only_for_its_methods(tmp_path: Path) -> None:
     make_scored(tmp_path, "c0", f"{CARTPOLE}_rrl_sac_resnet34", {0: 1.0, 50_000: 2.0})
     found = [(g.encoder, scores.paper_name(g)) for (g,) in scores.methods(report_of(tmp_path))]
     assert found == [("ResNet34", "RRL_SAC"), ("AutoencoderCNN", "SAC+AE"), ("MobileNetV2 (UNTRAINED)", "")]
+
+
+def test_the_fixed_encoders_column_is_for_rads_alone(tmp_path: Path) -> None:
+    for n, kind in enumerate((PixelCNN, ContrastiveCNN)):
+        encoder = kind(kind.Config(), cameras=1)
+        path = tmp_path / f"{kind.__name__}.safetensors"
+        save_encoder(path, encoder, encoder.head(torch.Generator()), {})
+        at = [f"FixedEncoder.file = '{path}'"]
+        run = make_scored(tmp_path, f"a{n}", f"{CARTPOLE}_fixed_rad", {0: 1.0, 50_000: 2.0}, at)
+        told = FixedEncoder(FixedEncoder.Config(file=str(path)), cameras=1).told
+        (run / "tags.json").write_text(json.dumps({"encoder": told}))
+    found = {scores.paper_name(g) for (g,) in scores.methods(report_of(tmp_path))}
+    assert found == {"Fixed RAD encoder", ""}
 
 
 def test_scores_csv_has_all_digits_and_each_seed(scored: Path) -> None:

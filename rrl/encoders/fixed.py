@@ -155,6 +155,11 @@ class FixedEncoder(Encoder):
         """A frozen network stays in evaluation mode, whatever its owner does."""
         return super().train(False)
 
+    @property
+    def told(self) -> str:
+        """With the encoder that it was."""
+        return f"{super().told} ({type(self.source).__name__})"
+
     def facts(self) -> dict[str, str]:
         """`weights`: which encoder they are of, and their checksum."""
         return {"weights": f"{type(self.source).__name__}:{checksum(self.state_dict())}"}

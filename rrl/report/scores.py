@@ -21,7 +21,7 @@ PAPER = ("RRL_SAC", "RAD", "Fixed RAD encoder", "CURL", "SAC+AE", "State SAC")
 # (agent, encoder) of them; RRL_SAC's encoder is any that was trained on ImageNet.
 COMPONENTS = {
     ("RAD", "PixelCNN"): "RAD",
-    ("RAD", "FixedEncoder"): "Fixed RAD encoder",
+    ("RAD", "FixedEncoder (PixelCNN)"): "Fixed RAD encoder",
     ("CURL", "ContrastiveCNN"): "CURL",
     ("SACAE", "AutoencoderCNN"): "SAC+AE",
     ("SAC", "State"): "State SAC",
