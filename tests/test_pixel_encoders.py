@@ -549,7 +549,7 @@ def test_a_missing_file_is_a_problem_with_its_place():
         "Experiment.encoder = @FixedEncoder()\nFixedEncoder.file = '/no/such.safetensors'\n"
     )
     assert problem.startswith("x.gin:2: FixedEncoder.file = '/no/such.safetensors': there is no file")
-    assert "exported from a finished RAD" in problem
+    assert "from a finished RAD" in problem
 
 
 def test_wrong_cameras_and_changed_tensors_are_explained(tmp_path):

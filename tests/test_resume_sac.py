@@ -59,9 +59,10 @@ def test_killed_in_an_episode_after_the_ring_wrapped(tmp_path):
     finished(begin(), whole)
     reference = outcome(whole)
     assert any("encoder/loss" in metrics for _, metrics in reference[1])
-    returns = {metrics["eval/return"]: step for step, metrics in reference[1] if "eval/return" in metrics}
+    evaluated = [metrics for _, metrics in reference[1] if "eval/return" in metrics]
+    returns = {metrics["eval/return"]: metrics.get("iteration", 0) for metrics in evaluated}
     best = checkpoint.load_file(folder_of(whole) / "best_policy.safetensors")[1]
-    assert best["steps"] == returns[max(returns)] and len(returns) > 2  # of the policy that was evaluated
+    assert best["iteration"] == returns[max(returns)] and len(returns) > 2  # of the policy that was evaluated
 
     def wrapped():
         files = list((cut / "runs").glob("*/metrics.jsonl"))
