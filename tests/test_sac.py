@@ -183,6 +183,26 @@ def test_steps_are_adams(cls, monkeypatch):
             torch.testing.assert_close(p.detach().double(), copies[id(p)].detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_moments_of_dead_units_leave_the_denormals():
+    """A dead unit's first moment sticks at the smallest numbers by itself, which are slow; others stay as they are."""
+    agent = make(SAC)
+    dead = agent.online["critic"].q1[2]
+    with torch.no_grad():
+        dead.bias.fill_(-1e6)  # no state reaches it: no gradient
+    agent.learn(some_batch(agent))
+    moment = agent.optimisers["critic"].state[dead.weight]["exp_avg"]
+    moment.fill_(1e-38)
+    other = agent.optimisers["critic"].state[dead.weight]["exp_avg_sq"]
+    other.fill_(1e-30)
+    for i in range(1, 99):
+        agent.learn(some_batch(agent, seed=i))
+    assert 0 < moment.max() < torch.finfo(torch.float32).tiny
+    agent.learn(some_batch(agent, seed=99))
+    assert agent.updates == 100
+    assert moment.count_nonzero() == 0
+    torch.testing.assert_close(other, torch.full_like(other, 1e-30 * 0.999**99), rtol=1e-4, atol=0.0)
+
+
 def test_gradients_of_another_memory_format_are_put_in_order():
     """torch's fused Adam goes through memory: a gradient must lie as its parameter does."""
     agent = make(RAD, critic_lr=0.5)

@@ -355,6 +355,8 @@ class SAC(Agent):
         if self.config.encoder_loss == "always":
             metrics |= self.learn_encoder(now, raw)
         self.updates += 1
+        if self.updates % 100 == 0:
+            self.drop_denormals()
         return metrics
 
     def augmented(self, *raw: Seen) -> tuple[Seen, ...]:
@@ -443,6 +445,16 @@ class SAC(Agent):
             self.optimisers[name].step()
         for p in parameters:
             p.grad = None
+
+    @torch.no_grad()
+    def drop_denormals(self) -> None:
+        """Zero what lies below float32's normal range in Adam's moments. Those of dead ReLUs' weights decay into
+        it and stay (0.9 times the smallest number rounds to itself); a CPU is some 20 times slower there."""
+        tiny = torch.finfo(torch.float32).tiny
+        for optimiser in self.optimisers.values():
+            for state in optimiser.state.values():
+                for moment in (state["exp_avg"], state["exp_avg_sq"]):
+                    moment.masked_fill_(moment.abs() < tiny, 0.0)
 
     def moved_by(self, name: str) -> list[nn.Parameter]:
         return [p for group in self.optimisers[name].param_groups for p in group["params"]]
