@@ -184,7 +184,7 @@ def test_steps_are_adams(cls, monkeypatch):
 
 
 def test_moments_of_dead_units_leave_the_denormals():
-    """A dead unit's first moment sticks at the smallest numbers by itself, which are slow; others stay as they are."""
+    """By itself a dead unit's first moment sticks at the smallest numbers, which are slow."""
     agent = make(SAC)
     dead = agent.online["critic"].q1[2]
     with torch.no_grad():
