@@ -449,7 +449,7 @@ class SAC(Agent):
     @torch.no_grad()
     def drop_denormals(self) -> None:
         """Zero what lies below float32's normal range in Adam's moments. Those of dead ReLUs' weights decay
-        into it and stay (0.9 times the smallest number rounds to itself); CPUs are many times slower there."""
+        into it and stay (0.9 times the smallest number rounds to itself), and CPUs are far slower there."""
         tiny = torch.finfo(torch.float32).tiny
         for optimiser in self.optimisers.values():
             for state in optimiser.state.values():
