@@ -24,6 +24,8 @@ from rrl.results import Result
 from rrl.rollout import Collector
 
 Say = Callable[[str], None]
+# Beginnings of tensors' names in policy files: NPG's and DAPG's networks, and SAC's.
+NETWORKS = ("mlp.", "actor.", "actor_head.", "online.encoder.")
 
 
 def evaluate(
@@ -140,7 +142,7 @@ def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
     run = _run(source)
     tensors, values = checkpoint.load_file(_policy_of(run, best))
     if half:
-        tensors = {k: t.to(torch.float16) if k.startswith("mlp.") else t for k, t in tensors.items()}
+        tensors = {k: t.to(torch.float16) if k.startswith(NETWORKS) else t for k, t in tensors.items()}
     # The row of update k says how many steps there had been by then; before the first update there are none.
     steps = [row.step for row in run.rows if row.metrics.get("iteration", 0) == values["iteration"]]
     told = {k: run.tags[k] for k in ("git_commit", "rrl", "demos", "demos.checksum") if k in run.tags}

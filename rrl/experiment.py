@@ -17,7 +17,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from rrl import calibration, checkpoint, ginfile, policies
 from rrl.agents.base import Agent, AgentSteps, Metrics
@@ -29,7 +28,7 @@ from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context, Evaluator
 from rrl.plots import learning_curve
 from rrl.processes import keep_freed_memory
-from rrl.registry import Component, UserError, build, register
+from rrl.registry import Component, UserError, build, mistake, register
 from rrl.results import TAGS, read_json
 from rrl.rollout import Collector, Policy, Rollout
 from rrl.stepper import Stepper
@@ -46,11 +45,6 @@ REPLAY = "replay"
 POLICY = "policy.safetensors"
 BEST_POLICY = "best_policy.safetensors"
 COUNTERS = ("iteration", "steps", "evaluated", "seconds")
-
-
-def mistake(field: str, message: str, hint: str) -> PydanticCustomError:
-    """A mistake in how components were put together, located at a field of the experiment."""
-    return PydanticCustomError("config", "{message}", {"message": message, "field": field, "hint": hint})
 
 
 @register
@@ -106,7 +100,9 @@ class Experiment(Component):
             env: EnvFactory = build(self.env)
             if not env.has_state and self.encoder.frames() is None:
                 raise mistake(
-                    "encoder", "this policy would see nothing: no pictures and no state", "set `Adroit.state`"
+                    "encoder",
+                    "this policy would see nothing: no pictures and no state",
+                    f"set `{self.env.component.__name__}.state = 'task'`, or take an encoder of pictures",
                 )
             if self.encoder.frames() is None and env.blind_state and not getattr(self.encoder, "blind", True):
                 raise mistake(
@@ -123,6 +119,9 @@ class Experiment(Component):
                 )
             agent = self.agent.component
             assert issubclass(agent, Agent)
+            misfit = self.agent.misfit(self.encoder)
+            if misfit is not None:
+                raise mistake("encoder", *misfit)
             kinds = [(e.component.__name__, e.when) for e in self.evaluators]
             twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
             if twice is not None:

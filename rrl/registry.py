@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar, TypeVar
 
 import pydantic
+from pydantic_core import PydanticCustomError
 
 KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator", "sweep")
 BUILT_IN = (
@@ -24,6 +25,11 @@ BUILT_IN = (
     "rrl.sweeps",
 )
 PLUGIN_GROUP = "rrl.components"
+
+
+def mistake(field: str, message: str, hint: str) -> PydanticCustomError:
+    """For validators: a mistake located at a field of the config, or of one that holds it."""
+    return PydanticCustomError("config", "{message}", {"message": message, "field": field, "hint": hint})
 
 
 class UserError(Exception):

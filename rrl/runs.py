@@ -26,7 +26,7 @@ from rrl.results import ROOT, write_status
 from rrl.tracking import MLflowTracker
 
 # Other versions of these may compute other bits.
-EXACT = ("torch", "mujoco", "numpy", "gymnasium-robotics")
+EXACT = ("torch", "mujoco", "numpy", "gymnasium-robotics", "dm-control")
 
 
 class Stopped(BaseException):

@@ -44,7 +44,6 @@ CASES = [
     (FERM, {}, None),
     (FERM, {"encoder_loss": "always"}, "own"),
     (CURL, {"encoder_loss": "never"}, None),
-    (SACAE, {"encoder_loss": "warm_start"}, None),
     (RAD, {"encoder_loss": "always"}, None),
 ]
 

@@ -193,4 +193,4 @@ def test_demonstrations_are_refused_without_ferm():
     with pytest.raises(UserError, match="take FERM"):
         agent.warm_start(some_rollout(agent))
     with pytest.raises(UserError, match="SAC has no warm start"):
-        make(encoder_loss="warm_start").warm_start(None)
+        make(encoder_loss="warm_start")

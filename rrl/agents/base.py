@@ -80,6 +80,11 @@ class Agent(nn.Module, Component, abc.ABC):
     class Config(Component.Config):
         """Settings shared by all agents: none."""
 
+        def misfit(self, encoder: Encoder.Config) -> tuple[str, str] | None:
+            """(what is wrong, what to do) if the agent can't learn so with this encoder. Pure: evaluated
+            while validating."""
+            return None
+
     @abc.abstractmethod
     def __init__(
         self,

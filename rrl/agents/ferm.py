@@ -8,7 +8,7 @@ demonstrations and encoder reach by cloning alone.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch.nn.functional import mse_loss
 from rrl.agents.base import SILENCE, Metrics, Progress
 from rrl.agents.rad import PixelSACConfig
 from rrl.agents.sac import SAC
-from rrl.registry import Component, UserError, register
+from rrl.registry import UserError, register
 from rrl.rollout import Rollout
 
 
@@ -40,16 +40,7 @@ class FERM(SAC):
     config: FERM.Config
     demos: ClassVar[Literal["none", "required"]] = "required"
     demo_rewards: ClassVar[bool] = True
-
-    def __init__(self, config: Component.Config, **context: Any) -> None:
-        """`context` is what every agent takes: encoder, state_dim, action_dim, seed, inference, slots."""
-        super().__init__(config, **context)
-        if self.config.warm_start_updates > 0 and "own" not in self.optimisers:
-            name = type(context["encoder"]).__name__
-            raise UserError(
-                f"FERM's warm start trains an encoder on a loss of its own, and {name} has none here; "
-                "take @ContrastiveCNN(), or set FERM.warm_start_updates = 0"
-            )
+    needs_loss = True
 
     def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Fill the memory with the demonstrations, each cut at the horizon; train the encoder; clone, if

@@ -55,6 +55,8 @@ class RAD(SAC):
 class CURL(SAC):
     """RAD's crops, and a contrastive loss on two crops of the same pictures at every update."""
 
+    needs_loss = True
+
     class Config(PixelSACConfig):
         """CURL's settings."""
 
@@ -62,6 +64,8 @@ class CURL(SAC):
 @register
 class SACAE(SAC):
     """SAC+AE: no augmentation; the convolutions also learn to reconstruct the picture."""
+
+    needs_loss = True
 
     class Config(PixelSACConfig):
         """SAC+AE's settings."""

@@ -67,9 +67,8 @@ class Replay:
         """UserError if a slot can't hold a few stacks."""
         self.slots, self.size = slots, -(-self.capacity // max(slots, 1))
         if self.size < 2 * self.stack + 2:
-            raise UserError(
-                f"a replay memory of {self.capacity} observations is too small for {slots} environments"
-            )
+            where = f"{slots} environments" if slots else f"stacks of {self.stack}"
+            raise UserError(f"a replay memory of {self.capacity} observations is too small for {where}")
         shape = (slots, self.size)
         # A mapping takes memory from the system only as it fills (see `processes.keep_freed_memory`).
         count = slots * self.size * self.row

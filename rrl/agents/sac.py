@@ -11,12 +11,12 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu, softplus
 
@@ -25,7 +25,7 @@ from rrl.agents.networks import adam_state, laid_out, load_adam_state, orthogona
 from rrl.agents.replay import Batch, Replay
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder
-from rrl.registry import Component, UserError, register
+from rrl.registry import Component, UserError, mistake, register
 from rrl.rollout import Obs, Rollout
 
 
@@ -78,6 +78,37 @@ class SACConfig(Agent.Config):
     """Adam's beta1 of it (pixels: 0.5)."""
     gamma: float = Field(0.99, gt=0, le=1)
     """Discount per agent step."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> SACConfig:
+        if self.log_std_min >= self.log_std_max:
+            name = self.component.__name__
+            raise mistake(
+                "log_std_min",
+                f"{name}.log_std_min is {self.log_std_min:g}, not below log_std_max, {self.log_std_max:g}",
+                f"choose {name}.log_std_min < {name}.log_std_max",
+            )
+        return self
+
+    def misfit(self, encoder: Encoder.Config) -> tuple[str, str] | None:
+        """Nothing to train the encoder on, or no warm start to train it in."""
+        agent = self.component
+        assert issubclass(agent, SAC)
+        name = agent.__name__
+        if self.encoder_loss == "warm_start" and agent.demos == "none":
+            hint = f"set `{name}.encoder_loss` to 'always' or 'never', or take @FERM()"
+            return f"{name} has no warm start to train the encoder in", hint
+        if not agent.needs_loss or self.encoder_loss == "never":
+            return None
+        kind = encoder.component
+        assert issubclass(kind, Encoder)
+        if not kind.has_loss:
+            return (
+                f"{name} trains its encoder on a loss of the encoder's own, and {kind.__name__} has none",
+                "take @ContrastiveCNN() (CURL, FERM) or @AutoencoderCNN() (SAC+AE); or set "
+                f"`{name}.encoder_loss = 'never'` to go without",
+            )
+        return None
 
 
 # --- networks ---------------------------------------------------------------------------------------
@@ -147,6 +178,8 @@ class SAC(Agent):
     class Config(SACConfig):
         """Settings of SAC."""
 
+    needs_loss: ClassVar[bool] = False
+    """Is the encoder's own loss part of the method? Then an encoder without one is refused."""
     config: SACConfig
     replay: Replay
     seen: Tensor
@@ -163,7 +196,10 @@ class SAC(Agent):
         slots: int = 1,
     ) -> None:
         nn.Module.__init__(self)
-        assert isinstance(config, SACConfig)
+        assert isinstance(config, SACConfig) and isinstance(encoder.config, Encoder.Config)
+        misfit = config.misfit(encoder.config)
+        if misfit is not None:
+            raise UserError(": ".join(misfit))
         self.config, self.device = config, inference.device
         self.wants, self.slots = AgentSteps(1), slots
         self.action_dim, self.state_dim = action_dim, state_dim
@@ -312,11 +348,6 @@ class SAC(Agent):
             raise UserError(
                 f"{type(self).__name__} learns without demonstrations; set Experiment.demos = None, "
                 "or take FERM"
-            )
-        if self.config.encoder_loss == "warm_start":
-            raise UserError(
-                f"{type(self).__name__} has no warm start (FERM has one): encoder_loss can be 'always' or "
-                "'never' here"
             )
         return {}
 

@@ -44,6 +44,7 @@ class Decoder(nn.Module):
 class AutoencoderCNN(PixelEncoder):
     """SAC+AE's encoder (Yarats et al. 2019): trained by the critics, and with a decoder by reconstruction."""
 
+    has_loss = True
     own_weight_decay = 1e-7
 
     class Config(PixelEncoder.Config):

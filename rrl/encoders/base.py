@@ -62,6 +62,8 @@ class Encoder(nn.Module, Component, abc.ABC):
     """Length of the feature vector, all cameras together."""
     backends: ClassVar[tuple[Backend, ...]] = ("torch",)
     """What `inference` can compute with."""
+    has_loss: ClassVar[bool] = False
+    """Can it be trained on a loss of its own (`PixelEncoder.loss`)?"""
 
     class Config(Component.Config):
         """Settings shared by all encoders: none."""

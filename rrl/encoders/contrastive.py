@@ -32,6 +32,7 @@ class ContrastiveCNN(PixelEncoder):
     frames' one. The authors' two Adam optimisers both step on that loss, and both hold the encoder.
     """
 
+    has_loss = True
     doubled = True
     unused_offsets = 1
     """CURL's authors draw crop offsets 0..15 of 0..16 (100 -> 84 pixels); RAD's draw all."""

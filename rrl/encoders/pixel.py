@@ -14,14 +14,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.backends import cudnn
 from torch.nn import functional as F
 
 from rrl.encoders.base import Encoder, Inference
 from rrl.envs.base import FrameRequest
-from rrl.registry import UserError
+from rrl.registry import UserError, mistake
 
 Code = Callable[[Tensor], Tensor]
 """Views uint8 [B, h, w, C] -> codes float32 [B, code_dim]: a head on `trunk`."""
@@ -68,13 +67,13 @@ class PixelEncoder(Encoder):
         def _sides_fit(self) -> PixelEncoder.Config:
             name = self.component.__name__
             if self.augmentation == "crop" and self.crop >= self.render:
-                raise _mistake(
+                raise mistake(
                     "crop",
                     f"{name}.crop is {self.crop}, but the frames to be cut have {self.render} pixels",
                     f"choose {name}.crop < {name}.render, or {name}.augmentation = 'none'",
                 )
             if self.augmentation == "translate" and self.canvas <= self.render:
-                raise _mistake(
+                raise mistake(
                     "canvas",
                     f"{name}.canvas is {self.canvas}, but the frames to be placed on it have {self.render} "
                     "pixels",
@@ -82,7 +81,7 @@ class PixelEncoder(Encoder):
                 )
             least = 4 * self.layers - 1
             if self.side < least:
-                raise _mistake(
+                raise mistake(
                     {"crop": "crop", "translate": "canvas", "none": "render"}[self.augmentation],
                     f"views of {self.side} pixels are too small for {self.layers} convolutions of {name}",
                     f"views need {least} pixels or more, or take fewer {name}.layers",
@@ -338,7 +337,3 @@ def exactly(encoder: Encoder, how: Inference) -> Callable[[Tensor], Tensor]:
         return found
 
     return features
-
-
-def _mistake(field: str, message: str, hint: str) -> PydanticCustomError:
-    return PydanticCustomError("config", "{message}", {"message": message, "field": field, "hint": hint})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from rrl.registry import UserError, register
 from rrl.rollout import Collector, Policy, Stream, episodes
 
 SIDE = 480  # pixels; the height of `SimEnv.render`
+Shot = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]  # for people; what the encoder gets
 
 
 @register
@@ -28,7 +29,7 @@ class Video(Evaluator):
         episodes: Annotated[int, Field(gt=0)] = 3
         """Episodes, one after another in one file."""
         every: Annotated[int, Field(gt=0)] = 4
-        """Film every so many environment steps (4 steps of 0.01 s at 25 frames/s: real time)."""
+        """Film every so many of the agent's steps (Adroit's of 0.01 s: 4, at 25 frames/s, is real time)."""
 
     config: Config
 
@@ -41,7 +42,9 @@ class Video(Evaluator):
         except UserError as error:  # a run without pictures must not fail on a machine without GL
             context.say(f"no video: {error}")
             return
-        shots: dict[int, list[NDArray[np.uint8]]] = {i: [] for i in range(count)}
+        # Kept as they come and put together one at a time in the end, when the verdicts are known: three
+        # episodes of 500 pictures are 1 GB so, and were 6 with the right half and the captions.
+        shots: dict[int, list[Shot]] = {i: [] for i in range(count)}
 
         def film(running: NDArray[np.int64], t: NDArray[np.int64]) -> None:
             due = [
@@ -51,8 +54,7 @@ class Video(Evaluator):
             seen = envs.observation().get("frames")
             for slot, i in enumerate(running):
                 if due[slot] is not None:
-                    right = [] if seen is None else [tiles(seen[slot])]
-                    shots[int(i)].append(np.concatenate([views[slot], *right], axis=1))
+                    shots[int(i)].append((views[slot], None if seen is None else seen[slot].copy()))
 
         try:
             todo = episodes(count, seed=context.seed, stream=Stream.VIDEO)
@@ -65,17 +67,21 @@ class Video(Evaluator):
             verdicts = ["success" if won else "failure" for won in rollout.success(env.flags[0])]
         else:
             verdicts = [f"return {value:.1f}" for value in rollout.returns()]
-        frames = []
-        for i in range(count):
-            label = f"{env.name}  {context.encoder}  update {context.iteration}"
-            label += f"  episode {i + 1}/{count}: {verdicts[i]}"
-            frames += [captioned(shot, label) for shot in shots[i]]
+
+        def pictures() -> Iterator[NDArray[np.uint8]]:
+            for i in range(count):
+                label = f"{env.name}  {context.encoder}  update {context.iteration}"
+                label += f"  episode {i + 1}/{count}: {verdicts[i]}"
+                for view, frames in shots[i]:
+                    right = [] if frames is None else [tiles(frames)]
+                    yield captioned(np.concatenate([view, *right], axis=1), label)
+
         folder = context.folder / "videos"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{context.iteration:06d}.mp4"
-        write_video(path, frames)
+        write_video(path, pictures())
         context.say(f"video: {path}")
-        yield "video_frames", float(len(frames))
+        yield "video_frames", float(sum(map(len, shots.values())))
 
 
 def tiles(frames: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.uint8]:
@@ -98,8 +104,11 @@ def captioned(picture: NDArray[np.uint8], label: str) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def write_video(path: Path, frames: Sequence[NDArray[np.uint8]]) -> None:
-    """Frames [H, W, 3] of one size as an .mp4 of 25 frames/s."""
+def write_video(path: Path, frames: Iterable[NDArray[np.uint8]]) -> None:
+    """Frames [H, W, 3] of one size as an .mp4 of 25 frames/s; each is written as it comes."""
     import imageio.v3 as iio
 
-    iio.imwrite(path, np.stack(frames), fps=25, codec="libx264", plugin="pyav")
+    with iio.imopen(path, "w", plugin="pyav") as file:
+        file.init_video_stream("libx264", fps=25)
+        for frame in frames:
+            file.write_frame(frame)

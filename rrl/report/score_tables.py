@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rrl.report import scores
 from rrl.report.figures import short
-from rrl.report.groups import Group, Report
+from rrl.report.groups import Group, Report, differing
 from rrl.report.scores import BUDGETS, Ended, Summary
 from rrl.report.tables import NONE, Cell, Looks, Table, effort_cells, number, together
 
@@ -37,7 +37,9 @@ def table1(report: Report) -> Table:
             for groups in methods:
                 mine = [group for group in groups if group.task == task]
                 row.append(
-                    _score(scores.at_budget(mine[0], budget), budget) if mine else number(NONE, "no runs")
+                    _score(scores.at_budget(mine[0], budget), budget, _own_settings(mine[0], groups))
+                    if mine
+                    else number(NONE, "no runs")
                 )
             known = [other.scores.get((task, budget, method)) for method in beside]
             rows.append([*row, *(number(plus_minus(*k) if k else NONE) for k in known)])
@@ -50,13 +52,19 @@ def _column(group: Group) -> str:
     return f"{name} ({group.method})" if name else group.method
 
 
-def _score(found: Summary, budget: int) -> Cell:
+def _own_settings(group: Group, column: Sequence[Group]) -> list[str]:
+    """The agent's settings that not all tasks of a column share: `batch 256`."""
+    names = [name for name in differing(column) if name.startswith("agent.")]
+    return [f"{name.removeprefix('agent.')} {group.params.get(name, NONE)}" for name in names]
+
+
+def _score(found: Summary, budget: int, settings: Sequence[str]) -> Cell:
     runs, counted = len(found.group.runs), len(found.values)
     seeds = f"{counted} seed{'' if counted == 1 else 's'}"
     words = [seeds if counted == runs else f"{counted} of {runs} seed{'' if runs == 1 else 's'}"]
     early = sorted({step for step in found.steps.values() if step < budget})
     words += [f"evaluated at {', '.join(map(short, early))}"] if early else []
-    return number(plus_minus(found.mean, found.std), "; ".join(words))
+    return number(plus_minus(found.mean, found.std), "; ".join([*words, *settings]))
 
 
 def scores_csv(report: Report, path: Path) -> None:
