@@ -195,7 +195,10 @@ def eval_(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides the episodes; default: the run's.", min=0)] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="Of a run, the policy with the best training return.")
+        bool,
+        typer.Option(
+            "--best", help="Of a run, the policy with the best return (SAC and its kin: in evaluations)."
+        ),
     ] = False,
     video: Annotated[Path | None, typer.Option(help="Also film three episodes into this .mp4.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
@@ -221,7 +224,10 @@ def export(
         typer.Option("--encoder", help="Write the encoder that the run trained (RAD, ...) to this one."),
     ] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="The policy with the best training return, not the last.")
+        bool,
+        typer.Option(
+            "--best", help="The one with the best return (SAC and its kin: in evaluations), not the last."
+        ),
     ] = False,
     half: Annotated[
         bool, typer.Option("--half", help="Network weights in float16: half the size, rounded.")

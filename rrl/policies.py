@@ -158,6 +158,11 @@ class LoadedPolicy:
             depths = (1 if wanted is None else wanted.stack, self.agent.stack)
             self._history.extend(Stack(len(state), depth) for depth in depths)
         pictures, kept = self._history
+        if len(state) != kept.slots and max(pictures.depth, kept.depth) > 1:
+            raise UserError(
+                f"this policy remembers the last observations of {kept.slots} environments; got "
+                f"{len(state)}: call its reset() where episodes begin"
+            )
         if frames is not None:
             frames = pictures.push(frames, fresh, moved)
         return self.agent.act(kept.push(self.agent.observe(Obs(frames, state)), fresh, moved), noise)

@@ -51,7 +51,7 @@ class Stack:
     def __init__(self, slots: int, depth: int) -> None:
         self.depth = depth
         self.rows: NDArray[Any] | None = None
-        self._slots = slots
+        self.slots = slots
 
     def push(self, rows: NDArray[Any], fresh: NDArray[np.bool_], moved: NDArray[np.bool_]) -> NDArray[Any]:
         """Take in [N, ..., c]: `fresh` slots begin an episode, `moved` ones go on, the others keep what they
@@ -59,7 +59,7 @@ class Stack:
         if self.depth == 1:
             return rows
         if self.rows is None:
-            self.rows = np.zeros((self._slots, self.depth, *rows.shape[1:]), rows.dtype)
+            self.rows = np.zeros((self.slots, self.depth, *rows.shape[1:]), rows.dtype)
         self.rows[moved, :-1] = self.rows[moved, 1:]
         self.rows[moved, -1] = rows[moved]
         self.rows[fresh] = rows[fresh, None]

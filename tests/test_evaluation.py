@@ -14,6 +14,8 @@ import torch
 import rrl
 from rrl import checkpoint, evaluation, policies, results, runs
 from rrl.console import Display
+from rrl.encoders.base import Inference
+from rrl.encoders.fixed import FixedEncoder
 from rrl.registry import UserError
 
 TINY = (
@@ -132,6 +134,92 @@ def test_half_precision_is_half_the_size_and_acts_nearly_the_same(run, tmp_path,
     obs, _ = env.reset(seed=1)
     assert np.allclose(a.act(obs), b.act(obs), atol=5e-3)
     assert not np.array_equal(a.act(obs), b.act(obs))
+
+
+@pytest.fixture(scope="module")
+def rad(tmp_path_factory):
+    """A finished tiny run of RAD, whose encoder has learnt something, and its folder."""
+    folder = tmp_path_factory.mktemp("rad")
+    settings = ["iterations = 2", "log_every = 80", "eval_every = 80", "evaluators = (@EpisodeReturn(),)"]
+    settings = [f"Experiment.{each}" for each in settings]
+    settings += ["EpisodeReturn.episodes = 1", "DMControl.horizon = 15", *SMALL_RAD]
+    settings += [
+        "PixelCNN.render = 24",
+        "PixelCNN.canvas = 28",
+        "PixelCNN.layers = 2",
+        "PixelCNN.filters = 8",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert runs.start("dmc_cartpole_swingup_rad", settings, None, None) == 0
+    (path,) = folder.glob("runs/*/run.json")
+    return path.parent
+
+
+SMALL_RAD = ("RAD.hidden = (32,)", "RAD.init_steps = 4", "RAD.batch = 4", "RAD.replay = 100")
+
+
+def test_half_precision_is_for_the_convolutions_too(rad, tmp_path, monkeypatch):
+    monkeypatch.chdir(rad.parents[1])
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    for path in (whole, half):
+        evaluation.export(rad.name, path, print, best=False, half=path == half)
+    tensors = checkpoint.load_file(half)[0]
+    kinds = {t.dtype for name, t in tensors.items() if name != "seen"}
+    assert kinds == {torch.float16} and tensors["seen"].dtype == torch.int64
+    weights = sum(t.numel() for t in tensors.values())
+    assert whole.stat().st_size - half.stat().st_size == pytest.approx(2 * weights, rel=0.01)
+    a, b = rrl.load_policy(whole), rrl.load_policy(half)
+    env = a.make_env()
+    obs, _ = env.reset(seed=1)
+    one = a.act(obs)
+    assert np.allclose(one, b.act(obs), atol=5e-3)
+    assert not np.array_equal(one, b.act(obs))
+
+
+def test_a_policy_that_remembers_says_when_the_environments_change(rad):
+    policy = rrl.load_policy(rad / "policy.safetensors")
+    obs, _ = policy.make_env().reset(seed=0)
+    one = policy.act(obs)
+    many = {name: np.stack([each] * 2) for name, each in obs.items()}
+    with pytest.raises(UserError, match=r"observations of 1 environments; got 2: call its reset\(\)"):
+        policy.act(many)
+    policy.reset()
+    assert np.allclose(policy.act(many), one, atol=1e-6)
+
+
+def test_an_exported_encoder_is_the_runs_and_trains_others(rad, tmp_path, monkeypatch):
+    monkeypatch.chdir(rad.parents[1])
+    out = tmp_path / "rad.safetensors"
+    evaluation.export_encoder(rad.name, out, print)
+    with pytest.raises(UserError, match="exists already"):
+        evaluation.export_encoder(rad.name, out, print)
+    encoder = FixedEncoder(FixedEncoder.Config(file=str(out)), cameras=1)
+    # The critics' code of the centre view, computed anew from the run's checkpoint.
+    saved = checkpoint.load_file(rad / "checkpoint.safetensors")[0]
+    frames = torch.randint(256, (3, 24, 24, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x = torch.nn.functional.pad(frames.permute(0, 3, 1, 2).float() / 255, (2, 2, 2, 2))
+    for i, stride in ((0, 2), (2, 1)):
+        weight, bias = (saved[f"online.encoder.convolutions.{i}.{name}"] for name in ("weight", "bias"))
+        x = torch.relu(torch.nn.functional.conv2d(x, weight, bias, stride))
+    x = x.permute(0, 2, 3, 1).flatten(1) @ saved["online.head.0.weight"].T + saved["online.head.0.bias"]
+    scale, shift = saved["online.head.1.weight"], saved["online.head.1.bias"]
+    expected = torch.nn.functional.layer_norm(x, x.shape[1:], scale, shift)
+    got = encoder.inference(Inference())(frames)
+    assert torch.allclose(got, expected, atol=1e-5) and got.shape == (3, 50)
+    begun = saved["start.0"]
+    assert not torch.equal(saved["online.encoder.convolutions.0.weight"], begun)
+    monkeypatch.chdir(tmp_path)
+    settings = [
+        "Experiment.iterations = 2",
+        "Experiment.log_every = 80",
+        "DMControl.horizon = 15",
+        *SMALL_RAD,
+    ]
+    settings += [f"FixedEncoder.file = '{out}'", "Experiment.evaluators = ()"]
+    assert runs.start("dmc_cartpole_swingup_fixed_rad", settings, None, None) == 0
+    (path,) = tmp_path.glob("runs/*/metrics.jsonl")
+    assert "sac/critic_loss" in path.read_text()
 
 
 def test_a_shipped_policy_acts_in_five_lines():

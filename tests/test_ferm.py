@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sac_agents import ACTION, PIXELS, STATE, make, moved, names_of, rollout_of, step_of, values, watched
 
+from rrl import checkpoint, results, runs
 from rrl.agents.ferm import FERM, cut
 from rrl.registry import UserError
 from rrl.rollout import Obs
@@ -165,3 +166,24 @@ def test_updates_tell_how_far_the_convolutions_moved(cls):
     squares = sum(float((a - b).square().sum()) for a, b in zip(now, start, strict=True))
     expected = math.sqrt(squares / sum(float(b.square().sum()) for b in start))
     assert expected > 1e-3 and metrics["encoder/moved"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_experiment_fills_the_memory_with_its_demonstrations(tmp_path, monkeypatch):
+    """From the shipped demonstrations, replayed and drawn, to updates at every step: `rrl run`."""
+    monkeypatch.chdir(tmp_path)
+    settings = ["iterations = 2", "log_every = 15", "evaluators = ()"]
+    settings = [f"Experiment.{each}" for each in settings]
+    settings += ["Adroit.horizon = 20", "DemoSet.episodes = 2"]
+    settings += ["ContrastiveCNN.render = 24", "ContrastiveCNN.crop = 20", "ContrastiveCNN.filters = 4"]
+    settings += ["FERM.warm_start_updates = 3", "FERM.batch = 4", "FERM.hidden = (16,)"]
+    settings += ["FERM.replay = 100", "FERM.init_steps = 10"]
+    assert runs.start("adroit_door_ferm", settings, None, None) == 0
+    (path,) = tmp_path.glob("runs/*/run.json")
+    rows = [row.metrics for row in results.read(path.parent).rows]
+    (first,) = [row for row in rows if "demos/steps" in row]
+    assert first["demos/steps"] == 40 and first["encoder/loss"] > 0 and first["encoder/moved"] > 0
+    assert "sac/critic_loss" in rows[-1] and "encoder/loss" not in rows[-1]
+    assert rows[-1]["encoder/moved"] > first["encoder/moved"]
+    assert (
+        checkpoint.load_file(path.parent / "checkpoint.safetensors")[1]["agent"]["updates"] == 21
+    )  # of 30, from the 10th

@@ -100,6 +100,20 @@ def test_table_1_is_the_papers_layout_with_means_over_the_seeds_that_got_there(s
     assert shown["100k steps", walker][5].text == DASH  # the evaluation before training is no score
 
 
+def test_table_1_tells_what_tasks_of_a_column_do_not_share(tmp_path: Path) -> None:
+    make_scored(tmp_path, "a0", f"{CARTPOLE}_state_sac", {100_000: 850.0})
+    make_scored(tmp_path, "b0", f"{WALKER}_state_sac", {100_000: 600.0}, ["SAC.batch = 256"])
+    twice = ["SAC.batch = 256", "SAC.updates_per_step = 2"]  # a column of its own, which tells that
+    make_scored(tmp_path, "c0", f"{WALKER}_state_sac", {100_000: 700.0}, twice)
+    table = score_tables.table1(report_of(tmp_path).scored)
+    found = [(row[1].text, row[2].text, row[2].small) for row in table.rows[2:]]
+    assert found == [
+        ("cartpole swingup", "850", "1 seed; batch 1024"),
+        ("walker walk", "600", "1 seed; batch 256"),
+    ]
+    assert [row[3].small for row in table.rows[2:]] == ["no runs", "1 seed; batch 256"]
+
+
 def test_the_papers_names_are_only_for_its_methods(tmp_path: Path) -> None:
     untrained = ["MobileNetV2.weights = None"]
     make_scored(tmp_path, "a0", f"{CARTPOLE}_rrl_sac_mobilenetv2", {0: 1.0, 50_000: 2.0}, untrained)

@@ -37,7 +37,7 @@ def table1(report: Report) -> Table:
             for groups in methods:
                 mine = [group for group in groups if group.task == task]
                 row.append(
-                    _score(scores.at_budget(mine[0], budget), budget, _own_settings(mine[0], groups))
+                    _score(scores.at_budget(mine[0], budget), budget, _own_settings(mine[0], report))
                     if mine
                     else number(NONE, "no runs")
                 )
@@ -52,10 +52,12 @@ def _column(group: Group) -> str:
     return f"{name} ({group.method})" if name else group.method
 
 
-def _own_settings(group: Group, column: Sequence[Group]) -> list[str]:
-    """The agent's settings that not all tasks of a column share: `batch 256`."""
-    names = [name for name in differing(column) if name.startswith("agent.")]
-    return [f"{name.removeprefix('agent.')} {group.params.get(name, NONE)}" for name in names]
+def _own_settings(group: Group, report: Report) -> list[str]:
+    """The agent's settings that not all groups of its method share, but for the column's: `batch 256`."""
+    alike = [g for g in report.groups if (g.encoder, g.agent) == (group.encoder, group.agent)]
+    names = {name: name.removeprefix("agent.") for name in differing(alike) if name.startswith("agent.")}
+    told = {name.removeprefix("agent.") for name, _ in group.extras}
+    return [f"{short} {group.params.get(name, NONE)}" for name, short in names.items() if short not in told]
 
 
 def _score(found: Summary, budget: int, settings: Sequence[str]) -> Cell:
