@@ -575,3 +575,8 @@ def test_a_gin_file_of_a_fixed_encoder_round_trips(tmp_path):
     config = registry.get("FixedEncoder").Config(file=str(path))
     assert hash(config) == hash(FixedEncoder.Config(file=str(path)))
     assert ginfile.dumps(config) == f"FixedEncoder.file = '{path}'\n"
+
+
+@pytest.mark.parametrize("cls", [PixelCNN, ContrastiveCNN, AutoencoderCNN])
+def test_what_says_that_it_has_a_loss_learns_by_it(cls):
+    assert cls.has_loss == bool(cls(cls.Config(), cameras=1).own_parameters())

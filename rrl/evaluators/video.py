@@ -43,7 +43,7 @@ class Video(Evaluator):
             context.say(f"no video: {error}")
             return
         # Kept as they come and put together one at a time in the end, when the verdicts are known: three
-        # episodes of 500 pictures are 1 GB so, and were 6 with the right half and the captions.
+        # episodes of 500 pictures are 1 GB so, by arithmetic; with the right half and captions it would be 6.
         shots: dict[int, list[Shot]] = {i: [] for i in range(count)}
 
         def film(running: NDArray[np.int64], t: NDArray[np.int64]) -> None:
