@@ -38,11 +38,11 @@ def agent(envs):
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_rollouts_are_equal_for_any_number_of_workers(groups):
-    env = Adroit(Adroit.Config(task="pen", look="fast", horizon=60))
+    env = Adroit(Adroit.Config(task="pen", look="fast", horizon=40))
     frames = MobileNetV2.Config().frames()
     rollouts = []
-    for workers in (1, 2, 4):
-        envs = env.make(5, frames, workers)
+    for workers in (1, 4):
+        envs = env.make(5, frames, workers)  # as evenly as it goes
         try:
             noise = (env.horizon, envs.action_dim)
             todo = episodes(7, seed=3, stream=Stream.TRAIN, iteration=1, noise=noise)
