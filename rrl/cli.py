@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +16,7 @@ class _Group(TyperGroup):
     """A user's mistake is told in plain words and exits 2; a fault of ours shows a traceback and exits 1."""
 
     def invoke(self, ctx: Any) -> Any:
+        atexit.register(gc.freeze)  # else Python's last collection walks all of torch and MLflow: seconds
         try:
             return super().invoke(ctx)
         except Exception as error:
