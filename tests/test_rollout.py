@@ -42,7 +42,7 @@ def test_rollouts_are_equal_for_any_number_of_workers(groups):
     frames = MobileNetV2.Config().frames()
     rollouts = []
     for workers in (1, 4):
-        envs = env.make(5, frames, workers)  # as evenly as it goes
+        envs = env.make(5, frames, workers)
         try:
             noise = (env.horizon, envs.action_dim)
             todo = episodes(7, seed=3, stream=Stream.TRAIN, iteration=1, noise=noise)
