@@ -223,7 +223,7 @@ def losses_of(agent, monkeypatch):
     kept = {}
 
     def step(loss, *names):
-        parameters = [p for name in names for p in agent.moved_by(name)]
+        parameters = [p for name in names for p in agent.optimisers[name].parameters]
         gradients = torch.autograd.grad(loss, parameters)
         kept["+".join(names)] = (loss.item(), [g.detach().numpy().copy() for g in gradients])
 

@@ -130,18 +130,10 @@ def test_learning_rates_and_curls_two_optimisers(cls, times, monkeypatch):
 
 def test_optimisers_betas_and_weight_decay():
     agent = make(SACAE, beta=0.8, alpha_beta=0.6)
-    groups = {name: optimiser.param_groups[0] for name, optimiser in agent.optimisers.items()}
-    betas = {name: group["betas"] for name, group in groups.items()}
-    assert betas == {
-        "critic": (0.8, 0.999),
-        "actor": (0.8, 0.999),
-        "alpha": (0.6, 0.999),
-        "encoder": (0.9, 0.999),
-        "own": (0.9, 0.999),
-    }
-    assert {name: group["weight_decay"] for name, group in groups.items() if group["weight_decay"]} == {
-        "own": 1e-7
-    }
+    betas = {name: optimiser.beta for name, optimiser in agent.optimisers.items()}
+    assert betas == {"critic": 0.8, "actor": 0.8, "alpha": 0.6, "encoder": 0.9, "own": 0.9}
+    decays = {name: optimiser.weight_decay for name, optimiser in agent.optimisers.items()}
+    assert decays == {**dict.fromkeys(betas, 0.0), "own": 1e-7}
 
 
 @pytest.mark.parametrize("cls", [SAC, CURL, SACAE])
@@ -149,17 +141,16 @@ def test_steps_are_adams(cls, monkeypatch):
     """A plain Adam in float64, on copies in the usual memory format, given the same gradients."""
     agent = make(cls, critic_lr=3e-3, actor_lr=3e-3, actor_every=1)
     copies, adams, order = {}, {}, {}
-    for name in agent.optimisers:
-        order[name] = agent.moved_by(name)
+    for name, optimiser in agent.optimisers.items():
+        order[name] = optimiser.parameters
         for p in order[name]:
             if id(p) not in copies:
                 copies[id(p)] = p.detach().double().contiguous().requires_grad_()
-        group = agent.optimisers[name].param_groups[0]
         adams[name] = torch.optim.Adam(
             [copies[id(p)] for p in order[name]],
-            lr=group["lr"],
-            betas=group["betas"],
-            weight_decay=group["weight_decay"],
+            lr=optimiser.lr,
+            betas=(optimiser.beta, 0.999),
+            weight_decay=optimiser.weight_decay,
             foreach=False,
         )
     original = agent.step
@@ -189,9 +180,10 @@ def test_moments_of_dead_units_leave_the_denormals():
     with torch.no_grad():
         dead.bias.fill_(-1e6)  # no state reaches it: no gradient
     agent.learn(some_batch(agent))
-    moment = agent.optimisers["critic"].state[dead.weight]["exp_avg"]
+    critic = agent.optimisers["critic"]
+    (at,) = (i for i, p in enumerate(critic.parameters) if p is dead.weight)
+    moment, other = critic.averages[at], critic.squares[at]
     moment.fill_(1e-38)
-    other = agent.optimisers["critic"].state[dead.weight]["exp_avg_sq"]
     other.fill_(1e-30)
     for i in range(1, 99):
         agent.learn(some_batch(agent, seed=i))
@@ -219,7 +211,7 @@ def test_gradients_of_another_memory_format_are_put_in_order():
         def backward(ctx, g):
             return g * pull  # contiguous, unlike the weight
 
-    others = [p for p in agent.moved_by("critic") if p is not weight]
+    others = [p for p in agent.optimisers["critic"].parameters if p is not weight]
     loss = Pull.apply(weight) + 0 * sum(p.sum() for p in others)
     agent.step(loss, "critic")
     torch.testing.assert_close(weight.detach() - before, -0.5 * pull.sign(), rtol=1e-3, atol=1e-3)

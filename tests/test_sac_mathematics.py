@@ -228,7 +228,7 @@ def test_gradients_on_pictures_equal_an_independent_graph(monkeypatch):
     y = torch.randn(8, generator=torch.Generator().manual_seed(5))
     monkeypatch.setattr(agent, "targets", lambda *_: y)
     agent._learn_critic(now, batch.actions, batch.rewards, batch.not_done, now)
-    parameters = [p.detach().double().requires_grad_() for p in agent.moved_by("critic")]
+    parameters = [p.detach().double().requires_grad_() for p in agent.optimisers["critic"].parameters]
     c1, b1, c2, b2, w, b, gain, shift, *q = parameters
     maps = now.frames.permute(0, 3, 1, 2).double() / 255
     maps = F.relu(F.conv2d(F.relu(F.conv2d(maps, c1, b1, stride=2)), c2, b2)).permute(0, 2, 3, 1).flatten(1)

@@ -6,14 +6,15 @@ Initial weights come from the generator that the caller passes, never from torch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.adam import adam
+
+from rrl.agents.adam import Adam
 
 _where_positive = torch.ops.aten.threshold_backward.grad_input
 """(d, h, 0, grad_input=d): d <- d where h > 0 and 0 elsewhere, in one pass: ReLU's backward pass."""
@@ -120,18 +121,16 @@ class ValueNet(nn.Module):
         return self.mlp(features).squeeze(-1)  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def fit(self, features: Tensor, targets: Tensor, batches: Tensor, optimiser: torch.optim.Adam) -> None:
-        """One step of a fused Adam for each row of `batches` [K, size], on the mean squared error of these
-        samples: `features` [N, n + 4], `targets` [N].
+    def fit(self, features: Tensor, targets: Tensor, batches: Tensor, optimiser: Adam) -> None:
+        """One step of `optimiser`, an Adam of `self.parameters()`, for each row of `batches` [K, size], on
+        the mean squared error of these samples: `features` [N, n + 4], `targets` [N].
 
-        Forward and backward pass are written out and Adam is called as a function: with batches this small,
-        the bookkeeping of autograd and of the optimiser takes as long as the arithmetic.
+        Forward and backward pass are written out: with batches this small, autograd's bookkeeping takes as
+        long as the arithmetic.
         """
-        adam_step = _adam(optimiser)
         layers = [layer for layer in self.mlp if isinstance(layer, nn.Linear)]
-        for layer in layers:
-            for parameter in layer.parameters():
-                parameter.grad = torch.empty_like(parameter)
+        gradients = [torch.empty_like(p) for p in optimiser.parameters]
+        d_weights, d_biases = gradients[::2], gradients[1::2]
         size = batches.shape[1]
         widths = [features.shape[1], *(layer.out_features for layer in layers)]
         outputs, d = ([features.new_empty(size, width) for width in widths] for _ in range(2))
@@ -143,47 +142,12 @@ class ValueNet(nn.Module):
                     outputs[i + 1].relu_()
             torch.sub(outputs[-1][:, 0], targets[batch], out=d[-1][:, 0]).mul_(2 / size)
             for i, layer in reversed(list(enumerate(layers))):
-                torch.mm(d[i + 1].t(), outputs[i], out=layer.weight.grad)
-                torch.sum(d[i + 1], 0, out=layer.bias.grad)
+                torch.mm(d[i + 1].t(), outputs[i], out=d_weights[i])
+                torch.sum(d[i + 1], 0, out=d_biases[i])
                 if i > 0:
                     torch.mm(d[i + 1], layer.weight, out=d[i])
                     _where_positive(d[i], outputs[i], 0, grad_input=d[i])
-            adam_step()
-        optimiser.zero_grad()
-
-
-def _adam(optimiser: torch.optim.Adam) -> Callable[[], None]:
-    """`optimiser.step`, of a fused Adam with one group, without its bookkeeping; the state stays its own."""
-    (group,) = optimiser.param_groups
-    parameters: list[Tensor] = group["params"]
-    for p in parameters:
-        if not optimiser.state[p]:  # as its first step would
-            zeros = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-            optimiser.state[p] = {"step": torch.zeros((), device=p.device)} | zeros
-    states = [optimiser.state[p] for p in parameters]
-    averages, squares, steps = ([s[name] for s in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-    beta1, beta2 = group["betas"]
-
-    def step() -> None:
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        adam(
-            parameters,
-            gradients,
-            averages,
-            squares,
-            [],
-            steps,
-            fused=True,
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
-
-    return step
+            optimiser.step(gradients)
 
 
 def mlp(
@@ -191,11 +155,12 @@ def mlp(
 ) -> nn.Sequential:
     """Linear layers of these sizes with `activation` between them; weights and biases U(+-1/sqrt(fan_in)).
 
-    `nn.Linear` would draw its initial weights from torch's global generator: it is made without them.
+    torch's global generator, from which `nn.Linear` draws weights of its own, stays as it is.
     """
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
-        linear = nn.Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")
+        with torch.random.fork_rng(devices=()):
+            linear = nn.Linear(fan_in, fan_out)
         with torch.no_grad():
             for parameter in linear.parameters():
                 parameter.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
@@ -211,35 +176,6 @@ def orthogonal_mlp(sizes: Sequence[int], generator: torch.Generator) -> nn.Seque
             nn.init.orthogonal_(layer.weight, generator=generator)
             nn.init.zeros_(layer.bias)
     return made
-
-
-def adam_state(optimiser: torch.optim.Adam) -> dict[str, Tensor]:
-    """What an Adam remembers, as fresh CPU tensors `<parameter's index>.<name>`."""
-    state = optimiser.state_dict()["state"]
-    return {
-        f"{i}.{name}": t.detach().to("cpu", copy=True)
-        for i, values in state.items()
-        for name, t in values.items()
-    }
-
-
-def laid_out(x: Tensor, like: Tensor) -> Tensor:
-    """A copy of `x` in memory as `like` is: a fused Adam goes through a parameter, its gradient and their
-    averages in the order of memory, and is silently wrong if one is channels_last and another one not
-    (torch 2.14)."""
-    return torch.empty_like(like, requires_grad=False).copy_(x)
-
-
-def load_adam_state(optimiser: torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
-    """Undo of `adam_state`, for an Adam of the same parameters."""
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, t in tensors.items():
-        i, name = key.split(".")
-        # A copy, as the optimiser writes into it; files know no memory formats.
-        state.setdefault(int(i), {})[name] = t.clone() if name == "step" else laid_out(t, parameters[int(i)])
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:

@@ -21,9 +21,10 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from rrl.agents.adam import Adam
 from rrl.agents.base import SILENCE, Agent, Episodes, Metrics, Progress
 from rrl.agents.natural_gradient import Linearised, conjugate_gradient, kl_divergence
-from rrl.agents.networks import GaussianPolicy, ValueNet, adam_state, load_adam_state
+from rrl.agents.networks import GaussianPolicy, ValueNet
 from rrl.encoders.base import Encoder, Inference
 from rrl.registry import Component, UserError, register
 from rrl.rollout import Obs, Rollout
@@ -142,16 +143,13 @@ def clone(
     actions = torch.as_tensor(demos.actions, device=device)
     with torch.no_grad():
         before = mse_loss(policy(x), actions).item()
-    optimiser = torch.optim.Adam(policy.mlp.parameters(), lr=config.bc_lr, fused=True)
+    optimiser = Adam(policy.mlp.parameters(), config.bc_lr)
     steps = config.bc_epochs * (len(x) // config.bc_batch)
     batches = torch.randint(len(x), (steps, config.bc_batch), generator=generator).to(device)
     with _one_thread():
         for batch in batches:
             loss = mse_loss(policy(x[batch]), actions[batch])
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-    policy.zero_grad()
+            optimiser.step(torch.autograd.grad(loss, optimiser.parameters))
     with torch.no_grad():
         after = mse_loss(policy(x), actions).item()
     return {"bc/loss_before": before, "bc/loss_after": after}
@@ -296,11 +294,8 @@ class NPG(GaussianAgent):
         super().__init__(config, **context)
         self.wants = Episodes(self.config.trajectories)
         self.value = ValueNet(self.obs_dim, self.config.value_hidden, self.generator).to(self.device)
-        self.value_optimiser = torch.optim.Adam(
-            self.value.parameters(),
-            lr=self.config.value_lr,
-            weight_decay=self.config.value_weight_decay,
-            fused=True,  # one call per step: the steps are many and tiny
+        self.value_optimiser = Adam(
+            self.value.parameters(), self.config.value_lr, weight_decay=self.config.value_weight_decay
         )
         self.updates = 0
 
@@ -422,7 +417,7 @@ class NPG(GaussianAgent):
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         """As the base's, with the value network's Adam state and the number of updates."""
         tensors, values = super().snapshot()
-        tensors |= {f"value_optimiser.{key}": t for key, t in adam_state(self.value_optimiser).items()}
+        tensors |= {f"value_optimiser.{key}": t for key, t in self.value_optimiser.state().items()}
         return tensors, values | {"updates": self.updates}
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
@@ -430,7 +425,7 @@ class NPG(GaussianAgent):
         super().restore(tensors, values)
         begin = "value_optimiser."
         found = {key.removeprefix(begin): t for key, t in tensors.items() if key.startswith(begin)}
-        load_adam_state(self.value_optimiser, found)
+        self.value_optimiser.load_state(found)
         self.updates = int(str(values["updates"]))
 
 

@@ -20,8 +20,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu, softplus
 
+from rrl.agents.adam import Adam, laid_out
 from rrl.agents.base import SILENCE, Agent, AgentSteps, Metrics, Progress
-from rrl.agents.networks import adam_state, laid_out, load_adam_state, orthogonal_mlp
+from rrl.agents.networks import orthogonal_mlp
 from rrl.agents.replay import Batch, Replay
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder
@@ -253,28 +254,24 @@ class SAC(Agent):
     def _trunk(self) -> list[nn.Parameter]:
         return [] if self.pixels is None else self.pixels.trunk_parameters()
 
-    def _make_optimisers(self) -> dict[str, torch.optim.Adam]:
+    def _make_optimisers(self) -> dict[str, Adam]:
         config = self.config
-
-        def adam(
-            parameters: list[nn.Parameter], lr: float, beta: float, decay: float = 0.0
-        ) -> torch.optim.Adam:
-            return torch.optim.Adam(parameters, lr=lr, betas=(beta, 0.999), weight_decay=decay, fused=True)
-
         shared = [*self._trunk(), *(self.online["head"].parameters() if "head" in self.online else [])]
         head = [] if self.actor_head is None else list(self.actor_head.parameters())
         made = {
-            "critic": adam([*shared, *self.online["critic"].parameters()], config.critic_lr, config.beta),
-            "actor": adam([*head, *self.actor.parameters()], config.actor_lr, config.beta),
-            "alpha": adam([self.log_alpha], config.alpha_lr, config.alpha_beta),
+            "critic": Adam(
+                [*shared, *self.online["critic"].parameters()], config.critic_lr, beta=config.beta
+            ),
+            "actor": Adam([*head, *self.actor.parameters()], config.actor_lr, beta=config.beta),
+            "alpha": Adam([self.log_alpha], config.alpha_lr, beta=config.alpha_beta),
         }
         if self.pixels is not None and self.pixels.own_parameters() and config.encoder_loss != "never":
             # On its own loss, an encoder has optimisers of its own (CURL: both hold the encoder).
             own = self.pixels.own_parameters() + (shared if self.pixels.doubled else [])
             lr = self.pixels.config.own_learning_rate
             made |= {
-                "encoder": adam(shared, lr, 0.9),
-                "own": adam(own, lr, 0.9, self.pixels.own_weight_decay),
+                "encoder": Adam(shared, lr),
+                "own": Adam(own, lr, weight_decay=self.pixels.own_weight_decay),
             }
         return made
 
@@ -387,7 +384,8 @@ class SAC(Agent):
             metrics |= self.learn_encoder(now, raw)
         self.updates += 1
         if self.updates % 100 == 0:
-            self.drop_denormals()
+            for optimiser in self.optimisers.values():
+                optimiser.drop_denormals()
         return metrics
 
     def augmented(self, *raw: Seen) -> tuple[Seen, ...]:
@@ -469,26 +467,11 @@ class SAC(Agent):
 
     def step(self, loss: Tensor, *names: str) -> None:
         """A step of the named optimisers on `loss`; nothing else than their parameters gets a gradient."""
-        parameters = list(dict.fromkeys(p for name in names for p in self.moved_by(name)))
-        for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            p.grad = gradient if gradient.stride() == p.stride() else laid_out(gradient, p)
-        for name in names:
-            self.optimisers[name].step()
-        for p in parameters:
-            p.grad = None
-
-    @torch.no_grad()
-    def drop_denormals(self) -> None:
-        """Zero what lies below float32's normal range in Adam's moments. Those of dead ReLUs' weights decay
-        into it and stay (0.9 times the smallest number rounds to itself), and CPUs are far slower there."""
-        tiny = torch.finfo(torch.float32).tiny
-        for optimiser in self.optimisers.values():
-            for state in optimiser.state.values():
-                for moment in (state["exp_avg"], state["exp_avg_sq"]):
-                    moment.masked_fill_(moment.abs() < tiny, 0.0)
-
-    def moved_by(self, name: str) -> list[nn.Parameter]:
-        return [p for group in self.optimisers[name].param_groups for p in group["params"]]
+        optimisers = [self.optimisers[name] for name in names]
+        parameters = list(dict.fromkeys(p for optimiser in optimisers for p in optimiser.parameters))
+        gradients = dict(zip(parameters, torch.autograd.grad(loss, parameters), strict=True))
+        for optimiser in optimisers:
+            optimiser.step([gradients[p] for p in optimiser.parameters])
 
     @torch.no_grad()
     def move_targets(self) -> None:
@@ -523,7 +506,7 @@ class SAC(Agent):
         tensors = {name: _cpu_copy(t) for name, t in self.state_dict().items()}
         tensors |= {f"start.{i}": _cpu_copy(t) for i, t in enumerate(self.start)}
         for name, optimiser in self.optimisers.items():
-            tensors |= {f"optimiser.{name}.{key}": t for key, t in adam_state(optimiser).items()}
+            tensors |= {f"optimiser.{name}.{key}": t for key, t in optimiser.state().items()}
         return tensors | {"generator": self.generator.get_state()}, {"updates": self.updates}
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
@@ -533,8 +516,8 @@ class SAC(Agent):
         self.start = [laid_out(tensors[f"start.{i}"], p) for i, p in enumerate(self._trunk())]
         for name, optimiser in self.optimisers.items():
             begin = f"optimiser.{name}."
-            load_adam_state(
-                optimiser, {key.removeprefix(begin): t for key, t in tensors.items() if key.startswith(begin)}
+            optimiser.load_state(
+                {key.removeprefix(begin): t for key, t in tensors.items() if key.startswith(begin)}
             )
         self.generator.set_state(tensors["generator"])
         self.updates = int(str(values["updates"]))

@@ -131,7 +131,7 @@ class Batch:
     def fit(self) -> Callable[[], object]:
         """One value fit of NPG, ready to run."""
         self.agent.value.load_state_dict(self._value.state_dict())
-        self.agent.value_optimiser.state.clear()
+        self.agent.value_optimiser.reset()
         return lambda: self.agent.fit_value(self.features, self.returns)
 
 

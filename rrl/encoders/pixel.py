@@ -114,14 +114,14 @@ class PixelEncoder(Encoder):
             raise ValueError(f"{type(self).__name__} encodes pictures: needs 1 camera or more, got {cameras}")
         self.channels = 3 * cameras * config.stack
         self.dim = config.filters * config.map_side**2
-        with torch.device("meta"):  # there torch draws no initial weights from its global generator
+        with torch.random.fork_rng(devices=()):  # torch draws weights of its own from its global generator
             layers: list[nn.Module] = []
             for i in range(config.layers):
                 channels, stride = (config.filters, 1) if i else (self.channels, 2)
                 layers += [nn.Conv2d(channels, config.filters, 3, stride=stride), nn.ReLU(True)]
             self.convolutions = nn.Sequential(*layers)
             self.objective = self.make_objective()
-        self.to_empty(device="cpu").to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)
         self.initialise(torch.Generator().manual_seed(0))
 
     def make_objective(self) -> nn.Module:
@@ -136,8 +136,8 @@ class PixelEncoder(Encoder):
     def head(self, generator: torch.Generator) -> Head:
         """A fresh `Head` on the CPU: `trunk`'s [B, dim] -> codes float32 [B, code_dim]. The agent makes one
         for its actor and one for its critics."""
-        linear = nn.Linear(self.dim, self.code_dim, device="meta").to_empty(device="cpu")
-        head = Head(linear, nn.LayerNorm(self.code_dim))
+        with torch.random.fork_rng(devices=()):
+            head = Head(nn.Linear(self.dim, self.code_dim), nn.LayerNorm(self.code_dim))
         draw_weights(head, generator)
         return head
 
