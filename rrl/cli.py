@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,11 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         atexit.register(gc.freeze)  # else Python's last collection walks all of torch and MLflow: seconds
+        if "OMP_WAIT_POLICY" not in os.environ:
+            # Before torch loads libgomp, whose threads wait for each other busily, 300,000 turns long: beside
+            # another busy process they use up the very time that the late one needs, and a training runs
+            # several times slower. 1,000 is libgomp's own choice where it knows of more threads than cores.
+            os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         try:
             return super().invoke(ctx)
         except Exception as error:

@@ -125,6 +125,21 @@ def test_mistakes_exit_2_without_a_traceback(tmp_path, monkeypatch, arguments, m
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("set_by_user", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_wait_briefly_unless_the_user_says_otherwise(monkeypatch, set_by_user, expected):
+    """`benchmarks/busy_cores.py` shows what it is for."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # to have it restored
+        monkeypatch.delenv(name)
+    for name, value in set_by_user.items():
+        monkeypatch.setenv(name, value)
+    assert CliRunner().invoke(cli.app, ["list"]).exit_code == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
 def test_list_and_check_and_describe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed = CliRunner().invoke(cli.app, ["list"])
