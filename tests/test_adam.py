@@ -31,7 +31,7 @@ def ours(parameters: list[nn.Parameter]) -> Adam:
 
 
 def test_it_steps_as_torchs_and_goes_on_from_torchs_state() -> None:
-    """rrl 0.1's checkpoints hold the state of torch's class, under the same names."""
+    """Older checkpoints hold the state of torch's class, under the same names."""
     theirs = parameters_like_an_encoders()
     plain = of_torch(theirs)
     own = parameters_like_an_encoders()
@@ -63,7 +63,7 @@ def test_its_state_is_a_copy_and_an_empty_one_a_fresh_start() -> None:
     kept = {name: t.clone() for name, t in state.items()}
     optimiser.step(gradients(own, 1))
     assert all(torch.equal(state[name], kept[name]) for name in kept)
-    optimiser.load_state({})  # a checkpoint from before the first step, of rrl 0.1
+    optimiser.load_state({})  # an older checkpoint from before the first step
     assert not any(t.any() for t in optimiser.state().values())
 
 

@@ -69,8 +69,8 @@ class Adam:
         }
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Undo of `state`, for the same parameters. Nothing: as before the first step (rrl <= 0.1 left the
-        state out of checkpoints until then)."""
+        """Undo of `state`, for the same parameters. Nothing: as before the first step (what checkpoints from
+        then held while the agents still used torch's class)."""
         self.reset()
         if tensors:
             for name, ours in self._named().items():
