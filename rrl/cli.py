@@ -21,7 +21,7 @@ class _Group(TyperGroup):
         if "OMP_WAIT_POLICY" not in os.environ:
             # Before torch loads libgomp, whose threads wait for each other busily, 300,000 turns long: beside
             # another busy process they use up the very time that the late one needs, and a training runs
-            # several times slower. 1,000 is libgomp's own choice where it knows of more threads than cores.
+            # several times slower (docs/performance.md).
             os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         try:
             return super().invoke(ctx)
