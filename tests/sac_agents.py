@@ -52,6 +52,7 @@ def make(
     slots=1,
     cameras=1,
     precision="fp32",
+    device="cpu",
     **config,
 ):
     """A small agent; `encoder`: one, or settings of the agent's usual one."""
@@ -66,7 +67,7 @@ def make(
         state_dim=state_dim,
         action_dim=action_dim,
         seed=seed,
-        inference=Inference(precision=precision),
+        inference=Inference(precision=precision, device=torch.device(device)),
         slots=slots,
     )
 
@@ -147,13 +148,6 @@ def values(agent):
 
 def moved(before, after):
     return {name for name in before if not torch.equal(before[name], after[name])}
-
-
-def ahead(agent, count):
-    """The noise that the agent's generator will give next, [count, m], in float64."""
-    g = torch.Generator()
-    g.set_state(agent.generator.get_state())
-    return torch.randn(count, agent.action_dim, generator=g).double().numpy()
 
 
 # ---- references in float64, from the definitions

@@ -8,7 +8,6 @@ import torch
 from sac_agents import (
     ACTION,
     STATE,
-    ahead,
     both_q,
     codes,
     losses_of,
@@ -106,13 +105,13 @@ def test_targets_on_a_state_by_hand(form):
     agent.replay.add(some_rollout(agent, (6, 1, 5, 9, 4), terminated=(0, 1, 3)))
     batch = agent.replay.draw(40, agent.generator)
     following = batch.rows[:, -1].astype(np.float64)
-    noise = ahead(agent, 40)
-    a, log_pi = sampled(weights_of(agent.actor), following, noise, agent.config)
+    noise = agent._noise(40)
+    a, log_pi = sampled(weights_of(agent.actor), following, noise.double().numpy(), agent.config)
     q = both_q(weights_of(agent.target["critic"]), following, a)
     expected = batch.rewards.double().numpy() + 0.9 * batch.not_done.double().numpy() * (
         np.minimum(*q) - 0.3 * log_pi
     )
-    y = agent.targets(batch.rewards, batch.not_done, agent.split(batch.rows[:, 1:]))
+    y = agent.targets(batch.rewards, batch.not_done, agent.split(batch.rows[:, 1:]), noise)
     np.testing.assert_allclose(y, expected, rtol=2e-4, atol=2e-4)
     assert not y.requires_grad
     assert 0 < batch.not_done.mean() < 1
@@ -147,10 +146,11 @@ def test_targets_on_pictures_by_hand(cls):
     squash = cls is SACAE
     for_actor = codes(agent.pixels.convolutions, agent.actor_head, after.frames, squash)
     for_critic = codes(agent.target["encoder"].convolutions, agent.target["head"], after.frames, squash)
-    noise = ahead(agent, 8)
-    a, log_pi = sampled(weights_of(agent.actor), np.hstack((for_actor, state)), noise, agent.config)
+    noise = agent._noise(8)
+    x = np.hstack((for_actor, state))
+    a, log_pi = sampled(weights_of(agent.actor), x, noise.double().numpy(), agent.config)
     q = both_q(weights_of(agent.target["critic"]), np.hstack((for_critic, state)), a)
-    y = agent.targets(batch.rewards, batch.not_done, after)
+    y = agent.targets(batch.rewards, batch.not_done, after, noise)
     bootstrap = 0.9 * batch.not_done.numpy() * (np.minimum(*q) - 0.1 * log_pi)
     np.testing.assert_allclose(y - batch.rewards, bootstrap, rtol=1e-3, atol=1e-3)
     online = codes(agent.pixels.convolutions, agent.online["head"], after.frames, squash)
@@ -170,8 +170,9 @@ def test_losses_and_gradients_on_a_state_equal_finite_differences(form, monkeypa
     kept = losses_of(agent, monkeypatch)
     now, then = (Seen(None, torch.tensor(x)) for x in (s, after))
 
-    noise = ahead(agent, 8)
-    agent._learn_critic(now, torch.tensor(actions), torch.tensor(rewards), torch.tensor(not_done), then)
+    batch = [torch.tensor(x) for x in (actions, rewards, not_done)]
+    noise = rng.standard_normal((8, ACTION))
+    agent._learn_critic(now, *batch, then, torch.tensor(noise))
     actor, critic = weights_of(agent.actor), weights_of(agent.online["critic"])
     a, log_pi = sampled(actor, after, noise, config)
     q = both_q(weights_of(agent.target["critic"]), after, a)
@@ -185,8 +186,8 @@ def test_losses_and_gradients_on_a_state_equal_finite_differences(form, monkeypa
     for got, expected in zip(gradients, slope_of(critic_loss, critic), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
-    noise = ahead(agent, 8)
-    metrics = agent._learn_actor(now)
+    noise = rng.standard_normal((8, ACTION))
+    metrics = agent._learn_actor(now, torch.tensor(noise))
 
     def actor_loss(alpha=0.3):
         a, log_pi = sampled(actor, s, noise, config)
@@ -199,7 +200,7 @@ def test_losses_and_gradients_on_a_state_equal_finite_differences(form, monkeypa
 
     # The temperature: alpha * (entropy + m), by log alpha.
     entropy = -sampled(actor, s, noise, config)[1].mean()
-    assert metrics["sac/entropy"] == pytest.approx(entropy, rel=1e-6)
+    assert metrics["sac/entropy"].item() == pytest.approx(entropy, rel=1e-6)
     log_alpha = np.array([math.log(0.3)])
     expected = slope_of(lambda: np.exp(log_alpha[0]) * (entropy + ACTION), [log_alpha])[0][0]
     loss, (gradient,) = kept["alpha"]
@@ -227,7 +228,7 @@ def test_gradients_on_pictures_equal_an_independent_graph(monkeypatch):
     (now,) = agent.augmented(agent.split(batch.rows[:, :-1]))
     y = torch.randn(8, generator=torch.Generator().manual_seed(5))
     monkeypatch.setattr(agent, "targets", lambda *_: y)
-    agent._learn_critic(now, batch.actions, batch.rewards, batch.not_done, now)
+    agent._learn_critic(now, batch.actions, batch.rewards, batch.not_done, now, agent._noise(8))
     parameters = [p.detach().double().requires_grad_() for p in agent.optimisers["critic"].parameters]
     c1, b1, c2, b2, w, b, gain, shift, *q = parameters
     maps = now.frames.permute(0, 3, 1, 2).double() / 255

@@ -111,11 +111,14 @@ def test_critics_see_this_moment_and_targets_the_next(monkeypatch):
         rows = batch.rows[:, offset : offset + 2, :1200].reshape(8, 2, 20, 20, 3)
         assert np.array_equal(seen.frames, np.concatenate((rows[:, 0], rows[:, 1]), axis=-1))
     now, after = kept["views"]
-    critic_now, actions, rewards, not_done, critic_after = kept["_learn_critic"]
-    assert critic_now is now and critic_after is after and now.frames.shape == (8, 16, 16, 6)
+    critic_now, actions, rewards, not_done, critic_after, noise = kept["_learn_critic"]
+    assert critic_now.frames is now.frames and critic_after.frames is after.frames
+    assert critic_now.vector is now.vector and critic_after.vector is after.vector
+    assert now.frames.shape == (8, 16, 16, 6)
     assert torch.equal(actions, batch.actions) and torch.equal(rewards, batch.rewards)
     assert torch.equal(not_done, batch.not_done)
-    assert kept["_learn_actor"] == (now,)
+    actor_now, actor_noise = kept["_learn_actor"]
+    assert actor_now is critic_now and not torch.equal(actor_noise, noise)
     assert kept["learn_encoder"] == (now, raw["seen"][0])  # CURL's anchor is the update's own crop
 
 

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch.nn.functional import mse_loss, relu, softplus
 
 from rrl.agents.adam import Adam, laid_out
 from rrl.agents.base import SILENCE, Agent, AgentSteps, Metrics, Progress
+from rrl.agents.cuda_graph import Replayed
 from rrl.agents.networks import orthogonal_mlp
 from rrl.agents.replay import Batch, Replay
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
@@ -243,6 +245,7 @@ class SAC(Agent):
         kind = np.float32 if self.pixels is None else np.uint8
         self.replay = Replay(config.replay, self.row, kind, action_dim, self.stack)
         self.optimisers = self._make_optimisers()
+        self._replayed = Replayed(self.device)
 
     @property
     def pixels(self) -> PixelEncoder | None:
@@ -374,12 +377,16 @@ class SAC(Agent):
         targets too, whatever their periods."""
         raw, following = self.split(batch.rows[:, :-1]), self.split(batch.rows[:, 1:])
         now, after = self.augmented(raw, following)
-        actions, rewards = batch.actions.to(self.device), batch.rewards.to(self.device)
-        metrics = self._learn_critic(now, actions, rewards, batch.not_done.to(self.device), after)
-        if whole or self.updates % self.config.actor_every == 0:
-            metrics |= self._learn_actor(now)
-        if whole or self.updates % self.config.target_every == 0:
-            self.move_targets()
+        actor = whole or self.updates % self.config.actor_every == 0
+        targets = whole or self.updates % self.config.target_every == 0
+        told = self._replayed(
+            (actor, targets),
+            partial(self._learn_networks, actor, targets),
+            *(now.frames, now.vector, after.frames, after.vector),
+            *(x.to(self.device) for x in (batch.actions, batch.rewards, batch.not_done)),
+            *(self._noise(len(batch.rewards)) for _ in range(1 + actor)),
+        )
+        metrics = dict(zip(told, torch.stack(list(told.values())).tolist(), strict=True))
         if self.config.encoder_loss == "always":
             metrics |= self.learn_encoder(now, raw)
         self.updates += 1
@@ -387,6 +394,28 @@ class SAC(Agent):
             for optimiser in self.optimisers.values():
                 optimiser.drop_denormals()
         return metrics
+
+    def _learn_networks(
+        self,
+        actor: bool,
+        targets: bool,
+        frames: Tensor | None,
+        vector: Tensor,
+        frames_after: Tensor | None,
+        vector_after: Tensor,
+        actions: Tensor,
+        rewards: Tensor,
+        not_done: Tensor,
+        *noise: Tensor,
+    ) -> dict[str, Tensor]:
+        """The critics' step and, if so, the actor's and the targets'; a CUDA graph on a GPU."""
+        now, after = Seen(frames, vector), Seen(frames_after, vector_after)
+        told = self._learn_critic(now, actions, rewards, not_done, after, noise[0])
+        if actor:
+            told |= self._learn_actor(now, noise[1])
+        if targets:
+            self.move_targets()
+        return told
 
     def augmented(self, *raw: Seen) -> tuple[Seen, ...]:
         """Training views of the pictures: each moment's own, or one for all, as the encoder says."""
@@ -405,35 +434,35 @@ class SAC(Agent):
         return self.log_alpha.detach().exp()
 
     @torch.no_grad()
-    def targets(self, rewards: Tensor, not_done: Tensor, after: Seen) -> Tensor:
+    def targets(self, rewards: Tensor, not_done: Tensor, after: Seen, noise: Tensor) -> Tensor:
         """y = r + gamma * not_done * (min Q'(s', a') - alpha * log pi(a'|s')), [B]; a' from the actor."""
-        actions, log_prob = self.actor.sample(self.for_actor(after), self._noise(len(rewards)))
+        actions, log_prob = self.actor.sample(self.for_actor(after), noise)
         q1, q2 = self.target["critic"](self._for_critic(after, self.target), actions)
         return rewards + self.config.gamma * not_done * (torch.minimum(q1, q2) - self.alpha * log_prob)
 
     def _learn_critic(
-        self, now: Seen, actions: Tensor, rewards: Tensor, not_done: Tensor, after: Seen
-    ) -> Metrics:
-        y = self.targets(rewards, not_done, after)
+        self, now: Seen, actions: Tensor, rewards: Tensor, not_done: Tensor, after: Seen, noise: Tensor
+    ) -> dict[str, Tensor]:
+        y = self.targets(rewards, not_done, after, noise)
         q1, q2 = self.online["critic"](self._for_critic(now, self.online), actions)
         loss = mse_loss(q1, y) + mse_loss(q2, y)
         self.step(loss, "critic")
         return {
-            "sac/critic_loss": loss.item(),
-            "sac/q": q1.mean().item(),
-            "sac/batch_reward": rewards.mean().item(),
+            "sac/critic_loss": loss.detach(),
+            "sac/q": q1.detach().mean(),
+            "sac/batch_reward": rewards.mean(),
         }
 
-    def _learn_actor(self, now: Seen) -> Metrics:
+    def _learn_actor(self, now: Seen, noise: Tensor) -> dict[str, Tensor]:
         x, for_critic = self._codes(now, self.actor_head, dict(self.online.items()).get("head"))
-        actions, log_prob = self.actor.sample(x, self._noise(len(x)))
+        actions, log_prob = self.actor.sample(x, noise)
         q1, q2 = self.online["critic"](for_critic.detach(), actions)
         loss = (self.alpha * log_prob - torch.minimum(q1, q2)).mean()
         self.step(loss, "actor")
         entropy = -log_prob.detach().mean()
         # The temperature falls while the policy's entropy is above its target, -m.
         self.step(self.log_alpha.exp() * (entropy + self.action_dim), "alpha")
-        return {"sac/actor_loss": loss.item(), "sac/entropy": entropy.item(), "sac/alpha": self.alpha.item()}
+        return {"sac/actor_loss": loss.detach(), "sac/entropy": entropy, "sac/alpha": self.alpha}
 
     def learn_encoder(self, now: Seen, raw: Seen) -> Metrics:
         """One step on the encoder's own loss, if it has one, at the views `now` of the pictures `raw`."""
@@ -519,6 +548,7 @@ class SAC(Agent):
             optimiser.load_state(
                 {key.removeprefix(begin): t for key, t in tensors.items() if key.startswith(begin)}
             )
+        self._replayed.forget()
         self.generator.set_state(tensors["generator"])
         self.updates = int(str(values["updates"]))
 

@@ -1,0 +1,102 @@
+"""Updates of the SAC family on a GPU: as CUDA graphs, plainly, and (`--cpu`) on the processor.
+
+    python benchmarks/cuda_updates.py [--cpu]
+
+Published sizes, on memories of random transitions: a state's of walker (24 numbers, 6 actions, batch 1,024),
+RAD's pictures of cartpole (batch 128, 100 -> 84 pixels). Prints updates per second, drawing and copying
+included; the median of five blocks, the forms in turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from rrl import ginfile
+from rrl.encoders.base import Inference, Precision
+from rrl.registry import build
+from rrl.rollout import Rollout
+
+BLOCKS, SECONDS = 5, 1.5
+RUNS: dict[str, tuple[str, int, int, Precision]] = {
+    "state SAC": ("dmc_walker_walk_state_sac", 24, 6, "fp32"),
+    "RAD fp32": ("dmc_cartpole_swingup_rad", 0, 1, "fp32"),
+    "RAD bf16": ("dmc_cartpole_swingup_rad", 0, 1, "bf16"),
+}
+EPISODES, LENGTH = 8, 125
+
+
+def main() -> None:
+    """Measure and print."""
+    if not torch.cuda.is_available():
+        sys.exit("this benchmark needs a CUDA device")
+    print(torch.cuda.get_device_name(), "torch", torch.__version__)
+    forms = ["graphs", "plain"] + (["cpu"] if "--cpu" in sys.argv else [])
+    for name, (file, state_dim, action_dim, precision) in RUNS.items():
+        agents = {form: agent(file, state_dim, action_dim, precision, form) for form in forms}
+        for one in agents.values():
+            rate(one)  # warms up, makes the graphs
+        speeds: dict[str, list[float]] = {form: [] for form in forms}
+        for _ in range(BLOCKS):
+            for form in forms:
+                speeds[form].append(rate(agents[form]))
+        told = ", ".join(
+            f"{form} {statistics.median(found):.1f} ({min(found):.1f} to {max(found):.1f})"
+            for form, found in speeds.items()
+        )
+        print(f"{name}: updates/s: {told}", flush=True)
+
+
+def agent(file: str, state_dim: int, action_dim: int, precision: Precision, form: str) -> Any:
+    """The file's agent with a filled memory."""
+    config: Any = ginfile.load(file)
+    device = torch.device("cpu" if form == "cpu" else "cuda")
+    made: Any = build(
+        config.agent,
+        encoder=build(config.encoder, cameras=int(state_dim == 0)),
+        state_dim=state_dim,
+        action_dim=action_dim,
+        seed=0,
+        inference=Inference(precision=precision, device=device),
+    )
+    made._replayed.on_gpu = form == "graphs"
+    rng = np.random.default_rng(0)
+
+    def rows(count: int) -> Any:
+        if state_dim:
+            return rng.standard_normal((count, made.row), np.float32)
+        return rng.integers(0, 256, (count, made.row), np.uint8)
+
+    for _ in range(EPISODES):
+        made.replay.add(
+            Rollout(
+                obs=rows(LENGTH),
+                actions=rng.uniform(-1, 1, (LENGTH, action_dim)).astype(np.float32),
+                rewards=rng.uniform(0, 1, LENGTH),
+                flags={},
+                episode=np.zeros(LENGTH, np.int32),
+                t=np.arange(LENGTH, dtype=np.int32),
+                terminated=np.zeros(LENGTH, bool),
+                truncated=np.arange(LENGTH) == LENGTH - 1,
+                final_obs=rows(1),
+            )
+        )
+    return made
+
+
+def rate(made: Any) -> float:
+    """Updates per second; each ends with numbers for the log, so nothing is left running."""
+    count, begin = 0, time.perf_counter()
+    while time.perf_counter() < begin + SECONDS:
+        made.learn(made.replay.draw(made.config.batch, made.generator))
+        count += 1
+    return count / (time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What only a GPU can show: graphs, streams and compiled encoders against the plain computation."""
+
+import numpy as np
+import pytest
+import torch
+from sac_agents import make, some_batch, step_of, values
+from torch import nn
+
+from rrl.agents.cuda_graph import WARM_UP
+from rrl.agents.ferm import FERM
+from rrl.agents.rad import CURL, RAD, SACAE
+from rrl.agents.sac import SAC
+from rrl.encoders import torch_backend
+from rrl.encoders.base import Inference
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+GPU = torch.device("cuda")
+COUNT = 4 * (WARM_UP + 2)
+
+
+def agent_on(device, cls, **config):
+    return make(cls, actor_every=2, target_every=4, actor_lr=1e-3, critic_lr=1e-3, device=device, **config)
+
+
+def learnt(agent, count=COUNT, first=0):
+    metrics = [agent.learn(some_batch(agent, seed=first + i)) for i in range(count)]
+    return metrics, {name: p.detach().cpu() for name, p in agent.named_parameters()}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("cls", [SAC, RAD, CURL, SACAE, FERM])
+def test_updates_as_graphs_are_the_plain_ones(cls, precision):
+    graphs, plain, cpu = (agent_on(device, cls, precision=precision) for device in ("cuda", "cuda", "cpu"))
+    plain._replayed.on_gpu = False
+    told, parameters = learnt(graphs)
+    assert len(graphs._replayed._graphs) == 3  # critic alone, with the actor, with actor and targets
+    assert not plain._replayed._graphs
+    begin = values(agent_on("cpu", cls, precision=precision))
+    for other in (plain, cpu):
+        metrics, expected = learnt(other)
+        # Convolutions take TF32 on a GPU, as torch has it by default.
+        close = 1e-3 if other is plain or cls is SAC else 0.1
+        for name, p in parameters.items():
+            moved = (expected[name] - begin[name]).norm()
+            assert (p - expected[name]).norm() <= close * moved + 1e-5, (name, other.device)
+        for ours, theirs in zip(told, metrics, strict=True):
+            assert ours == pytest.approx(theirs, rel=close, abs=close)
+
+
+def test_graphs_are_made_anew_after_restoring(tmp_path):
+    agent = agent_on("cuda", SAC)
+    learnt(agent)
+    tensors, values = agent.snapshot()
+    _, expected = learnt(agent, first=100)
+    agent.restore(tensors, values)  # the averages lie elsewhere now
+    assert not agent._replayed._graphs
+    _, again = learnt(agent, first=100)
+    for name, p in expected.items():
+        torch.testing.assert_close(again[name], p, rtol=1e-4, atol=1e-6)
+
+
+def test_an_agent_acts_and_learns_from_steps():
+    agent = agent_on("cuda", RAD, slots=2)
+    rng = np.random.default_rng(0)
+    for k in range(COUNT):
+        metrics = agent.update(step_of(agent, rng, t=k))
+    assert np.isfinite(list(metrics.values())).all() and metrics["encoder/moved"] > 0
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 3e-2)])
+def test_a_compiled_encoder_gives_the_cpus_features(precision, tolerance):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3, 4, 1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, 2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ).eval()
+    scale, shift = torch.full((1, 3, 1, 1), 1 / 60), torch.full((1, 3, 1, 1), -2.0)
+    pictures = torch.randint(0, 256, (11, 224, 224, 3), dtype=torch.uint8)
+    expected = torch_backend.encode(network, scale, shift, Inference(), 0)(pictures)
+    for batch in (None, 4):  # in chunks; as one graph of four pictures, the last time with old ones in it
+        how = Inference(device=GPU, precision=precision, batch=batch)
+        features = torch_backend.encode(network, scale, shift, how, 0)(pictures)
+        assert features.device.type == "cuda" and features.shape == expected.shape
+        assert (features.cpu() - expected).norm() <= tolerance * expected.norm()
