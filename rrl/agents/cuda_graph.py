@@ -14,28 +14,28 @@ WARM_UP = 3
 
 
 class Replayed:
-    """Calls functions of tensors; on a GPU from the `WARM_UP`-th call on as the replay of a CUDA graph.
+    """Calls functions of tensors; if `graphs`, after `WARM_UP` calls as replays of a CUDA graph.
 
     A function may change tensors in place (weights, an optimiser's averages), which must stay where they are
     in memory. It may not look at numbers (`item`) nor draw any, and does the same in all calls of a key.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.on_gpu = device.type == "cuda"
+    def __init__(self, *, graphs: bool) -> None:
+        self.graphs = graphs
         self.forget()
 
     def forget(self) -> None:
         """Make new graphs: what the functions change lies elsewhere now."""
         self._calls: dict[Hashable, int] = {}
-        self._graphs: dict[Hashable, tuple[Any, list[Tensor], dict[str, Tensor]]] = {}
+        self.recorded: dict[Hashable, tuple[Any, list[Tensor], dict[str, Tensor]]] = {}
 
     def __call__(self, name: Hashable, work: Work, *inputs: Tensor | None) -> dict[str, Tensor]:
-        """`work(*inputs)`. On a GPU the next call overwrites the result."""
-        if not self.on_gpu:
+        """`work(*inputs)`. A graph's next replay overwrites its result."""
+        if not self.graphs:
             return work(*inputs)
         key = (name, *(None if x is None else x.shape for x in inputs))
         given = [x for x in inputs if x is not None]
-        if key not in self._graphs:
+        if key not in self.recorded:
             self._calls[key] = self._calls.get(key, 0) + 1
             if self._calls[key] <= WARM_UP:
                 return _aside(lambda: work(*inputs))
@@ -43,8 +43,8 @@ class Replayed:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):  # records, changes nothing
                 result = work(*buffers)
-            self._graphs[key] = graph, [x for x in buffers if x is not None], result
-        graph, kept, result = self._graphs[key]
+            self.recorded[key] = graph, [x for x in buffers if x is not None], result
+        graph, kept, result = self.recorded[key]
         torch._foreach_copy_(kept, given)
         graph.replay()
         return result

