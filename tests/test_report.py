@@ -267,6 +267,9 @@ def test_means_end_where_the_group_got_to(tmp_path: Path) -> None:
     assert curve.mean == pytest.approx(np.mean(own, axis=0))
     assert curve.band == "lowest to highest seed"
     assert curve.low == pytest.approx(np.min(own, axis=0))
+    figure = figures.curves([group], numbers.TRAIN)
+    assert figure is not None
+    assert figure.legends[0].texts[0].get_text().replace("\n", " ").endswith("· 2 of 3 seeds")
 
 
 def test_the_band_of_one_seed_is_of_its_episodes(tmp_path: Path) -> None:

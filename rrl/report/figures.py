@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rrl.report.groups import Group, Report
-from rrl.report.numbers import PARTS, TRAIN, Aggregate, Compute, curve
+from rrl.report.numbers import PARTS, TRAIN, Aggregate, Compute, Curve, curve
 
 # Okabe and Ito's colours, told apart by colour-blind people, without the yellow that white swallows.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
@@ -124,7 +124,7 @@ def curves(
             axes.fill_between(line.steps, line.low, line.high, color=style.colour, alpha=0.18, linewidth=0)
         marker = "o" if len(line.steps) < 12 else None
         axes.plot(line.steps, line.mean, linewidth=2, marker=marker, markersize=4, **kind)
-        handles.append(Line2D([], [], linewidth=2, label=_with_seeds(group, len(line.seeds)), **kind))
+        handles.append(Line2D([], [], linewidth=2, label=_with_seeds(group, line), **kind))
     own = axes.get_xlim()[1]
     for other in published:
         axes.fill_between(other.steps, other.low, other.high, color=INK, alpha=0.1, linewidth=0)
@@ -281,5 +281,8 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(whole, LONGEST, break_on_hyphens=False).replace("\xa0", " ")
 
 
-def _with_seeds(group: Group, seeds: int) -> str:
-    return _wrapped(f"{group.method} · {seeds} seed{'s' if seeds > 1 else ''}")
+def _with_seeds(group: Group, line: Curve) -> str:
+    """A method's name and of how many seeds its line is the mean; thin lines show them all."""
+    every = len(line.seeds)
+    counted = f"{every - len(line.short)} of {every}" if line.short else f"{every}"
+    return _wrapped(f"{group.method} · {counted} seed{'s' if every > 1 else ''}")
