@@ -310,15 +310,17 @@ class SAC(Agent):
             mu = mu + log_std.exp() * torch.as_tensor(noise, device=self.device)
         return torch.tanh(mu).cpu().numpy()
 
-    def split(self, rows: NDArray[Any]) -> Seen:
-        """[B, stack, n] rows -> what they hold."""
+    def split(self, rows: NDArray[Any] | Tensor) -> Seen:
+        """[B, stack, n] rows -> what they hold, on the agent's device."""
+        rows = torch.as_tensor(rows, device=self.device)
         if self.pixels is None:
-            return Seen(None, torch.as_tensor(rows.reshape(len(rows), -1), device=self.device))
-        size, side, channels = int(np.prod(self.picture)), self.picture[0], self.picture[2]
-        pictures = rows[:, :, :size].reshape(len(rows), self.stack, side, side, channels)
-        stacked = np.concatenate([pictures[:, k] for k in range(self.stack)], axis=-1)
-        state = np.ascontiguousarray(rows[:, -1, size:]).view(np.float32)
-        return Seen(torch.as_tensor(stacked, device=self.device), torch.as_tensor(state, device=self.device))
+            return Seen(None, rows.reshape(len(rows), -1))
+        size = math.prod(self.picture)
+        pictures = rows[:, :, :size].reshape(len(rows), self.stack, *self.picture)
+        # By torch, on a GPU there: for 128 stacks of three pictures numpy took 28 ms, torch on the CPU 13.
+        stacked = torch.cat(pictures.unbind(1), dim=-1)
+        state = rows[:, -1, size:].flatten().clone().view(torch.float32)  # where numbers of 4 bytes can lie
+        return Seen(stacked, state.view(len(rows), self.state_dim))
 
     def for_actor(self, seen: Seen) -> Tensor:
         """The actor's input [B, n] of *views*. The actor never trains the convolutions."""
@@ -376,7 +378,8 @@ class SAC(Agent):
     def learn(self, batch: Batch, *, whole: bool = False) -> Metrics:
         """One update from a batch of transitions; see `update` for what it returns. `whole`: of actor and
         targets too, whatever their periods."""
-        raw, following = self.split(batch.rows[:, :-1]), self.split(batch.rows[:, 1:])
+        rows = torch.as_tensor(batch.rows, device=self.device)
+        raw, following = self.split(rows[:, :-1]), self.split(rows[:, 1:])
         now, after = self.augmented(raw, following)
         actor = whole or self.updates % self.config.actor_every == 0
         targets = whole or self.updates % self.config.target_every == 0
