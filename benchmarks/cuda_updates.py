@@ -14,13 +14,12 @@ import sys
 import time
 from typing import Any
 
-import numpy as np
 import torch
 
 from rrl import ginfile
+from rrl.bench.sac import fill
 from rrl.encoders.base import Inference, Precision
 from rrl.registry import build
-from rrl.rollout import Rollout
 
 BLOCKS, SECONDS = 5, 1.5
 RUNS: dict[str, tuple[str, int, int, Precision]] = {
@@ -28,7 +27,6 @@ RUNS: dict[str, tuple[str, int, int, Precision]] = {
     "RAD fp32": ("dmc_cartpole_swingup_rad", 0, 1, "fp32"),
     "RAD bf16": ("dmc_cartpole_swingup_rad", 0, 1, "bf16"),
 }
-EPISODES, LENGTH = 8, 125
 
 
 def main() -> None:
@@ -65,27 +63,7 @@ def agent(file: str, state_dim: int, action_dim: int, precision: Precision, form
         inference=Inference(precision=precision, device=device),
     )
     made._replayed.graphs = form == "graphs"  # with pictures, runs go without
-    rng = np.random.default_rng(0)
-
-    def rows(count: int) -> Any:
-        if state_dim:
-            return rng.standard_normal((count, made.row), np.float32)
-        return rng.integers(0, 256, (count, made.row), np.uint8)
-
-    for _ in range(EPISODES):
-        made.replay.add(
-            Rollout(
-                obs=rows(LENGTH),
-                actions=rng.uniform(-1, 1, (LENGTH, action_dim)).astype(np.float32),
-                rewards=rng.uniform(0, 1, LENGTH),
-                flags={},
-                episode=np.zeros(LENGTH, np.int32),
-                t=np.arange(LENGTH, dtype=np.int32),
-                terminated=np.zeros(LENGTH, bool),
-                truncated=np.arange(LENGTH) == LENGTH - 1,
-                final_obs=rows(1),
-            )
-        )
+    fill(made)
     return made
 
 

@@ -1,4 +1,4 @@
-"""Updates on a GPU as CUDA graphs: one launch instead of hundreds, which cost more than the arithmetic."""
+"""Updates on a GPU as CUDA graphs: one launch instead of many, which cost more than the arithmetic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Replayed:
     """Calls functions of tensors; if `graphs`, after `WARM_UP` calls as replays of a CUDA graph.
 
     A function may change tensors in place (weights, an optimiser's averages), which must stay where they are
-    in memory. It may not look at numbers (`item`) nor draw any, and does the same in all calls of a key.
+    in memory. It may not look at numbers (`item`) nor draw any, and does the same in all calls of a name with
+    inputs of the same shapes.
     """
 
     def __init__(self, *, graphs: bool) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rrl.agents.rad import RAD
+from rrl.agents.sac import SAC
 from rrl.bench.measure import Case, Facts, Sample, reference
 from rrl.encoders.base import Inference, Precision, cpu_has_bf16
 from rrl.encoders.pixel_cnn import PixelCNN
@@ -52,23 +54,33 @@ def _ours(precision: Precision) -> Callable[[], object]:
     agent = RAD(
         config, encoder=encoder, state_dim=0, action_dim=1, seed=0, inference=Inference(precision=precision)
     )
+    fill(agent)
+    return lambda: agent.learn(agent.replay.draw(agent.config.batch, agent.generator))
+
+
+def fill(agent: SAC) -> None:
+    """Put `STORED` random transitions, pictures or numbers, into the agent's memory."""
     rng = np.random.default_rng(0)
+
+    def rows(count: int) -> NDArray[Any]:
+        if agent.pixels is None:
+            return rng.standard_normal((count, agent.row), np.float32)
+        return rng.integers(0, 256, (count, agent.row), np.uint8)
+
     for _ in range(STORED // EPISODE):
-        truncated = np.arange(EPISODE) == EPISODE - 1
         agent.replay.add(
             Rollout(
-                obs=rng.integers(0, 256, (EPISODE, agent.row), np.uint8),
-                actions=rng.uniform(-1, 1, (EPISODE, 1)).astype(np.float32),
+                obs=rows(EPISODE),
+                actions=rng.uniform(-1, 1, (EPISODE, agent.action_dim)).astype(np.float32),
                 rewards=rng.uniform(0, 1, EPISODE),
                 flags={},
                 episode=np.zeros(EPISODE, np.int32),
                 t=np.arange(EPISODE, dtype=np.int32),
                 terminated=np.zeros(EPISODE, bool),
-                truncated=truncated,
-                final_obs=rng.integers(0, 256, (1, agent.row), np.uint8),
+                truncated=np.arange(EPISODE) == EPISODE - 1,
+                final_obs=rows(1),
             )
         )
-    return lambda: agent.learn(agent.replay.draw(agent.config.batch, agent.generator))
 
 
 def _timed(update: Callable[[], object], count: int) -> Callable[[], Sample]:
