@@ -62,7 +62,7 @@ def agent(file: str, state_dim: int, action_dim: int, precision: Precision, form
         seed=0,
         inference=Inference(precision=precision, device=device),
     )
-    made._replayed.graphs = form == "graphs"  # with pictures, runs go without
+    made._replayed.graphs = form == "graphs"
     fill(made)
     return made
 

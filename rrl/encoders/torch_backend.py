@@ -80,6 +80,8 @@ class StaticBatch:
                 self.uploaded = torch.cuda.Event()  # type: ignore[no-untyped-call]
             if compiled:
                 step = compile_or_warn(step, self.pictures)
+            # Kept, as a graph holds addresses: without an owner the weights' memory would be used anew.
+            self.step = step
             self.replay, self.features = capture(step, self.pictures)
 
     def __call__(self, pictures: Tensor) -> Tensor:
