@@ -123,10 +123,11 @@ def capture(step: Encode, buffer: Tensor) -> tuple[Callable[[], object], Tensor]
 def compile_or_warn(step: Encode, example: Tensor) -> Encode:
     """`torch.compile(step)`; where that fails (no compiler, say), `step` itself and a warning that says why.
 
-    Without torch's own CUDA graphs, as `capture` makes one of everything.
+    In the default mode: without torch's own CUDA graphs, as `capture` makes one of everything, and without
+    `max-autotune`, which was not through MobileNetV2's layers after a minute on an H200 (torch 2.11).
     """
     try:
-        faster: Encode = torch.compile(step, mode="max-autotune-no-cudagraphs", dynamic=False)
+        faster: Encode = torch.compile(step, dynamic=False)
         faster(example)
     except Exception as error:  # whatever compilers and drivers raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
