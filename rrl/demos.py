@@ -28,6 +28,8 @@ from rrl.registry import Component, UserError, register
 from rrl.rollout import Collector, Episode, Obs, Policy, Rollout, Stack
 
 FORMAT = 1
+CACHED = 1
+"""Raised where features that earlier code has cached may be wrong (1: on CUDA they were)."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,7 @@ class DemoSet(Component):
             "demos": self.demos.checksum(),
             "replay": self.config.replay,
             "rrl": version("rrl"),
+            "features": CACHED,
         }
         digest = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:32]
         path = cache_folder() / f"{self.env.name}-{digest}.npz"

@@ -43,8 +43,6 @@ class Inference:
     def facts(self) -> dict[str, str]:
         """What a run's tags and a feature cache's key must say: other values, other features."""
         found = {"precision": self.precision, "backend": f"{self.backend} {version(self.backend)}"}
-        if self.device.type == "cuda":
-            found["compiled"] = "default"  # a mode of torch; caches from before are not to be trusted
         if self.calibration is not None:
             found["quantiser"] = f"nncf {version('nncf')}"
             found["calibration"] = hashlib.sha256(self.calibration.tobytes()).hexdigest()[:12]
