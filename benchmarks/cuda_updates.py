@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from rrl import ginfile
 from rrl.bench.sac import fill
+from rrl.config import ginfile
 from rrl.encoders.base import Inference, Precision
 from rrl.registry import build
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from rrl.processes import memory
+from rrl.machine.processes import memory
 
 PERIOD = 1.0  # seconds between looks
 

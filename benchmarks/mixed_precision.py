@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from rrl import ginfile
 from rrl.agents.rad import RAD
+from rrl.config import ginfile
 from rrl.encoders.base import Inference, Precision
-from rrl.processes import keep_freed_memory
+from rrl.machine.processes import keep_freed_memory
 from rrl.registry import build
-from rrl.stepper import Stepper
+from rrl.rollout.steps import Stepper
 
 UPDATES, EVERY = 500, 50
 RUNS: dict[str, tuple[Precision, int]] = {

@@ -51,9 +51,7 @@ def directions(policy: Any, x: Tensor, actions: Tensor, advantages: Tensor) -> t
     return gradient, conjugate_gradient(policy, x, old, gradient)
 
 
-def surrogate_gradient(
-    policy: Any, x: Tensor, actions: Tensor, advantages: Tensor, log_prob_old: Tensor
-) -> Tensor:
+def surrogate_gradient(policy: Any, x: Tensor, actions: Tensor, advantages: Tensor, log_prob_old: Tensor) -> Tensor:
     """Gradient of mean(exp(log pi_new - log pi_old) * advantages)."""
     log_prob = Normal(policy(x), policy.log_std.exp()).log_prob(actions).sum(-1)
     surrogate = ((log_prob - log_prob_old).exp() * advantages).mean()

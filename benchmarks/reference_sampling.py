@@ -32,18 +32,14 @@ TRANSFORM = transforms.Compose(
 class Loop:
     """One environment, one network, one policy."""
 
-    def __init__(
-        self, model: mujoco.MjModel, cameras: tuple[str, ...], network: nn.Module, features: int
-    ) -> None:
+    def __init__(self, model: mujoco.MjModel, cameras: tuple[str, ...], network: nn.Module, features: int) -> None:
         """`network`: float32 [1, 3, 224, 224] -> [1, features], the original's, in evaluation mode."""
         self.model, self.cameras, self.network = model, cameras, network
         self.data = mujoco.MjData(model)
         self.renderer = mujoco.Renderer(model, 256, 256)
         low, high = model.actuator_ctrlrange.T
         self.middle, self.half = (low + high) / 2, (high - low) / 2
-        self.joints = [
-            model.jnt_qposadr[j] for j in range(model.njnt) if re.fullmatch(r"\w+J\d", model.joint(j).name)
-        ]
+        self.joints = [model.jnt_qposadr[j] for j in range(model.njnt) if re.fullmatch(r"\w+J\d", model.joint(j).name)]
         torch.manual_seed(0)
         self.policy = nn.Sequential(
             nn.Linear(features * len(cameras) + len(self.joints), 256),
@@ -78,9 +74,7 @@ class Loop:
                 features.append(self.network(x)[0])
                 lap("encode")
             joints = torch.as_tensor(self.data.qpos[self.joints], dtype=torch.float32)
-            action = self.policy(torch.cat([*features, joints])).numpy() + 0.1 * rng.standard_normal(
-                self.model.nu
-            )
+            action = self.policy(torch.cat([*features, joints])).numpy() + 0.1 * rng.standard_normal(self.model.nu)
             lap("act")
             self.data.ctrl[:] = self.middle + np.clip(action, -1, 1) * self.half
             mujoco.mj_step(self.model, self.data, nstep=FRAME_SKIP)

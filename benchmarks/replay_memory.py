@@ -15,8 +15,8 @@ import sys
 import numpy as np
 
 from rrl.agents.replay import Replay
-from rrl.processes import keep_freed_memory, memory
-from rrl.rollout import Rollout
+from rrl.machine.processes import keep_freed_memory, memory
+from rrl.rollout.data import Rollout
 
 CAPACITY = 100_000
 EPISODE = 125  # steps, as cartpole's with action repeat 8

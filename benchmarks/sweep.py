@@ -56,9 +56,7 @@ def main(place: Path) -> None:
     for folder in (one, many):
         folder.mkdir()
     sequence = [
-        ["run", str(runs / f"{name}.gin"), "--set", f"Experiment.seed = {seed}"]
-        for name in FILES
-        for seed in SEEDS
+        ["run", str(runs / f"{name}.gin"), "--set", f"Experiment.seed = {seed}"] for name in FILES for seed in SEEDS
     ]
     # The plan's measurement of speeds is made once per machine and kept; it is no part of the runs.
     timed(many, [["sweep", str(runs), "--seeds", "0,1", "--jobs", "2", "--dry-run"]])

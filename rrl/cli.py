@@ -71,12 +71,13 @@ def run(
 ) -> None:
     """Train what a gin file describes."""
     seconds = _seconds(budget)
-    from rrl import ginfile, runs
+    from rrl.config import ginfile
     from rrl.registry import UserError
+    from rrl.run import process
 
     if ginfile.binds(source, "Sweep"):
         raise UserError(f"{source} is a sweep, not a run; start it with: rrl sweep {source}")
-    raise typer.Exit(runs.start(source, set_ or [], name, seconds))
+    raise typer.Exit(process.start(source, set_ or [], name, seconds))
 
 
 @app.command()
@@ -90,9 +91,9 @@ def resume(
 ) -> None:
     """Go on with a run from its last checkpoint."""
     seconds = _seconds(budget)
-    from rrl import runs
+    from rrl.run import process
 
-    raise typer.Exit(runs.resume(run, seconds, iterations))
+    raise typer.Exit(process.resume(run, seconds, iterations))
 
 
 @app.command()
@@ -107,9 +108,7 @@ def sweep(
     ] = None,
     grid: Annotated[
         list[str] | None,
-        typer.Option(
-            help='Values to combine, in gin syntax: --grid "DAPG.step_size = (0.02, 0.05)". Repeatable.'
-        ),
+        typer.Option(help='Values to combine, in gin syntax: --grid "DAPG.step_size = (0.02, 0.05)". Repeatable.'),
     ] = None,
     set_: Sets = None,
     search: Annotated[str | None, typer.Option(help="grid, random or optuna; default: grid.")] = None,
@@ -121,9 +120,7 @@ def sweep(
         list[str] | None, typer.Option(help="A setting of submitit, such as slurm_partition=gpu. Repeatable.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The sweep's name; the same name goes on with it.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Begin a new sweep, whatever there is.")] = False,
 ) -> None:
     """Run many gin files, seeds and settings; the same command again goes on where it stopped."""
@@ -149,9 +146,7 @@ def report(
     names: Annotated[
         list[str] | None, typer.Argument(help="Sweeps and runs: ids, beginnings of ids, folders; none: all.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The page to write; figures and CSV go beside it.")] = Path(
-        "report.html"
-    ),
+    out: Annotated[Path, typer.Option(help="The page to write; figures and CSV go beside it.")] = Path("report.html"),
 ) -> None:
     """Write one page about runs: curves, tables, comparisons, videos. It opens offline."""
     from rrl.report.write import write
@@ -164,12 +159,8 @@ def reproduce(
     figure: Annotated[str, typer.Argument(help="A figure of the paper: fig4.")],
     task: Annotated[str, typer.Option(help="pen, door, hammer or relocate.")],
     budget: Annotated[str, typer.Option(help="Time for all runs together, such as 2h; or paper.")] = "paper",
-    seeds: Annotated[
-        str | None, typer.Option(help="Default: the authors' 10,11,12; with a budget 10.")
-    ] = None,
-    oracles: Annotated[
-        bool, typer.Option("--oracles", help="Also the curves without published numbers.")
-    ] = False,
+    seeds: Annotated[str | None, typer.Option(help="Default: the authors' 10,11,12; with a budget 10.")] = None,
+    oracles: Annotated[bool, typer.Option("--oracles", help="Also the curves without published numbers.")] = False,
     runs: Annotated[
         list[str] | None, typer.Option("--run", help="Judge this run instead of running. Repeatable.")
     ] = None,
@@ -205,48 +196,38 @@ def eval_(
     seed: Annotated[int | None, typer.Option(help="Decides the episodes; default: the run's.", min=0)] = None,
     best: Annotated[
         bool,
-        typer.Option(
-            "--best", help="Of a run, the policy with the best return (SAC and its kin: in evaluations)."
-        ),
+        typer.Option("--best", help="Of a run, the policy with the best return (SAC and its kin: in evaluations)."),
     ] = False,
     video: Annotated[Path | None, typer.Option(help="Also film three episodes into this .mp4.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
 ) -> None:
     """Evaluate a policy from its file alone: mean and sampled actions, both success rules, intervals."""
-    from rrl import evaluation
-    from rrl.console import Display
+    from rrl.commands import policies as evaluation
+    from rrl.machine.console import Display
 
     with Display() as display:
-        evaluation.evaluate(
-            policy, display, episodes=episodes, seed=seed, best=best, video=video, json_file=json
-        )
+        evaluation.evaluate(policy, display, episodes=episodes, seed=seed, best=best, video=video, json_file=json)
 
 
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="A run id, the beginning of one, or a run's folder.")],
-    policy: Annotated[
-        Path | None, typer.Option("--policy", help="Write the policy to this .safetensors.")
-    ] = None,
+    policy: Annotated[Path | None, typer.Option("--policy", help="Write the policy to this .safetensors.")] = None,
     encoder: Annotated[
         Path | None,
         typer.Option("--encoder", help="Write the encoder that the run trained (RAD, ...) to this one."),
     ] = None,
     best: Annotated[
         bool,
-        typer.Option(
-            "--best", help="The one with the best return (SAC and its kin: in evaluations), not the last."
-        ),
+        typer.Option("--best", help="The one with the best return (SAC and its kin: in evaluations), not the last."),
     ] = False,
-    half: Annotated[
-        bool, typer.Option("--half", help="Network weights in float16: half the size, rounded.")
-    ] = False,
+    half: Annotated[bool, typer.Option("--half", help="Network weights in float16: half the size, rounded.")] = False,
 ) -> None:
     """Copy a run's policy, or the encoder that it trained, into a file of its own, with where it comes from.
 
     `FixedEncoder.file` takes an exported encoder: frozen features for other tasks and agents.
     """
-    from rrl import evaluation
+    from rrl.commands import policies as evaluation
 
     if (policy is None) == (encoder is None):
         raise typer.BadParameter("say what to export: --policy FILE or --encoder FILE")
@@ -261,7 +242,7 @@ def export(
 @app.command()
 def check(source: Source, set_: Sets = None) -> None:
     """Check a gin file of a run or a sweep, and print the whole configuration that it makes."""
-    from rrl import ginfile
+    from rrl.config import ginfile
 
     root = "Sweep" if ginfile.binds(source, "Sweep") else "Experiment"
     typer.echo(ginfile.dumps(ginfile.load(source, set_ or [], root)), nl=False)
@@ -272,7 +253,8 @@ def list_(
     kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder.")] = None,
 ) -> None:
     """List the components that a gin file can name, and the shipped gin files."""
-    from rrl import ginfile, registry
+    from rrl import registry
+    from rrl.config import ginfile
 
     if kind is not None and kind not in (*registry.KINDS, "files"):
         raise registry.UserError(
@@ -300,7 +282,7 @@ def list_(
 @app.command()
 def describe(name: Annotated[str, typer.Argument(help="A component, such as DAPG.")]) -> None:
     """Show a component's settings with types, defaults and meanings."""
-    from rrl import ginfile
+    from rrl.config import ginfile
 
     typer.echo(ginfile.describe(name))
 
@@ -312,7 +294,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) 
     import sys
 
     from rrl.registry import UserError
-    from rrl.tracking import experiment_id, quiet_mlflow, store
+    from rrl.store.tracking import experiment_id, quiet_mlflow, store
 
     quiet_mlflow()
     uri = store()
@@ -320,9 +302,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) 
         typer.echo(f"your MLflow server shows its own pages: {uri}")
         return
     if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
-        raise UserError(
-            f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI"
-        )
+        raise UserError(f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI")
     link = f"http://127.0.0.1:{port}/#/experiments/{experiment_id(uri)}/runs?workflowType=machine_learning"
     typer.echo(f"MLflow UI of {uri}, in a few seconds: {link}  (Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", uri]
@@ -332,7 +312,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) 
 @app.command()
 def doctor() -> None:
     """Show what this machine offers: rendering, torch, weights, demonstrations."""
-    from rrl import doctor as checks
+    from rrl.commands import doctor as checks
 
     raise typer.Exit(0 if checks.report(typer.echo) else 1)
 
@@ -359,14 +339,12 @@ def weights_fetch(
 
 @demos_app.command("info")
 def demos_info(
-    source: Annotated[
-        str | None, typer.Argument(help="A shipped set or a file; none: list the shipped.")
-    ] = None,
+    source: Annotated[str | None, typer.Argument(help="A shipped set or a file; none: list the shipped.")] = None,
 ) -> None:
     """Show what a set of demonstrations holds."""
-    from rrl import demo_tools
+    from rrl.commands import demos
 
-    demo_tools.info(source, typer.echo)
+    demos.info(source, typer.echo)
 
 
 @demos_app.command("make")
@@ -384,23 +362,19 @@ def demos_make(
     ] = 0.0,
 ) -> None:
     """Record demonstrations with a policy (mean action), keeping the successful episodes."""
-    from rrl import demo_tools
-    from rrl.console import Display
+    from rrl.commands import demos
+    from rrl.machine.console import Display
 
     with Display() as display:
         display.phase("recording", 0)
-        demo_tools.make(
-            policy, out, episodes, seed, tries or 2 * episodes, display.line, action_noise, display.advance
-        )
+        demos.make(policy, out, episodes, seed, tries or 2 * episodes, display.line, action_noise, display.advance)
 
 
 @demos_app.command("import")
 def demos_import(
     source: Annotated[
         str,
-        typer.Argument(
-            help="A DAPG pickle, an .hdf5 (robomimic, D4RL), an .npz of plain arrays, or a Minari dataset."
-        ),
+        typer.Argument(help="A DAPG pickle, an .hdf5 (robomimic, D4RL), an .npz of plain arrays, or a Minari dataset."),
     ],
     out: Annotated[Path, typer.Argument(help="The .npz to write; its .json goes beside it.")],
     task: Annotated[
@@ -413,18 +387,16 @@ def demos_import(
     origin: Annotated[str, typer.Option(help="Who acted, for tables and comparisons.")] = "human",
 ) -> None:
     """Take over other people's demonstrations; their actions are replayed here. Nothing in a file is run."""
-    from rrl import demo_tools
+    from rrl.commands import demos
 
-    demo_tools.take_over(source, out, typer.echo, task=task, kind=format_, protocol=protocol, origin=origin)
+    demos.take_over(source, out, typer.echo, task=task, kind=format_, protocol=protocol, origin=origin)
 
 
 @demos_app.command("render")
 def demos_render(
     source: Annotated[str, typer.Argument(help="A shipped set or a file.")],
     out: Annotated[Path, typer.Argument(help="The .mp4 to write.")],
-    camera: Annotated[
-        list[str] | None, typer.Option(help="Repeatable: side by side; default: the protocol's.")
-    ] = None,
+    camera: Annotated[list[str] | None, typer.Option(help="Repeatable: side by side; default: the protocol's.")] = None,
     look: Annotated[str, typer.Option(help="default, balanced or fast.")] = "default",
     episodes: Annotated[str, typer.Option(help="Which ones, from 0: 0,3,4.")] = "0,1,2",
     size: Annotated[int, typer.Option(help="Side of a camera's picture in pixels.", min=16)] = 480,
@@ -434,12 +406,12 @@ def demos_render(
     ] = False,
 ) -> None:
     """Film demonstrations through any camera and look."""
-    from rrl import demo_tools
-    from rrl.console import Display
+    from rrl.commands import demos
+    from rrl.machine.console import Display
 
     with Display() as display:
         display.phase("filming", 0)
-        demo_tools.film(
+        demos.film(
             source,
             out,
             display.line,
@@ -459,9 +431,9 @@ def demos_export(
     dataset: Annotated[str, typer.Argument(help="The Minari id to write, such as rrl/door/expert-v0.")],
 ) -> None:
     """Write demonstrations as a local Minari dataset (state observations)."""
-    from rrl import demo_tools
+    from rrl.commands import demos
 
-    demo_tools.export(source, dataset, typer.echo)
+    demos.export(source, dataset, typer.echo)
 
 
 @demos_app.command("verify")
@@ -469,9 +441,9 @@ def demos_verify(
     source: Annotated[str, typer.Argument(help="A shipped set or a file.")],
 ) -> None:
     """Replay demonstrations on this machine and compare with what was recorded."""
-    from rrl import demo_tools
+    from rrl.commands import demos
 
-    raise typer.Exit(0 if demo_tools.verify(source, typer.echo) else 1)
+    raise typer.Exit(0 if demos.verify(source, typer.echo) else 1)
 
 
 Task = Annotated[str, typer.Option(help="pen, door, hammer or relocate.")]
@@ -497,9 +469,7 @@ def bench_sampling(
 
 
 @bench_app.command("rendering")
-def bench_rendering(
-    task: Task = "door", repeats: Repeats = 5, seconds: Length = 2.0, json: Json = None
-) -> None:
+def bench_rendering(task: Task = "door", repeats: Repeats = 5, seconds: Length = 2.0, json: Json = None) -> None:
     """Frames per second by look and size, and what a look changes."""
     from rrl.bench import report
 
@@ -507,9 +477,7 @@ def bench_rendering(
 
 
 @bench_app.command("encoders")
-def bench_encoders(
-    encoder: Encoders = None, task: Task = "door", repeats: Repeats = 5, json: Json = None
-) -> None:
+def bench_encoders(encoder: Encoders = None, task: Task = "door", repeats: Repeats = 5, json: Json = None) -> None:
     """Images per second by backend, precision and batch; and how far features are from float32's."""
     from rrl.bench import report
 
@@ -551,9 +519,7 @@ def _numbers(text: str | None, option: str = "--seeds") -> list[int]:
     """`0,1,2` -> [0, 1, 2]"""
     parts = [part.strip() for part in text.split(",")] if text else []
     if not all(part.isdigit() for part in parts):
-        raise typer.BadParameter(
-            f"{option} takes whole numbers with commas between, such as 0,1,2; got {text!r}"
-        )
+        raise typer.BadParameter(f"{option} takes whole numbers with commas between, such as 0,1,2; got {text!r}")
     return [int(part) for part in parts]
 
 
@@ -562,9 +528,7 @@ def _seconds(text: str | None) -> float | None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
     if match is None:
-        raise typer.BadParameter(
-            f"--budget takes a number with s, m or h, such as 90s, 30m or 2h; got {text!r}"
-        )
+        raise typer.BadParameter(f"--budget takes a number with s, m or h, such as 90s, 30m or 2h; got {text!r}")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 

@@ -1,7 +1,7 @@
 """Components and their configs: everything that a gin file can name.
 
 A component is a class with a nested, immutable pydantic `Config`, registered under its own class
-name. This module knows pydantic and nothing else; gin is `rrl.ginfile`'s business, so components
+name. This module knows pydantic and nothing else; gin is `rrl.config.ginfile`'s business, so components
 work without it: `ResNet(ResNet.Config(depth=18), cameras=1)`.
 """
 
@@ -21,7 +21,7 @@ BUILT_IN = (
     "rrl.agents",
     "rrl.demos",
     "rrl.evaluators",
-    "rrl.experiment",
+    "rrl.run.experiment",
     "rrl.sweeps",
 )
 PLUGIN_GROUP = "rrl.components"

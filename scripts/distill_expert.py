@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rrl import ginfile, policies
 from rrl.agents.npg import GaussianAgent
+from rrl.config import ginfile
 from rrl.encoders.base import Inference
 from rrl.evaluators.success import in_words
 from rrl.registry import build
-from rrl.rollout import Collector, Obs, Stream, episodes
+from rrl.rollout.data import Obs, Stream, episodes
+from rrl.rollout.episodes import Collector
+from rrl.run import policies
 
 TEACHER = "the DAPG authors' published policy (github.com/aravindr93/hand_dapg, Apache-2.0)"
 CONFIG = """
@@ -81,9 +83,7 @@ def fit(agent: GaussianAgent, x: torch.Tensor, y: torch.Tensor, epochs: int, see
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=["pen", "door", "hammer", "relocate"])
     parser.add_argument("teacher", type=Path)
     parser.add_argument("out", type=Path)

@@ -118,7 +118,7 @@ def test_imports_point_one_way() -> None:
 def test_importing_has_no_cycles() -> None:
     graph = {m: {i for i in imports(p, lazy=False) if i in MODULES and i != m} for m, p in MODULES.items()}
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
-    assert order.index("rrl.registry") < order.index("rrl.experiment")
+    assert order.index("rrl.registry") < order.index("rrl.run.experiment")
 
 
 def test_the_registry_knows_pydantic_and_nothing_else() -> None:
@@ -145,7 +145,7 @@ def test_files_are_short() -> None:
 
 
 def test_the_loop_fits_on_a_screen_or_two() -> None:
-    tree = ast.parse(MODULES["rrl.experiment"].read_text())
+    tree = ast.parse(MODULES["rrl.run.experiment"].read_text())
     (experiment,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Experiment")
     (run,) = (n for n in experiment.body if isinstance(n, ast.FunctionDef) and n.name == "run")
     assert run.end_lineno is not None
@@ -169,9 +169,7 @@ def loaded(tmp_path: Path, *arguments: str) -> set[str]:
         "from rrl.cli import app\n"
         "app()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "probe.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "probe.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     return HEAVY & set(json.loads((tmp_path / "modules.json").read_text()))

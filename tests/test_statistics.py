@@ -43,9 +43,7 @@ def test_nothing_is_known_without_trials() -> None:
     # Newcombe, Statistics in Medicine 17 (1998), table II, method 10.
     [((56, 70, 48, 80), 0.0524, 0.3339), ((9, 10, 3, 10), 0.1705, 0.8090), ((0, 10, 0, 10), -0.2775, 0.2775)],
 )
-def test_newcombe_gives_the_published_intervals(
-    counts: tuple[int, int, int, int], low: float, high: float
-) -> None:
+def test_newcombe_gives_the_published_intervals(counts: tuple[int, int, int, int], low: float, high: float) -> None:
     assert newcombe(*counts) == pytest.approx((low, high), abs=5e-5)
 
 
@@ -113,9 +111,7 @@ def test_pairing_takes_out_what_pairs_share() -> None:
         difference([1.0, 2.0, 3.0], [1.0, 2.0], paired=True)
 
 
-@given(
-    st.lists(st.integers(0, 5), min_size=1, max_size=8), st.lists(st.integers(0, 5), min_size=1, max_size=8)
-)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.lists(st.integers(0, 5), min_size=1, max_size=8))
 def test_improvement_is_mann_whitney(a: list[int], b: list[int]) -> None:
     assert improvement(a, b) == pytest.approx(stats.mannwhitneyu(a, b).statistic / len(a) / len(b))
 
@@ -136,9 +132,7 @@ def test_median_counts_who_never_arrived() -> None:
 
 
 CURVES = st.lists(
-    st.lists(
-        st.tuples(st.integers(0, 50), st.floats(0, 100)), min_size=1, max_size=8, unique_by=lambda p: p[0]
-    ),
+    st.lists(st.tuples(st.integers(0, 50), st.floats(0, 100)), min_size=1, max_size=8, unique_by=lambda p: p[0]),
     min_size=1,
     max_size=4,
 )

@@ -14,7 +14,7 @@ from torch import nn
 from rrl.agents.replay import Replay
 from rrl.encoders.base import Encoder, Inference
 from rrl.registry import Component
-from rrl.rollout import Obs, Rollout
+from rrl.rollout.data import Obs, Rollout
 
 Metrics = dict[str, float]
 
@@ -35,7 +35,7 @@ class AgentSteps:
 
 
 class Progress(Protocol):
-    """Where long work says how far it is (`rrl.console.Display`)."""
+    """Where long work says how far it is (`rrl.machine.console.Display`)."""
 
     def phase(self, name: str, steps: int) -> None:
         """Begin to count `steps` steps of what `name` says."""

@@ -19,7 +19,7 @@ from rrl.agents.base import SILENCE, Metrics, Progress
 from rrl.agents.rad import PixelSACConfig
 from rrl.agents.sac import SAC
 from rrl.registry import UserError, register
-from rrl.rollout import Rollout
+from rrl.rollout.data import Rollout
 
 
 @register

@@ -150,9 +150,7 @@ class ValueNet(nn.Module):
             optimiser.step(gradients)
 
 
-def mlp(
-    sizes: Sequence[int], activation: Callable[[], nn.Module], generator: torch.Generator
-) -> nn.Sequential:
+def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module], generator: torch.Generator) -> nn.Sequential:
     """Linear layers of these sizes with `activation` between them; weights and biases U(+-1/sqrt(fan_in)).
 
     torch's global generator, from which `nn.Linear` draws weights of its own, stays as it is.

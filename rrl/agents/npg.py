@@ -27,7 +27,7 @@ from rrl.agents.natural_gradient import Linearised, conjugate_gradient, kl_diver
 from rrl.agents.networks import GaussianPolicy, ValueNet
 from rrl.encoders.base import Encoder, Inference
 from rrl.registry import Component, UserError, register
-from rrl.rollout import Obs, Rollout
+from rrl.rollout.data import Obs, Rollout
 
 CHUNK = 4096
 """Samples per forward pass over a whole batch: bounds the memory for activations."""
@@ -110,9 +110,7 @@ def whiten(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return (x - x.mean()) / (x.std() + 1e-6)  # type: ignore[no-any-return]
 
 
-def clone(
-    policy: GaussianPolicy, demos: Rollout, config: CloningConfig, generator: torch.Generator
-) -> Metrics:
+def clone(policy: GaussianPolicy, demos: Rollout, config: CloningConfig, generator: torch.Generator) -> Metrics:
     """Behaviour cloning: transforms and std from the demonstrations, then the mean fitted to their actions.
 
     The loss is the squared error in raw action units, mean over batch and dimensions; log_std keeps the
@@ -207,9 +205,7 @@ class GaussianAgent(Agent):
         # In a lambda, as a module would join this agent's parameters and checkpoints.
         self._encode: Callable[[Tensor], Tensor] = lambda frames: encode(frames)
         self.generator = torch.Generator().manual_seed(seed)
-        self.policy = GaussianPolicy(
-            self.obs_dim, action_dim, config.policy_hidden, config.min_log_std, self.generator
-        )
+        self.policy = GaussianPolicy(self.obs_dim, action_dim, config.policy_hidden, config.min_log_std, self.generator)
         self.policy.set_std(torch.ones(action_dim), config.init_std_factor)
         self.policy.to(self.device)
 
@@ -360,14 +356,10 @@ class NPG(GaussianAgent):
         here, log_std_old = Linearised(policy, x), policy.log_std.detach().clone()
 
         gradient = self.surrogate_gradient(here, actions, advantages)
-        direction = conjugate_gradient(
-            lambda v: here.fisher_product(v, config.damping), gradient, config.cg_iterations
-        )
+        direction = conjugate_gradient(lambda v: here.fisher_product(v, config.damping), gradient, config.cg_iterations)
         g_dot_x = (gradient @ direction).item()
         if not math.isfinite(g_dot_x):
-            raise FloatingPointError(
-                "the policy gradient is not finite: nan or inf in the rollout or the policy"
-            )
+            raise FloatingPointError("the policy gradient is not finite: nan or inf in the rollout or the policy")
         alpha = 0.0
         if g_dot_x > 0:
             alpha = math.sqrt(config.step_size / (g_dot_x + 1e-20))
@@ -395,9 +387,7 @@ class NPG(GaussianAgent):
         size = self.config.value_batch
         batches = max(len(features) // size - 1, 0)
         if batches == 0:
-            warnings.warn(
-                f"no value fit: {len(features)} samples are not two batches of {size}", stacklevel=3
-            )
+            warnings.warn(f"no value fit: {len(features)} samples are not two batches of {size}", stacklevel=3)
         before = self._value_error(features, returns)
         for _ in range(self.config.value_epochs):
             order = torch.randperm(len(features), generator=self.generator).to(self.device)
@@ -478,9 +468,7 @@ class DAPG(NPG):
         if self.config.lam_0 == 0:
             return super().surrogate_gradient(here, actions, advantages)
         if self.demo_obs is None or self.demo_actions is None:
-            raise UserError(
-                "DAPG needs its demonstrations to update: call warm_start(demos) or remember(demos)"
-            )
+            raise UserError("DAPG needs its demonstrations to update: call warm_start(demos) or remember(demos)")
         advantages = advantages / (advantages.std(correction=0) + 1e-8)
         samples, demos = len(actions), len(self.demo_actions)
         demo_weights = torch.full((demos,), 0.01 * self.demo_weight / samples, device=self.device)
@@ -492,9 +480,7 @@ class DAPG(NPG):
 
 def _required(demos: Rollout | None, agent: str) -> Rollout:
     if demos is None:
-        raise UserError(
-            f"{agent} needs demonstrations, but there are none; set Experiment.demos, or take NPG"
-        )
+        raise UserError(f"{agent} needs demonstrations, but there are none; set Experiment.demos, or take NPG")
     return demos
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rrl.registry import UserError
-from rrl.rollout import Rollout
+from rrl.rollout.data import Rollout
 
 ARRAYS = ("rows", "actions", "rewards", "t", "kind")
 LAST, STEP, END = 0, 1, 2
@@ -104,9 +104,7 @@ class Replay:
                 self.rewards[slot, here] = rollout.rewards[i]
                 self.t[slot, here] = rollout.t[i]
                 self.kind[slot, here] = END if rollout.terminated[i] else STEP
-                self._advance(
-                    slot, rollout.final_obs[e] if i == end else rollout.obs[i + 1], rollout.t[i] + 1
-                )
+                self._advance(slot, rollout.final_obs[e] if i == end else rollout.obs[i + 1], rollout.t[i] + 1)
             if rollout.terminated[end] or rollout.truncated[end]:
                 self._advance(slot, None, 0)  # its last observation stays where it is
             begin = end + 1
@@ -194,9 +192,7 @@ class Replay:
                     for key in ARRAYS:
                         getattr(self, key)[segment.slot, where[inside] % self.size] = file[key][inside]
             except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-                raise UserError(
-                    f"the replay memory's file {folder / segment.name} can't be read: {error}"
-                ) from error
+                raise UserError(f"the replay memory's file {folder / segment.name} can't be read: {error}") from error
         named = {segment.name for segment in self._segments}
         for path in folder.glob("*.npz*"):
             if path.name not in named:

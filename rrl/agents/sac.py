@@ -29,7 +29,7 @@ from rrl.agents.replay import Batch, Replay
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder
 from rrl.registry import Component, UserError, mistake, register
-from rrl.rollout import Obs, Rollout
+from rrl.rollout.data import Obs, Rollout
 
 
 class SACConfig(Agent.Config):
@@ -151,9 +151,7 @@ class Critic(nn.Module):
 
     def __init__(self, size: int, action_dim: int, config: SACConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.q1, self.q2 = (
-            orthogonal_mlp((size + action_dim, *config.hidden, 1), generator) for _ in range(2)
-        )
+        self.q1, self.q2 = (orthogonal_mlp((size + action_dim, *config.hidden, 1), generator) for _ in range(2))
 
     def forward(self, x: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """[B, n] and [B, m] -> (Q1, Q2), both [B]."""
@@ -211,9 +209,7 @@ class SAC(Agent):
         self.actor_head: nn.Module | None = None
         if not isinstance(encoder, PixelEncoder):
             if encoder.learns:
-                raise UserError(
-                    f"{type(self).__name__} can't train {type(encoder).__name__}: take a PixelEncoder"
-                )
+                raise UserError(f"{type(self).__name__} can't train {type(encoder).__name__}: take a PixelEncoder")
             self.stack = config.stack
             self.row = encoder.dim + state_dim
             size = self.stack * self.row
@@ -262,9 +258,7 @@ class SAC(Agent):
         shared = [*self._trunk(), *(self.online["head"].parameters() if "head" in self.online else [])]
         head = [] if self.actor_head is None else list(self.actor_head.parameters())
         made = {
-            "critic": Adam(
-                [*shared, *self.online["critic"].parameters()], config.critic_lr, beta=config.beta
-            ),
+            "critic": Adam([*shared, *self.online["critic"].parameters()], config.critic_lr, beta=config.beta),
             "actor": Adam([*head, *self.actor.parameters()], config.actor_lr, beta=config.beta),
             "alpha": Adam([self.log_alpha], config.alpha_lr, beta=config.alpha_beta),
         }
@@ -348,8 +342,7 @@ class SAC(Agent):
         """Nothing to do, and refused with demonstrations: SAC would ignore them."""
         if demos is not None:
             raise UserError(
-                f"{type(self).__name__} learns without demonstrations; set Experiment.demos = None, "
-                "or take FERM"
+                f"{type(self).__name__} learns without demonstrations; set Experiment.demos = None, or take FERM"
             )
         return {}
 
@@ -548,9 +541,7 @@ class SAC(Agent):
         self.start = [laid_out(tensors[f"start.{i}"], p) for i, p in enumerate(self._trunk())]
         for name, optimiser in self.optimisers.items():
             begin = f"optimiser.{name}."
-            optimiser.load_state(
-                {key.removeprefix(begin): t for key, t in tensors.items() if key.startswith(begin)}
-            )
+            optimiser.load_state({key.removeprefix(begin): t for key, t in tensors.items() if key.startswith(begin)})
         self._replayed.forget()
         self.generator.set_state(tensors["generator"])
         self.updates = int(str(values["updates"]))

@@ -16,18 +16,20 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from rrl import ginfile
 from rrl.agents.base import Agent
 from rrl.agents.npg import NPG
 from rrl.agents.sac import SAC
 from rrl.bench.measure import Case, Sample
-from rrl.console import Display
+from rrl.config import ginfile
 from rrl.encoders.base import Encoder
 from rrl.encoders.pixel import PixelEncoder
-from rrl.experiment import Experiment, resolve
-from rrl.processes import keep_freed_memory
+from rrl.machine.console import Display
+from rrl.machine.processes import keep_freed_memory
 from rrl.registry import UserError
-from rrl.rollout import Collector, Obs, Rollout
+from rrl.rollout.data import Obs, Rollout
+from rrl.rollout.episodes import Collector
+from rrl.run.experiment import Experiment
+from rrl.run.placement import resolve
 
 UNIT = "steps_per_second"
 COUNTS = ("encode", "act", "learn")

@@ -15,7 +15,7 @@ from rrl.bench.measure import REFERENCE, Case, Sample, rate, reference
 from rrl.bench.report import ways
 from rrl.bench.sampling import encoder_config
 from rrl.encoders.base import Backend, Encoder, Inference, Precision
-from rrl.experiment import cores
+from rrl.machine.cores import cores
 from rrl.registry import build
 
 UNIT = "images_per_second"

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from rrl import demos
 from rrl.bench.sampling import encoder_config
+from rrl.demos import sets
+from rrl.encoders.backends.openvino import parity
 from rrl.encoders.base import Backend, Encoder, Inference, Precision
-from rrl.encoders.openvino_backend import parity
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import FrameRequest
 from rrl.registry import build
@@ -72,7 +72,7 @@ def report(
 
 def recorded(env: Adroit, request: FrameRequest, episodes: Sequence[int], every: int) -> NDArray[np.uint8]:
     """Frames uint8 [K, H, W, 3 * cameras] of every `every`-th recorded state of shipped demonstrations."""
-    shipped = demos.load(demos.shipped()[f"{env.name}_{env.protocol}"])
+    shipped = sets.load(sets.shipped()[f"{env.name}_{env.protocol}"])
     sim = env.make_one(request)
     try:
         frames = []

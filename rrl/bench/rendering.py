@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.bench.measure import REFERENCE, Case, Sample, rate
-from rrl.demos import Demos, load, shipped
+from rrl.demos.sets import Demos, load, shipped
 from rrl.envs import adroit_scene, gl
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import FrameRequest
@@ -22,15 +22,11 @@ UNIT = "frames_per_second"
 def cases(task: str, sizes: Sequence[int], seconds: float) -> list[Case]:
     """`mujoco.Renderer` as the original used it (256 px, the model's own quality), then ours: every look
     and size. All in this process, on the threads that the driver takes by itself."""
-    made = [
-        Case(REFERENCE, _timed(_reference(task), seconds), {"task": task, "look": "default", "size": 256})
-    ]
+    made = [Case(REFERENCE, _timed(_reference(task), seconds), {"task": task, "look": "default", "size": 256})]
     for look in LOOKS:
         for size in sizes:
             work = _timed(_ours(task, look, size), seconds)
-            made.append(
-                Case(f"{look} {size} px", work, {"task": task, "look": look, "size": size}, REFERENCE)
-            )
+            made.append(Case(f"{look} {size} px", work, {"task": task, "look": look, "size": size}, REFERENCE))
     return made
 
 
@@ -102,9 +98,7 @@ class Drift:
     one state is from another."""
 
 
-def drift(
-    task: str, encode: Callable[[NDArray[np.uint8]], NDArray[np.float32]], count: int = 24
-) -> list[Drift]:
+def drift(task: str, encode: Callable[[NDArray[np.uint8]], NDArray[np.float32]], count: int = 24) -> list[Drift]:
     """PSNR and feature drift of every look against `default` at 224 px; `encode`: frames -> features."""
     demos = load(shipped()[f"adroit_{task}_paper"])
     pictures = {look: _pictures(task, look, demos, count) for look in LOOKS}

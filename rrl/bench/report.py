@@ -61,9 +61,7 @@ def rendering(task: str, repeats: int, seconds: float, json: Path | None) -> Non
     encode = registry.build(config, cameras=cameras).inference(Inference())
     console.print("\nAgainst the default look, 24 recorded states, 224 px (features of MobileNetV2, fp32):")
     for row in bench.drift(task, lambda frames: encode(torch.as_tensor(frames)).numpy()):
-        console.print(
-            f"  {row.look:<9} PSNR {row.psnr:5.1f} dB, features moved {row.features:.3f} of their spread"
-        )
+        console.print(f"  {row.look:<9} PSNR {row.psnr:5.1f} dB, features moved {row.features:.3f} of their spread")
 
 
 def encoders(names: Sequence[str] | None, task: str, repeats: int, json: Path | None) -> None:
@@ -147,7 +145,7 @@ def _finish(entries: Sequence[Entry], title: str, json: Path | None, settings: F
 
 
 def _encoders(names: Sequence[str] | None) -> list[str]:
-    from rrl.encoders.imagenet import FrozenImageNet
+    from rrl.encoders.frozen import FrozenImageNet
 
     known = [n for n in registry.names("encoder") if issubclass(registry.get(n), FrozenImageNet)]
     _known("encoder", names or [], known)

@@ -15,8 +15,8 @@ from rrl.agents.sac import SAC
 from rrl.bench.measure import Case, Facts, Sample, reference
 from rrl.encoders.base import Inference, Precision, cpu_has_bf16
 from rrl.encoders.pixel_cnn import PixelCNN
-from rrl.processes import keep_freed_memory
-from rrl.rollout import Rollout
+from rrl.machine.processes import keep_freed_memory
+from rrl.rollout.data import Rollout
 
 UNIT = "updates_per_second"
 STORED = 1_000  # transitions in the memories: enough that a batch is spread over them
@@ -34,9 +34,7 @@ def cases(updates: int = 4) -> list[Case]:
     made = [Case("rad reference", _timed(plain.update, updates), {**facts, "precision": "fp32"})]
     for precision in PRECISIONS if cpu_has_bf16() else PRECISIONS[:1]:
         ours = _ours(precision)
-        case = Case(
-            f"rad {precision}", _timed(ours, updates), {**facts, "precision": precision}, "rad reference"
-        )
+        case = Case(f"rad {precision}", _timed(ours, updates), {**facts, "precision": precision}, "rad reference")
         made.append(case)
     return made
 
@@ -51,9 +49,7 @@ def _plain() -> Any:
 def _ours(precision: Precision) -> Callable[[], object]:
     encoder = PixelCNN(PixelCNN.Config(), cameras=1)
     config = RAD.Config.model_validate({})
-    agent = RAD(
-        config, encoder=encoder, state_dim=0, action_dim=1, seed=0, inference=Inference(precision=precision)
-    )
+    agent = RAD(config, encoder=encoder, state_dim=0, action_dim=1, seed=0, inference=Inference(precision=precision))
     fill(agent)
     return lambda: agent.learn(agent.replay.draw(agent.config.batch, agent.generator))
 

@@ -59,17 +59,13 @@ def pipelines(
     for encoder in encoders:
         made.append(Pipeline("reference", task, encoder, "default"))
         made += [
-            Pipeline("run", task, encoder, look, precision, backend)
-            for look in looks
-            for backend, precision in ways
+            Pipeline("run", task, encoder, look, precision, backend) for look in looks for backend, precision in ways
         ]
     made += [Pipeline("render", task, "none", look) for look in looks]
     return [*made, Pipeline("physics", task, "none", "none")]
 
 
-def measure(
-    chosen: Sequence[Pipeline], repeats: int, seconds: float, progress: Callable[[str], None]
-) -> list[Entry]:
+def measure(chosen: Sequence[Pipeline], repeats: int, seconds: float, progress: Callable[[str], None]) -> list[Entry]:
     """Time all pipelines in turn, each for about `seconds` per repeat."""
     with ExitStack() as stack:
         cases = []
@@ -157,10 +153,12 @@ def _run(pipeline: Pipeline, stack: ExitStack) -> Work:
     import torch
     from rich.console import Console
 
-    from rrl.console import Display
-    from rrl.demos import DemoSet
-    from rrl.experiment import Experiment, resolve
-    from rrl.rollout import Collector, Episode
+    from rrl.demos.replay import DemoSet
+    from rrl.machine.console import Display
+    from rrl.rollout.data import Episode
+    from rrl.rollout.episodes import Collector
+    from rrl.run.experiment import Experiment
+    from rrl.run.placement import resolve
 
     experiment = Experiment(
         resolve(
@@ -206,7 +204,7 @@ def _run(pipeline: Pipeline, stack: ExitStack) -> Work:
 
 def _ceiling(pipeline: Pipeline, stack: ExitStack) -> Work:
     """All cores on simulation, with or without pictures, and nothing else."""
-    from rrl.experiment import cores
+    from rrl.machine.cores import cores
 
     frames = FrameRequest(224, 256) if pipeline.kind == "render" else None
     envs = _env(pipeline).make(NUM_ENVS, frames, cores())
@@ -239,7 +237,7 @@ def config_of(name: str) -> Any:
 def encoder_config(name: str) -> Any:
     """The encoder's default configuration; untrained where its weights are not at hand (equally fast)."""
     from rrl.encoders import weights
-    from rrl.encoders.imagenet import FrozenImageNet
+    from rrl.encoders.frozen import FrozenImageNet
 
     component = registry.get(name)
     config = config_of(name)

@@ -64,9 +64,7 @@ class AutoencoderCNN(PixelEncoder):
         """A fresh linear layer, LayerNorm and tanh on the CPU: [B, dim] -> codes in (-1, 1) [B, code_dim]."""
         return Head(*super().head(generator), nn.Tanh())
 
-    def loss(
-        self, code: Code, target_code: Code, anchor: Tensor, frames: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def loss(self, code: Code, target_code: Code, anchor: Tensor, frames: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the decoder's pictures of `code(anchor)` against the quantised `anchor`, and
         1e-6 times half the mean squared length of the codes. `target_code` and `frames` aren't used."""
         codes = code(anchor)

@@ -56,9 +56,7 @@ class ContrastiveCNN(PixelEncoder):
             for weight in self.objective.parameters():
                 weight.copy_(torch.rand(weight.shape, generator=generator))
 
-    def loss(
-        self, code: Code, target_code: Code, anchor: Tensor, frames: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def loss(self, code: Code, target_code: Code, anchor: Tensor, frames: Tensor, generator: torch.Generator) -> Tensor:
         """InfoNCE: cross entropy of the logits q^T W k, q = `code` of `anchor`, k = `target_code` of other
         views of the same `frames`; the right answers stand on the diagonal."""
         (other,) = self.augment(frames, generator=generator)

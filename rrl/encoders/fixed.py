@@ -19,12 +19,13 @@ from pydantic import field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-from rrl import checkpoint, registry
+from rrl import registry
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder, exactly
 from rrl.encoders.weights import WeightsError, checksum
 from rrl.envs.base import FrameRequest
 from rrl.registry import UserError, build, register
+from rrl.store import checkpoint
 
 REMEDY = "make it from a finished RAD, CURL or SAC+AE run: rrl export RUN --encoder FILE"
 

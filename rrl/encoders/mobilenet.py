@@ -6,7 +6,7 @@ import re
 
 from torch import nn
 
-from rrl.encoders.imagenet import FrozenImageNet
+from rrl.encoders.frozen import FrozenImageNet
 from rrl.encoders.weights import OFFLINE_WHEEL, Pretrained, Tensors
 from rrl.registry import register
 

@@ -75,8 +75,7 @@ class PixelEncoder(Encoder):
             if self.augmentation == "translate" and self.canvas <= self.render:
                 raise mistake(
                     "canvas",
-                    f"{name}.canvas is {self.canvas}, but the frames to be placed on it have {self.render} "
-                    "pixels",
+                    f"{name}.canvas is {self.canvas}, but the frames to be placed on it have {self.render} pixels",
                     f"choose {name}.canvas > {name}.render, or {name}.augmentation = 'none'",
                 )
             least = 4 * self.layers - 1

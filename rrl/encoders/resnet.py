@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from rrl.encoders.imagenet import FrozenImageNet
+from rrl.encoders.frozen import FrozenImageNet
 from rrl.encoders.weights import Pretrained
 from rrl.registry import register
 

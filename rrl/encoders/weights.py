@@ -234,9 +234,7 @@ def read(path: Path, source: Pretrained) -> Tensors:
     if source.modernise:
         tensors = source.modernise(tensors)
     return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if decides(name) and not name.startswith(source.classifier)
+        name: tensor for name, tensor in tensors.items() if decides(name) and not name.startswith(source.classifier)
     }
 
 

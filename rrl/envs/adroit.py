@@ -69,8 +69,7 @@ class Adroit(EnvFactory):
                     near = difflib.get_close_matches(name, known, 1)
                     hint = f"; did you mean {near[0]!r}?" if near else ""
                     raise ValueError(
-                        f"{task} has no camera {name!r} under protocol {protocol!r},"
-                        f" only {', '.join(known)}{hint}"
+                        f"{task} has no camera {name!r} under protocol {protocol!r}, only {', '.join(known)}{hint}"
                     )
             if len(set(cameras)) < len(cameras):
                 raise ValueError(f"must name each camera once; got {', '.join(cameras)}")

@@ -71,9 +71,7 @@ class AdroitSim(gymnasium.Env[Any, NDArray[np.float32]]):
         self._frame_buffer: NDArray[np.uint8] | None = None
 
         size = {"joints": len(self._joint_std), "task": self._task.state_dim, "none": 0}[state]
-        observation: dict[str, spaces.Space[Any]] = {
-            "state": spaces.Box(-np.inf, np.inf, (size,), np.float32)
-        }
+        observation: dict[str, spaces.Space[Any]] = {"state": spaces.Box(-np.inf, np.inf, (size,), np.float32)}
         if self._frame_shape is not None:
             observation["frames"] = spaces.Box(0, 255, self._frame_shape, np.uint8)
         self.observation_space = spaces.Dict(observation)
@@ -195,9 +193,7 @@ class AdroitSim(gymnasium.Env[Any, NDArray[np.float32]]):
     @frame_buffer.setter
     def frame_buffer(self, buffer: NDArray[np.uint8] | None) -> None:
         if buffer is not None and (buffer.dtype != np.uint8 or buffer.shape != self._frame_shape):
-            raise ValueError(
-                f"the frame buffer must be uint8 {self._frame_shape}; got {buffer.dtype} {buffer.shape}"
-            )
+            raise ValueError(f"the frame buffer must be uint8 {self._frame_shape}; got {buffer.dtype} {buffer.shape}")
         self._frame_buffer = buffer
 
     def render(self) -> NDArray[np.uint8]:

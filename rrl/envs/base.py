@@ -128,9 +128,7 @@ class SimEnv(Protocol):
         """A full simulator reset and the task's randomisation, drawn from `seed`. `options={"initial": x}`
         with x from `initial()`: the initial state and the randomised quantities are set to it instead."""
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """One environment step. `info` holds one bool per name in `EnvFactory.flags` and `info["seconds"]`,
         the float pair (simulating, rendering)."""
 

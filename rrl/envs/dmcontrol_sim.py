@@ -193,11 +193,7 @@ class DMControlSim(gymnasium.Env[Any, NDArray[np.float32]]):
 
     def _changed(self) -> dict[str, NDArray[Any]]:
         """The model's arrays that are not as they were loaded (views)."""
-        return {
-            name: value
-            for name, value in self._fields.items()
-            if not np.array_equal(value, self._loaded[name])
-        }
+        return {name: value for name, value in self._fields.items() if not np.array_equal(value, self._loaded[name])}
 
     def _restore(self, model: Arrays, task: Arrays) -> None:
         """Model and task as loaded, but for the given arrays of the model and numbers of the task."""
@@ -239,9 +235,7 @@ class DMControlSim(gymnasium.Env[Any, NDArray[np.float32]]):
     @frame_buffer.setter
     def frame_buffer(self, buffer: NDArray[np.uint8] | None) -> None:
         if buffer is not None and (buffer.dtype != np.uint8 or buffer.shape != self._frame_shape):
-            raise ValueError(
-                f"the frame buffer must be uint8 {self._frame_shape}; got {buffer.dtype} {buffer.shape}"
-            )
+            raise ValueError(f"the frame buffer must be uint8 {self._frame_shape}; got {buffer.dtype} {buffer.shape}")
         self._frame_buffer = buffer
 
     def render(self) -> NDArray[np.uint8]:

@@ -40,8 +40,7 @@ BACKENDS = (
 )
 _NO_EGL = "MuJoCo has no EGL library to render pictures with"
 _HELP = (
-    f"On Debian or Ubuntu: sudo apt-get install {PACKAGES}\n"
-    "Runs without pictures (encoder State) need none of this."
+    f"On Debian or Ubuntu: sudo apt-get install {PACKAGES}\nRuns without pictures (encoder State) need none of this."
 )
 _context: Any = None
 users: WeakSet[Any] = WeakSet()
@@ -58,9 +57,7 @@ def choose_backend() -> None:
         return
     asked = os.environ.get("MUJOCO_GL")
     if asked and asked.lower() not in BACKENDS:
-        raise UserError(
-            f"MUJOCO_GL is {asked}, which MuJoCo does not know: it is one of {', '.join(BACKENDS)}"
-        )
+        raise UserError(f"MUJOCO_GL is {asked}, which MuJoCo does not know: it is one of {', '.join(BACKENDS)}")
     if asked and asked.lower() == "osmesa" and not _loads("libOSMesa.so.8"):
         raise UserError("MUJOCO_GL is osmesa, but there is no libOSMesa; unset it, or install libosmesa6")
     if asked and asked.lower() != "egl":
@@ -90,9 +87,7 @@ def context() -> Any:
         except Exception as error:  # every backend fails in its own way
             backend = os.environ.get("MUJOCO_GL", "unset")
             reason = str(error) or type(error).__name__
-            raise UserError(
-                f"no OpenGL context could be made (MUJOCO_GL={backend}): {reason}\n{_HELP}"
-            ) from error
+            raise UserError(f"no OpenGL context could be made (MUJOCO_GL={backend}): {reason}\n{_HELP}") from error
         # MuJoCo's own exit handler ends EGL; a context freed after that prints a traceback.
         atexit.register(_free)
     return _context

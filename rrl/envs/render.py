@@ -68,14 +68,10 @@ class View:
     Cameras are names or numbers of the model's cameras, or `mujoco.MjvCamera`s. To be used in one thread.
     """
 
-    def __init__(
-        self, model: Any, name: str, cameras: Sequence[str | int | Any], size: int, look: Look
-    ) -> None:
+    def __init__(self, model: Any, name: str, cameras: Sequence[str | int | Any], size: int, look: Look) -> None:
         self._model = model
         self._option = mujoco.MjvOption()
-        self._cameras = [
-            _fixed(model, camera) if isinstance(camera, str | int) else camera for camera in cameras
-        ]
+        self._cameras = [_fixed(model, camera) if isinstance(camera, str | int) else camera for camera in cameras]
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = look.shadow_map > 0
         key = (name, size, look)

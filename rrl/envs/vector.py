@@ -140,10 +140,7 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
         mask = options.get("reset_mask", np.ones(self.num_envs, bool))
         initial = options.get("initial", [None] * self.num_envs)
         seeds = [seed + j for j in range(self.num_envs)] if isinstance(seed, int) else seed
-        jobs = [
-            (j, None if seeds is None else seeds[j], initial[j]) if mask[j] else None
-            for j in range(self.num_envs)
-        ]
+        jobs = [(j, None if seeds is None else seeds[j], initial[j]) if mask[j] else None for j in range(self.num_envs)]
         self._everywhere("reset", lambda slots: [jobs[j] for j in slots if jobs[j] is not None])
         return self._observation(), {}
 
@@ -167,9 +164,7 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
     def results(self) -> Buffers:
         """Views of `reward`, `terminated`, `truncated`, `flags` [N, F] and `seconds` [N, 2] (simulating,
         rendering) of each slot's last step."""
-        return {
-            name: self._buffers[name] for name in ("reward", "terminated", "truncated", "flags", "seconds")
-        }
+        return {name: self._buffers[name] for name in ("reward", "terminated", "truncated", "flags", "seconds")}
 
     def call(self, name: str, *args: Any) -> tuple[Any, ...]:
         """Call a method of every environment with the same arguments; results in slot order."""
@@ -235,9 +230,7 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
 class _Slots:
     """The environments of one process and what can be asked of them."""
 
-    def __init__(
-        self, factory: EnvFactory, frames: FrameRequest | None, slots: range, buffers: Buffers
-    ) -> None:
+    def __init__(self, factory: EnvFactory, frames: FrameRequest | None, slots: range, buffers: Buffers) -> None:
         self.buffers = buffers
         self.flags = factory.flags
         self.envs: dict[int, SimEnv] = {}

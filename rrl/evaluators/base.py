@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 from rrl.encoders.base import Encoder
 from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.registry import Component
-from rrl.rollout import Collector, Policy
+from rrl.rollout.data import Policy
+from rrl.rollout.episodes import Collector
 
 
 @dataclass(frozen=True)

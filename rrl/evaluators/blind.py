@@ -12,7 +12,8 @@ from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context, Evaluator
 from rrl.evaluators.success import evaluate, in_words, summary
 from rrl.registry import get, register
-from rrl.rollout import Collector, Policy
+from rrl.rollout.data import Policy
+from rrl.rollout.episodes import Collector
 
 
 @register

@@ -11,7 +11,8 @@ from pydantic import Field
 from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context, Evaluator
 from rrl.registry import register
-from rrl.rollout import Collector, Policy, Rollout, Stream, episodes
+from rrl.rollout.data import Policy, Rollout, Stream, episodes
+from rrl.rollout.episodes import Collector
 from rrl.statistics import wilson
 
 
@@ -34,9 +35,7 @@ class EpisodeReturn(Evaluator):
         for kind, suffix in (("mean", ""), ("sampled", "_sampled")):
             if self.config.actions not in (kind, "both"):
                 continue
-            rollout = evaluate(
-                policy, context.collector, self.config.episodes, context, sampled=kind == "sampled"
-            )
+            rollout = evaluate(policy, context.collector, self.config.episodes, context, sampled=kind == "sampled")
             yield from self.numbers(rollout, suffix)
             context.say(f"{kind} action: {self.in_words(rollout)}")
 

@@ -13,7 +13,8 @@ from pydantic import Field
 from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Context, Evaluator
 from rrl.registry import UserError, register
-from rrl.rollout import Collector, Policy, Stream, episodes
+from rrl.rollout.data import Policy, Stream, episodes
+from rrl.rollout.episodes import Collector
 
 SIDE = 480  # pixels; the height of `SimEnv.render`
 Shot = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]  # for people; what the encoder gets
@@ -47,9 +48,7 @@ class Video(Evaluator):
         shots: dict[int, list[Shot]] = {i: [] for i in range(count)}
 
         def film(running: NDArray[np.int64], t: NDArray[np.int64]) -> None:
-            due = [
-                () if i >= 0 and n % self.config.every == 0 else None for i, n in zip(running, t, strict=True)
-            ]
+            due = [() if i >= 0 and n % self.config.every == 0 else None for i, n in zip(running, t, strict=True)]
             views = envs.call_each("render", due)
             seen = envs.observation().get("frames")
             for slot, i in enumerate(running):
@@ -58,9 +57,7 @@ class Video(Evaluator):
 
         try:
             todo = episodes(count, seed=context.seed, stream=Stream.VIDEO)
-            rollout = Collector(envs).collect(
-                policy, todo, each_step=film, progress=context.progress, keep=False
-            )
+            rollout = Collector(envs).collect(policy, todo, each_step=film, progress=context.progress, keep=False)
         finally:
             envs.close()
         if env.flags:

@@ -168,9 +168,7 @@ def aggregate(found: Sequence[Aggregate], styles: dict[tuple[object, ...], Look]
     ends = [("at the end", INK)] + ([(f"at {short(step)} steps", "none")] if step else [])
     for label, fill in ends:
         axes.plot([], [], "o", color=INK, markerfacecolor=fill, label=label)
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderpad=0, handletextpad=0.2
-    )
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderpad=0, handletextpad=0.2)
     return figure
 
 
@@ -226,10 +224,7 @@ def inline(svg: str, name: str, title: str) -> str:
     """matplotlib's SVG as part of a page: ids of its own, the page's text colour, no URL in it."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = (
-        re.sub(r'\s(xmlns(:xlink)?|version|width|height)="[^"]*"', "", svg[: svg.index(">")])
-        + svg[svg.index(">") :]
-    )
+    svg = re.sub(r'\s(xmlns(:xlink)?|version|width|height)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
     prefix = re.sub(r"\W", "-", name)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     label = re.sub(r'[<>&"]', " ", title)

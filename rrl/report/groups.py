@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from rrl.results import Result
+from rrl.store.results import Result
 
 # Which run of a group it is, and where and how fast it computed; `groups` follows from device and workers.
 WITHIN = frozenset({"seed", "device", "threads", "workers", "groups"})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rrl.report.groups import Report, pictures, seed_of
 from rrl.report.numbers import CURVES, ENOUGH, curve
-from rrl.results import Result
+from rrl.store.results import Result
 
 SHOWN = 8  # characters of run ids and checksums
 
@@ -153,10 +153,7 @@ def _short_curves(report: Report) -> Iterator[Notice]:
         for metric in CURVES[report.kinds[group.task]]:
             found = curve(group, metric)
             short |= {run.run_id: run for run in (found.short if found else ())}
-        items += [
-            f"{group.label}: seed {seed_of(run)} ({run.status} at {run.steps:,} steps)"
-            for run in short.values()
-        ]
+        items += [f"{group.label}: seed {seed_of(run)} ({run.status} at {run.steps:,} steps)" for run in short.values()]
     if items:
         text = "Not in the mean lines and not in comparisons at equal samples, because they ended before the "
         yield Notice(False, text + "other seeds (thin lines show them):", tuple(items))

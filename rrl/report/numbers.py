@@ -10,7 +10,6 @@ from itertools import combinations
 import numpy as np
 
 from rrl.report.groups import Group, Kind, Report, kind, seed_of
-from rrl.results import Result
 from rrl.statistics import (
     Floats,
     align,
@@ -24,6 +23,7 @@ from rrl.statistics import (
     newcombe,
     wilson,
 )
+from rrl.store.results import Result
 
 TRAIN, EVAL, FINAL = "train/success", "eval/success", "final/success"
 CURVES: dict[Kind, tuple[str, str]] = {"success": (TRAIN, EVAL), "return": ("train/return", "eval/return")}

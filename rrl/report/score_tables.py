@@ -27,9 +27,7 @@ def table1(report: Report) -> Table:
     """The paper's table 1 of the tasks without success: scores by budget and task, a column for each method
     and, where there are any for these tasks, for each published one."""
     methods, other = scores.methods(report), scores.published()
-    beside = [
-        m for m in other.methods if any((t, b, m) in other.scores for t in report.tasks for b in BUDGETS)
-    ]
+    beside = [m for m in other.methods if any((t, b, m) in other.scores for t in report.tasks for b in BUDGETS)]
     rows = []
     for budget in BUDGETS:
         for task in report.tasks:

@@ -12,7 +12,7 @@ import numpy as np
 
 from rrl.report.groups import Group, Report, seed_of
 from rrl.report.numbers import Effort, effort, last
-from rrl.results import Result
+from rrl.store.results import Result
 
 FINAL, EVAL = "final/return", "eval/return"
 BUDGETS = (500_000, 100_000)  # environment steps, in the paper's order
@@ -67,9 +67,7 @@ def at_budget(group: Group, budget: int) -> Summary:
     """`eval/return` of each seed's last evaluation at or before `budget` environment steps, after training
     began; without the seeds that did not get so far."""
     found = {seed_of(run): point for run in group.runs if (point := _evaluated(run, budget))}
-    return Summary(
-        group, {s: value for s, (_, value) in found.items()}, {s: at for s, (at, _) in found.items()}
-    )
+    return Summary(group, {s: value for s, (_, value) in found.items()}, {s: at for s, (at, _) in found.items()})
 
 
 def _evaluated(run: Result, budget: int) -> tuple[int, float] | None:

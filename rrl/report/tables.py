@@ -98,11 +98,7 @@ def final(found: Sequence[Final], looks: Looks) -> Table:
         row += [number(str(f.episodes) if f.episodes else NONE)]
         row += [number(percent(f.success), SOURCES[f.source])]
         row += [number(between(f.low, f.high) if f.episodes else NONE), number(percent(f.rrl))]
-        row += [
-            number(
-                percent(f.sampled), SOURCES[f.sampled_source].partition(",")[0] if f.sampled_source else ""
-            )
-        ]
+        row += [number(percent(f.sampled), SOURCES[f.sampled_source].partition(",")[0] if f.sampled_source else "")]
         row += [number(percent(f.blind))] if with_blind else []
         runs = len(g.runs)
         counted = f.seeds if f.source else len(g.measured)
@@ -120,9 +116,7 @@ def effort_cells(effort: Effort) -> list[Cell]:
 
 def final_csv(found: Sequence[Final], path: Path) -> None:
     """The final table with all digits."""
-    head = (
-        "task,encoder,agent,settings,n,wins,success,low,high,success_rrl,sampled,blind,source,sampled_source"
-    )
+    head = "task,encoder,agent,settings,n,wins,success,low,high,success_rrl,sampled,blind,source,sampled_source"
     with path.open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(
@@ -190,11 +184,7 @@ def thresholds(report: Report, looks: Looks) -> Table:
             if not found.firsts:
                 row.append(number(NONE, "no training episodes"))
             elif found.median is None:
-                text = (
-                    f"not reached by {short(found.trained)}"
-                    if not got
-                    else f"more than {short(found.trained)}"
-                )
+                text = f"not reached by {short(found.trained)}" if not got else f"more than {short(found.trained)}"
                 row.append(number(text, _of(got, found.firsts)))
             else:
                 row.append(number(short(found.median), _of(got, found.firsts)))
@@ -238,9 +228,7 @@ def pairs(found: Sequence[Pair], looks: Looks, unit: str = "points") -> Table:
                 Cell(p.second.method, look=looks[p.second.key]),
                 number(f"{p.gap:+.1f}", together(between(p.low, p.high, "+.1f")) if p.low == p.low else ""),
                 number(f"{p.better:.2f}"),
-                Cell(
-                    f"{a} pair{'s' if a > 1 else ''}" if p.paired else f"unpaired, {a} and {b} seeds", p.how
-                ),
+                Cell(f"{a} pair{'s' if a > 1 else ''}" if p.paired else f"unpaired, {a} and {b} seeds", p.how),
             ]
         )
     return Table(["A", "B", f"A - B ({unit})", "P(A > B)", "seeds, interval"], rows)

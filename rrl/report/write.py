@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rrl import results
 from rrl.registry import UserError
 from rrl.report import figures, numbers, page, score_tables, tables
 from rrl.report.figures import Drawn, Published
 from rrl.report.groups import Report, collect
+from rrl.store import results
 
 GENERATOR = '<meta name="generator" content="rrl report">'
 

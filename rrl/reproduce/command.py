@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rrl import results
-from rrl.console import duration
+from rrl.machine.console import duration
 from rrl.registry import UserError
 from rrl.report.figures import Published
 from rrl.report.groups import collect
@@ -14,7 +13,8 @@ from rrl.report.write import check, write
 from rrl.reproduce.figures import FIGURES, SEEDS, Figure, Wanted
 from rrl.reproduce.published import Curves, load
 from rrl.reproduce.verdict import judge
-from rrl.results import Result
+from rrl.store import results
+from rrl.store.results import Result
 from rrl.sweeps.backends import Local
 from rrl.sweeps.engine import Engine
 from rrl.sweeps.plan import Job, Sweep, plan
@@ -108,9 +108,7 @@ def _run(
     return folder, judged, code
 
 
-def _jobs(
-    wanted: Wanted, task: str, seeds: Sequence[int], overrides: Sequence[str], table: Table
-) -> list[Job]:
+def _jobs(wanted: Wanted, task: str, seeds: Sequence[int], overrides: Sequence[str], table: Table) -> list[Job]:
     """A curve's runs; with the substitute, and a line that says so, where its weights can't be had."""
     file = wanted.file.format(task=task)
     config = Sweep.Config(files=(file,), seeds=tuple(seeds), set=tuple(overrides))

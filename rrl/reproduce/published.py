@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rrl.registry import UserError
-from rrl.results import Result
+from rrl.store.results import Result
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,7 @@ class Curves:
     def at(self, steps: int) -> dict[str, float]:
         """Each seed's value after so many steps, on straight lines between its published points; seeds whose
         points don't reach so far (or begin later) are left out."""
-        return {
-            s: float(np.interp(steps, x, y)) for s, (x, y) in self.seeds.items() if x[0] <= steps <= x[-1]
-        }
+        return {s: float(np.interp(steps, x, y)) for s, (x, y) in self.seeds.items() if x[0] <= steps <= x[-1]}
 
     def around(self, steps: int) -> tuple[int, int]:
         """The published points before and after (or at) so many steps, which lie within `span`."""

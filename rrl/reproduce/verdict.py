@@ -11,8 +11,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from rrl.reproduce.published import Curves
-from rrl.results import Result
 from rrl.statistics import wilson
+from rrl.store.results import Result
 
 UPDATES = 5
 """Our value is the mean over this many updates (fewer if there are fewer): one has 200 episodes of noise."""
@@ -98,9 +98,7 @@ def judge(runs: Sequence[Result], curves: Curves) -> Verdict | None:
     mean = ours.mean - theirs.mean
     low = mean - math.hypot(ours.mean - ours.low, theirs.high - theirs.mean)
     high = mean + math.hypot(ours.high - ours.mean, theirs.mean - theirs.low)
-    word: Literal["within", "below", "above"] = (
-        "within" if low <= 0 <= high else "above" if low > 0 else "below"
-    )
+    word: Literal["within", "below", "above"] = "within" if low <= 0 <= high else "above" if low > 0 else "below"
     if len(runs) == 1:
         notes.append("one seed: our interval covers the choice of episodes, not of a seed")
     elif len(runs) < 3:
@@ -117,10 +115,6 @@ def _value(values: Sequence[float], episodes: int) -> Value:
     mean = float(np.mean(values))
     low, high = (100 * end for end in wilson(round(mean / 100 * episodes), episodes))
     if len(values) >= 3:
-        half = (
-            float(student.ppf(0.975, len(values) - 1))
-            * float(np.std(values, ddof=1))
-            / math.sqrt(len(values))
-        )
+        half = float(student.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
         low, high = max(0.0, min(low, mean - half)), min(100.0, max(high, mean + half))
     return Value(mean, min(low, mean), max(high, mean), len(values))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rrl.experiment import cores
+from rrl.machine.cores import cores
 from rrl.registry import UserError
 from rrl.sweeps.child import Task
 

@@ -75,17 +75,17 @@ def main(text: str) -> int:
     os.environ["MLFLOW_TRACKING_URI"] = task.uri
     if task.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, task.cores)
-    from rrl import runs  # heavy: after the above
     from rrl.registry import UserError
+    from rrl.run import process  # heavy: after the above
 
     try:
         if task.run is not None:
-            return runs.resume(task.run, task.budget)
+            return process.resume(task.run, task.budget)
         file = Path(task.file)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(task.config)
-        job = runs.Job(task.sweep, task.job, task.fingerprint)
-        return runs.start(task.file, [], task.job, task.budget, job)
+        job = process.Job(task.sweep, task.job, task.fingerprint)
+        return process.start(task.file, [], task.job, task.budget, job)
     except UserError as error:
         print(f"error: {error}", flush=True)
         return 2

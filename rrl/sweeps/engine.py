@@ -12,16 +12,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rrl import ginfile, results, runs
+from rrl.config import ginfile
 from rrl.registry import UserError
-from rrl.results import Status
+from rrl.run import process
+from rrl.store import results
+from rrl.store.results import Status
+from rrl.store.tracking import MLflowTracker, Row
 from rrl.sweeps.backends import Backend, Handle, stop_all
 from rrl.sweeps.child import Task
 from rrl.sweeps.plan import Job
 from rrl.sweeps.search import OptunaSearch
 from rrl.sweeps.state import SweepFolder
 from rrl.sweeps.table import Table
-from rrl.tracking import MLflowTracker, Row
 
 TICK = 0.2  # seconds between looks at the processes
 SUMMARY = ("summary/best_success", "summary/last5_success", "summary/auc_success", "final/success")
@@ -70,7 +72,7 @@ class Engine:
         """Work until every job has ended; the exit code: 1 if any failed, 130 or 143 after a signal."""
 
         def stop(number: int, _frame: FrameType | None) -> None:
-            raise runs.Stopped(number)
+            raise process.Stopped(number)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
         code = 1
@@ -80,7 +82,7 @@ class Engine:
                 self._loop()
             failed = [entry for entry in self.entries.values() if entry.state == "failed"]
             code = 1 if failed else 0
-        except runs.Stopped as cause:
+        except process.Stopped as cause:
             code = 128 + int(cause.args[0])
         finally:
             for number in before:
@@ -171,9 +173,7 @@ class Engine:
         """Print the runs that failed, each with its reason and its log."""
         for entry in self.entries.values():
             if entry.state == "failed":
-                self.table.line(
-                    f"FAILED {entry.job.name}: {entry.reason}\n  log: {self.sweep.log(entry.job)}"
-                )
+                self.table.line(f"FAILED {entry.job.name}: {entry.reason}\n  log: {self.sweep.log(entry.job)}")
 
     def _look(self) -> None:
         """Find the folders of the runs that have begun."""
@@ -191,9 +191,7 @@ class Engine:
                 entry.state = "finished" if finished else "stopped"
 
     def _close_killed(self) -> None:
-        alive = [
-            e.folder.name for e in self.entries.values() if e.folder is not None and results.busy(e.folder)
-        ]
+        alive = [e.folder.name for e in self.entries.values() if e.folder is not None and results.busy(e.folder)]
         MLflowTracker.close_killed(self.sweep.tracker.uri, self.sweep.run_id, [*alive, self.sweep.run_id])
 
     def _summarise(self, status: str) -> None:

@@ -16,15 +16,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rrl import ginfile
 from rrl.agents.base import Agent
-from rrl.console import duration
-from rrl.demos import DemoSet, cache_folder
+from rrl.config import ginfile
+from rrl.demos.replay import DemoSet, cache_folder
 from rrl.envs.base import EnvFactory
-from rrl.experiment import Experiment, cores, resolve
-from rrl.processes import available_memory
+from rrl.machine.console import duration
+from rrl.machine.cores import cores
+from rrl.machine.processes import available_memory
 from rrl.registry import UserError, build
-from rrl.results import read_json
+from rrl.run.experiment import Experiment
+from rrl.run.placement import resolve
+from rrl.store.results import read_json
 from rrl.sweeps import speed
 from rrl.sweeps.plan import Plan
 
@@ -101,9 +103,7 @@ def show(
     if len(every) > 40:
         console.print(f"and {len(every) - 40} more")
     if not plan.jobs:
-        console.print(
-            f"{count} runs, of combinations that the search will choose; above: one of them", highlight=False
-        )
+        console.print(f"{count} runs, of combinations that the search will choose; above: one of them", highlight=False)
     share = count / max(len(every), 1)
     seconds = share * sum(e.seconds for e in found.values())
     if backend != "local":
@@ -172,9 +172,7 @@ def _estimate(config: Experiment.Config, measured: speed.Speed | None) -> Estima
 def _kind(config: Experiment.Config) -> str:
     """What decides speed, as text."""
     facts = {
-        k: v
-        for k, v in ginfile.flatten(config).items()
-        if not k.startswith(("evaluators", "demos", "seed", "iter"))
+        k: v for k, v in ginfile.flatten(config).items() if not k.startswith(("evaluators", "demos", "seed", "iter"))
     }
     agent_changes = ("lam_", "gamma", "gae", "step_size", "bc_", "trajectories")
     facts = {k: v for k, v in facts.items() if not k.removeprefix("agent.").startswith(agent_changes)}

@@ -14,12 +14,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, NonNegativeInt
 
-from rrl import ginfile
+from rrl.config import ginfile
+from rrl.config.grammar import ConfigError, Problem
+from rrl.config.words import literal
 from rrl.envs.base import EnvFactory
-from rrl.experiment import Experiment
-from rrl.gintext import ConfigError, Problem
-from rrl.ginwords import literal
 from rrl.registry import Component, UserError, build, register
+from rrl.run.experiment import Experiment
 from rrl.sweeps.space import Axis, Point, axis, draw, product
 
 SEARCHES = ("grid", "random", "optuna")
@@ -222,9 +222,7 @@ class Builder:
             for file in self.sweep.files
             if file not in files and file not in self._twins
         ]
-        return notes + [
-            f"{file} makes the same runs as {other}: done once" for file, other in self._twins.items()
-        ]
+        return notes + [f"{file} makes the same runs as {other}: done once" for file, other in self._twins.items()]
 
     def _texts(self) -> dict[str, str]:
         """Entries of grid and overrides, each with where it was written."""
@@ -280,9 +278,7 @@ def _check_metric(metric: str, jobs: Sequence[Job]) -> None:
         without = [job.source for job in jobs if not job.counts_success]
         if without:
             other = re.sub(r"success\w*", "return", metric)
-            mixed = (
-                "; search the files that do count successes by themselves" if len(without) < len(jobs) else ""
-            )
+            mixed = "; search the files that do count successes by themselves" if len(without) < len(jobs) else ""
             raise UserError(
                 f"{without[0]} has no success test, so its runs log no {metric} to maximise, only returns; "
                 f"set --metric {other} (in a sweep's file: Sweep.metric = '{other}'){mixed}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rrl import results
 from rrl.registry import UserError
+from rrl.store import results
 from rrl.sweeps.plan import Builder, Job, Plan
 from rrl.sweeps.space import Range
 from rrl.sweeps.state import SweepFolder

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rrl.gintext import Binding, ConfigError, Place, Problem, parse
-from rrl.ginwords import literal
+from rrl.config.grammar import Binding, ConfigError, Place, Problem, parse
+from rrl.config.words import literal
 
 _NUMBER = r"([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
 _RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}\s*(log)?\s*")
@@ -98,10 +98,6 @@ def draw(axes: Sequence[Axis], rng: np.random.Generator) -> Point:
         if of.log:
             drawn = math.exp(rng.uniform(math.log(of.low), math.log(of.high)))
             return min(max(round(drawn), int(of.low)), int(of.high)) if of.whole else drawn
-        return (
-            int(rng.integers(int(of.low), int(of.high) + 1))
-            if of.whole
-            else float(rng.uniform(of.low, of.high))
-        )
+        return int(rng.integers(int(of.low), int(of.high) + 1)) if of.whole else float(rng.uniform(of.low, of.high))
 
     return {each.field: value(each.values) for each in axes}

@@ -13,12 +13,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rrl.processes import keep_freed_memory, memory
+from rrl.machine.processes import keep_freed_memory, memory
 from rrl.sweeps.child import die_with
 
 if TYPE_CHECKING:
-    from rrl.experiment import Experiment
-    from rrl.rollout import Collector
+    from rrl.rollout.episodes import Collector
+    from rrl.run.experiment import Experiment
 
 LEAST = 2.0  # seconds of sampling to measure
 SAMPLES = 4096  # of the update that is timed
@@ -61,11 +61,12 @@ def _probe(source: str) -> tuple[dict[str, float], float]:
     import torch
     from rich.console import Console
 
-    from rrl import ginfile
     from rrl.agents.base import AgentSteps
-    from rrl.console import Display
-    from rrl.experiment import Experiment
-    from rrl.rollout import Collector, Episode, Rollout
+    from rrl.config import ginfile
+    from rrl.machine.console import Display
+    from rrl.rollout.data import Episode, Rollout
+    from rrl.rollout.episodes import Collector
+    from rrl.run.experiment import Experiment
 
     config = ginfile.loads(source)
     assert isinstance(config, Experiment.Config)
@@ -77,9 +78,7 @@ def _probe(source: str) -> tuple[dict[str, float], float]:
     envs = experiment.env.make(config.num_envs, experiment.frames, config.workers)
     try:
         collector = Collector(envs, config.groups or 1)
-        if (
-            config.precision != "int8"
-        ):  # calibration would take longer than all the rest; its speed is another
+        if config.precision != "int8":  # calibration would take longer than all the rest; its speed is another
             experiment.inference = experiment.make_inference(collector, Display(Console(file=io.StringIO())))
         agent = experiment.make_agent(experiment.encoder, collector, 0)
         if isinstance(agent.wants, AgentSteps):
@@ -125,9 +124,7 @@ def _probe(source: str) -> tuple[dict[str, float], float]:
             start = time.perf_counter()
             agent.update(batch)
             learning = (time.perf_counter() - start) / SAMPLES
-        sizes = [
-            sum(t.nbytes for t in tensors.values()) for tensors in (agent.snapshot()[0], agent.policy_state())
-        ]
+        sizes = [sum(t.nbytes for t in tensors.values()) for tensors in (agent.snapshot()[0], agent.policy_state())]
         found = {"sampling": sampling, "learning": learning, "memory": memory(os.getpid()), "width": 4 * n}
         return found | {"files": sizes[0] + 2 * sizes[1]}, time.perf_counter() - began
     finally:
@@ -136,7 +133,7 @@ def _probe(source: str) -> tuple[dict[str, float], float]:
 
 def _probe_steps(experiment: Experiment, collector: Collector) -> tuple[dict[str, float], float]:
     """The same of an agent that learns at every step."""
-    from rrl.stepper import Stepper
+    from rrl.rollout.steps import Stepper
 
     envs, began = collector.envs, time.perf_counter()
     now = experiment.config.agent.model_copy(update={"init_steps": 1, "catch_up": False})
@@ -153,9 +150,7 @@ def _probe_steps(experiment: Experiment, collector: Collector) -> tuple[dict[str
             sampling, learning = sampling + middle - start, learning + time.perf_counter() - middle
         counted += 1
     made = counted * envs.num_envs * experiment.env.action_repeat
-    sizes = [
-        sum(t.nbytes for t in tensors.values()) for tensors in (agent.snapshot()[0], agent.policy_state())
-    ]
+    sizes = [sum(t.nbytes for t in tensors.values()) for tensors in (agent.snapshot()[0], agent.policy_state())]
     found = {"sampling": sampling / made, "learning": learning / made, "memory": memory(os.getpid())}
     found |= {"width": rollout.obs[0].nbytes, "files": sizes[0] + 2 * sizes[1]}
     return found, time.perf_counter() - began

@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rrl import results, runs
-from rrl.ginwords import literal
+from rrl.config.words import literal
 from rrl.registry import UserError
+from rrl.run import process
+from rrl.store import results
+from rrl.store.tracking import MLflowTracker
 from rrl.sweeps.plan import Job
-from rrl.tracking import MLflowTracker
 
 FILE = "sweep.json"
 
@@ -33,15 +34,13 @@ class SweepFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"another process is working on the sweep {folder}; wait for it or stop it"
-            ) from None
+            raise UserError(f"another process is working on the sweep {folder}; wait for it or stop it") from None
         self.facts: dict[str, Any] = json.loads((folder / FILE).read_text())
 
     @classmethod
     def open(cls, name: str, new: bool = False) -> SweepFolder:
         """The sweep of this name in `runs/`; if there is none, or `new`, a fresh one with its MLflow run."""
-        runs.make_root()
+        process.make_root()
         with (results.ROOT / ".sweeps.lock").open("a") as one_at_a_time:
             fcntl.flock(one_at_a_time, fcntl.LOCK_EX)  # two first calls must not make two sweeps
             return cls._find(name, new)

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from rrl.console import PLAIN_PERIOD, duration
+from rrl.machine.console import PLAIN_PERIOD, duration
 
 if TYPE_CHECKING:
     from rrl.sweeps.engine import Entry
@@ -72,9 +72,7 @@ class Table:
         table = RichTable(box=box.SIMPLE, pad_edge=False)
         kinds = dict.fromkeys("success" if entry.job.counts_success else "return" for entry in entries)
         for name in ("run", "state", "update", " or ".join(kinds) or "success", "this call", "left"):
-            table.add_column(
-                name, justify="left" if name in ("run", "state") else "right", no_wrap=name != "run"
-            )
+            table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name != "run")
         shown, hidden = list(entries), 0
         room = max(self.console.height - 6, 5)
         if not everything and len(shown) > room:  # what goes on comes first

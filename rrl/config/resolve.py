@@ -1,0 +1,420 @@
+"""From bindings to configs: follow references as gin's runtime would, without running anything."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any, Literal, get_args, get_origin
+
+import pydantic
+from pydantic.fields import FieldInfo
+
+from rrl import registry
+from rrl.config.grammar import UNREADABLE, Binding, Block, Macro, Place, Problem, Reference, macros_in, references_in
+from rrl.config.words import (
+    a_kind,
+    candidates,
+    closest,
+    component_types,
+    component_words,
+    literal,
+    meant,
+    summary,
+    type_words,
+)
+from rrl.registry import Config
+
+REQUIRED = "gin.REQUIRED"
+_BAD: Any = type("Bad", (), {"__repr__": lambda self: "<reported already>"})()
+"""Stands for a value whose problem was reported."""
+_OWN_WORDS = ("value_error", "assertion_error", "config")
+"""Kinds of pydantic error that a component's own validators raise: their messages are shown as they are."""
+
+Scope = tuple[str, ...]
+
+
+class Layer(IntEnum):
+    """Where a binding comes from; the higher one wins."""
+
+    INCLUDED = 0
+    FILE = 1
+    OVERRIDE = 2
+
+
+Layered = tuple[Binding, Layer]
+
+
+class Names:
+    """Names of components and fields that the texts use wrongly, in bindings used or not."""
+
+    def __init__(self, bindings: Iterable[Layered], blocks: Iterable[Block]) -> None:
+        self.problems: list[Problem] = []
+        self.unknown: dict[str, list[Place]] = {}
+        """Component names that nobody registered, and where they stand."""
+        self.expected: dict[str, list[str]] = {}
+        """What would fit where an unknown name is referred to."""
+        self.misnamed: set[Binding] = set()
+        self.excused: set[tuple[str, str]] = set()
+        """(component, field) that was bound under a misspelt name: neither missing nor known."""
+        known = set(registry.names())
+        for block in blocks:
+            if block.name not in known:
+                self.unknown.setdefault(block.name, []).append(block.place)
+        for binding, _ in bindings:
+            if not binding.field:
+                continue
+            if binding.name not in known:
+                self.misnamed.add(binding)
+                if not binding.in_block:  # the block's head was noted instead
+                    self.unknown.setdefault(binding.name, []).append(binding.place)
+            elif binding.field not in registry.get(binding.name).Config.model_fields:
+                self._unknown_field(binding)
+
+    def _unknown_field(self, binding: Binding) -> None:
+        self.misnamed.add(binding)
+        fields = registry.get(binding.name).Config.model_fields
+        hint = meant(binding.field, fields) if fields else f"{binding.name} has no settings"
+        self.problems.append(Problem.at(binding.place, f"{binding.name} has no field {binding.field}", hint))
+        self.excused |= {(binding.name, field) for field in closest(binding.field, fields)}
+
+    def unknown_components(self, files: Sequence[str]) -> Iterator[Problem]:
+        """One problem for each unknown name, at its first place in the order of `files`."""
+        for name, places in self.unknown.items():
+            first, *others = sorted(set(places), key=lambda place: (files.index(place.file), place.line))
+            also = f" (also at {', '.join(map(str, others))})" if others else ""
+            hint = meant(name.rsplit(".", 1)[-1], self.expected.get(name) or registry.names())
+            yield Problem.at(first, f"no component is named {name}{also}", hint)
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Where a value goes to (`target` binds a field) and where it was written (`source`: a macro, maybe)."""
+
+    target: Binding
+    source: Binding
+    info: FieldInfo
+    macros: tuple[str, ...] = ()
+    """The macros on the way from target to source."""
+
+    @property
+    def accepted(self) -> tuple[type[Config], ...]:
+        """The `Config` classes that the field takes."""
+        return component_types(self.info.annotation)
+
+    @property
+    def words(self) -> str:
+        """The field's type."""
+        return type_words(self.info.annotation, self.info.metadata)
+
+
+class Resolver:
+    """Builds the configs that bindings describe (later ones win); notes what it used and what is wrong."""
+
+    def __init__(self, bindings: Iterable[Binding], names: Names, complete: bool) -> None:
+        """`complete`: False if a file could not be read, so that nothing can be called missing."""
+        self.problems: list[Problem] = []
+        self.used: set[Binding] = set()
+        self.referred: dict[str, list[str]] = {}
+        """Components of this run, each with the references to it as written."""
+        self.macros: dict[str, Binding] = {}
+        self.fields: dict[str, dict[str, dict[str, Binding]]] = {}
+        """Bindings by component, scope and field."""
+        for binding in bindings:
+            if binding.field:
+                scopes = self.fields.setdefault(binding.name, {})
+                scopes.setdefault(binding.scope, {})[binding.field] = binding
+            else:
+                self.macros[binding.name] = binding
+        self._scopes = {scope for scopes in self.fields.values() for scope in scopes}
+        self._names, self._complete = names, complete
+        self._done: dict[tuple[str, Scope], Config | None] = {}
+        self._active: list[tuple[str, Scope]] = []
+
+    def component(self, name: str, scope: Scope, place: Place) -> Config | None:
+        """The config of a registered component in a gin scope, referred to at `place`; None: problems."""
+        while scope and "/".join(scope) not in self._scopes:
+            scope = scope[:-1]  # nothing is bound in it, so it makes no difference
+        key = (name, scope)
+        if key in self._active:
+            circle = [other for other, _ in self._active[self._active.index(key) :]]
+            message = f"{name} contains itself: {' -> '.join([*circle, name])}"
+            self.problems.append(Problem.at(place, message, f"give the inner one a scope: @inner/{name}()"))
+            return None
+        if key not in self._done:
+            self._active.append(key)
+            self._done[key] = self._component(name, scope, place)
+            self._active.pop()
+        return self._done[key]
+
+    def winner(self, name: str, field: str, scope: Scope) -> Binding | None:
+        """The binding that decides a field in a gin scope: the one in the most specific scope."""
+        scopes = self.fields.get(name, {})
+        prefixes = ("/".join(scope[:depth]) for depth in range(len(scope), -1, -1))
+        return next((scopes[p][field] for p in prefixes if field in scopes.get(p, {})), None)
+
+    def _component(self, name: str, scope: Scope, place: Place) -> Config | None:
+        config_type = registry.get(name).Config
+        bound: dict[str, Binding] = {}
+        values: dict[str, Any] = {}
+        bad: set[str] = set()
+        for field, info in config_type.model_fields.items():
+            binding = self.winner(name, field, scope)
+            if binding is None:
+                if (name, field) in self._names.excused:
+                    bad.add(field)
+                continue
+            bound[field] = binding
+            self.used.add(binding)
+            value = self._value(binding.value, scope, _Slot(binding, binding, info))
+            if value is _BAD:
+                bad.add(field)
+            else:
+                values[field] = value
+        try:
+            config = config_type(**values)
+        except pydantic.ValidationError as error:
+            self._explain(error, config_type, values, bound, bad, place)
+            return None
+        return None if bad else config
+
+    def _value(self, raw: Any, scope: Scope, slot: _Slot) -> Any:
+        """What a parsed value means, or `_BAD`."""
+        if isinstance(raw, (list, tuple)):
+            items = [self._value(item, scope, slot) for item in raw]
+            return _BAD if any(item is _BAD for item in items) else tuple(items)
+        if isinstance(raw, Reference):
+            return self._reference(raw, scope, slot)
+        if isinstance(raw, Macro):
+            return self._macro(raw, slot)
+        return raw
+
+    def _reference(self, raw: Reference, scope: Scope, slot: _Slot) -> Any:
+        if raw.name not in registry.names():
+            self._names.unknown.setdefault(raw.name, []).append(slot.source.place)
+            self._names.expected[raw.name] = candidates(slot.accepted)
+            return self._lost(slot)
+        cls = registry.get(raw.name)
+        if not slot.accepted:
+            self._report(slot.source, f"{slot.target.label} must be {slot.words}; got {raw}")
+            return self._lost(slot, raw.name)
+        if not issubclass(cls.Config, slot.accepted):
+            takes = component_words(slot.accepted)
+            self._report(slot.source, f"{slot.target.label} takes {takes}; {raw.name} is {a_kind(cls.kind)}")
+            return self._lost(slot, raw.name)
+        if not raw.called:
+            self._report(slot.source, f"{raw} needs brackets", f"did you mean {raw}()?")
+        self.referred.setdefault(raw.name, []).append(str(raw))
+        config = self.component(raw.name, raw.scopes or scope, slot.source.place)
+        return _BAD if config is None or not raw.called else config
+
+    def _macro(self, raw: Macro, slot: _Slot) -> Any:
+        source = slot.source
+        if raw == UNREADABLE:
+            return self._lost(slot)
+        if raw.name == REQUIRED:
+            hint = f'bind it here, in a file that includes this one, or with --set "{source.label} = ..."'
+            self._report(source, f"{source.label} must be given: it is %{REQUIRED}", hint)
+            return self._lost(slot)
+        if raw.name in slot.macros:
+            circle = slot.macros[slot.macros.index(raw.name) :]
+            turn = circle.index(min(circle))  # told alike wherever the circle is entered
+            circle = (*circle[turn:], *circle[: turn + 1])
+            message = f"the macro {circle[0]} refers to itself: {' -> '.join(circle)}"
+            self._report(self.macros[circle[0]], message, "give it a value")
+            return self._lost(slot)
+        binding = self.macros.get(raw.name)
+        if binding is None:
+            close = closest(raw.name, [*self.macros, REQUIRED])
+            hint = f"did you mean %{close[0]}?" if close else f"define it: `{raw.name} = value`"
+            self._report(source, f"no macro is named {raw.name}", hint)
+            return self._lost(slot)
+        self.used.add(binding)
+        scope = tuple(raw.name.split("/"))  # gin evaluates a macro in the scope of its name
+        slot = replace(slot, source=binding, macros=(*slot.macros, raw.name))
+        return self._value(binding.value, scope, slot)
+
+    def _report(self, binding: Binding, message: str, hint: str = "") -> None:
+        self.problems.append(Problem.at(binding.place, message, hint))
+
+    def _lost(self, slot: _Slot, *more: str) -> Any:
+        """A component stands here that cannot be told: whatever it might use does not count as unused."""
+        self._excuse([*candidates(slot.accepted), *more])
+        return _BAD
+
+    def _excuse(self, components: Sequence[str]) -> None:
+        waiting: list[Reference | Macro] = [Reference((), name, True) for name in components]
+        seen: set[str] = set()
+        while waiting:
+            item = waiting.pop()
+            if str(item) in seen:
+                continue
+            seen.add(str(item))
+            if isinstance(item, Macro):
+                found = [self.macros[item.name]] if item.name in self.macros else []
+            else:
+                found = [b for bindings in self.fields.get(item.name, {}).values() for b in bindings.values()]
+            for binding in found:
+                self.used.add(binding)
+                waiting += [*references_in(binding.value), *map(Macro, macros_in(binding.value))]
+
+    def _explain(
+        self,
+        error: pydantic.ValidationError,
+        config_type: type[Config],
+        values: dict[str, Any],
+        bound: dict[str, Binding],
+        bad: set[str],
+        place: Place,
+    ) -> None:
+        """One problem for each field that pydantic refuses, and for each rule across fields."""
+        name = config_type.component.__name__
+        by_field: dict[str, list[Any]] = {}
+        for item in error.errors(include_url=False):
+            by_field.setdefault(str(item["loc"][0]) if item["loc"] else "", []).append(item)
+        for field, items in by_field.items():
+            if field in bad or (not field and bad):
+                continue
+            own = next((item for item in items if item["type"] in _OWN_WORDS), None)
+            if own or not field:
+                said = own or items[0]
+                context = said.get("ctx", {})
+                binding = bound.get(str(context.get("field", field)))
+                message = str(context.get("error", said["msg"]))
+                message = f"{name}.{field}: {message}" if field and name not in message else message
+                where = binding.place if binding else place
+                self.problems.append(Problem.at(where, message, str(context.get("hint", ""))))
+            elif field in values:
+                self._refused(config_type, field, values, bound[field])
+            else:
+                self._unbound(name, field, config_type.model_fields[field], place)
+
+    def _unbound(self, name: str, field: str, info: FieldInfo, place: Place) -> None:
+        """A field that must be bound and is not."""
+        words = type_words(info.annotation, info.metadata)
+        self._excuse(candidates(component_types(info.annotation)))
+        if not info.is_required():
+            shown = literal(info.get_default(call_default_factory=True))
+            message = f"{name}.{field} must be {words}; its default is {shown}"
+            self.problems.append(Problem.at(place, message, f"bind {name}.{field}"))
+        elif self._complete:
+            doc = f" {summary(info)}" if info.description else ""
+            hint = f"add `{name}.{field} = ...`:{doc} Takes {words}."
+            self.problems.append(Problem.at(place, f"{name} needs {field}", hint))
+
+    def _refused(self, config_type: type[Config], field: str, values: dict[str, Any], binding: Binding) -> None:
+        """A value of the wrong type or outside the limits."""
+        info, value = config_type.model_fields[field], values[field]
+        accepted = component_types(info.annotation)
+        source = binding
+        while isinstance(source.value, Macro):
+            source = self.macros[source.value.name]
+        via = f" ({source.label} at {source.place})" if source is not binding else ""
+        guesses = _guesses(value, info.annotation)
+        hint = next((f"did you mean {literal(g)}?" for g in guesses if _fits(config_type, values, field, g)), "")
+        if isinstance(value, float) and not math.isfinite(value):
+            hint = "numbers must be finite"
+        verb = "must be"
+        if accepted and not isinstance(value, (Config, tuple)):
+            verb = "takes"
+            close = closest(str(value), candidates(accepted))
+            hint = hint or (f"did you mean @{close[0]}()?" if close else "components are written @Name()")
+        words = type_words(info.annotation, info.metadata)
+        self._report(binding, f"{binding.label} {verb} {words}; got {literal(value)}{via}", hint)
+        self._excuse(candidates(accepted))
+
+
+def _fits(config_type: type[Config], values: dict[str, Any], field: str, value: Any) -> bool:
+    """Would the field take this value?"""
+    try:
+        config_type(**{**values, field: value})
+    except pydantic.ValidationError as error:
+        return not any(item["loc"][:1] == (field,) for item in error.errors())
+    return True
+
+
+def _guesses(value: Any, annotation: Any) -> Iterator[Any]:
+    """What the user may have meant by a refused value, most likely first."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            yield ast.literal_eval(value)
+        yield from closest(value, [option for option in _options(annotation) if isinstance(option, str)])
+    elif isinstance(value, float) and value.is_integer():
+        yield int(value)
+    elif isinstance(value, (bool, int, float)):
+        yield str(value)
+    if isinstance(value, tuple) and len(value) == 1:
+        yield value[0]
+    elif not isinstance(value, tuple):
+        yield (value,)
+
+
+def _options(annotation: Any) -> list[Any]:
+    """All values of the Literals in a type."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [option for part in get_args(annotation) for option in _options(part)]
+
+
+def unused(bindings: Sequence[Layered], run: Resolver, before: Resolver, names: Names) -> Iterator[Problem]:
+    """Bindings and macros of the file that nothing uses, and overrides without effect.
+
+    `before` resolved the same without overrides: what it used may be idled by an override. Included
+    files may bind more than a run uses.
+    """
+    mentioned = _mentioned_macros(bindings)
+    for binding, layer in bindings:
+        if layer == Layer.INCLUDED or binding in names.misnamed or binding.value == UNREADABLE:
+            continue
+        if layer == Layer.OVERRIDE:
+            idle = binding not in run.used
+        elif binding.field:
+            idle = binding not in run.used and binding not in before.used
+        else:
+            idle = binding.name not in mentioned
+        if idle and binding.field:
+            why, override = _why_unused(binding, run), layer == Layer.OVERRIDE
+            yield Problem.at(binding.place, f"nothing uses {binding.label}", why, idle=override)
+        elif idle:
+            in_run = [n for n in run.referred if binding.name in registry.get(n).Config.model_fields]
+            forgotten = [f"{n}.{binding.name} = {literal(binding.value)}" for n in in_run]
+            hint = f"refer to it as %{binding.name}, or delete the line"
+            hint = f"did you mean `{forgotten[0]}`?" if forgotten else hint
+            yield Problem.at(binding.place, f"nothing uses the macro {binding.name}", hint)
+
+
+def _mentioned_macros(bindings: Sequence[Layered]) -> set[str]:
+    """Macros that a binding mentions, or a macro that a binding mentions, ..."""
+    values: dict[str, list[Any]] = {}
+    waiting: list[str] = []
+    for binding, _ in bindings:
+        if binding.field:
+            waiting += macros_in(binding.value)
+        else:
+            values.setdefault(binding.name, []).append(binding.value)
+    mentioned: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in mentioned:
+            mentioned.add(name)
+            waiting += [other for value in values.get(name, []) for other in macros_in(value)]
+    return mentioned
+
+
+def _why_unused(binding: Binding, run: Resolver) -> str:
+    references = run.referred.get(binding.name)
+    if not references:
+        kind = registry.get(binding.name).kind
+        for name in run.referred:
+            cls = registry.get(name)
+            if cls.kind == kind and binding.field in cls.Config.model_fields:
+                return f"the {kind} of this run is {name}: did you mean {name}.{binding.field}?"
+        return f"no {binding.name} is part of this run: refer to it as @{binding.name}(), or delete the line"
+    for other in (b for bindings in run.fields[binding.name].values() for b in bindings.values()):
+        inner = f"{other.scope}/".startswith(f"{binding.scope}/" if binding.scope else "")
+        if inner and other.field == binding.field and other in run.used:
+            return f"{other.label} ({other.place}) goes before it everywhere"
+    return f"this run uses {' and '.join(dict.fromkeys(references))}"

@@ -1,0 +1,255 @@
+"""Configs in words and as text: types, suggestions, gin source, flat parameters, descriptions."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import annotated_types
+from pydantic.fields import FieldInfo
+
+from rrl import registry
+from rrl.config.grammar import Macro, Reference
+from rrl.registry import Config, UserError
+
+_SCALARS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    bool: "True or False",
+    type(None): "None",
+}
+_PLURALS = {
+    "a whole number": "whole numbers",
+    "a number": "numbers",
+    "a string": "strings",
+    "True or False": "True or False",
+}
+
+
+def closest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
+    """The known names most like `name`, best first; none if nothing is alike."""
+    by_lower = {other.lower(): other for other in known}
+    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, count, 0.55)]
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """`did you mean depth? (one of depth, weights)`"""
+    known = list(known)
+    close = closest(name, known)
+    return (f"did you mean {close[0]}? " if close else "") + f"(one of {', '.join(known)})"
+
+
+def either(words: Iterable[str]) -> str:
+    """`a, b or c`"""
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def a_kind(kind: str) -> str:
+    """`an encoder`"""
+    return kind if kind == "demos" else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def component_types(annotation: Any) -> tuple[type[Config], ...]:
+    """The `Config` classes that stand anywhere in a field's type."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return (annotation,)
+    return tuple(found for part in get_args(annotation) for found in component_types(part))
+
+
+def candidates(accepted: tuple[type[Config], ...]) -> list[str]:
+    """Names of the registered components whose `Config` is one of these types."""
+    return [name for name in registry.names() if accepted and issubclass(registry.get(name).Config, accepted)]
+
+
+def component_words(accepted: tuple[type[Config], ...]) -> str:
+    """`an encoder (MobileNetV2, ResNet or State)`"""
+    names = candidates(accepted)
+    kinds = sorted({registry.get(name).kind for name in names})
+    if not names:
+        return either(config.__qualname__.removesuffix(".Config") for config in accepted)
+    if len(kinds) == 1 and len(names) == 1 and names != registry.names(kinds[0]):
+        return names[0]
+    return f"{either(map(a_kind, kinds))} ({either(names)})"
+
+
+def type_words(annotation: Any, metadata: Iterable[Any] = ()) -> str:
+    """A type as the errors and `rrl describe` name it, such as `18, 34 or 50` or `a number > 0`."""
+    limits = "".join(_limits(metadata))
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is typing.Annotated:
+        return type_words(parts[0], [*parts[1:], *metadata])
+    if origin is Literal:
+        return either(repr(part) for part in parts)
+    if origin in (typing.Union, types.UnionType):
+        return either(type_words(part) + (limits if part is not type(None) else "") for part in parts)
+    if origin is tuple or annotation is tuple:
+        if len(parts) == 2 and parts[1] is Ellipsis:
+            return f"a tuple of {_plural(parts[0])}{limits}"
+        return f"a tuple ({', '.join(map(type_words, parts))}){limits}"
+    if accepted := component_types(annotation):
+        return component_words(accepted)
+    return _SCALARS.get(annotation, getattr(annotation, "__name__", str(annotation))) + limits
+
+
+def _plural(annotation: Any) -> str:
+    word = type_words(annotation)
+    if accepted := component_types(annotation):
+        kinds = {registry.get(name).kind for name in candidates(accepted)}
+        return word.replace(a_kind(*kinds), f"{kinds.pop()}s", 1) if len(kinds) == 1 else word
+    for one, many in _PLURALS.items():
+        if word.startswith(one):
+            return many + word[len(one) :]
+    return word
+
+
+def _limits(metadata: Iterable[Any]) -> Iterator[str]:
+    words: list[tuple[type[Any], str, str]] = [
+        (annotated_types.Ge, "ge", " >= {}"),
+        (annotated_types.Gt, "gt", " > {}"),
+        (annotated_types.Le, "le", " <= {}"),
+        (annotated_types.Lt, "lt", " < {}"),
+        (annotated_types.MultipleOf, "multiple_of", ", a multiple of {}"),
+        (annotated_types.MinLen, "min_length", ", at least {} long"),
+        (annotated_types.MaxLen, "max_length", ", at most {} long"),
+    ]
+    found = [
+        form.format(getattr(limit, name)) for limit in metadata for kind, name, form in words if isinstance(limit, kind)
+    ]
+    for index, limit in enumerate(found):
+        yield (" and" if index and limit.startswith((" >", " <")) else "") + limit
+
+
+def literal(value: Any) -> str:
+    """A value as gin source; components as `@Name()`."""
+    if isinstance(value, Config):
+        return f"@{value.component.__name__}()"
+    if isinstance(value, (Reference, Macro)):
+        return str(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(literal, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(literal, value))}]"
+    return repr(value)
+
+
+def summary(field: FieldInfo) -> str:
+    """First paragraph of a field's docstring, on one line."""
+    return " ".join((field.description or "").split("\n\n")[0].split())
+
+
+def describe(name: str) -> str:
+    """What `rrl describe NAME` prints: a component's docstring, its fields with types, defaults, docstrings.
+
+    Raises UserError for an unknown name.
+    """
+    if name not in registry.names():
+        raise UserError(f"no component is named {name}\n  {meant(name, registry.names())}")
+    cls = registry.get(name)
+    lines = [f"{name} ({cls.kind})"]
+    if cls.__dict__.get("__doc__"):
+        lines += ["", *_indented(inspect.cleandoc(cls.__doc__ or ""), 2)]
+    for key, field in cls.Config.model_fields.items():
+        default = f" = {literal(field.get_default(call_default_factory=True))}"
+        lines += ["", f"  {name}.{key}{' (required)' if field.is_required() else default}"]
+        lines += [f"      takes {type_words(field.annotation, field.metadata)}"]
+        lines += _indented(inspect.cleandoc(field.description or ""), 6)
+    return "\n".join(lines)
+
+
+def _indented(text: str, by: int) -> list[str]:
+    return [" " * by + line if line else "" for line in text.split("\n")]
+
+
+def _children(value: Any, path: str) -> Iterator[tuple[str, Config]]:
+    """The components directly inside a field's value, each with its place such as `evaluators.0`."""
+    if isinstance(value, Config):
+        yield path, value
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _children(item, f"{path}.{index}")
+
+
+def _fields(config: Config) -> Iterator[tuple[str, Any]]:
+    return ((name, getattr(config, name)) for name in type(config).model_fields)
+
+
+def _identity(config: Config) -> str:
+    """Text equal for configs that gin source cannot tell apart (-0.0 and 0.0 differ, unlike under `==`)."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, tuple):
+            return f"({' '.join(map(text, value))})"
+        return _identity(value) if isinstance(value, Config) else repr(value)
+
+    fields = " ".join(f"{name}={text(value)}" for name, value in _fields(config))
+    return f"{config.component.__name__}({fields})"
+
+
+def dumps(config: Config) -> str:
+    """Gin source that says every field of `config` and of all components in it: `loads(dumps(c)) == c`.
+
+    A component that occurs with several settings gets one gin scope for each, named after its place.
+    """
+    scopes: dict[str, str] = {}
+    variants: dict[str, list[str]] = {}
+    order: list[Config] = []
+
+    def visit(node: Config, place: str) -> None:
+        if (key := _identity(node)) in scopes:
+            return
+        scope = base = place.replace(".", "_")
+        count = 1
+        while scope in scopes.values():
+            count += 1
+            scope = f"{base}_{count}"
+        scopes[key] = scope
+        variants.setdefault(node.component.__name__, []).append(key)
+        order.append(node)
+        for name, value in _fields(node):
+            for child_place, child in _children(value, f"{place}.{name}" if place else name):
+                visit(child, child_place)
+
+    visit(config, "")
+
+    def full_name(node: Config) -> str:
+        name = node.component.__name__
+        scope = scopes[_identity(node)]
+        return f"{scope}/{name}" if scope and len(variants[name]) > 1 else name
+
+    def source(value: Any) -> str:
+        if isinstance(value, Config):
+            return f"@{full_name(value)}()"
+        if isinstance(value, tuple):
+            return f"({', '.join(map(source, value))}{',' if len(value) == 1 else ''})"
+        if isinstance(value, float):
+            return repr(float(value))
+        if value is None or isinstance(value, (bool, int, str)):
+            return repr(value)
+        raise TypeError(f"gin files hold no {type(value).__name__}: {value!r}")
+
+    blocks = [[f"{full_name(node)}.{name} = {source(value)}" for name, value in _fields(node)] for node in order]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def flatten(config: Config) -> dict[str, str]:
+    """Flat parameters, such as `{"encoder": "ResNet", "encoder.depth": "34", "evaluators.0": "Video"}`."""
+    flat: dict[str, str] = {}
+
+    def visit(node: Config, prefix: str) -> None:
+        for name, value in _fields(node):
+            place = prefix + name
+            children = list(_children(value, place))
+            if not children:
+                flat[place] = value if isinstance(value, str) else literal(value)
+            for child_place, child in children:
+                flat[child_place] = child.component.__name__
+                visit(child, f"{child_place}.")
+
+    visit(config, "")
+    return flat

@@ -1,0 +1,119 @@
+"""Minari datasets (Farama): local ones by id or folder, remote ones by id where there is internet.
+
+The library's own way of opening a dataset may make the environment that the dataset names, and a name may be
+any function with any arguments. So the library finds, downloads and decodes here, and is never asked to open
+a dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rrl.demos.importers.base import Array, Recorded, array, matrix
+from rrl.demos.importers.hdf5 import check_hdf5
+from rrl.registry import UserError
+
+
+def read_minari(source: str) -> list[Recorded]:
+    """The episodes of a Minari dataset, such as `D4RL/door/human-v2`.
+
+    The initial state is what the recorder gave to `reset` (`options["initial_state_dict"]`), else the first
+    one among the infos. UserError if there is neither, or no such dataset.
+    """
+    try:
+        import minari  # noqa: F401
+    except ImportError as error:
+        raise UserError("Minari datasets need minari: pip install 'rrl[demos]'") from error
+    folder = _folder(source)
+    storage = _storage(folder)
+    count = range(storage.total_episodes)
+    pairs = zip(storage.get_episodes(count), storage.get_episode_metadata(count), strict=True)
+    return [_episode(f"{source}, episode {i}", episode, about) for i, (episode, about) in enumerate(pairs)]
+
+
+def _folder(source: str) -> Path:
+    """Where the dataset's files are: a folder, a local dataset's, or a downloaded one's."""
+    import minari
+    from minari.dataset.minari_dataset import parse_dataset_id
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    if Path(source).is_dir():
+        inside = Path(source) / "data"
+        return inside if inside.is_dir() else Path(source)
+    try:
+        parse_dataset_id(source.rpartition("://")[2])
+        local = Path(get_dataset_path(source)) / "data"
+        if not local.is_dir():
+            minari.download_dataset(source)
+        return local
+    except Exception as error:  # a malformed id; no such dataset; no internet, in the words of some library
+        raise UserError(
+            f"{source} is no Minari dataset of this machine (`minari list local` names them), and none that "
+            f"could be downloaded: {error}"
+        ) from error
+
+
+def _storage(folder: Path) -> Any:
+    """What decodes the files, from the spaces that the metadata describe."""
+    import gymnasium
+    from minari.dataset._storages import get_minari_storage
+    from minari.dataset.minari_storage import MinariStorage
+    from minari.serialization import deserialize_space
+
+    if (folder / "main_data.hdf5").exists():
+        import h5py
+
+        with h5py.File(folder / "main_data.hdf5", "r") as file:
+            check_hdf5(str(folder), file)
+    about = MinariStorage.read_raw_metadata(folder)
+    kind = about.get("data_format", "hdf5")
+    spaces = []
+    for name in ("observation_space", "action_space"):
+        if isinstance(about.get(name), str):
+            spaces.append(deserialize_space(about[name]))
+        elif kind == "hdf5":  # arrays decode themselves
+            spaces.append(gymnasium.spaces.Box(-np.inf, np.inf, (1,)))
+        else:
+            raise UserError(
+                f"the Minari dataset in {folder} does not describe its {name}; to find it out, an "
+                "environment that the file names would have to be run, which is refused"
+            )
+    pictures = {"jpeg_encoding": bool(about["jpeg_encoding"])} if "jpeg_encoding" in about else {}
+    return get_minari_storage(kind)(folder, *spaces, **pictures)
+
+
+def _episode(where: str, episode: Mapping[str, Any], about: Mapping[str, Any]) -> Recorded:
+    infos = episode.get("infos") or {}
+    options = about.get("options") if isinstance(about.get("options"), Mapping) else {}
+    starts = [(options or {}).get("initial_state_dict"), options, *_first_states(infos)]
+    initial = next((s for s in starts if isinstance(s, Mapping) and {"qpos", "qvel"} <= set(s)), None)
+    if initial is None:
+        raise UserError(
+            f"{where}: no initial state to replay from: neither reset's options nor infos hold qpos and qvel"
+        )
+
+    def series(name: str) -> Array | None:
+        values = matrix(infos[name], f"{where}: {name}") if name in infos else None
+        # `rrl demos export` writes NaN for a last state that nobody recorded.
+        unknown = values is not None and len(values) > 0 and bool(np.isnan(values[-1]).all())
+        return values[:-1] if values is not None and unknown else values
+
+    return Recorded(
+        array(episode["actions"], f"{where}: actions", 2),
+        dict(initial),
+        series("qpos"),
+        series("qvel"),
+        matrix(episode["observations"], f"{where}: observations"),
+    )
+
+
+def _first_states(infos: Any) -> Iterator[dict[str, Any]]:
+    """The first row of the infos, and of groups in them such as `initial_state_dict` or `state`."""
+    if isinstance(infos, Mapping):
+        yield {k: v[0] for k, v in infos.items() if np.ndim(v) > 1 and len(v)}
+        for value in infos.values():
+            yield from _first_states(value)

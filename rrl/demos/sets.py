@@ -1,0 +1,163 @@
+"""Demonstrations: sets of recorded episodes, replayed through a run's own environment and encoder.
+
+A set is one `.npz` (actions, states, what the task randomised) beside one `.json` (where it comes
+from). It holds no pictures and no features: those depend on the run's camera, look and encoder, and are
+made by replaying the actions (and then cached). Rewards are the run's too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrl.registry import UserError
+from rrl.rollout.data import Episode
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Demos:
+    """Recorded episodes of one task, E of them with T actions in all."""
+
+    lengths: NDArray[np.int64]
+    """[E]: number of actions of each episode."""
+    actions: NDArray[np.float32]
+    """[T, m]: in the environment's units (it clips to [-1, 1])."""
+    qpos: NDArray[np.float32]
+    """[T + E, nq]: positions before each action and after the last (m, rad)."""
+    qvel: NDArray[np.float16]
+    """[T + E, nv]: velocities likewise (m/s, rad/s); half precision, for playback by states only."""
+    flags: Mapping[str, NDArray[np.bool_]]
+    """Per goal flag [T]: up after the step?"""
+    initial: Mapping[str, NDArray[np.float64]]
+    """[E, ...]: the initial state and what the task randomised, as `SimEnv.reset` takes it."""
+    facts: Mapping[str, Any]
+    """Environment, protocol, MuJoCo version, policy, seeds and success, for people and for checks."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def script(self, i: int) -> Episode:
+        """Episode i as an open-loop replay from its recorded initial state.
+
+        Its seed is i: it decides nothing but noise on observations, which no two of them should share.
+        """
+        start = int(self.lengths[:i].sum())
+        actions = self.actions[start : start + int(self.lengths[i])]
+        return Episode(i, initial={k: v[i] for k, v in self.initial.items()}, actions=actions)
+
+    def states(self, i: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(qpos [L + 1, nq], qvel [L + 1, nv]) of episode i."""
+        start = int(self.lengths[:i].sum()) + i
+        rows = slice(start, start + int(self.lengths[i]) + 1)
+        return self.qpos[rows].astype(np.float64), self.qvel[rows].astype(np.float64)
+
+    def success(self, flag: str, steps: int) -> NDArray[np.bool_]:
+        """[E]: `flag` up in more than `steps` recorded steps."""
+        index = np.repeat(np.arange(len(self)), self.lengths)
+        return np.bincount(index, self.flags[flag], len(self)) > steps
+
+    def pick(self, chosen: Sequence[int]) -> Demos:
+        """These episodes, in this order."""
+        step_of = np.repeat(np.arange(len(self)), self.lengths)
+        state_of = np.repeat(np.arange(len(self)), self.lengths + 1)
+        steps = np.concatenate([np.flatnonzero(step_of == i) for i in chosen])
+        states = np.concatenate([np.flatnonzero(state_of == i) for i in chosen])
+        return replace(
+            self,
+            lengths=self.lengths[list(chosen)],
+            actions=self.actions[steps],
+            qpos=self.qpos[states],
+            qvel=self.qvel[states],
+            flags={k: v[steps] for k, v in self.flags.items()},
+            initial={k: v[list(chosen)] for k, v in self.initial.items()},
+        )
+
+    def checksum(self) -> str:
+        """SHA-256 of what replays use: actions, lengths, initial states and positions."""
+        digest = hashlib.sha256()
+        arrays = {"actions": self.actions, "lengths": self.lengths, "qpos": self.qpos, **self.initial}
+        for name in sorted(arrays):
+            array = np.ascontiguousarray(arrays[name])
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def origin(self) -> str:
+        """Who acted: `policy NAME`, or what the facts say (`human`), or `unknown`."""
+        policy = self.facts.get("policy")
+        return f"policy {Path(policy).stem}" if policy else str(self.facts.get("origin", "unknown"))
+
+    def save(self, path: Path) -> None:
+        """Write `path`.npz and `path`.json; refuses to overwrite either."""
+        path = free(path)
+        kept: list[NDArray[Any]] = [self.actions, self.qpos, self.qvel, *self.initial.values()]
+        if not all(np.isfinite(values).all() for values in kept):
+            raise UserError(f"{path} is not written: the episodes hold numbers that are not finite")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, NDArray[Any]] = {
+            "lengths": self.lengths,
+            "actions": self.actions,
+            "qpos": self.qpos,
+            "qvel": self.qvel,
+        }
+        arrays |= {f"flag.{k}": v for k, v in self.flags.items()}
+        arrays |= {f"initial.{k}": v for k, v in self.initial.items()}
+        np.savez_compressed(path, allow_pickle=False, **arrays)
+        facts = {**self.facts, "format": FORMAT, "checksum": self.checksum()}  # of these, not of their source
+        path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def npz(path: Path) -> Path:
+    """The path with its .npz, typed or not."""
+    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+
+
+def free(path: Path) -> Path:
+    """`npz(path)`; UserError if it or its .json exists."""
+    for file in (npz(path), npz(path).with_suffix(".json")):
+        if file.exists():
+            raise UserError(f"{file} exists already; choose another name or remove it first")
+    return npz(path)
+
+
+def load(path: Path) -> Demos:
+    """Read a set written by `Demos.save`. UserError if it isn't one, or was changed."""
+    path = npz(path)
+    if not path.exists():
+        raise UserError(f"no demonstrations at {path}")
+    try:
+        facts = json.loads(path.with_suffix(".json").read_text())
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        demos = Demos(
+            lengths=arrays["lengths"],
+            actions=arrays["actions"],
+            qpos=arrays["qpos"],
+            qvel=arrays["qvel"],
+            flags={k[5:]: v for k, v in arrays.items() if k.startswith("flag.")},
+            initial={k[8:]: v for k, v in arrays.items() if k.startswith("initial.")},
+            facts=facts,
+        )
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise UserError(f"{path} is not a set of demonstrations that rrl wrote: {error}") from error
+    if facts.get("checksum") != demos.checksum():
+        raise UserError(f"{path} does not match the checksum in its .json: the file was changed or cut short")
+    return demos
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> path of the sets that come with the package, such as `adroit_door_paper`."""
+    folder = Path(str(files("rrl"))) / "data" / "demos"
+    return {path.stem: path for path in sorted(folder.glob("*.npz"))}

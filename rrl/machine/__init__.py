@@ -1,0 +1,1 @@
+"""What the machine offers and what it shows: processes, cores, the terminal."""

@@ -1,0 +1,163 @@
+"""Endless stepping: what agents that learn at every step act in, as `Collector` is for whole episodes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrl.rollout.data import Episode, Obs, Policy, Rollout, Stack, Stream, episodes
+
+if TYPE_CHECKING:
+    from rrl.envs.vector import WorkerVectorEnv
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An episode that came to its end."""
+
+    value: float
+    """Sum of its rewards."""
+    length: int
+    """Agent steps."""
+    success: tuple[bool, ...]
+    """Under each of the environment's flags."""
+
+
+class Stepper:
+    """Steps all slots of a vector environment together; a slot whose episode ended begins the next one.
+
+    Episodes are numbered in the order in which they begin, the lowest slot first, and draw everything from
+    their number as in `rollout.episodes`. All that decides the future is in `snapshot`.
+    """
+
+    def __init__(self, envs: WorkerVectorEnv, stack: int, seed: int) -> None:
+        """`stack` is the policy's."""
+        self.envs = envs
+        self.seed = seed
+        n = envs.num_envs
+        self._frames = Stack(n, 1 if envs.frames is None else envs.frames.stack)
+        self._kept = Stack(n, stack)
+        self._running: list[Episode | None] = [None] * n
+        self._number = np.full(n, -1)
+        self._t = np.zeros(n, np.int32)
+        self._returns = np.zeros(n)
+        self._wins = np.zeros((n, len(envs.factory.flags)), np.int64)
+        self._begun = 0
+        self._observed = self._seen = np.zeros(0, np.float32)
+        self.ended: list[Ended] = []
+        """Episodes that ended since the caller last emptied this list."""
+        self.seconds = dict.fromkeys(("simulate", "render", "encode", "act"), 0.0)
+        """Seconds spent since the caller last set them to 0."""
+
+    def step(self, policy: Policy) -> Rollout:
+        """One step of every slot, [N] transitions: piece i of the rollout is slot i, its `final_obs` what
+        the step led to, and `t` its place in the running episode."""
+        n = self.envs.num_envs
+        idle = np.array([episode is None for episode in self._running])
+        if idle.any():
+            self._begin(policy, idle)
+        start = time.perf_counter()
+        drawn = [e.noise[t] for e, t in zip(self._running, self._t, strict=True) if e and e.noise is not None]
+        actions = policy.act(self._seen, np.stack(drawn))
+        self.seconds["act"] += time.perf_counter() - start
+        before, t = self._observed, self._t.copy()
+        self.envs.step(actions)
+        got = {name: values.copy() for name, values in self.envs.results().items()}
+        simulating, rendering = got["seconds"].sum(axis=0)
+        self.seconds["simulate"] += simulating
+        self.seconds["render"] += rendering
+        self._t += 1
+        self._observe(policy, np.zeros(n, bool), np.ones(n, bool))
+        self._returns += got["reward"]
+        self._wins += got["flags"]
+        factory = self.envs.factory
+        for i in np.flatnonzero(got["terminated"] | got["truncated"]):
+            success = tuple(bool(won > factory.success_steps) for won in self._wins[i])
+            self.ended.append(Ended(float(self._returns[i]), int(self._t[i]), success))
+            self._running[i] = None
+        return Rollout(
+            obs=before,
+            actions=actions,
+            rewards=got["reward"],
+            flags={name: got["flags"][:, f] for f, name in enumerate(factory.flags)},
+            episode=np.arange(n, dtype=np.int32),
+            t=t,
+            terminated=got["terminated"],
+            truncated=got["truncated"],
+            final_obs=self._observed,
+            success_steps=factory.success_steps,
+        )
+
+    def _begin(self, policy: Policy, idle: NDArray[np.bool_]) -> None:
+        seeds: list[int | None] = [None] * len(idle)
+        for i in np.flatnonzero(idle):
+            episode = self._episode(self._begun)
+            self._number[i], self._running[i], seeds[i] = self._begun, episode, episode.seed
+            self._begun += 1
+        self._t[idle], self._returns[idle], self._wins[idle] = 0, 0.0, 0
+        start = time.perf_counter()
+        self.envs.reset(seed=seeds, options={"reset_mask": idle})
+        self.seconds["simulate"] += time.perf_counter() - start
+        self._observe(policy, idle, np.zeros_like(idle))
+
+    def _episode(self, number: int) -> Episode:
+        noise = (self.envs.factory.horizon, self.envs.action_dim)
+        return episodes(1, seed=self.seed, stream=Stream.TRAIN, first=number, noise=noise)[0]
+
+    def _observe(self, policy: Policy, fresh: NDArray[np.bool_], moved: NDArray[np.bool_]) -> None:
+        start = time.perf_counter()
+        seen = self.envs.observation()
+        frames = self._frames.push(seen["frames"], fresh, moved) if "frames" in seen else None
+        self._observed = policy.observe(Obs(frames, seen["state"]))
+        self._seen = self._kept.push(self._observed, fresh, moved)
+        self.seconds["encode"] += time.perf_counter() - start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While others (evaluators) use the environments; the episodes go on afterwards, bit for bit."""
+        states = self.envs.call("get_state") if self._begun else None
+        yield
+        if states is not None:
+            self.envs.call_each("set_state", [(state,) for state in states])
+
+    def snapshot(self) -> tuple[Arrays, dict[str, Any]]:
+        """(arrays, JSON-able values) from which `restore` continues bit for bit."""
+        values = {"begun": self._begun, "running": [e is not None for e in self._running]}
+        if not self._begun:
+            return {}, values
+        arrays: Arrays = {"number": self._number, "t": self._t, "returns": self._returns, "wins": self._wins}
+        arrays |= {"observed": self._observed, "seen": self._seen}
+        for name, stack in (("frames", self._frames), ("kept", self._kept)):
+            if stack.rows is not None:
+                arrays[f"stack.{name}"] = stack.rows
+        for i, state in enumerate(self.envs.call("get_state")):
+            arrays |= {f"slot{i}.{name}": np.asarray(value) for name, value in state.items()}
+        return {name: value.copy() for name, value in arrays.items()}, values
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Undo of `snapshot`, in environments made with the same settings."""
+        self._begun = values["begun"]
+        if not self._begun:
+            return
+        self._number, self._t = arrays["number"].copy(), arrays["t"].copy()
+        self._returns, self._wins = arrays["returns"].copy(), arrays["wins"].copy()
+        self._observed, self._seen = arrays["observed"].copy(), arrays["seen"].copy()
+        for name, stack in (("frames", self._frames), ("kept", self._kept)):
+            stack.rows = arrays[f"stack.{name}"].copy() if f"stack.{name}" in arrays else None
+        self._running = [
+            self._episode(int(number)) if runs else None
+            for number, runs in zip(self._number, values["running"], strict=True)
+        ]
+        states = []
+        for i in range(self.envs.num_envs):
+            start = f"slot{i}."
+            states.append(({k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)},))
+        self.envs.call_each("set_state", states)

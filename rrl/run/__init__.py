@@ -1,0 +1,1 @@
+"""One training run: its schema, its loop, its files, its process."""

@@ -1,0 +1,118 @@
+"""One iteration of training: the agent gets the data that it wants and learns from them.
+
+An iteration is a row of metrics and a checkpoint. For agents that want episodes it is their episodes and one
+update; for those that want steps, rounds of steps and updates until `log_every` environment steps are made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rrl.agents.base import Agent, Episodes, Metrics
+from rrl.rollout.data import Rollout, Stream, episodes
+from rrl.rollout.episodes import Collector
+from rrl.rollout.steps import Ended, Stepper
+from rrl.statistics import area, wilson
+from rrl.store.tracking import Row
+
+
+def on_episodes(
+    agent: Agent,
+    collector: Collector,
+    seed: int,
+    iteration: int,
+    progress: Callable[[int], None],
+    sampled: Callable[[Metrics], None],
+    learning: Callable[[], None],
+) -> tuple[Metrics, int]:
+    """Whole episodes with the policy as it is, then one update. Returns metrics and environment steps.
+
+    `sampled` is called with the episodes' statistics before the update, `learning` when that begins.
+    """
+    assert isinstance(agent.wants, Episodes)
+    envs, factory = collector.envs, collector.envs.factory
+    noise = (factory.horizon, envs.action_dim)
+    todo = episodes(agent.wants.count, seed=seed, stream=Stream.TRAIN, iteration=iteration, noise=noise)
+    rollout = collector.collect(agent, todo, progress=progress)
+    metrics = train_metrics(rollout, factory.flags)
+    sampled(metrics)
+    learning()
+    return metrics | agent.update(rollout), len(rollout.rewards) * factory.action_repeat
+
+
+def on_steps(agent: Agent, stepper: Stepper, log_every: int, progress: Callable[[int], None]) -> tuple[Metrics, int]:
+    """Steps and updates in turn for `log_every` environment steps. Returns metrics (the agent's are means
+    over the updates) and environment steps."""
+    factory = stepper.envs.factory
+    stepper.ended, stepper.seconds = [], dict.fromkeys(stepper.seconds, 0.0)
+    sums: dict[str, list[float]] = {}
+    began, learning, steps = time.perf_counter(), 0.0, 0
+    while steps < log_every:
+        rollout = stepper.step(agent)
+        start = time.perf_counter()
+        for name, value in agent.update(rollout).items():
+            sums.setdefault(name, []).append(value)
+        learning += time.perf_counter() - start
+        made = len(rollout.rewards) * factory.action_repeat
+        steps += made
+        progress(made)
+    metrics = {name: float(np.mean(values)) for name, values in sums.items()}
+    metrics |= ended_metrics(stepper.ended, factory.flags)
+    total = time.perf_counter() - began
+    metrics |= {"time/steps_per_second": steps / total, "time/update": learning}
+    return metrics | {f"time/{name}": value for name, value in stepper.seconds.items()}, steps
+
+
+def train_metrics(rollout: Rollout, flags: Sequence[str]) -> Metrics:
+    """Statistics of the training episodes: `train/success` is the paper's curve (sampled actions)."""
+    returns, total = rollout.returns(), rollout.seconds["total"]
+    success = np.stack([rollout.success(name) for name in flags], axis=1) if flags else None
+    lengths = np.bincount(rollout.episode, minlength=rollout.episodes)
+    ended = [
+        Ended(float(value), int(length), () if success is None else tuple(map(bool, success[i])))
+        for i, (value, length) in enumerate(zip(returns, lengths, strict=True))
+    ]
+    metrics = ended_metrics(ended, flags)
+    metrics |= {"time/steps_per_second": len(rollout.t) / total, "time/sampling": total}
+    return metrics | {f"time/{k}": v for k, v in rollout.seconds.items() if k != "total"}
+
+
+def ended_metrics(ended: Sequence[Ended], flags: Sequence[str]) -> Metrics:
+    """`train/*` of episodes that ended: success in percent under each flag, with the Wilson interval of the
+    first one, and returns. Nothing if no episode ended."""
+    if not ended:
+        return {}
+    success = np.array([episode.success for episode in ended])
+    metrics = {f"train/{name}": 100.0 * float(success[:, f].mean()) for f, name in enumerate(flags)}
+    if flags:
+        low, high = wilson(int(success[:, 0].sum()), len(ended))
+        metrics |= {f"train/{flags[0]}_low": 100.0 * low, f"train/{flags[0]}_high": 100.0 * high}
+    returns = np.array([episode.value for episode in ended])
+    return metrics | {
+        "train/return": float(returns.mean()),
+        "train/return_std": float(returns.std()),
+        "train/return_min": float(returns.min()),
+        "train/return_max": float(returns.max()),
+        "train/episode_length": float(np.mean([episode.length for episode in ended])),
+        "train/episodes": float(len(ended)),
+    }
+
+
+def summary(rows: Sequence[Row], steps: int, metrics: Metrics, name: str) -> Metrics:
+    """What a table of runs is sorted by, of the curve of `train/<name>` (success in percent, or return): the
+    best iteration so far, the mean of the last five, the mean height. `rows` come before the iteration at
+    `steps` with `metrics`."""
+    key = f"train/{name}"
+    curve = [(row.step, row.metrics[key]) for row in rows if key in row.metrics]
+    curve += [(steps, metrics[key])] if key in metrics else []
+    if not curve:
+        return {}
+    at, values = zip(*curve, strict=True)
+    return {
+        f"summary/best_{name}": max(values),
+        f"summary/last5_{name}": sum(values[-5:]) / len(values[-5:]),
+        f"summary/auc_{name}": area(at, values),
+    }

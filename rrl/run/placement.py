@@ -1,0 +1,42 @@
+"""What computes where: device, precision, backend, threads, workers and groups, chosen once for a run."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+
+from rrl.encoders.base import Encoder, cpu_has_bf16
+from rrl.machine.cores import cores
+from rrl.registry import UserError
+from rrl.run.experiment import Experiment
+
+
+def resolve(config: Experiment.Config) -> Experiment.Config:
+    """Fill in what is chosen automatically, once: a resumed run must not choose again."""
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("Experiment.device is 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'")
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if device == "cuda" or cpu_has_bf16() else "fp32"
+    backend = config.backend
+    if backend == "auto":
+        encoder = config.encoder.component
+        assert issubclass(encoder, Encoder)
+        backend = "torch"
+        if device == "cpu" and "openvino" in encoder.backends and find_spec("openvino"):
+            backend = "openvino"
+    workers = cores() if config.workers is None else config.workers
+    turns = workers > 0 and (backend != "torch" or device != "cpu")  # can groups take turns, and does it pay?
+    chosen = {
+        "groups": config.groups or (2 if turns else 1),
+        "device": device,
+        "precision": precision,
+        "backend": backend,
+        "threads": config.threads or cores(),
+        "workers": workers,
+    }
+    return config.model_copy(update=chosen)

@@ -1,0 +1,228 @@
+"""Runs on disk: starting one, going on with one, and how a run ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rrl.agents.base import Agent
+from rrl.config import ginfile
+from rrl.machine.console import Display
+from rrl.registry import UserError
+from rrl.run.experiment import CHECKPOINT, Experiment
+from rrl.run.placement import resolve
+from rrl.store.results import ROOT, write_status
+from rrl.store.tracking import MLflowTracker
+
+# Other versions of these may compute other bits.
+EXACT = ("torch", "mujoco", "numpy", "gymnasium-robotics", "dm-control")
+
+
+class Stopped(BaseException):
+    """SIGTERM arrived. Not an Exception: nothing on the way may swallow it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run's place in a sweep."""
+
+    sweep: str
+    """Run id of the sweep: the parent in MLflow."""
+    name: str
+    """The job's name in the sweep."""
+    fingerprint: str
+    """Of the configuration that the sweep asked for."""
+
+
+def start(
+    source: str,
+    overrides: list[str],
+    name: str | None = None,
+    budget: float | None = None,
+    job: Job | None = None,
+) -> int:
+    """Run a gin file; returns the process's exit code."""
+    config = ginfile.load(source, overrides)
+    assert isinstance(config, Experiment.Config)
+    config = resolve(config)
+    experiment = Experiment(config)  # whatever is missing (weights, demonstrations) shows now
+    make_root()
+    name = name or f"{Path(source).stem}-seed{config.seed}"
+    place = {"sweep": job.sweep, "job": job.name, "fingerprint": job.fingerprint} if job else {}
+    tracker = MLflowTracker.start(name, place)
+    folder = ROOT / tracker.run_id
+    folder.mkdir()
+    with _locked(folder):
+        (folder / "config.gin").write_text(ginfile.dumps(config))
+        facts: dict[str, Any] = {
+            "uri": tracker.uri,
+            "run_id": tracker.run_id,
+            "name": name,
+            "source": source,
+            "overrides": overrides,
+        }
+        facts |= place
+        facts |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "argv": sys.argv}
+        facts["versions"] = _versions()
+        part = folder / "run.json.part"
+        part.write_text(json.dumps(facts, indent=2) + "\n")
+        part.replace(folder / "run.json")  # a folder with a run.json is a run that can be resumed
+        return _execute(experiment, folder, tracker, budget)
+
+
+def make_root() -> None:
+    """Make the folder that keeps runs; UserError if it can't be written."""
+    try:
+        ROOT.mkdir(exist_ok=True)
+        (ROOT / ".gitignore").write_text("*\n")
+    except OSError as error:
+        raise UserError(f"runs are kept in {ROOT.absolute()}, which can't be written: {error}") from error
+
+
+def resume(run: str, budget: float | None = None, iterations: int | None = None) -> int:
+    """Go on with a run from its last checkpoint; returns the process's exit code.
+
+    `iterations` lengthens the run, finished or not. UserError where it has more already, learns nothing from
+    rollouts, or belongs to a sweep.
+    """
+    folder = find(run)
+    with _locked(folder):
+        try:
+            facts = json.loads((folder / "run.json").read_text())
+            uri, run_id, versions = facts["uri"], facts["run_id"], facts["versions"]
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
+        file = folder / "config.gin"
+        config = ginfile.load(file)
+        assert isinstance(config, Experiment.Config)
+        longer = iterations is not None and iterations != config.iterations
+        if longer:
+            _may_be_lengthened(config, iterations or 0, facts)
+            config = config.model_copy(update={"iterations": iterations})
+        experiment = Experiment(resolve(config))
+        if experiment.finished(folder) and MLflowTracker.ended(uri, run_id):
+            write_status(folder, "FINISHED")
+            print(f"this run is finished: {folder}")
+            return 0
+        tracker = MLflowTracker.resume(uri, run_id)
+        if longer:
+            write_status(folder, "STOPPED", f"lengthened to {iterations} iterations")
+            part = folder / "config.gin.part"
+            part.write_text(ginfile.dumps(config))
+            part.replace(file)
+        for package, then in versions.items():
+            if then != _versions()[package]:
+                print(
+                    f"note: this run began with {package} {then}, here is {_versions()[package]}: "
+                    "the result need not equal an uninterrupted run's bit for bit"
+                )
+        return _execute(experiment, folder, tracker, budget)
+
+
+def _may_be_lengthened(config: Experiment.Config, iterations: int, facts: dict[str, Any]) -> None:
+    agent = config.agent.component
+    assert issubclass(agent, Agent)
+    if iterations < config.iterations:
+        raise UserError(
+            f"this run has {config.iterations} iterations: --iterations makes a run longer, not shorter; "
+            "to stop earlier give a --budget"
+        )
+    if not agent.needs_rollouts:
+        raise UserError(f"{agent.__name__} learns from demonstrations alone: nothing would come of more")
+    if "sweep" in facts:
+        raise UserError(
+            "this run belongs to a sweep, whose runs are as long as it says; for longer ones start it again "
+            f'with --set "Experiment.iterations = {iterations}"'
+        )
+
+
+def find(run: str) -> Path:
+    """The folder of a run, given as a folder, a run id or the beginning of one."""
+    path = Path(run)
+    if (path / "run.json").is_file():
+        return path
+    found = sorted(p.parent for p in ROOT.glob(f"{run}*/run.json")) if run and "/" not in run else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"{run} may be any of {', '.join(p.name for p in found)}; give more of the id")
+    known = sorted(ROOT.glob("*/run.json"), key=os.path.getmtime)[-5:]
+    newest = f"The newest here are {', '.join(p.parent.name for p in known)}" if known else "There are none here"
+    raise UserError(f"there is no run {run} in {ROOT.resolve()}. {newest}")
+
+
+def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budget: float | None) -> int:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise Stopped
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, stop)
+    status, reason, code = "FAILED", "", 1
+    write_status(folder, "RUNNING")
+    with Display() as display:
+        display.line(f"run {tracker.run_id}: {experiment.title()}")
+        if not experiment.encoder.trained:
+            display.line("WARNING: the encoder is UNTRAINED (weights = None): random features")
+        again = f"rrl resume {tracker.run_id[:8]}"
+        try:
+            tracker.params(ginfile.flatten(experiment.config))
+            tracker.artifact(folder / "config.gin")
+            tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
+            ended = experiment.run(folder, tracker, display, budget)
+            status, code = "FINISHED", 0
+            reason = "the budget was over" if ended == "budget" else ""
+            tracker.tags({"stopped_by": "nothing" if ended == "finished" else "budget"})
+            if ended == "budget":
+                display.line(f"the budget is over (final evaluation and video come at the end): {again}")
+        except (Stopped, KeyboardInterrupt) as cause:
+            status, code = "KILLED", 143 if isinstance(cause, Stopped) else 130
+            reason = "SIGTERM" if isinstance(cause, Stopped) else "Ctrl-C"
+            kept = "after the last checkpoint" if (folder / CHECKPOINT).exists() else "from the start"
+            display.line(f"stopped; go on {kept} with: {again}")
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"[:4000]
+            tracker.tags({"failure": reason})
+            raise
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave the run half closed
+            tracker.end(status)
+            # The folder's status is about the training: a budget or a signal leaves something to go on with.
+            write_status(folder, "STOPPED" if reason and code != 1 else status, reason)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            display.line(f"files: {folder}")
+            display.line(f"MLflow: {tracker.uri} (run {tracker.run_id}); look at it with: rrl ui")
+    return code
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep two processes from one run. The kernel lets go of the lock however this process ends."""
+    with (folder / "lock").open("a") as file:
+        for attempt in range(20):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # `results.busy` holds it for a moment when it looks
+                if attempt == 19:
+                    message = f"another process is working on {folder}; wait for it or stop it first"
+                    raise UserError(message) from None
+                time.sleep(0.05)
+        yield
+
+
+def _versions() -> dict[str, Any]:
+    return {package: version(package) for package in EXACT}

@@ -1,0 +1,1 @@
+"""What runs leave on disk and elsewhere: files, checkpoints, metrics, MLflow, plots."""

@@ -1,0 +1,80 @@
+"""Checkpoints and policy files: tensors and JSON in one safetensors file, written atomically.
+
+Nothing is ever unpickled: the JSON travels in safetensors' own metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from rrl.registry import UserError
+
+
+def pack(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Arrays of any numeric type as tensors of bytes, and the JSON-able layout that `unpack` needs:
+    safetensors and torch don't know all of numpy's types."""
+    tensors, layout = {}, {}
+    for name, array in arrays.items():
+        flat = np.ascontiguousarray(array).reshape(-1)
+        tensors[name] = torch.from_numpy(flat.view(np.uint8).copy())
+        layout[name] = [array.dtype.str, list(array.shape)]
+    return tensors, layout
+
+
+def unpack(tensors: Mapping[str, torch.Tensor], layout: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Undo of `pack`; tensors that `layout` doesn't name are left alone."""
+    return {name: tensors[name].numpy().view(np.dtype(kind)).reshape(shape) for name, (kind, shape) in layout.items()}
+
+
+def save_file(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
+    """Write or replace `path` so that a crash at any moment leaves the old or the new file, whole."""
+    metadata = {"format": "rrl", "values": json.dumps(values)}
+    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(tensors, values) of a file written by `save_file`; UserError if it is anything else."""
+    with _opened(path) as (file, values):
+        return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
+
+
+def load_values(path: Path) -> dict[str, Any]:
+    """The values alone, from the file's header; UserError as `load_file`."""
+    with _opened(path) as (_, values):
+        return values
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != "rrl":
+                raise UserError(f"{path} is a safetensors file, but not one that rrl wrote")
+            yield file, json.loads(metadata["values"])
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a whole safetensors file: {error}") from error

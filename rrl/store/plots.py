@@ -1,0 +1,65 @@
+"""The picture that every run leaves: its learning curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rrl.store.tracking import Row
+
+
+def learning_curve(rows: Sequence[Row], title: str, path: Path) -> None:
+    """Success (%) over environment steps: training (sampled actions) and evaluation, with 95 % intervals; of
+    an environment without a success test the return, with the standard deviation over episodes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    series = (
+        ("train/success", "training episodes, sampled action", "tab:blue", "-"),
+        ("eval/success", "evaluation, mean action", "tab:orange", "-"),
+        ("eval/success_sampled", "evaluation, sampled action", "tab:green", "-"),
+        ("final/success", "final evaluation, mean action", "tab:red", "none"),
+        ("final/success_sampled", "final evaluation, sampled action", "tab:purple", "none"),
+        ("final/blind_success", "blind control (joints only)", "dimgray", "none"),
+    )
+    successes = any("/success" in name for row in rows for name in row.metrics)
+    for name, label, colour, line in series:
+        if not successes:
+            name = name.replace("success", "return")
+        points = [row for row in rows if name in row.metrics]
+        if not points:
+            continue
+        x = [row.step for row in points]
+        y = [row.metrics[name] for row in points]
+        low, high = ([_end(row, name, end) for row in points] for end in ("low", "high"))
+        if line == "none":
+            error = [
+                [max(v - lo, 0) for v, lo in zip(y, low, strict=True)],
+                [max(h - v, 0) for v, h in zip(y, high, strict=True)],
+            ]
+            axes.errorbar(x, y, error, fmt="D", color=colour, capsize=4, label=label)
+        else:
+            axes.plot(x, y, line, marker="o", markersize=3, color=colour, label=label)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set(xlabel="environment steps", ylabel="success (%)" if successes else "return")
+    if successes:
+        axes.set_ylim(-3, 103)
+    axes.set_title(title, fontsize=9)
+    axes.grid(alpha=0.3)
+    if axes.has_data():
+        axes.set_xlim(left=0)
+        axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
+def _end(row: Row, name: str, end: str) -> float:
+    """An end of a metric's interval: `eval/success_low_sampled` of `eval/success_sampled`; of a return, one
+    standard deviation away."""
+    base = name.removesuffix("_sampled")
+    kind = name[len(base) :]
+    value = row.metrics[name]
+    spread = row.metrics.get(f"{base}_std{kind}", 0.0)
+    return row.metrics.get(f"{base}_{end}{kind}", value - spread if end == "low" else value + spread)

@@ -1,0 +1,269 @@
+"""Where runs are recorded. `metrics.jsonl` in the run's folder is the truth; MLflow shows it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rrl.registry import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "rrl"
+SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Metrics at one moment of a run."""
+
+    step: int
+    """Environment steps of training so far."""
+    time: int
+    """Milliseconds since 1970."""
+    metrics: Mapping[str, float]
+
+
+class Log:
+    """The rows of one run, in a file that is cut back to the last checkpoint on resume."""
+
+    def __init__(self, path: Path, rows: int) -> None:
+        self.path = path
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        if len(lines) < rows:
+            raise UserError(f"{path} holds {len(lines)} rows, the checkpoint {rows}: the file was damaged")
+        self.rows = [Row(**json.loads(line)) for line in lines[:rows]]
+        if len(lines) > rows:
+            with path.open("r+") as file:
+                file.truncate(sum(len(line.encode()) for line in lines[:rows]))
+                os.fsync(file.fileno())
+
+    def append(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write a row, on disk when this returns; nothing for no metrics."""
+        if not metrics:
+            return
+        row = Row(step, int(time.time() * 1000), dict(metrics))
+        with self.path.open("a") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows.append(row)
+
+
+class Tracker(Protocol):
+    """Shows a run to people. Nothing it does may fail the training: it warns instead."""
+
+    run_id: str
+
+    def params(self, params: Mapping[str, str]) -> None:
+        """Settings, once."""
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Facts about the run; later values replace earlier ones."""
+
+    def metrics(self, rows: Sequence[Row]) -> None:
+        """All rows of the run so far; those already recorded are not recorded twice."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Keep a copy of a file."""
+
+    def text(self, text: str, name: str) -> None:
+        """Keep a text."""
+
+    def end(self, status: str) -> None:
+        """FINISHED, FAILED or KILLED."""
+
+
+def store() -> str:
+    """The MLflow store: `MLFLOW_TRACKING_URI`, or `mlflow.db` in the working directory.
+
+    UserError for MLflow's file store: it would record points twice after a resume.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    if uri.startswith(SQLITE):
+        return SQLITE + str(Path(uri[len(SQLITE) :]).absolute())  # a run may be resumed from elsewhere
+    if uri.startswith("file:") or "://" not in uri:
+        raise UserError(
+            f"MLFLOW_TRACKING_URI is {uri}, a store of plain files, which MLflow itself gave up; use "
+            "sqlite:///mlflow.db, or the address of a server"
+        )
+    return uri
+
+
+def quiet_mlflow() -> None:
+    """No telemetry, no migration chatter, no minutes of retries from MLflow, unless the user asked."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    for name in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def _one_at_a_time(uri: str) -> Iterator[None]:
+    """Two runs that start together must not both create the same local store, and processes that write to one
+    must take turns: SQLite gives up on a lock after seconds, which would lose points."""
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    with Path(uri[len(SQLITE) :] + ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class MLflowTracker:
+    """One MLflow run, through its client API (thread-safe, no global active run)."""
+
+    def __init__(self, client: MlflowClient, uri: str, run_id: str) -> None:
+        self.client = client
+        self.uri = uri
+        self.run_id = run_id
+        self._sent = 0
+
+    @classmethod
+    def start(cls, name: str, job: Mapping[str, str] | None = None) -> MLflowTracker:
+        """Create a run; `job` places it in a sweep (`sweep`: the parent's run id, `job`: its name there,
+        `fingerprint`).
+
+        UserError if the store can't be reached: better now than after hours.
+        """
+        uri = store()
+        tags = {"mlflow.parentRunId": job["sweep"], **job} if job else {}
+        try:
+            with _one_at_a_time(uri):
+                client = _client(uri)
+                experiment = client.get_experiment_by_name(EXPERIMENT)
+                if experiment is None:
+                    # A local store keeps artifacts beside it, wherever `rrl ui` is started later.
+                    beside = Path(uri[len(SQLITE) :]).parent / "mlartifacts"
+                    local = beside.as_uri() if uri.startswith(SQLITE) else None
+                    experiment_id = client.create_experiment(EXPERIMENT, artifact_location=local)
+                else:
+                    experiment_id = experiment.experiment_id
+                run = client.create_run(experiment_id, run_name=name, tags=tags)
+        except Exception as error:  # MLflow, SQLAlchemy, alembic and requests each raise their own
+            raise UserError(f"the MLflow store {uri} can't be used: {error}") from error
+        return cls(client, uri, run.info.run_id)
+
+    @classmethod
+    def resume(cls, uri: str, run_id: str) -> MLflowTracker:
+        """Go on with an existing run. UserError if the store can't be reached."""
+        try:
+            with _one_at_a_time(uri):
+                client = _client(uri)
+                for tag in {"failure", "stopped_by"} & set(client.get_run(run_id).data.tags):
+                    client.delete_tag(run_id, tag)
+                client.update_run(run_id, status="RUNNING")
+        except Exception as error:
+            raise UserError(f"run {run_id} can't be found in the MLflow store {uri}: {error}") from error
+        return cls(client, uri, run_id)
+
+    @staticmethod
+    def ended(uri: str, run_id: str) -> bool:
+        """Does the store hold the run as FINISHED?"""
+        try:
+            return bool(_client(uri).get_run(run_id).info.status == "FINISHED")
+        except Exception:
+            return False
+
+    @staticmethod
+    def finished_jobs(uri: str, sweep: str) -> set[str]:
+        """Fingerprints of the jobs of a sweep whose runs the store holds as finished, wherever they ran."""
+        try:
+            client = _client(uri)
+            query = f"tags.sweep = '{sweep}' and attributes.status = 'FINISHED'"
+            found = client.search_runs([experiment_id(uri)], query, max_results=50_000)
+        except Exception:
+            return set()
+        tags = [run.data.tags for run in found]
+        return {t["fingerprint"] for t in tags if "fingerprint" in t and t.get("stopped_by") == "nothing"}
+
+    @staticmethod
+    def close_killed(uri: str, sweep: str, running: Collection[str]) -> None:
+        """Mark a sweep's runs that say RUNNING, but are not among those that do, as KILLED."""
+        with suppress(Exception):  # a matter of looks: the next `rrl resume` sets the status anyway
+            client = _client(uri)
+            found = client.search_runs(
+                [experiment_id(uri)], f"tags.sweep = '{sweep}' and attributes.status = 'RUNNING'"
+            )
+            with _one_at_a_time(uri):
+                for run in found:
+                    if run.info.run_id not in running:
+                        client.set_terminated(run.info.run_id, "KILLED")
+
+    def params(self, params: Mapping[str, str]) -> None:
+        """Record those that the store lacks: it takes no second value, and a lengthened run has other
+        `iterations` (its tag `iterations` tells)."""
+        from mlflow.entities import Param
+
+        def send() -> None:
+            known = self.client.get_run(self.run_id).data.params
+            entities = [Param(key, value) for key, value in params.items() if key not in known]
+            self.client.log_batch(self.run_id, params=entities)
+
+        self._safely("params", send)
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        entities = [RunTag(key, value) for key, value in tags.items()]
+        self._safely("tags", lambda: self.client.log_batch(self.run_id, tags=entities))
+
+    def metrics(self, rows: Sequence[Row]) -> None:
+        from mlflow.entities import Metric
+
+        # After a resume nobody knows which rows arrived. Sending all again is safe: MLflow's key of a point
+        # is (run, metric, time, step, value), and the times are the file's.
+        first = self._sent
+        batch = [Metric(key, value, row.time, row.step) for row in rows[first:] for key, value in row.metrics.items()]
+
+        def send() -> None:
+            for start in range(0, len(batch), 900):  # the API takes 1000 at once
+                self.client.log_batch(self.run_id, metrics=batch[start : start + 900])
+
+        if self._safely("metrics", send):
+            self._sent = len(rows)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        self._safely("artifact", lambda: self.client.log_artifact(self.run_id, str(path), folder or None))
+
+    def text(self, text: str, name: str) -> None:
+        self._safely("text", lambda: self.client.log_text(self.run_id, text, name))
+
+    def end(self, status: str) -> None:
+        self._safely("status", lambda: self.client.set_terminated(self.run_id, status))
+
+    def _safely(self, what: str, call: Any) -> bool:
+        try:
+            with _one_at_a_time(self.uri):
+                call()
+        except Exception as error:
+            warnings.warn(f"MLflow did not take this run's {what} ({error}); the training goes on", stacklevel=3)
+            return False
+        return True
+
+
+def _client(uri: str) -> MlflowClient:
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def experiment_id(uri: str) -> str:
+    """The id under which a store keeps our runs; UserError if it has none."""
+    experiment = _client(uri).get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        raise UserError(f"the MLflow store {uri} holds no run of rrl yet")
+    return str(experiment.experiment_id)

@@ -1,0 +1,190 @@
+"""FERM: demonstrations in the memory, the warm start, cloning."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from helpers.sac_agents import ACTION, PIXELS, STATE, make, moved, names_of, rollout_of, step_of, values, watched
+
+from rrl.agents.ferm import FERM, cut
+from rrl.registry import UserError
+from rrl.rollout.data import Obs
+from rrl.run import process
+from rrl.store import checkpoint, results
+
+
+def test_demonstrations_are_cut_where_their_episode_ends():
+    """Replayed to their own end: past the horizon, past a true end, up to one of both, and shorter."""
+    rng = np.random.default_rng(0)
+    lengths = [7, 6, 4, 3, 2]
+    full = rollout_of(
+        np.arange(22, dtype=np.float32)[:, None],
+        100 + np.arange(5, dtype=np.float32)[:, None],
+        lengths,
+        actions=rng.uniform(-3, 3, (22, ACTION)).astype(np.float32),
+        rng=rng,
+    )
+    starts = full.starts
+    truncated, terminated = np.zeros((2, 22), bool)
+    truncated[[starts[0] + 3, starts[0] + 4, starts[0] + 5, starts[0] + 6]] = True  # a horizon of 4, passed
+    terminated[[starts[1] + 2, starts[1] + 4]] = True  # ended after 3 steps
+    truncated[[starts[1] + 3, starts[1] + 5]] = True
+    truncated[starts[2] + 3] = True  # exactly the horizon
+    terminated[starts[3] + 2] = True  # exactly its end; the last one is shorter than the horizon
+    flags = {"success": rng.random(22) > 0.5}
+    got = cut(dataclasses.replace(full, truncated=truncated, terminated=terminated, flags=flags))
+    keep = np.concatenate([starts[e] + np.arange(n) for e, n in enumerate((4, 3, 4, 3, 2))])
+    assert got.episode.tolist() == [0] * 4 + [1] * 3 + [2] * 4 + [3] * 3 + [4] * 2
+    assert got.t.tolist() == [0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3, 0, 1, 2, 0, 1]
+    assert got.obs[:, 0].tolist() == keep.tolist()
+    assert got.final_obs[:, 0].tolist() == [4, 10, 102, 103, 104]
+    assert np.flatnonzero(got.terminated).tolist() == [6, 13]
+    assert np.flatnonzero(got.truncated).tolist() == [3, 10, 15]
+    assert np.array_equal(got.actions, np.clip(full.actions[keep], -1, 1)) and np.abs(full.actions).max() > 1
+    assert np.array_equal(got.rewards, full.rewards[keep])
+    assert np.array_equal(got.flags["success"], flags["success"][keep])
+    # and so they get into the memory
+    agent = make(FERM, warm_start_updates=0, state_dim=0, slots=2)
+    agent.replay = type(agent.replay)(100, 1, np.float32, ACTION)
+    agent.replay.add(got, slots=2)
+    batch = agent.replay.draw(400, agent.generator)
+    found = {(int(r[0, 0]), int(r[1, 0]), int(d)) for r, d in zip(batch.rows, batch.not_done, strict=True)}
+    after = {3: 4, 9: 10, 16: 102, 19: 103, 21: 104}
+    assert found == {(i, after.get(i, i + 1), int(i not in (9, 19))) for i in keep.tolist()}
+
+
+def colourful_demos(agent, count=6, length=5, seed=0):
+    """Pictures that are told apart by their colours, actions that the state decides."""
+    rng = np.random.default_rng(seed)
+    total = count * (length + 1)
+    base = rng.integers(0, 220, (total, 1, 1, agent.picture[2]))
+    frames = (base + rng.integers(0, 32, (total, *agent.picture))).astype(np.uint8)
+    frames = np.tile(frames, (1, 1, 1, agent.stack))
+    state = rng.standard_normal((total, STATE)).astype(np.float32)
+    rows = agent.observe(Obs(frames, state))
+    k = count * length
+    actions = np.stack((np.tanh(state[:k, 0]), -0.5 * np.ones(k)), axis=1).astype(np.float32)
+    return rollout_of(rows[:k], rows[k:], [length] * count, actions=actions, rng=rng)
+
+
+def test_ferm_warm_starts_its_encoder_on_the_demonstrations(monkeypatch):
+    agent = make(
+        FERM,
+        encoder={"stack": 1, "own_learning_rate": 1e-2, "features": 16},
+        warm_start_updates=100,
+        batch=16,
+        slots=2,
+        init_steps=2,
+        encoder_tau=0.05,
+    )
+    demos = colourful_demos(agent, count=20)
+    with pytest.raises(UserError, match="needs demonstrations"):
+        agent.warm_start(None)
+    losses, targets = [], []
+    learn, move = agent.learn_encoder, agent.move_targets
+
+    def learning(*args):
+        found = learn(*args)
+        losses.append(found["encoder/loss"])
+        return found
+
+    monkeypatch.setattr(agent, "learn_encoder", learning)
+    monkeypatch.setattr(agent, "move_targets", lambda: targets.append(len(losses)) or move())
+    before = values(agent)
+    metrics = agent.warm_start(demos)
+    assert metrics["demos/steps"] == 100 and metrics["encoder/loss"] == losses[-1]
+    assert metrics["encoder/moved"] > 0.01
+    assert targets == list(range(1, 101))  # the target encoder follows after every update
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+    shared = ("online.encoder.", "online.head.", "target.encoder.", "target.head.")
+    assert moved(before, values(agent)) == names_of(agent, *shared)
+    assert agent.updates == 0 and agent.seen == 0
+    # online: random actions first, then updates from demonstrations and own steps, without the loss
+    rng = np.random.default_rng(0)
+    assert agent.replay.slots == 2
+    online = agent.update(step_of(agent, rng))
+    assert agent.updates == 2 and len(losses) == 100
+    assert "sac/critic_loss" in online and "encoder/loss" not in online
+    drawn = agent.replay.draw(1500, agent.generator).rewards.tolist()
+    assert set(np.float32(demos.rewards).tolist()) < set(drawn) and len(set(drawn)) == 102
+
+
+def test_ferm_clones_when_asked(monkeypatch):
+    agent = make(
+        FERM,
+        encoder={"stack": 1},
+        warm_start_updates=0,
+        bc_epochs=40,
+        batch=10,
+        actor_lr=1e-2,
+        state_dim=STATE,
+    )
+    demos = colourful_demos(agent)
+    observed = demos.obs
+    errors = [np.square(agent.act(observed, None) - demos.actions).mean()]
+    seen = watched(agent, monkeypatch)
+    metrics = agent.warm_start(demos)
+    errors.append(np.square(agent.act(observed, None) - demos.actions).mean())
+    assert errors[1] < 0.15 * errors[0]
+    assert metrics["bc/loss"] == pytest.approx(errors[1], rel=1, abs=0.02)
+    assert len(seen) == 40 * 30 // 10
+    half = names_of(agent, "actor.", "actor_head.")
+    assert all(label == "actor" and names <= half for label, names in seen)
+
+
+def test_cloning_passes_count_the_steps_that_are_kept(monkeypatch):
+    agent = make(FERM, encoder={"stack": 1}, warm_start_updates=0, bc_epochs=4, batch=3)
+    demos = colourful_demos(agent)
+    truncated = demos.truncated | (demos.t >= 2)  # a horizon of 3: 18 of 30 steps are kept
+    seen = watched(agent, monkeypatch)
+    metrics = agent.warm_start(dataclasses.replace(demos, truncated=truncated))
+    assert len(seen) == 4 * 18 // 3 and metrics["demos/steps"] == 18
+
+
+def test_the_warm_start_tells_how_far_it_is():
+    told = []
+
+    class Told:
+        def phase(self, name, steps):
+            told.append([name, steps, 0])
+
+        def advance(self, steps):
+            told[-1][2] += steps
+
+    agent = make(FERM, encoder={"stack": 1}, warm_start_updates=5, bc_epochs=4, batch=10)
+    agent.warm_start(colourful_demos(agent), Told())
+    assert told == [["warm start: encoder", 5, 5], ["warm start: cloning", 12, 12]]
+
+
+@pytest.mark.parametrize("cls", PIXELS)
+def test_updates_tell_how_far_the_convolutions_moved(cls):
+    agent = make(cls)
+    start = [p.detach().double().clone() for p in agent.pixels.convolutions.parameters()]
+    for k in range(6):
+        metrics = agent.update(step_of(agent, np.random.default_rng(k), t=k))
+    now = [p.detach().double() for p in agent.pixels.convolutions.parameters()]
+    squares = sum(float((a - b).square().sum()) for a, b in zip(now, start, strict=True))
+    expected = math.sqrt(squares / sum(float(b.square().sum()) for b in start))
+    assert expected > 1e-3 and metrics["encoder/moved"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_experiment_fills_the_memory_with_its_demonstrations(tmp_path, monkeypatch):
+    """From the shipped demonstrations, replayed and drawn, to updates at every step: `rrl run`."""
+    monkeypatch.chdir(tmp_path)
+    settings = ["iterations = 2", "log_every = 15", "evaluators = ()"]
+    settings = [f"Experiment.{each}" for each in settings]
+    settings += ["Adroit.horizon = 20", "DemoSet.episodes = 2"]
+    settings += ["ContrastiveCNN.render = 24", "ContrastiveCNN.crop = 20", "ContrastiveCNN.filters = 4"]
+    settings += ["FERM.warm_start_updates = 3", "FERM.batch = 4", "FERM.hidden = (16,)"]
+    settings += ["FERM.replay = 100", "FERM.init_steps = 10"]
+    assert process.start("adroit_door_ferm", settings, None, None) == 0
+    (path,) = tmp_path.glob("runs/*/run.json")
+    rows = [row.metrics for row in results.read(path.parent).rows]
+    (first,) = [row for row in rows if "demos/steps" in row]
+    assert first["demos/steps"] == 40 and first["encoder/loss"] > 0 and first["encoder/moved"] > 0
+    assert "sac/critic_loss" in rows[-1] and "encoder/loss" not in rows[-1]
+    assert rows[-1]["encoder/moved"] > first["encoder/moved"]
+    assert (
+        checkpoint.load_file(path.parent / "checkpoint.safetensors")[1]["agent"]["updates"] == 21
+    )  # of 30, from the 10th

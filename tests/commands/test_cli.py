@@ -1,0 +1,272 @@
+"""The command line as users meet it: other folders, mistakes, weights, and the README's own commands."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from typer.testing import CliRunner
+
+from rrl import cli
+from rrl.config import ginfile
+from rrl.sweeps.plan import request
+from rrl.sweeps.space import axis
+
+ROOT = Path(__file__).parents[2]
+TINY = (
+    "Experiment.iterations = 1",
+    "Experiment.num_envs = 1",
+    "Experiment.workers = 1",
+    "Experiment.threads = 1",
+    "Experiment.evaluators = ()",
+    "Adroit.horizon = 5",
+    "Adroit.look = 'fast'",
+    "DAPG.trajectories = 2",
+    "DAPG.value_batch = 4",
+    "DemoSet.episodes = 1",
+    "ResNet.depth = 18",
+)
+
+
+def rrl(folder, *arguments, sets=()):
+    """Run the real command in a folder, with an empty weights cache and no internet."""
+    env = dict(os.environ, TORCH_HOME=str(folder / "torch"), RRL_CACHE=str(folder / "cache"))
+    env |= dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    more = [part for setting in sets for part in ("--set", setting)]
+    command = [sys.executable, "-m", "rrl.cli", *arguments, *more]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+
+
+def only_run(folder):
+    (path,) = (folder / "runs").glob("*/run.json")
+    return path.parent
+
+
+def tags(folder):
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").get_run(only_run(folder).name)
+
+
+def test_missing_weights_are_told_with_remedies(tmp_path):
+    done = rrl(tmp_path, "run", "adroit_pen_resnet34")
+    assert done.returncode == 2, done.stdout + done.stderr
+    for remedy in ("rrl weights fetch resnet34", "ResNet.weights = '", "adroit_pen_mobilenetv2", "None"):
+        assert remedy in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_an_untrained_network_is_marked_everywhere(tmp_path):
+    done = rrl(tmp_path, "run", "adroit_pen_resnet34", sets=(*TINY, "ResNet.weights = None"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING: the encoder is UNTRAINED" in done.stdout
+    assert "ResNet (UNTRAINED)" in done.stdout  # the title: of the plot too
+    run = tags(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["encoder.trained"] == "false"
+    assert run.data.tags["encoder"] == "ResNet (UNTRAINED)"
+    assert run.data.params["encoder.weights"] == "None"
+    assert (only_run(tmp_path) / "learning_curve.png").stat().st_size > 5000
+    again = rrl(tmp_path, "resume", only_run(tmp_path).name[:6])
+    assert again.returncode == 0
+    assert "finished" in again.stdout
+
+
+def test_a_weights_file_is_used_and_tagged(tmp_path):
+    torch.manual_seed(1)
+    path = tmp_path / "mine.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), path)
+    done = rrl(tmp_path, "run", "adroit_pen_resnet34", sets=(*TINY, f"ResNet.weights = '{path}'"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "UNTRAINED" not in done.stdout
+    assert re.fullmatch(r"file:[0-9a-f]{12}", tags(tmp_path).data.tags["encoder.weights"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "adroit_pen_resnet43"), "adroit_pen_resnet34"),
+        (("run", "quickstart", "--set", "ResNet.dept = 18"), "depth"),
+        (("run", "quickstart", "--set", "Adroit.task = 'dor'"), "did you mean"),
+        (("run", "quickstart", "--set", "DemoSet.source = 'nowhere'"), "no demonstrations named nowhere"),
+        (("run", "quickstart", "--budget", "soon"), "30m"),
+        (("resume", "abc"), "there is no run abc"),
+        (("check", "nothing.gin"), "nothing.gin"),
+        (("list", "robots"), "encoder"),
+        (("describe", "Resnet"), "ResNet"),
+        (("demos", "verify", "nothing"), "no demonstrations"),
+        (("demos", "make", "nothing", "out"), "adroit_door_expert"),
+        (("demos", "import", "door.pickle", "out"), "there is no file door.pickle"),
+        (("demos", "render", "adroit_door_paper", "a.mp4", "--camera", "topp"), "did you mean 'top'"),
+        (("demos", "render", "adroit_door_paper", "a.mp4", "--episodes", "one"), "0,1,2"),
+        (("demos", "export", "nothing", "rrl/door/a-v0"), "no demonstrations"),
+        (("eval", "nothing"), "adroit_door_expert"),
+        (("export", "nothing", "--policy", "a.safetensors"), "no run or sweep"),
+        (("export", "nothing", "--encoder", "a.safetensors", "--best"), "the last"),
+        (("check", "dmc_cartpole_swingup_rad", "--set", "SAC.batch = 64"), "did you mean RAD.batch?"),
+        (("check", "dmc_cartpole_swingup_rad", "--set", "Experiment.demos = @DemoSet()"), "@FERM()"),
+        (("check", "dmc_cartpole_swingup_fixed_rad"), "rrl export RUN --encoder"),
+        (("ui",), "start a run in this folder first"),
+    ],
+)
+def test_mistakes_exit_2_without_a_traceback(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.app, list(arguments))
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("set_by_user", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_wait_briefly_unless_the_user_says_otherwise(monkeypatch, set_by_user, expected):
+    """`benchmarks/busy_cores.py` shows what it is for."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # to have it restored
+        monkeypatch.delenv(name)
+    for name, value in set_by_user.items():
+        monkeypatch.setenv(name, value)
+    assert CliRunner().invoke(cli.app, ["list"]).exit_code == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+def test_list_and_check_and_describe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    listed = CliRunner().invoke(cli.app, ["list"])
+    for name in (
+        "Adroit",
+        "DMControl",
+        "ResNet",
+        "MobileNetV2",
+        "State",
+        "NPG",
+        "DAPG",
+        "BC",
+        "SuccessRate",
+        "quickstart",
+    ):
+        assert name in listed.output
+    checked = CliRunner().invoke(cli.app, ["check", "adroit_hammer_state", "--set", "DAPG.lam_0 = 0.1"])
+    assert checked.exit_code == 0
+    assert ginfile.loads(checked.output) == ginfile.load("adroit_hammer_state", ["DAPG.lam_0 = 0.1"])
+    assert "twice the KL" in CliRunner().invoke(cli.app, ["describe", "DAPG"]).output
+
+
+def readme_commands():
+    """Lines of code blocks that begin with rrl, of the README and of the page on sweeps."""
+    pages = (ROOT / "README.md", ROOT / "docs" / "sweeps.md")
+    text = "\n".join(page.read_text() for page in pages).replace("\\\n", " ")
+    return re.findall(r"^(?: {4})?(?:\$ )?((?:\.venv/bin/)?rrl [a-z-].*)$", text, re.M)
+
+
+def test_the_readmes_figures_are_among_the_results():
+    """Of every rate and count of episodes in the README, the results page says where it comes from."""
+    figure = re.compile(r"\d+(?:\.\d+)? %|\d+ of \d+|\d+ min \d+ s|\d[\d,]* (?:steps|episodes)")
+    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    found = figure.findall(" ".join((ROOT / "README.md").read_text().split()))
+    assert len(found) > 10
+    assert [each for each in found if each not in page] == []
+
+
+def test_the_readme_shows_commands():
+    assert len(readme_commands()) > 5
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_readme_commands_are_as_the_program_takes_them(line):
+    """Runs would take hours: their configuration is loaded; of other commands the words are checked."""
+    words = shlex.split(line, comments=True)[1:]
+    if words[:1] in (["run"], ["check"]):
+        sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+        name = words[1].removeprefix("gin/")
+        try:
+            ginfile.load(name, sets)
+        except ginfile.ConfigError as error:  # shown on purpose: then the README quotes what it says
+            readme = " ".join((ROOT / "README.md").read_text().split())
+            for problem in error.problems:
+                assert problem.message in readme
+    if words[:1] == ["sweep"]:
+        sources = words[1 : next((i for i, word in enumerate(words) if word.startswith("--")), None)]
+        _, sweep = request([str(ROOT / s) if s.startswith("gin/") else s for s in sources])
+        for text in (words[i + 1] for i, word in enumerate(words) if word == "--grid"):
+            axis(text)
+        assert sweep.files
+    command = words[:2] if words[0] in ("weights", "demos") else words[:1]
+    usage = CliRunner().invoke(cli.app, ["--help"] if command[0].startswith("-") else [*command, "--help"])
+    assert usage.exit_code == 0, usage.output
+    for word in words:
+        if word.startswith("--") and word != "--help":
+            assert word.split("=")[0] in usage.output
+
+
+@pytest.mark.usefixtures("cartpole_rad")
+def test_all_shipped_files_load_and_differ():
+    runnable = [name for name in ginfile.shipped() if "/" not in name]
+    assert {f"adroit_{t}_{e}" for t in ("pen", "door", "hammer", "relocate") for e in ("resnet34", "state")} <= {
+        *runnable
+    }
+    texts = {name: ginfile.dumps(ginfile.load(name)) for name in runnable}
+    assert len(set(texts.values())) == len(texts)
+
+
+def test_paper_settings():
+    """The paper's hyperparameter table and budgets, as the shipped files set them."""
+    for task, trajectories, iterations in (
+        ("pen", 400, 300),
+        ("door", 200, 200),
+        ("hammer", 200, 200),
+        ("relocate", 200, 300),
+    ):
+        config = ginfile.load(f"adroit_{task}_resnet34")
+        flat = ginfile.flatten(config)
+        expected = {
+            "encoder": "ResNet",
+            "encoder.depth": "34",
+            "precision": "fp32",
+            "env.look": "default",
+            "env.protocol": "paper",
+            "env.reward": "sparse",
+            "env.state": "joints",
+            "agent": "DAPG",
+            "agent.policy_hidden": "(256, 256)",
+            "agent.step_size": "0.05",
+            "agent.gamma": "0.995",
+            "agent.gae_lambda": "0.97",
+            "agent.bc_epochs": "5",
+            "agent.bc_batch": "32",
+            "agent.bc_lr": "0.001",
+            "agent.value_epochs": "2",
+            "agent.value_batch": "64",
+            "agent.value_lr": "0.001",
+            "agent.value_weight_decay": "0.001",
+            "agent.lam_0": "0.01",
+            "agent.lam_1": "0.95",
+            "agent.trajectories": str(trajectories),
+            "iterations": str(iterations),
+        }
+        assert {name: flat[name] for name in expected} == expected
+        assert config.demos is not None
+        assert config.demos.episodes is None  # all 25
+
+
+def test_rendering_before_torch_does_not_crash():
+    """Mesa's and triton's LLVM clash unless triton's library is loaded first (see `gl._load_triton`)."""
+    script = (
+        "from rrl.envs import gl; gl.choose_backend(); gl.context(); import torch, torchvision\n"
+        "p = torch.nn.Parameter(torch.ones(2)); o = torch.optim.Adam([p]); p.sum().backward(); o.step()\n"
+        "print(p.tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0] < 1

@@ -1,0 +1,497 @@
+"""Other people's demonstrations: every format gives the same set, and a hostile file runs nothing."""
+
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rrl import cli
+from rrl.commands import demos as demo_tools
+from rrl.demos import importers, sets
+from rrl.registry import UserError
+
+h5py = pytest.importorskip("h5py")
+COUNT = 2
+
+
+@pytest.fixture(scope="module")
+def made():
+    return sets.load(sets.shipped()["adroit_door_paper"]).pick(range(COUNT))
+
+
+@pytest.fixture(scope="module")
+def episodes(made):
+    """The shipped episodes as plain arrays."""
+    found = []
+    for i in range(COUNT):
+        script, (qpos, qvel) = made.script(i), made.states(i)
+        found.append({"actions": script.actions, "initial": script.initial, "qpos": qpos, "qvel": qvel})
+    return found
+
+
+def as_pickle(path, episodes, protocol):
+    data = [
+        {
+            "actions": e["actions"].astype(np.float64),
+            "observations": np.zeros((len(e["actions"]), 39)),
+            "rewards": np.zeros(len(e["actions"])),
+            "init_state_dict": {**e["initial"], "extra": np.ones(3)},
+        }
+        for e in episodes
+    ]
+    path.write_bytes(pickle.dumps(data, protocol))
+    return path
+
+
+def as_npz(path, episodes):
+    longest = max(len(e["actions"]) for e in episodes) + 7  # padded
+    actions = np.zeros((COUNT, longest, 28))
+    for i, e in enumerate(episodes):
+        actions[i, : len(e["actions"])] = e["actions"]
+    initial = {f"init_{k}": np.stack([e["initial"][k] for e in episodes]) for k in episodes[0]["initial"]}
+    np.savez(path, actions=actions, length=[len(e["actions"]) for e in episodes], **initial)
+    return path
+
+
+def as_robomimic(path, episodes):
+    with h5py.File(path, "w") as file:
+        for i, e in enumerate(episodes):
+            group = file.create_group(f"data/demo_{i}")
+            group["actions"] = e["actions"]
+            rows = slice(0, len(e["actions"]))
+            time = np.arange(len(e["actions"]))[:, None] * 0.01
+            group["states"] = np.concatenate([time, e["qpos"][rows], e["qvel"][rows]], axis=1)
+            group.attrs["init_door_body_pos"] = e["initial"]["door_body_pos"]
+    return path
+
+
+def as_d4rl(path, episodes):
+    with h5py.File(path, "w") as file:
+        lengths = [len(e["actions"]) for e in episodes]
+        file["actions"] = np.concatenate([e["actions"] for e in episodes])
+        ends = np.zeros(sum(lengths), bool)
+        ends[np.cumsum(lengths) - 1] = True
+        file["timeouts"] = ends
+        for name in ("qpos", "qvel"):
+            file[f"infos/{name}"] = np.concatenate([e[name][:-1] for e in episodes])
+        file["infos/door_body_pos"] = np.concatenate(
+            [np.tile(e["initial"]["door_body_pos"], (n, 1)) for e, n in zip(episodes, lengths, strict=True)]
+        )
+    return path
+
+
+WRITERS = {
+    "dapg0": lambda p, e: as_pickle(p / "door.pickle", e, 0),
+    "dapg2": lambda p, e: as_pickle(p / "door.pickle", e, 2),
+    "dapg5": lambda p, e: as_pickle(p / "door.pkl", e, 5),
+    "npz": lambda p, e: as_npz(p / "door.npz", e),
+    "robomimic": lambda p, e: as_robomimic(p / "door.hdf5", e),
+    "d4rl": lambda p, e: as_d4rl(p / "door_d4rl.h5", e),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_format_gives_the_same_set(tmp_path, episodes, made, kind):
+    lines = []
+    out = tmp_path / "out.npz"
+    source = WRITERS[kind](tmp_path, episodes)
+    demo_tools.take_over(str(source), out, lines.append, task=None, kind=None, protocol="paper", origin="human")
+    got = sets.load(out)
+    assert np.array_equal(got.actions, made.actions)
+    assert np.array_equal(got.lengths, made.lengths)
+    assert np.array_equal(got.initial["door_body_pos"], made.initial["door_body_pos"])
+    for flag in made.flags:
+        assert np.array_equal(got.flags[flag], made.flags[flag])
+    assert np.allclose(got.qpos, made.qpos, atol=1e-3)  # the same bits where MuJoCo is the recorded one
+    assert got.origin == "human"
+    assert "2 episodes of 200 to 200 steps; success 100.0 %" in lines[-1]
+    assert demo_tools.verify(str(out), lines.append)
+
+
+def test_minari_round_trip(tmp_path, made, monkeypatch):
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    source, out = tmp_path / "mine.npz", tmp_path / "back.npz"
+    made.save(source)
+    lines = []
+    demo_tools.export(str(source), "rrl/door/expert-v0", lines.append)
+    dataset = minari.load_dataset("rrl/door/expert-v0")
+    assert dataset.total_episodes == COUNT
+    assert dataset[0].observations.shape == (201, 39)
+    assert dataset[0].infos["success"][-1]
+    with pytest.raises(UserError, match="already"):
+        demo_tools.export(str(source), "rrl/door/expert-v0", lines.append)
+    demo_tools.take_over("rrl/door/expert-v0", out, lines.append, task=None, kind=None, protocol="paper", origin="x")
+    back = sets.load(out)
+    for name in ("actions", "qpos", "qvel", "lengths"):
+        assert np.array_equal(getattr(back, name), getattr(made, name)), name
+    with pytest.raises(UserError, match="no Minari dataset"):
+        importers.read("rrl/door/nothing-v0", "minari")
+    for name in ("pen", "../pen-v0"):
+        with pytest.raises(UserError, match="a Minari id looks like"):
+            demo_tools.export(str(source), name, lines.append)
+
+
+class Evil:
+    """Pickles to a call of anything."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+HOSTILE = {
+    "system": lambda mark: Evil(os.system, f"touch {mark}"),
+    "exec": lambda mark: Evil(exec, f"open({str(mark)!r}, 'w')"),
+    "open": lambda mark: Evil(open, str(mark), "w"),
+    "numpy": lambda mark: Evil(np.save, str(mark), np.zeros(1)),
+    "inside": lambda mark: [{"actions": Evil(os.mkdir, str(mark)), "init_state_dict": {}}],
+    "object array": lambda mark: np.array([Evil(os.mkdir, str(mark))], dtype=object),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_a_hostile_pickle_is_refused_and_nothing_in_it_runs(tmp_path, kind, protocol):
+    mark, path = tmp_path / "mark", tmp_path / "door.pickle"
+    path.write_bytes(pickle.dumps(HOSTILE[kind](mark), protocol))
+    why = r"is refused: (it asks for .* which no demonstration needs|an array holds something else)"
+    with pytest.raises(UserError, match=why):
+        importers.read(str(path))
+    assert not list(tmp_path.glob("mark*"))
+    # The control: this test's own file does run when unpickled, so the refusal is what stopped it.
+    pickle.loads(path.read_bytes())
+    assert list(tmp_path.glob("mark*"))
+
+
+def text(words):
+    return b"X" + struct.pack("<I", len(words)) + words.encode()
+
+
+def data(raw):
+    return b"B" + struct.pack("<I", len(raw)) + raw
+
+
+def number(value):
+    return b"J" + struct.pack("<i", value)
+
+
+NDARRAY, DTYPE, FROMBUFFER = b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"cnumpy._core.numeric\n_frombuffer\n"
+FORGED = (  # a dtype of 8 bytes that claims to hold objects, and an array of it: foreign memory as objects
+    DTYPE + b"(" + text("V8") + b"\x89\x88tR(" + number(3) + text("|") + b"N" + text("a") + b"\x85}"
+    + text("a") + DTYPE + text("O") + b"\x85R" + number(0) + b"\x86s" + number(8) + number(1) + number(16)
+    + b"tbq\x050" + FROMBUFFER + b"(" + data(b"A" * 64) + b"h\x05" + number(8) + b"\x85" + text("C") + b"tR."
+)  # fmt: skip
+FREED = (  # an array on another one's memory, which then gives it back
+    NDARRAY + b"(" + number(4_000_000) + b"\x85" + text("f8") + b"tRq\x01"
+    + NDARRAY + b"(" + number(4_000_000) + b"\x85" + text("f8") + b"h\x01tRq\x02"
+    + b"h\x01(" + number(1) + number(1) + b"\x85" + DTYPE + text("f8") + b"\x85R\x89"
+    + data(b"8 bytes!") + b"tb."
+)  # fmt: skip
+CRASHING = {
+    "forged dtype": b"\x80\x04" + FORGED,
+    "freed memory": b"\x80\x04" + FREED,
+    "deep tuple as a key": b"\x80\x04]}N" + b"\x85" * 3_000_000 + b"Nsa.",
+    "deep tuple as axes": b"\x80\x04" + FROMBUFFER + b"(C\x00" + DTYPE + text("f8") + b"\x85RK\x00\x85"
+    + text("K") + b"N" + b"\x85" * 3_000_000 + b"tR.",
+    "tuples of twice the one before": b"\x80\x04]}N" + b"q\x00h\x00\x86" * 60 + b"Nsa.",
+    "lists of twice the one before": b"\x80\x04]q\x00" + b"]q\x00(h\x00h\x00e" * 60 + b".",
+    "one array again and again": b"\x80\x04](" + FROMBUFFER + b"(" + data(b"8 bytes!" * 1000) + DTYPE
+    + text("f8") + b"\x85R" + number(1000) + b"\x85" + text("C") + b"tRq\x00" + b"h\x00" * 500_000 + b"e.",
+    "keys of one hash": b"\x80\x04]}(" + b"".join(
+        b"\x8a\x0a" + (i * (2**61 - 1)).to_bytes(10, "little") + b"N" for i in range(100_000)) + b"ua.",
+    "memo of half a gigabyte": b"\x80\x04]r" + struct.pack("<I", 2**25) + b".",
+    "shape that does not fit": b"\x80\x04" + FROMBUFFER + b"(" + data(b"8 bytes!") + DTYPE + text("f8")
+    + b"\x85R" + number(2**30) + b"\x85" + text("C") + b"tR.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CRASHING)
+def test_a_pickle_cannot_crash_the_interpreter(tmp_path, kind):
+    """In a process of its own, with little memory: a crash must not take the tests along."""
+    (tmp_path / "door.pickle").write_bytes(CRASHING[kind])
+    code = (
+        "import resource\nfrom rrl.demos import importers\nfrom rrl.registry import UserError\n"
+        "importers.base._reader('dapg')\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28,) * 2)\n"
+        "try:\n    importers.read('door.pickle')\n"
+        "except UserError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "is refused: " in done.stdout or "holds no episodes" in done.stdout
+    assert "MemoryError" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"cnumpy.core.multiarray\nscalar\n}S'__name__'\nS'x'\nsb.",  # attributes of what is allowed
+        b"cnumpy\nndarray.tofile\n.",
+        b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.",  # a dotted name
+        b"Pabc\n.",  # a persistent id
+        b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.",  # another codec
+        b"cnumpy\nndarray\n(lp0\n.",  # cut short
+        b"",
+        b"not a pickle",
+    ],
+)
+def test_odd_pickles_are_refused(tmp_path, program):
+    path = tmp_path / "door.pickle"
+    path.write_bytes(program)
+    with pytest.raises(UserError, match=r"refused|not a list"):
+        importers.read(str(path))
+
+
+def test_a_minari_dataset_runs_nothing(tmp_path, made, monkeypatch):
+    """Without spaces in its metadata, the library would make the environment that the file names."""
+    pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    made.pick([0]).save(tmp_path / "one.npz")
+    demo_tools.export(str(tmp_path / "one.npz"), "door/evil-v0", print)
+    path = tmp_path / "minari" / "door" / "evil-v0" / "data" / "metadata.json"
+    about = json.loads(path.read_text())
+    spec = {
+        "id": "Evil-v0",
+        "entry_point": "subprocess:run",
+        "kwargs": {"args": ["touch", str(tmp_path / "mark")]},
+        "additional_wrappers": [],
+        "vector_entry_point": None,
+    }
+    about = {k: v for k, v in about.items() if not k.endswith("_space")} | {"env_spec": json.dumps(spec)}
+    path.write_text(json.dumps(about))
+    assert len(importers.read("door/evil-v0")) == 1  # HDF5 decodes itself
+    path.write_text(json.dumps(about | {"data_format": "arrow"}))
+    with pytest.raises(UserError, match=r"does not describe its observation_space.*refused"):
+        importers.read("door/evil-v0")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_commands_refuse_a_hostile_pickle(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("door.pickle").write_bytes(pickle.dumps(Evil(os.mkdir, "mark")))
+    result = CliRunner().invoke(cli.app, ["demos", "import", "door.pickle", "out.npz"])
+    assert result.exit_code == 2, result.output
+    assert "door.pickle is refused: it asks for posix.mkdir, which no demonstration needs" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["door.pickle"]
+
+
+def test_arrays_in_other_orders_and_sizes(tmp_path, episodes):
+    """Fortran order, transposed, float32, empty, big-endian, numbers: as numpy pickles them."""
+    actions = episodes[0]["actions"].astype(np.float64)
+    for protocol in (0, 2, 4, 5):
+        for values in (
+            np.asfortranarray(actions),
+            np.ascontiguousarray(actions.T).T,
+            actions[:, ::-1],
+            actions.astype(">f8"),
+            actions.astype(np.float32).astype(np.float16),
+        ):
+            start = {"qpos": values, "qvel": np.zeros(0), "steps": np.float32(3.5), "name": "x", "n": None}
+            path = tmp_path / "door.pickle"
+            path.write_bytes(pickle.dumps([{"actions": values, "init_state_dict": start}], protocol))
+            (got,) = importers.read(str(path))
+            assert np.array_equal(got.actions, values)
+            assert np.array_equal(got.initial["qpos"], values)
+            assert got.initial["steps"] == 3.5
+
+
+def test_d4rl_episodes_end_at_timeouts_else_at_terminals(tmp_path):
+    def lengths(**flags):
+        with h5py.File(tmp_path / "pen.hdf5", "w") as file:
+            file["actions"] = np.zeros((20, 24))
+            for name in ("qpos", "qvel"):
+                file[f"infos/{name}"] = np.zeros((20, 30))
+            file["infos/action_log_std"] = np.full((20, 24), -np.inf)  # nothing that a replay needs
+            file["observations"] = np.zeros((20, 8, 8, 3))
+            for name, steps in flags.items():
+                file[name] = np.isin(np.arange(20), steps)
+        return [len(each.actions) for each in importers.read(str(tmp_path / "pen.hdf5"))]
+
+    assert lengths(timeouts=[9, 19], terminals=[8, 9]) == [10, 10]
+    assert lengths(timeouts=[9]) == [10, 10]
+    assert lengths(terminals=[7, 8, 9]) == [10, 10]
+    assert lengths() == [20]
+
+
+def test_last_states_that_nobody_recorded_are_no_recording(tmp_path, episodes):
+    """robomimic and D4RL keep a state before each action and none after the last."""
+    moved = [{**e, "qpos": e["qpos"] + 0.5} for e in episodes]
+    lines = []
+    settings = {"task": None, "kind": None, "protocol": "paper", "origin": "human"}
+    demo_tools.take_over(str(as_d4rl(tmp_path / "door.hdf5", moved)), tmp_path / "out.npz", lines.append, **settings)
+    demo_tools.verify(str(tmp_path / "out.npz"), lines.append)
+    told = [line for line in lines if line.startswith("positions differ")]
+    assert len(told) == 2
+    assert not any("0 at the end" in line.split("half-way")[1][:8] for line in told)
+
+
+def test_an_hdf5_file_shows_no_other_files(tmp_path, episodes):
+    """External storage would put any file of the machine into a set that its maker then publishes."""
+    secret, path = tmp_path / "secret", tmp_path / "door.hdf5"
+    secret.write_bytes(bytes(range(240)))
+
+    def read(change):
+        as_d4rl(path, episodes)
+        with h5py.File(path, "a") as file:
+            change(file)
+        return importers.read(str(path))
+
+    assert len(read(lambda file: None)) == COUNT
+    virtual = h5py.VirtualLayout((3, 3), "f8")
+    virtual[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "x", (3, 3))
+    for change, message in (
+        (
+            lambda f: f.create_dataset("infos/x", (10, 3), "f8", external=[(str(secret), 0, 240)]),
+            "another file",
+        ),
+        (lambda f: f.create_virtual_dataset("infos/x", virtual), "another file"),
+        (lambda f: f.update(x=h5py.ExternalLink(str(secret), "/")), "link"),
+        (lambda f: f.update(x=h5py.SoftLink("/x")), "link"),
+        (lambda f: f.update(x=f["infos"]), "two names"),
+        (lambda f: f.create_dataset("x", (10**11,), "f8", chunks=(1000,)), "claims 8"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read(change)
+
+
+def test_an_npz_cannot_claim_the_memory(tmp_path):
+    import io
+    import zipfile
+
+    path = tmp_path / "door.npz"
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f8", "fortran_order": False, "shape": (10**7, 10**6)})
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("actions.npy", head.getvalue())
+    with pytest.raises(UserError, match="claims 80,000 GB"):
+        importers.read(str(path))
+
+
+def test_what_is_wrong_is_said(tmp_path, episodes, made):
+    def read(**arrays):
+        np.savez(tmp_path / "door.npz", **arrays)
+        return importers.read(str(tmp_path / "door.npz"))
+
+    actions = np.zeros((2, 5, 28))
+    with pytest.raises(UserError, match="needs `actions`"):
+        read(nothing=np.zeros(3))
+    with pytest.raises(UserError, match="from 1 to 5; got"):
+        read(actions=actions, init_qpos=np.zeros((2, 30)), length=[5, 6])
+    for bad in (np.nan, 1e300):
+        with pytest.raises(UserError, match="not finite"):
+            read(actions=np.full((2, 5, 28), bad), init_qpos=np.zeros((2, 30)))
+    with pytest.raises(UserError, match="init_qpos must be of 2 episodes"):
+        read(actions=actions, init_qpos=np.zeros((1, 30)))
+    with pytest.raises(UserError, match="qpos must have a row for each"):
+        read(actions=actions, init_qpos=np.zeros((2, 30)), qpos=np.zeros((2, 9, 30)))
+    assert read(actions=actions, init_qpos=np.zeros((2, 30)), meta=np.array([{}]), qpos=np.zeros(3))[0].qpos is None
+    for junk in (b"", b"junk", b"PK\x03\x04 cut"):
+        (tmp_path / "door.npz").write_bytes(junk)
+        with pytest.raises(UserError, match="plain arrays"):
+            importers.read(str(tmp_path / "door.npz"))
+    with pytest.raises(UserError, match="no arrays of numbers"):
+        read(actions=np.array([{}]))
+    with h5py.File(tmp_path / "empty.hdf5", "w") as file:
+        file.create_group("data/demo_0/actions")
+    with pytest.raises(UserError, match="has no actions"):
+        importers.read(str(tmp_path / "empty.hdf5"))
+    with h5py.File(tmp_path / "empty.hdf5", "w") as file:
+        file["actions"] = np.zeros((3, 28))
+        file["infos"] = np.zeros(3)
+    with pytest.raises(UserError, match="no infos/qpos"):
+        importers.read(str(tmp_path / "empty.hdf5"))
+    (tmp_path / "set.bin").write_text("x")
+    with pytest.raises(UserError, match="add --format"):
+        importers.read(str(tmp_path / "set.bin"))
+    with pytest.raises(UserError, match="no format zip"):
+        importers.read(str(tmp_path / "set.bin"), "zip")
+    with pytest.raises(UserError, match="there is no file"):
+        importers.read(str(tmp_path / "missing.npz"))
+    with pytest.raises(UserError, match="can't be read as hdf5"):
+        importers.read(str(tmp_path / "set.bin"), "hdf5")
+    made.save(tmp_path / "ours.npz")
+    with pytest.raises(UserError, match="already; use it as it is"):
+        importers.read(str(tmp_path / "ours.npz"))
+
+    take = {"kind": None, "protocol": "paper", "origin": "human"}
+    as_npz(tmp_path / "door.npz", episodes)
+    with pytest.raises(UserError, match="lacks desired_orien"):
+        demo_tools.take_over(str(tmp_path / "door.npz"), tmp_path / "a.npz", print, task="pen", **take)
+    named = tmp_path / "open" / "my_door-v0.npz"  # an open folder is no pen
+    named.parent.mkdir()
+    named.write_bytes((tmp_path / "door.npz").read_bytes())
+    demo_tools.take_over(str(named), tmp_path / "named.npz", lambda _: None, task=None, **take)
+    (tmp_path / "unnamed.npz").write_bytes((tmp_path / "door.npz").read_bytes())
+    source = os.path.relpath(tmp_path / "unnamed.npz", tmp_path)
+    with pytest.raises(UserError, match="--task"):
+        demo_tools.take_over(source, tmp_path / "a.npz", print, task=None, **take)
+    with pytest.raises(UserError, match="protocol"):
+        take["protocol"] = "other"
+        demo_tools.take_over(str(tmp_path / "door.npz"), tmp_path / "a.npz", print, task="door", **take)
+    assert not (tmp_path / "a.npz").exists()
+
+
+def test_drift_from_recorded_states_is_told(tmp_path, episodes):
+    moved = [{**e, "qpos": e["qpos"] + 0.5} for e in episodes]
+    lines = []
+    demo_tools.take_over(
+        str(as_robomimic(tmp_path / "door.hdf5", moved)),
+        tmp_path / "out.npz",
+        lines.append,
+        task=None,
+        kind=None,
+        protocol="paper",
+        origin="human",
+    )
+    assert "positions differ from the recorded ones" in lines[0]
+
+
+def test_noisy_demonstrations(tmp_path):
+    lines = []
+    demo_tools.make("adroit_door_expert", tmp_path / "a.npz", 1, seed=1, tries=2, say=lines.append, action_noise=0.05)
+    demo_tools.make("adroit_door_expert", tmp_path / "b.npz", 1, seed=1, tries=2, say=lines.append)
+    noisy, clean = sets.load(tmp_path / "a.npz"), sets.load(tmp_path / "b.npz")
+    assert "0.05" in json.loads((tmp_path / "a.json").read_text())["actions"]
+    first = noisy.actions[0] - clean.actions[0]  # the same start: the first actions differ by the noise alone
+    assert 0.02 < first.std() < 0.1
+    assert demo_tools.verify(str(tmp_path / "a.npz"), lines.append)
+
+
+def test_film(tmp_path):
+    import imageio.v3 as iio
+
+    lines = []
+    settings = {"cameras": ["top", "vil_camera"], "look": "fast", "size": 64, "every": 50}
+    demo_tools.film("adroit_door_paper", tmp_path / "a.mp4", lines.append, chosen=[3, 0], by="actions", **settings)
+    demo_tools.film("adroit_door_paper", tmp_path / "b.mp4", lines.append, chosen=[3, 0], by="states", **settings)
+    a, b = (iio.imread(tmp_path / name, plugin="pyav") for name in ("a.mp4", "b.mp4"))
+    assert a.shape == b.shape == (10, 64, 128, 3)  # steps 0, 50, ..., 200 of two episodes
+    assert np.abs(a[:, 24:].astype(int) - b[:, 24:]).mean() < 6  # the same pictures, but for the video's losses
+    with pytest.raises(UserError, match="exists already"):
+        demo_tools.film("adroit_door_paper", tmp_path / "a.mp4", print, chosen=[0], by="states", **settings)
+    with pytest.raises(UserError, match=r"an \.mp4; got"):
+        demo_tools.film("adroit_door_paper", tmp_path / "c", print, chosen=[0], by="states", **settings)
+    with pytest.raises(UserError, match="0 to 24; got none"):
+        demo_tools.film("adroit_door_paper", tmp_path / "c.mp4", print, chosen=[], by="states", **settings)
+    with pytest.raises(UserError, match="0 to 24"):
+        demo_tools.film("adroit_door_paper", tmp_path / "c.mp4", print, chosen=[25], by="states", **settings)
+    with pytest.raises(UserError, match="nowhere"):
+        demo_tools.film(
+            "adroit_door_paper",
+            tmp_path / "c.mp4",
+            print,
+            chosen=[0],
+            by="states",
+            **settings | {"cameras": ["nowhere"]},
+        )

@@ -1,0 +1,212 @@
+"""`rrl reproduce`: published numbers as shipped, verdicts against closed forms, the whole way in small."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.report_runs import make_run
+from scipy.stats import ttest_1samp
+
+from rrl.registry import UserError
+from rrl.reproduce.figures import FIGURES
+from rrl.reproduce.published import load
+from rrl.reproduce.verdict import judge
+from rrl.statistics import wilson
+from rrl.store import results
+from rrl.store.results import Result
+from rrl.store.tracking import Row
+
+
+def run(seed: int, curve: list[tuple[int, float]], **changed: str) -> Result:
+    """A run under the published conditions, but for `changed`; 200 episodes an update."""
+    conditions = load("fig4", "door").conditions
+    params, tags = {"seed": str(seed)}, {}
+    for condition in conditions.values():
+        value = condition["value"]["door"] if isinstance(condition["value"], dict) else condition["value"]
+        (tags if "tag" in condition else params)[condition.get("tag") or condition["param"]] = value
+    for name, value in changed.items():
+        key = name.replace("__", ".")
+        (tags if key in tags else params)[key] = value
+    rows = tuple(Row(s, 0, {"train/success": v, "train/episodes": 200.0}) for s, v in curve)
+    return Result(Path(), f"r{seed}", f"r{seed}", params, tags, rows, "finished", "", None, None, "")
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_has_its_published_numbers(figure: str) -> None:
+    for task in FIGURES[figure].tasks:
+        curves = load(figure, task)
+        for steps, percents in curves.seeds.values():
+            assert len(steps) == len(percents)
+            assert list(steps) == sorted(steps)
+            assert all(0 <= value <= 100 for value in percents)
+    with pytest.raises(UserError, match="pen, door"):
+        load(figure, "peg")
+
+
+def test_published_means_are_those_of_the_logs() -> None:
+    """Means over the three seeds as the project's fact sheet lists them, computed there from the logs."""
+    for task, at, mean in (
+        ("pen", 40_000, 31.2),
+        ("door", 1_000_000, 30.0),
+        ("door", 2_000_000, 78.5),
+        ("hammer", 4_000_000, 87.7),
+        ("relocate", 8_000_000, 74.8),
+        ("pen", 12_000_000, 88.2),
+    ):
+        assert np.mean([*load("fig4", task).at(at).values()]) == pytest.approx(mean, abs=0.06), (task, at)
+
+
+def test_between_points_the_curve_is_straight_and_never_goes_on() -> None:
+    curves = load("fig4", "relocate")
+    assert curves.at(1_500_000)["10"] == pytest.approx((0.5 + 7) / 2)
+    assert len(curves.at(8_000_000)) == 3
+    assert len(curves.at(12_000_000)) == 2  # one of the authors' runs stopped before
+    assert curves.at(39_999) == {}
+
+
+def test_equal_curves_are_within() -> None:
+    curves = load("fig4", "door")
+    ours = [run(s, [(2_000_000, v)]) for s, v in zip((10, 11, 12), (78.0, 82.5, 75.0), strict=True)]
+    verdict = judge(ours, curves)
+    assert verdict is not None
+    assert verdict.word == "within"
+    assert verdict.difference[0] == pytest.approx(0)
+    assert verdict.differences == ()
+    assert verdict.lines()[0].startswith("comparable")
+    assert verdict.ours.mean == verdict.theirs.mean
+
+
+def test_intervals_against_the_t_test_and_wilson() -> None:
+    values = (20.0, 50.0, 80.0)
+    verdict = judge([run(s, [(1_000_000, v)]) for s, v in enumerate(values)], load("fig4", "door"))
+    assert verdict is not None
+    interval = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert verdict.ours.low == max(0, interval.low)
+    assert verdict.ours.high == min(100, interval.high)
+    single = judge([run(0, [(1_000_000, 30.0)])], load("fig4", "door"))
+    assert single is not None
+    assert (single.ours.low, single.ours.high) == pytest.approx([100 * x for x in wilson(60, 200)])
+    assert any("one seed" in note for note in single.notes)
+    low = single.difference[0] - math.hypot(single.ours.mean - single.ours.low, single.theirs.high - single.theirs.mean)
+    assert single.difference[1] == pytest.approx(low)
+
+
+@pytest.mark.parametrize(("value", "word"), [(5.0, "below"), (95.0, "above")])
+def test_far_curves_are_told_apart(value: float, word: str) -> None:
+    verdict = judge([run(s, [(1_000_000, value)]) for s in range(3)], load("fig4", "door"))
+    assert verdict is not None
+    assert verdict.word == word
+
+
+def test_the_same_updates_are_compared() -> None:
+    """Ours on the authors' very line, at 5 updates below 1M steps: no difference, though the curve rises."""
+    curves = load("fig4", "door")
+    steps = [800_000, 840_000, 880_000, 920_000, 960_000]
+    line = [(step, float(np.mean([*curves.at(step).values()]))) for step in steps]
+    verdict = judge([run(0, [(40_000, 0.2), *line])], curves)
+    assert verdict is not None
+    assert verdict.difference[0] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        (
+            {"demos__origin": "policy adroit_door_expert"},
+            "demonstrations policy adroit_door_expert (theirs human)",
+        ),
+        ({"look": "fast"}, "look fast (theirs default)"),
+        ({"encoder": "MobileNetV2"}, "encoder MobileNetV2 (theirs ResNet)"),
+        ({"agent__trajectories": "48"}, "episodes per update 48 (theirs 200)"),
+    ],
+)
+def test_not_comparable_says_what_differs(changed: dict[str, str], text: str) -> None:
+    verdict = judge([run(0, [(40_000, 3.0)], **changed)], load("fig4", "door"))
+    assert verdict is not None
+    assert verdict.lines()[0] == f"NOT COMPARABLE: {text}"
+
+
+def test_between_published_points_their_interval_holds_both() -> None:
+    curves = load("fig4", "door")
+    verdict = judge([run(0, [(500_000, 1.0)])], curves)
+    assert verdict is not None
+    ends = [np.mean([*curves.at(point).values()]) for point in (40_000, 1_000_000)]
+    assert verdict.theirs.low <= ends[0]
+    assert verdict.theirs.high >= ends[1]
+    assert verdict.word == "within"
+    assert any("not known" in note for note in verdict.notes)
+
+
+def test_other_tasks_and_settings_are_not_comparable() -> None:
+    curves = load("fig4", "door")
+    for changed in ({"env__task": "hammer"}, {"env__joint_noise": "0.02"}, {"agent__lam_0": "0.0"}):
+        verdict = judge([run(0, [(40_000, 0.0)], **changed)], curves)
+        assert verdict is not None
+        assert verdict.differences
+
+
+def test_runs_that_are_judged_differ_in_seed_alone(tmp_path: Path) -> None:
+    for run_id, seed, size in (("a1", 0, 0.05), ("a2", 1, 0.05), ("a3", 1, 0.05), ("b1", 2, 0.02)):
+        make_run(tmp_path / "runs", run_id, overrides=[f"DAPG.step_size = {size}"], seed=seed)
+    several = [part for run_id in ("a1", "b1") for part in ("--run", run_id)]
+    assert "differ in seed alone" in rrl(tmp_path, "reproduce", "fig4", "--task", "door", *several, code=2)
+
+
+def test_no_verdict_without_samples() -> None:
+    assert judge([run(0, [])], load("fig4", "door")) is None
+    assert judge([run(0, [(10_000, 3.0)])], load("fig4", "door")) is None
+    ours = run(0, [(13_000_000, 3.0), (11_000_000, 4.0)])
+    assert judge([dataclasses.replace(ours, rows=ours.rows[1:])], load("fig4", "door")) is not None
+
+
+def rrl(root: Path, *arguments: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "rrl.cli", *arguments]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=400)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_whole_way_in_small(tmp_path: Path) -> None:
+    """Real runs, too short for a verdict at first; then as long as the published curve's first point.
+
+    The offline substitute is another method, and the verdict says so.
+    """
+    small = (
+        "Experiment.encoder = @State()",
+        "State.blind = True",
+        "Experiment.num_envs = 2",
+        "Experiment.evaluators = ()",
+        "Adroit.horizon = 20",
+        "DAPG.trajectories = 2",
+        "DAPG.bc_epochs = 1",
+        "DAPG.policy_hidden = (8,)",
+        "DAPG.value_batch = 8",
+        "DemoSet.episodes = 1",
+        "Experiment.iterations = 1",
+    )
+    sets = [part for text in small for part in ("--set", text)]
+    text = rrl(tmp_path, "reproduce", "fig4", "--task", "door", "--budget", "60s", *sets)
+    assert "NO VERDICT: the published curve begins at 40,000 steps" in text
+    assert "our run adroit_door_resnet34-seed10 has reached 40" in text
+    (ours,) = results.find([], tmp_path / "runs")
+    assert ours.params["seed"] == "10"
+    # Judging a given run: its numbers replaced by longer ones, in a copy of its rows.
+    path = tmp_path / "runs" / ours.run_id / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"step": 40', '"step": 40000'))
+    text = rrl(tmp_path, "reproduce", "fig4", "--task", "door", "--run", ours.run_id[:8])
+    assert "NOT COMPARABLE: demonstrations policy adroit_door_expert (theirs human)" in text
+    assert "encoder State (theirs ResNet)" in text
+    assert "at 40,000 environment steps ours is within the interval of the published curve" in text
+    page = (tmp_path / "fig4_door.html").read_text()
+    assert "NOT COMPARABLE" in page
+    assert "authors" in page
+
+
+def test_wrong_words_are_told(tmp_path: Path) -> None:
+    assert "knows fig4" in rrl(tmp_path, "reproduce", "fig5", "--task", "door", code=2)
+    assert "pen, door" in rrl(tmp_path, "reproduce", "fig4", "--task", "peg", code=2)
+    assert "2h" in rrl(tmp_path, "reproduce", "fig4", "--task", "door", "--budget", "long", code=2)

@@ -1,0 +1,107 @@
+"""Run folders as reports, sweeps and verdicts read them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+
+import pytest
+from helpers.report_runs import make_run
+
+from rrl.registry import UserError
+from rrl.run import process
+from rrl.store import results
+
+
+def test_a_run_by_folder_id_or_beginning(tmp_path: Path) -> None:
+    for run_id in ("ab12", "ab34"):
+        make_run(tmp_path, run_id)
+    (by_id,) = results.find(["ab12"], tmp_path)
+    (by_beginning,) = results.find(["ab3"], tmp_path)
+    (by_folder,) = results.find([str(tmp_path / "ab12")], tmp_path)
+    assert [r.run_id for r in (by_id, by_beginning, by_folder)] == ["ab12", "ab34", "ab12"]
+    with pytest.raises(UserError, match="may be any of ab12, ab34"):
+        results.find(["ab"], tmp_path)
+    with pytest.raises(UserError, match="is no run or sweep"):
+        results.find(["zz"], tmp_path)
+
+
+def test_a_sweep_means_its_runs(tmp_path: Path) -> None:
+    for run_id in ("a1", "a2", "b1"):
+        folder = make_run(tmp_path, run_id)
+        if run_id != "b1":
+            facts = json.loads((folder / "run.json").read_text())
+            (folder / "run.json").write_text(json.dumps(facts | {"sweep": "5eed", "job": run_id}))
+    (tmp_path / "5eed").mkdir()
+    (tmp_path / "5eed" / "sweep.json").write_text("{}")
+    assert [run.job for run in results.find(["5ee"], tmp_path)] == ["a1", "a2"]
+    assert len(results.find([], tmp_path)) == 3
+
+
+def test_a_run_without_a_process_that_says_running_was_killed(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "a1", status="RUNNING")
+    assert results.read_status(folder) == ("stopped", "killed, or the machine went down")
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert results.read(folder).status == "running"
+    assert results.read(folder).status == "stopped"
+    results.write_status(folder, "FAILED", "ValueError: no")
+    assert results.read_status(folder) == ("failed", "ValueError: no")
+
+
+def test_a_row_that_is_being_written_does_not_count_yet(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "a1")
+    path = folder / "metrics.jsonl"
+    whole = results.read(folder).rows
+    with path.open("a") as file:
+        file.write('{"step": 7000, "time": 1, "metrics": {"train/success": 50.0}')
+    assert results.read(folder).rows == whole
+
+
+def test_a_damaged_run_is_told_but_hides_no_other(tmp_path: Path) -> None:
+    make_run(tmp_path, "a1")
+    (make_run(tmp_path, "a2") / "config.gin").write_text("Experiment.nonsense = 1\n")
+    with pytest.warns(UserWarning, match="a2"):
+        assert [run.run_id for run in results.find([], tmp_path)] == ["a1"]
+    with pytest.raises(UserError):
+        results.find(["a2"], tmp_path)
+
+
+def test_series_and_totals(tmp_path: Path) -> None:
+    run = results.read(make_run(tmp_path, "a1", updates=3, steps=1000))
+    steps, values = run.series("train/success")
+    assert steps == [1000, 2000, 3000]
+    assert run.last("train/success") == values[-1]
+    assert run.last("nothing") is None
+    assert run.steps == 3000
+
+
+def test_a_lengthened_run_is_not_judged_by_its_former_end(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "a1", updates=3)
+    assert results.read(folder).last("final/success") is not None
+    with (folder / "metrics.jsonl").open("a") as file:
+        row = {"step": 4000, "time": 1, "metrics": {"train/success": 50.0, "iteration": 4}}
+        file.write(json.dumps(row) + "\n")
+    run = results.read(folder)
+    assert run.last("final/success") is None
+    assert run.last("train/success") == 50.0
+    assert run.last("eval/success") is not None
+
+
+def test_what_may_not_be_lengthened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "runs"
+    clones = make_run(root, "a1", "results/bc_door_state")
+    member = make_run(root, "b1", updates=3)
+    facts = json.loads((member / "run.json").read_text())
+    (member / "run.json").write_text(json.dumps(facts | {"sweep": "c1"}))
+    before = {folder: (folder / "config.gin").read_text() for folder in (clones, member)}
+    for run, words in (("a1", "BC learns from demonstrations alone"), ("b1", "belongs to a sweep")):
+        with pytest.raises(UserError, match=words):
+            process.resume(run, iterations=10_000)
+    lonely = make_run(root, "d1", updates=3)  # MLflow knows no such run: nothing is changed
+    before[lonely] = (lonely / "config.gin").read_text()
+    with pytest.raises(UserError, match="can't be found in the MLflow store"):
+        process.resume("d1", iterations=10_000)
+    assert {folder: (folder / "config.gin").read_text() for folder in before} == before

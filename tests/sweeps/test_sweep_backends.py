@@ -1,0 +1,45 @@
+"""Sweeps on Ray and through submitit, and Optuna's searches: the real packages, on this machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.sweep_runs import SMALL, rows_in_mlflow, runs, sweep, sweep_folder
+
+
+def test_optuna_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    clone = ("Experiment.agent = @BC()", "Experiment.iterations = 0", "BC.bc_epochs = 1")
+    rest = tuple(text for text in SMALL if not text.startswith(("DAPG.", "Experiment.iter")))
+    call = ["adroit_door_state", "--search", "optuna", "--metric", "eval/return", "--jobs", "1"]
+    call += ["--grid", "BC.bc_lr = '1e-4 .. 1e-2 log'", "--grid", "BC.policy_hidden = ((8,), (16, 16))"]
+    sweep(tmp_path, *call, "--trials", "1", sets=rest + clone)
+    text = sweep(tmp_path, *call, "--trials", "2", sets=rest + clone)
+    done = runs(tmp_path)
+    assert len(done) == 2
+    best = max(run.last("eval/return") or float("-inf") for run in done.values())
+    assert f"best eval/return {best:.4g}: BC.bc_lr = " in text
+    again = sweep(tmp_path, *call, "--trials", "2", sets=rest + clone)
+    assert f"best eval/return {best:.4g}: BC.bc_lr = " in again
+    facts = json.loads((sweep_folder(tmp_path) / "sweep.json").read_text())
+    assert len(facts["trials"]) == len(facts["jobs"]) == 2
+
+
+def test_ray_on_a_local_cluster_of_two_workers(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    text = sweep(tmp_path, "adroit_door_state", "--seeds", "0,1", "--backend", "ray", "--jobs", "2")
+    assert "on ray" in text
+    done = runs(tmp_path)
+    assert [run.status for run in done.values()] == ["finished", "finished"]
+    for run in done.values():
+        assert run.params["threads"] == "1"  # each has half of the cluster's two cores
+        rows_in_mlflow(tmp_path, run)
+
+
+def test_slurm_through_submitits_local_executor(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    text = sweep(tmp_path, "adroit_door_state", "--backend", "slurm", "--slurm", "cluster=local")
+    assert "finished: adroit_door_state-seed0" in text
+    (run,) = runs(tmp_path).values()
+    assert run.status == "finished"
+    rows_in_mlflow(tmp_path, run)

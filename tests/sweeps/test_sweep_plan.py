@@ -1,0 +1,222 @@
+"""Planning a sweep: grids, files that entries fit or don't, mistakes told all at once, names, searches."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rrl import cli
+from rrl.config import ginfile
+from rrl.config.ginfile import ConfigError
+from rrl.registry import UserError
+from rrl.sweeps.plan import Plan, plan, request
+from rrl.sweeps.space import Range, axis, draw, product
+
+STATE = "adroit_door_state"
+
+
+def planned(*files: str, **options: object) -> Plan:
+    return plan(*request(files, **options))  # type: ignore[arg-type]
+
+
+def names(*files: str, **options: object) -> list[str]:
+    return [job.name for job in planned(*files, **options).jobs]
+
+
+# --- grids ------------------------------------------------------------------------------------------
+
+
+def test_values_of_any_kind_multiply() -> None:
+    axes = [axis("DAPG.gamma = (0.9, 1)"), axis("DAPG.policy_hidden = ((64, 64), (32,))")]
+    assert list(product(axes)) == [
+        {"DAPG.gamma": g, "DAPG.policy_hidden": h} for g in (0.9, 1) for h in ((64, 64), (32,))
+    ]
+
+
+def test_an_axis_says_the_statement_that_gin_reads() -> None:
+    each = axis("final/SuccessRate.actions = ('mean', 'both')")
+    assert each.override(each.values[1]) == "final/SuccessRate.actions = 'both'"  # type: ignore[index]
+    encoders = axis("Experiment.encoder = (@ResNet(), @State())")
+    assert encoders.override(encoders.values[1]) == "Experiment.encoder = @State()"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("DAPG.gamma = 0.9", "lists the values"),
+        ("DAPG.gamma = ()", "lists the values"),
+        ("DAPG.gamma = (0.9, 0.9)", "twice"),
+        ("gamma = (0.9, 1)", "binds one field"),
+        ("DAPG.gamma = (0.9,", "never closed"),
+        ("DAPG.gamma = '1 .. 0.5'", "from a smaller to a larger"),
+        ("DAPG.step_size = '0 .. 1 log'", "above 0"),
+    ],
+)
+def test_what_is_no_axis_is_told(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        axis(text)
+
+
+def test_a_range_needs_a_search() -> None:
+    with pytest.raises(ConfigError, match="--search"):
+        planned(STATE, grid=["DAPG.step_size = '0.01 .. 0.1 log'"])
+
+
+def test_ranges_know_whole_numbers_and_logarithms() -> None:
+    assert axis("DAPG.trajectories = '1 .. 1_000 log'").values == Range(1, 1000, True, True)
+    assert axis("DAPG.gamma = '.9 .. 1e0'").values == Range(0.9, 1.0, False, False)
+
+
+def test_random_points_lie_in_their_ranges() -> None:
+    axes = [axis("A.x = '1e-3 .. 1e-1 log'"), axis("A.n = '2 .. 5'"), axis("A.z = ('a', 'b')")]
+    rng = np.random.default_rng(0)
+    points = [draw(axes, rng) for _ in range(2000)]
+    x = np.array([p["A.x"] for p in points])
+    assert x.min() >= 1e-3
+    assert x.max() <= 1e-1
+    # Log-uniform: half of the points lie below the geometric mean; five standard errors.
+    assert abs((x < 1e-2).mean() - 0.5) < 5 * 0.5 / np.sqrt(2000)
+    counts = np.bincount([p["A.n"] for p in points], minlength=6)[2:]
+    assert (np.abs(counts - 500) < 5 * np.sqrt(2000 * 0.25 * 0.75)).all()
+    assert {p["A.z"] for p in points} == {"a", "b"}
+
+
+# --- files, seeds and fits -------------------------------------------------------------------------
+
+
+def test_files_times_grid_times_seeds() -> None:
+    made = names(STATE, "adroit_pen_state", seeds=[0, 3], grid=["DAPG.step_size = (0.02, 0.05)"])
+    assert made == [
+        f"adroit_{task}_state-step_size={size}-seed{seed}"
+        for task in ("door", "pen")
+        for size in ("0.02", "0.05")
+        for seed in (0, 3)
+    ]
+
+
+def test_jobs_hold_what_the_grid_says() -> None:
+    jobs = planned(STATE, seeds=[7], grid=["DAPG.policy_hidden = ((64, 64), (32,))"]).jobs
+    assert [job.config.agent.policy_hidden for job in jobs] == [(64, 64), (32,)]  # type: ignore[attr-defined]
+    assert {job.config.seed for job in jobs} == {7}
+    assert len({job.fingerprint for job in jobs}) == 2
+
+
+def test_files_that_an_entry_does_not_fit_run_once_and_are_listed() -> None:
+    made = planned(STATE, "ablations/door_npg_state", grid=["DAPG.lam_0 = (0.0, 0.01)"])
+    assert [job.name for job in made.jobs] == [
+        "adroit_door_state-lam_0=0-seed0",
+        "adroit_door_state-lam_0=0.01-seed0",
+        "door_npg_state-seed0",
+    ]
+    assert made.notes == ["DAPG.lam_0 does not fit ablations/door_npg_state: it runs without it"]
+
+
+def test_points_that_idle_an_entry_run_once() -> None:
+    grid = ["Experiment.encoder = (@ResNet(), @MobileNetV2())", "ResNet.depth = (18, 34)"]
+    made = planned("adroit_door_mobilenetv2", grid=grid, overrides=["ResNet.weights = None"]).jobs
+    assert [job.name.split("-", 1)[1] for job in made] == [
+        "encoder=ResNet-depth=18-seed0",
+        "encoder=ResNet-depth=34-seed0",
+        "encoder=MobileNetV2-seed0",
+    ]
+
+
+def test_an_entry_that_fits_no_file_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"ResNet\.depth fits none of the files") as caught:
+        planned(STATE, grid=["ResNet.depth = (18, 34)"])
+    assert len(caught.value.problems) == 1
+
+
+def test_an_override_may_fit_some_files_only() -> None:
+    made = planned(STATE, "ablations/door_npg_state", overrides=["DAPG.trajectories = 5"])
+    agents = [job.config.agent.trajectories for job in made.jobs]  # type: ignore[attr-defined]
+    assert agents == [5, 200]
+    with pytest.raises(ConfigError, match="fits none"):
+        planned(STATE, overrides=["ResNet.depth = 18"])
+
+
+def test_mistakes_of_all_files_are_told_at_once(tmp_path) -> None:
+    for name, line in (("a", "DAPG.gama = 1.0"), ("b", "DAPG.gamma = 'x'")):
+        (tmp_path / f"{name}.gin").write_text(f"include 'adroit_door_state.gin'\n{line}\n")
+    with pytest.raises(ConfigError) as caught:
+        planned(str(tmp_path), STATE, seeds=[0, 1, 2], grid=["DAPG.lam_0 = (0.5, 'x')"])
+    texts = [str(problem) for problem in caught.value.problems]
+    assert len(texts) == 3, texts
+    assert any("a.gin:2" in text and "gama" in text for text in texts)
+    assert any("b.gin:2" in text and "DAPG.gamma" in text for text in texts)
+    assert any("DAPG.lam_0 = 'x'" in text for text in texts)
+
+
+def test_equal_runs_are_done_once() -> None:
+    made = planned(STATE, f"{ginfile.find(STATE)}")
+    assert len(made.jobs) == 1
+    assert "same runs" in made.notes[0]
+
+
+def test_missing_parts_show_before_anything_starts() -> None:
+    with pytest.raises(UserError, match="nowhere"):
+        planned(STATE, overrides=["DemoSet.source = 'nowhere'"])
+
+
+def test_folders_by_path_or_shipped_name(tmp_path) -> None:
+    (tmp_path / "one.gin").write_text("include 'adroit_door_state.gin'\n")
+    (tmp_path / "notes.txt").write_text("not a run")
+    assert names(str(tmp_path)) == ["one-seed0"]
+    _, config = request(["ablations"])
+    assert "ablations/door_npg_state" in config.files
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UserError, match="holds no gin file"):
+        request([str(empty)])
+
+
+# --- sweep files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [n for n in ginfile.shipped() if n.startswith("sweeps/")])
+def test_shipped_sweeps_can_be_planned(name: str) -> None:
+    """With an untrained ResNet where its weights are not at hand: this is about the files."""
+    _, config = request([name])
+    if "fig" in name or "rrl_sac" in name:
+        _, config = request([name], overrides=["ResNet.weights = None"])
+    made = plan(name, config)
+    assert len(made.jobs) >= len(config.files)
+    assert {job.source for job in made.jobs} == set(config.files), made.notes
+
+
+def test_a_sweep_file_names_files_beside_it_and_options_go_before(tmp_path) -> None:
+    (tmp_path / "one.gin").write_text("include 'adroit_door_state.gin'\nDAPG.gamma = 0.5\n")
+    (tmp_path / "sweep.gin").write_text(
+        "Sweep.files = ('one.gin', 'adroit_pen_state')\n"
+        "Sweep.seeds = (1, 2)\n"
+        "Sweep.set = ('DAPG.trajectories = 5', 'DAPG.lam_0 = 0.5')\n"
+    )
+    jobs = planned(str(tmp_path / "sweep.gin"), seeds=[4], overrides=["DAPG.lam_0 = 0.25"]).jobs
+    assert [job.name for job in jobs] == ["one-seed4", "adroit_pen_state-seed4"]
+    agents = [job.config.agent for job in jobs]
+    assert [(a.trajectories, a.lam_0) for a in agents] == [(5, 0.25)] * 2  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="start it alone"):
+        request([str(tmp_path / "sweep.gin"), STATE])
+
+
+def test_a_sweep_is_checked_but_not_run_as_a_run(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.app, ["run", "sweeps/offline_door"])
+    assert done.exit_code == 2
+    assert "rrl sweep sweeps/offline_door" in done.output
+    checked = CliRunner().invoke(cli.app, ["check", "sweeps/offline_door"])
+    assert checked.exit_code == 0
+    assert ginfile.loads(checked.output, root="Sweep") == ginfile.load("sweeps/offline_door", root="Sweep")
+
+
+def test_searches_say_what_they_need() -> None:
+    with pytest.raises(UserError, match="--trials"):
+        request([STATE], search="random", grid=["DAPG.gamma = (0.9, 1.0)"])
+    with pytest.raises(UserError, match="--grid"):
+        request([STATE], search="random", trials=3)
+
+
+def test_random_search_draws_the_same_points_again() -> None:
+    options = {"search": "random", "trials": 4, "grid": ["DAPG.step_size = '0.01 .. 0.1 log'"]}
+    first, again = (planned(STATE, **options).jobs for _ in range(2))
+    assert [job.fingerprint for job in first] == [job.fingerprint for job in again]
+    assert len(first) == 4
