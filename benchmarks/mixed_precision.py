@@ -20,6 +20,7 @@ import torch
 from rrl.agents.rad import RAD
 from rrl.config import ginfile
 from rrl.encoders.base import Inference, Precision
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.machine.processes import keep_freed_memory
 from rrl.registry import build
 from rrl.rollout.steps import Stepper
@@ -50,7 +51,7 @@ def main(path: Path) -> None:
         )
         if draws:
             agents[name].generator.manual_seed(draws)
-    envs = env.make(1, config.encoder.frames(), 0)
+    envs = WorkerVectorEnv(env, 1, config.encoder.frames(), 0)
     stepper = Stepper(envs, 1, 0)
     for _ in range(agents["fp32"].config.init_steps):
         rollout = stepper.step(agents["fp32"])

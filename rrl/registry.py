@@ -8,8 +8,9 @@ work without it: `ResNet(ResNet.Config(depth=18), cameras=1)`.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import pydantic
 from pydantic_core import PydanticCustomError
@@ -30,6 +31,55 @@ PLUGIN_GROUP = "rrl.components"
 def mistake(field: str, message: str, hint: str) -> PydanticCustomError:
     """For validators: a mistake located at a field of the config, or of one that holds it."""
     return PydanticCustomError("config", "{message}", {"message": message, "field": field, "hint": hint})
+
+
+def mistakes(found: Iterable[Mistake]) -> PydanticCustomError:
+    """For validators: several mistakes at once."""
+    first, *others = found
+    context = {"message": first.message, "field": first.field, "hint": first.hint, "more": others}
+    return PydanticCustomError("config", "{message}", context)
+
+
+class Mistake(NamedTuple):
+    """Why a part does not fit into a run."""
+
+    field: str
+    """The run's field that is to be changed: `encoder`, `agent`, `demos`, `iterations`, ..."""
+    message: str
+    hint: str
+    """What to do."""
+
+
+class Parts(Protocol):
+    """What `Config.misfit` may look at: the whole run. Each part knows the *bases* of the other kinds alone."""
+
+    @property
+    def env(self) -> Any:
+        """`EnvFactory.Config`"""
+
+    @property
+    def encoder(self) -> Any:
+        """`Encoder.Config`"""
+
+    @property
+    def agent(self) -> Any:
+        """`Agent.Config`"""
+
+    @property
+    def demos(self) -> Any:
+        """`DemoSet.Config` or None"""
+
+    @property
+    def evaluators(self) -> tuple[Any, ...]:
+        """`Evaluator.Config`s"""
+
+    @property
+    def iterations(self) -> int:
+        """Updates."""
+
+    @property
+    def precision(self) -> str:
+        """Of the encoder."""
 
 
 class UserError(Exception):
@@ -53,6 +103,14 @@ class Component:
             use_attribute_docstrings=True,
         )
         component: ClassVar[type[Component]]
+
+        def misfit(self, run: Parts) -> Iterable[Mistake]:
+            """What keeps this part from working in `run`; nothing: it fits. Pure: evaluated while validating."""
+            return ()
+
+        def label(self) -> str:
+            """What titles, tables and reports call it: the class name, unless the component has more to say."""
+            return self.component.__name__
 
 
 Config = Component.Config
@@ -91,6 +149,12 @@ def names(kind: str | None = None) -> list[str]:
     """Sorted names of all registered components, or of one kind."""
     load_plugins()
     return sorted(name for name, cls in _components.items() if kind in (None, cls.kind))
+
+
+def proposals(kind: str, **traits: Any) -> str:
+    """Registered components of a kind whose class has these attributes, as an error proposes them: `@A(), @B()`."""
+    found = [name for name in names(kind) if all(getattr(_components[name], k, None) == v for k, v in traits.items())]
+    return ", ".join(f"@{name}()" for name in found)
 
 
 def build(config: Config, *args: Any, **context: Any) -> Any:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rrl.agents.npg import GaussianAgent
 from rrl.config import ginfile
 from rrl.encoders.base import Inference
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.success import in_words
 from rrl.registry import build
 from rrl.rollout.data import Obs, Stream, episodes
@@ -93,7 +94,7 @@ def main() -> None:
     args = parser.parse_args()
     config: Any = ginfile.loads(CONFIG.format(task=args.task))
     env, encoder = build(config.env), build(config.encoder, cameras=1)
-    envs = env.make(config.num_envs, None, config.workers)
+    envs = WorkerVectorEnv(env, config.num_envs, None, config.workers)
     collector, teacher = Collector(envs), Teacher(args.teacher)
     agent: GaussianAgent = build(
         config.agent,

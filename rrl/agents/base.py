@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from rrl.agents.replay import Replay
 from rrl.encoders.base import Encoder, Inference
-from rrl.registry import Component
+from rrl.registry import Component, Mistake, Parts, proposals
 from rrl.rollout.data import Obs, Rollout
 
 Metrics = dict[str, float]
@@ -32,6 +33,9 @@ class AgentSteps:
     one update to the next."""
 
     count: int
+
+
+Wants = Episodes | AgentSteps
 
 
 class Progress(Protocol):
@@ -65,7 +69,6 @@ class Agent(nn.Module, Component, abc.ABC):
     """
 
     kind: ClassVar[str] = "agent"
-    wants: Episodes | AgentSteps
     stack: int = 1
     """How many of the latest rows that `observe` kept `act` wants to see."""
     replay: Replay | None = None
@@ -76,14 +79,58 @@ class Agent(nn.Module, Component, abc.ABC):
     """Whether it learns from their rewards and ends too, not from observations and actions alone."""
     needs_rollouts: ClassVar[bool] = True
     """False: everything is learnt in `warm_start`."""
+    trains_encoder: ClassVar[bool] = False
+    """Can it train an encoder? All others take frozen ones."""
+    metrics: ClassVar[Mapping[str, str]] = {}
+    """What the line of an update shows: a metric's name, and how it is written, as in {"policy/kl": "KL {:.4f}"}."""
+    speed_ignores: ClassVar[frozenset[str]] = frozenset()
+    """Settings that change what is learnt but not what it costs: estimates measure such runs once."""
 
     class Config(Component.Config):
         """Settings shared by all agents: none."""
 
-        def misfit(self, encoder: Encoder.Config) -> tuple[str, str] | None:
-            """(what is wrong, what to do) if the agent can't learn so with this encoder. Pure: evaluated
-            while validating."""
-            return None
+        @abc.abstractmethod
+        def wants(self) -> Wants:
+            """What is collected before each update."""
+
+        def memory(self, steps: int) -> int:
+            """Observations that it keeps after so many agent steps, of all environments together, in memory and on
+            disk; 0: none beyond the update's own."""
+            return 0
+
+        def at_once(self) -> Agent.Config:
+            """The same agent, learning from its first step on: what measures the cost of an update."""
+            return self
+
+        def misfit(self, run: Parts) -> Iterable[Mistake]:
+            """Demonstrations, an encoder or a number of updates that it can't do with, or can't do without."""
+            agent, name = self.component, self.component.__name__
+            assert issubclass(agent, Agent)
+            if run.encoder.component.trainable and not agent.trains_encoder:
+                yield Mistake(
+                    "encoder",
+                    f"{name} needs a frozen encoder, but {run.encoder.component.__name__} learns: nothing would train "
+                    "it",
+                    "take a frozen, pretrained encoder, or an agent that trains its encoder",
+                )
+            if agent.demos == "none" and run.demos is not None:
+                yield Mistake(
+                    "demos",
+                    f"{name} takes no demonstrations, but Experiment.demos is set",
+                    f"set `Experiment.demos = None`, or take one that does: {proposals('agent', demos='required')}",
+                )
+            if agent.demos == "required" and run.demos is None:
+                yield Mistake(
+                    "agent",
+                    f"{name} learns from demonstrations, but Experiment.demos is not set",
+                    f"add `Experiment.demos = {proposals('demos')}`",
+                )
+            if not agent.needs_rollouts and run.iterations > 0:
+                yield Mistake(
+                    "iterations",
+                    f"{name} learns from demonstrations only, but Experiment.iterations is {run.iterations}",
+                    "set `Experiment.iterations = 0`",
+                )
 
     @abc.abstractmethod
     def __init__(

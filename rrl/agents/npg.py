@@ -91,6 +91,10 @@ class NPGConfig(PolicyConfig):
     value_weight_decay: NonNegativeFloat = 1e-3
     """Coupled L2 weight decay of the value network's Adam (authors' code)."""
 
+    def wants(self) -> Episodes:
+        """`trajectories` whole episodes."""
+        return Episodes(self.trajectories)
+
 
 # --- returns and cloning ----------------------------------------------------------------------------
 
@@ -175,6 +179,10 @@ def _one_thread() -> Iterator[None]:
 class GaussianAgent(Agent):
     """A Gaussian policy on frozen features; the base of the three agents."""
 
+    speed_ignores = frozenset(
+        {"bc_epochs", "bc_lr", "bc_batch", "lam_0", "lam_1", "step_size", "gamma", "gae_lambda", "trajectories"}
+    )
+    metrics = {"policy/kl": "KL {:.4f}"}  # noqa: RUF012
     config: PolicyConfig
     policy: GaussianPolicy
 
@@ -259,8 +267,11 @@ class BC(GaussianAgent):
     class Config(CloningConfig):
         """Settings of behaviour cloning."""
 
+        def wants(self) -> Episodes:
+            """Nothing: it learns from demonstrations alone."""
+            return Episodes(0)
+
     config: BC.Config
-    wants = Episodes(0)
     demos: ClassVar[Literal["none", "required"]] = "required"
     needs_rollouts: ClassVar[bool] = False
 
@@ -288,7 +299,6 @@ class NPG(GaussianAgent):
     def __init__(self, config: Component.Config, **context: Any) -> None:
         """`context` is what every agent takes: encoder, state_dim, action_dim, seed, inference."""
         super().__init__(config, **context)
-        self.wants = Episodes(self.config.trajectories)
         self.value = ValueNet(self.obs_dim, self.config.value_hidden, self.generator).to(self.device)
         self.value_optimiser = Adam(
             self.value.parameters(), self.config.value_lr, weight_decay=self.config.value_weight_decay

@@ -83,18 +83,18 @@ class Replay:
         self._saved = np.zeros(slots, np.int64)
 
     def add(self, rollout: Rollout, slots: int | None = None) -> None:
-        """Append the pieces of a rollout, piece e to slot e modulo `slots` (None: as many as there are
-        pieces; the first call decides).
+        """Append the pieces of a rollout, piece e to its own slot, or without one to slot e modulo `slots` (None: as
+        many as there are pieces; the first call decides).
 
         A piece may be one step of a running episode or all of it. The observation that it led to is put
         in as the newest; where the episode goes on, the next piece begins with that very observation.
         """
         if self.slots == 0:
-            self._allocate(slots or rollout.episodes)
+            self._allocate(slots or (rollout.episodes if rollout.slots is None else int(rollout.slots.max()) + 1))
         last = np.append(np.flatnonzero(np.diff(rollout.episode)), len(rollout.t) - 1)
         begin = 0
         for e, end in enumerate(last):
-            slot = e % self.slots
+            slot = e % self.slots if rollout.slots is None else int(rollout.slots[e])
             if rollout.t[begin] != self.t[slot, self.head[slot] % self.size]:
                 raise ValueError(f"slot {slot}: this piece doesn't go on where the last one stopped")
             for i in range(begin, end + 1):

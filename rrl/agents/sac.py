@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -28,7 +28,7 @@ from rrl.agents.networks import orthogonal_mlp
 from rrl.agents.replay import Batch, Replay
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder
-from rrl.registry import Component, UserError, mistake, register
+from rrl.registry import Component, Mistake, Parts, UserError, mistake, proposals, register
 from rrl.rollout.data import Obs, Rollout
 
 
@@ -93,25 +93,42 @@ class SACConfig(Agent.Config):
             )
         return self
 
-    def misfit(self, encoder: Encoder.Config) -> tuple[str, str] | None:
+    def wants(self) -> AgentSteps:
+        """One step of every environment."""
+        return AgentSteps(1)
+
+    def memory(self, steps: int) -> int:
+        """The latest `replay` observations."""
+        return min(self.replay, steps)
+
+    def at_once(self) -> SACConfig:
+        """Without random steps before the first update."""
+        return self.model_copy(update={"init_steps": 1, "catch_up": False})
+
+    def misfit(self, run: Parts) -> Iterable[Mistake]:
         """Nothing to train the encoder on, or no warm start to train it in."""
-        agent = self.component
-        assert issubclass(agent, SAC)
+        yield from super().misfit(run)
+        yield from self.untrainable(run.encoder)
+
+    def untrainable(self, encoder: Encoder.Config) -> Iterable[Mistake]:
+        """What keeps this agent from training an encoder on the encoder's own loss, where it is to."""
+        agent, kind = self.component, encoder.component
+        assert issubclass(agent, SAC) and issubclass(kind, Encoder)
         name = agent.__name__
         if self.encoder_loss == "warm_start" and agent.demos == "none":
-            hint = f"set `{name}.encoder_loss` to 'always' or 'never', or take @FERM()"
-            return f"{name} has no warm start to train the encoder in", hint
-        if not agent.needs_loss or self.encoder_loss == "never":
-            return None
-        kind = encoder.component
-        assert issubclass(kind, Encoder)
-        if not kind.has_loss:
-            return (
-                f"{name} trains its encoder on a loss of the encoder's own, and {kind.__name__} has none",
-                "take @ContrastiveCNN() (CURL, FERM) or @AutoencoderCNN() (SAC+AE); or set "
-                f"`{name}.encoder_loss = 'never'` to go without",
+            yield Mistake(
+                "encoder",
+                f"{name} has no warm start to train the encoder in",
+                f"set `{name}.encoder_loss` to 'always' or 'never', or take an agent with a warm start: "
+                f"{proposals('agent', demos='required', trains_encoder=True)}",
             )
-        return None
+        elif agent.needs_loss and self.encoder_loss != "never" and not kind.has_loss:
+            yield Mistake(
+                "encoder",
+                f"{name} trains its encoder on a loss of the encoder's own, and {kind.__name__} has none",
+                f"take one that has: {proposals('encoder', has_loss=True)}; or set `{name}.encoder_loss = 'never'` to "
+                "go without",
+            )
 
 
 # --- networks ---------------------------------------------------------------------------------------
@@ -179,6 +196,9 @@ class SAC(Agent):
     class Config(SACConfig):
         """Settings of SAC."""
 
+    trains_encoder = True
+    metrics = {"sac/alpha": "temperature {:.3f}", "encoder/loss": "encoder loss {:.3f}"}  # noqa: RUF012
+    speed_ignores = frozenset({"gamma"})
     needs_loss: ClassVar[bool] = False
     """Is the encoder's own loss part of the method? Then an encoder without one is refused."""
     config: SACConfig
@@ -198,11 +218,10 @@ class SAC(Agent):
     ) -> None:
         nn.Module.__init__(self)
         assert isinstance(config, SACConfig) and isinstance(encoder.config, Encoder.Config)
-        misfit = config.misfit(encoder.config)
-        if misfit is not None:
-            raise UserError(": ".join(misfit))
+        for mistake_ in config.untrainable(encoder.config):
+            raise UserError(f"{mistake_.message}: {mistake_.hint}")
         self.config, self.device = config, inference.device
-        self.wants, self.slots = AgentSteps(1), slots
+        self.slots = slots
         self.action_dim, self.state_dim = action_dim, state_dim
         self.generator = torch.Generator().manual_seed(seed)
         learnt: dict[str, nn.Module] = {}

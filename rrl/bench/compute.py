@@ -23,6 +23,7 @@ from rrl.bench.measure import Case, Sample
 from rrl.config import ginfile
 from rrl.encoders.base import Encoder
 from rrl.encoders.pixel import PixelEncoder
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.machine.console import Display
 from rrl.machine.processes import keep_freed_memory
 from rrl.registry import UserError
@@ -102,12 +103,12 @@ def _load(name: str, source: str, settings: Sequence[str]) -> Run:
             "take another gin file"
         )
     experiment = Experiment(config)
-    envs = experiment.env.make(config.num_envs, experiment.frames, 0)
+    envs = WorkerVectorEnv(experiment.env, config.num_envs, experiment.frames, 0)
     try:
         collector = Collector(envs, config.groups or 1)
         quiet = Display(Console(file=io.StringIO()))
-        experiment.inference = experiment.make_inference(collector, quiet)
-        agent = experiment.make_agent(experiment.encoder, collector, 0)
+        inference = experiment.make_inference(collector, quiet)
+        agent = experiment.make_agent(experiment.encoder, collector.envs, inference, 0)
         shapes = -(-envs.num_envs // collector.groups), envs.state_dim, envs.action_dim
     finally:
         envs.close()
@@ -126,7 +127,7 @@ def _load(name: str, source: str, settings: Sequence[str]) -> Run:
         agent.replay.add(batch)
     else:
         demos = int(experiment.demos.demos.lengths.sum()) if experiment.demos else 0
-        samples = agent.wants.count * horizon
+        samples = experiment.config.agent.wants().count * horizon
         rows = rng.standard_normal((samples + demos, len(row)), np.float32)
         batch = _rollout(rows[:samples], action_dim, horizon, rng)
         agent.remember(_rollout(rows[samples:], action_dim, horizon, rng))

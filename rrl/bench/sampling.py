@@ -23,6 +23,7 @@ from rrl import registry
 from rrl.bench.measure import REFERENCE, Case, Entry, Sample, interleave, reference
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import FrameRequest
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.registry import UserError, build
 
 UNIT = "steps_per_second"
@@ -177,12 +178,12 @@ def _run(pipeline: Pipeline, stack: ExitStack) -> Work:
     config = experiment.config
     assert config.threads is not None
     assert config.workers is not None
-    envs = experiment.env.make(NUM_ENVS, experiment.frames, config.workers)
+    envs = WorkerVectorEnv(experiment.env, NUM_ENVS, experiment.frames, config.workers)
     stack.callback(envs.close)
     torch.set_num_threads(config.threads)
     collector = Collector(envs, config.groups or 1)
-    experiment.inference = experiment.make_inference(collector, Display(Console(file=io.StringIO())))
-    agent = experiment.make_agent(experiment.encoder, collector, 0)
+    inference = experiment.make_inference(collector, Display(Console(file=io.StringIO())))
+    agent = experiment.make_agent(experiment.encoder, collector.envs, inference, 0)
     rng = np.random.default_rng(0)
 
     def work(length: int) -> Sample:
@@ -207,7 +208,7 @@ def _ceiling(pipeline: Pipeline, stack: ExitStack) -> Work:
     from rrl.machine.cores import cores
 
     frames = FrameRequest(224, 256) if pipeline.kind == "render" else None
-    envs = _env(pipeline).make(NUM_ENVS, frames, cores())
+    envs = WorkerVectorEnv(_env(pipeline), NUM_ENVS, frames, cores())
     stack.callback(envs.close)
     rng = np.random.default_rng(0)
     envs.reset(seed=0)

@@ -19,6 +19,7 @@ from rrl import registry
 from rrl.demos import importers, record, replay, sets
 from rrl.demos.sets import Demos
 from rrl.envs.base import EnvFactory, FrameRequest
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.success import in_words
 from rrl.evaluators.video import captioned, tiles, write_video
 from rrl.registry import UserError, build
@@ -87,7 +88,7 @@ def make(
     policy = known.get(str(policy), policy)
     config, agent, values = policies.load(policy)
     env: EnvFactory = build(config.env)
-    envs = env.make(min(config.num_envs, tries), config.encoder.frames(), config.workers or 0)
+    envs = WorkerVectorEnv(env, min(config.num_envs, tries), config.encoder.frames(), config.workers or 0)
     try:
         noise = (env.horizon, envs.action_dim) if action_noise else None
         todo = episodes(tries, seed=seed, stream=Stream.DEMOS, noise=noise)
@@ -129,7 +130,7 @@ def take_over(
     out = sets.free(out)
     env = _adroit(task or _task_in(source), protocol)
     recorded = importers.read(source, kind)
-    envs = env.make(min(25, len(recorded)), None, 0)
+    envs = WorkerVectorEnv(env, min(25, len(recorded)), None, 0)
     try:
         envs.reset(seed=0)
         needed = envs.call("initial")[0]
@@ -236,7 +237,7 @@ def verify(source: str, say: Say) -> bool:
     """
     made = _load(source)
     env = _environment(made)
-    envs = env.make(min(25, len(made)), None, 0)
+    envs = WorkerVectorEnv(env, min(25, len(made)), None, 0)
     try:
         replayed = record.record(Collector(envs), NoPolicy(envs.action_dim), [made.script(i) for i in range(len(made))])
         shown = replay.playback(Collector(envs), NoPolicy(envs.action_dim), made)
@@ -245,7 +246,7 @@ def verify(source: str, say: Say) -> bool:
     rollout, again = replayed.rollout, replayed.demos(range(len(made)), {})
     ok = True
     for flag in rollout.flags:
-        then = int(made.success(flag, env.success_steps).sum())
+        then = int(made.success(flag, env.score.steps).sum())
         now = int(rollout.success(flag).sum())
         say(f"replay by actions: {in_words([rollout], flag)}; recorded {then}")
         ok &= now >= then
@@ -290,8 +291,8 @@ def film(
     if wrong or not chosen:
         raise UserError(f"{source} has episodes 0 to {len(made) - 1}; got {wrong[0] if wrong else 'none'}")
     env = _environment(made, look=look, cameras=tuple(cameras) or None)
-    envs = env.make(1, FrameRequest(size, size), 0)
-    recorded = made.success(env.flags[0], env.success_steps)
+    envs = WorkerVectorEnv(env, 1, FrameRequest(size, size), 0)
+    recorded = made.success(env.flags[0], env.score.steps)
     frames: list[NDArray[np.uint8]] = []
     try:
         collector = Collector(envs)
@@ -348,7 +349,7 @@ def export(source: str, dataset: str, say: Say) -> None:
         raise UserError(f"a Minari id looks like rrl/door/expert-v0; got {dataset}") from error
     if get_dataset_path(dataset).exists():
         raise UserError(f"there is a local Minari dataset {dataset} already; choose another id")
-    envs = env.make(min(25, len(made)), None, 0)
+    envs = WorkerVectorEnv(env, min(25, len(made)), None, 0)
     try:
         rollout = Collector(envs).collect(NoPolicy(envs.action_dim), [made.script(i) for i in range(len(made))])
         spaces = (envs.single_observation_space["state"], envs.single_action_space)  # type: ignore[index]

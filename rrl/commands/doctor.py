@@ -93,11 +93,10 @@ def _run_here(say: Callable[[str], None]) -> None:
     import torch
 
     from rrl.config import ginfile
-    from rrl.run.experiment import placement
-    from rrl.run.placement import resolve
+    from rrl.run import placement
 
     loaded: Any = ginfile.load("adroit_door_mobilenetv2")
-    say(f"a run from pixels here: {placement(resolve(loaded))}")
+    say(f"a run from pixels here: {placement.in_words(placement.resolve(loaded))}")
     if not torch.cuda.is_available():
         say(
             "  with an NVIDIA GPU: encoder by torch on CUDA (precision 'auto': bf16; compiled, CUDA graphs); "

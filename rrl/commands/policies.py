@@ -14,6 +14,7 @@ from rrl.config import ginfile
 from rrl.encoders import fixed
 from rrl.encoders.pixel import PixelEncoder
 from rrl.envs.base import EnvFactory
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Context
 from rrl.evaluators.success import EpisodeReturn, SuccessRate
 from rrl.evaluators.video import Video
@@ -22,7 +23,7 @@ from rrl.machine.cores import cores
 from rrl.registry import UserError, build
 from rrl.rollout.episodes import Collector
 from rrl.run import policies
-from rrl.run.experiment import BEST_POLICY, CHECKPOINT, POLICY
+from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY
 from rrl.store import checkpoint, results
 from rrl.store.results import Result
 
@@ -56,7 +57,7 @@ def evaluate(
     config, agent, facts = policies.load(path, as_run=True)
     torch.set_num_threads(config.threads or cores())
     env: EnvFactory = build(config.env)
-    encoder, updates = facts["encoder_name"], facts.get("iteration", 0)
+    encoder, updates = config.encoder.label(), facts.get("iteration", 0)
     say(f"{path}: {env.name}, {encoder}, {config.agent.component.__name__}, {updates} updates")
     if config.encoder.frames() is not None and facts["computed"] != (config.precision, config.backend):
         say(
@@ -68,7 +69,7 @@ def evaluate(
         count = SuccessRate if env.flags else EpisodeReturn
         evaluators = (count.Config(episodes=episodes or 100, actions="both"),)
     chosen = config.seed if seed is None else seed
-    envs = env.make(config.num_envs, config.encoder.frames(), cores())
+    envs = WorkerVectorEnv(env, config.num_envs, config.encoder.frames(), cores())
     found: dict[str, float] = {}
     try:
         with tempfile.TemporaryDirectory() as folder:

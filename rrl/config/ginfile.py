@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rrl import registry
-from rrl.config.grammar import Binding, Block, ConfigError, Include, Place, Problem, parse
+from rrl.config.grammar import Binding, Block, ConfigError, Include, Place, Problem, Reference, parse
 from rrl.config.resolve import Layer, Layered, Names, Resolver, unused
-from rrl.config.words import closest, describe, dumps, flatten
+from rrl.config.words import closest, describe, dumps, flatten, literal
 from rrl.registry import Config
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "dumps",
     "find",
     "flatten",
+    "flatten_text",
     "load",
     "loads",
     "shipped",
@@ -86,6 +88,37 @@ def find(name: str) -> Path:
     hint = f"did you mean {' or '.join(close)}?" if close else hint
     message = "there is no such gin file, neither here nor among the shipped ones"
     raise ConfigError([Problem(message, name, 0, "", hint)])
+
+
+def flatten_text(text: str, filename: str = "<string>", root: str = "Experiment") -> dict[str, str]:
+    """`flatten` of a text that `dumps` wrote, by any version: components and fields need not exist any more. What
+    cannot be read is left out."""
+    statements, _ = parse(text, filename)
+    fields: dict[str, dict[str, Any]] = {}
+    for each in statements:
+        if isinstance(each, Binding) and each.field:
+            name = f"{each.scope}/{each.name}" if each.scope else each.name
+            fields.setdefault(name, {})[each.field] = each.value
+    flat: dict[str, str] = {}
+
+    def put(place: str, value: Any, above: tuple[str, ...]) -> None:
+        items = value if isinstance(value, (tuple, list)) else ()
+        if isinstance(value, Reference):
+            flat[place] = value.name
+            visit("/".join((*value.scopes, value.name)), f"{place}.", above)
+        elif any(isinstance(item, Reference) for item in items):
+            for index, item in enumerate(items):
+                put(f"{place}.{index}", item, above)
+        else:
+            flat[place] = value if isinstance(value, str) else literal(value)
+
+    def visit(name: str, prefix: str, above: tuple[str, ...]) -> None:
+        if name not in above:
+            for field, value in fields.get(name, fields.get(name.rpartition("/")[2], {})).items():
+                put(prefix + field, value, (*above, name))
+
+    visit(root, "", ())
+    return flat
 
 
 def _load(text: str | None, path: Path, shown: str, overrides: Sequence[str], root: str) -> Config:

@@ -287,6 +287,9 @@ class Resolver:
                 message = f"{name}.{field}: {message}" if field and name not in message else message
                 where = binding.place if binding else place
                 self.problems.append(Problem.at(where, message, str(context.get("hint", ""))))
+                for more in context.get("more", ()):  # of rules across components, see `registry.mistakes`
+                    where = bound[more.field].place if more.field in bound else place
+                    self.problems.append(Problem.at(where, more.message, more.hint))
             elif field in values:
                 self._refused(config_type, field, values, bound[field])
             else:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rrl.demos.sets import Demos
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.rollout.data import Stream, episodes
-
-if TYPE_CHECKING:
-    from rrl.envs.vector import WorkerVectorEnv
 
 PICTURES = 128
 """Enough for ranges that no longer move much; quantising takes seconds."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from rrl.demos.sets import Demos, load, npz, shipped
 from rrl.envs.base import EnvFactory
-from rrl.registry import Component, UserError, register
+from rrl.registry import Component, Mistake, Parts, UserError, register
 from rrl.rollout.data import Obs, Policy, Rollout, Stack
 from rrl.rollout.episodes import Collector
 
@@ -46,6 +46,20 @@ class DemoSet(Component):
         """`actions`: step the simulator with the recorded actions (the authors' way; rewards are the run's).
         `states`: show the recorded states one by one, whatever the physics version (no rewards)."""
 
+        def misfit(self, run: Parts) -> Iterable[Mistake]:
+            """Recorded states have no rewards, which some agents learn from."""
+            if run.agent.component.demo_rewards and self.replay == "states":
+                yield Mistake(
+                    "demos",
+                    f"{run.agent.component.__name__} learns from the demonstrations' rewards; replayed states have "
+                    "none",
+                    "set `DemoSet.replay = 'actions'`",
+                )
+
+        def label(self) -> str:
+            """The set's name; empty for the one that is shipped for the environment."""
+            return self.source or ""
+
     def __init__(self, config: Config, *, env: EnvFactory) -> None:
         self.env = env
         name = config.source or f"{env.name}_{env.protocol}"
@@ -69,12 +83,21 @@ class DemoSet(Component):
         self.name = name
         self.config = config
 
+    def facts(self) -> dict[str, str]:
+        """What tags say of the set: checksum, who acted, how many episodes, what this run does otherwise."""
+        return {
+            "checksum": self.demos.checksum(),
+            "origin": self.demos.origin,
+            "episodes": str(len(self.demos)),
+            "mismatches": "; ".join(self.mismatches()) or "none",
+        }
+
     def mismatches(self) -> list[str]:
         """Where the run differs from what was recorded, in words: printed and tagged."""
         facts = self.env.facts()
         return [
             f"demonstrations were recorded with {key} {self.demos.facts[key]}, this run has {facts[key]}"
-            for key in ("protocol", "mujoco", "gymnasium-robotics")
+            for key in ("protocol", *self.env.packages)
             if key in self.demos.facts and self.demos.facts[key] != facts.get(key)
         ]
 
@@ -158,7 +181,7 @@ def playback(
         terminated=np.zeros(len(step), np.bool_),
         truncated=step == np.repeat(demos.lengths, demos.lengths) - 1,
         final_obs=np.stack([each[-1] for each in observed]),
-        success_steps=envs.factory.success_steps,
+        success_steps=envs.factory.score.steps,
     )
 
 

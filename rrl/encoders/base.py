@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import ClassVar, Literal
@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rrl.envs.base import FrameRequest
-from rrl.registry import Component
+from rrl.envs.base import EnvFactory, FrameRequest
+from rrl.registry import Component, Mistake, Parts, build
 
 Backend = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -65,8 +65,42 @@ class Encoder(nn.Module, Component, abc.ABC):
     has_loss: ClassVar[bool] = False
     """Can it be trained on a loss of its own (`PixelEncoder.loss`)?"""
 
+    trainable: ClassVar[bool] = False
+    """Does it learn with an agent? Such an encoder is no frozen one, and only some agents take it."""
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+    """Distributions that decide what it computes."""
+
     class Config(Component.Config):
-        """Settings shared by all encoders: none."""
+        """Settings shared by all encoders: none. `label` says UNTRAINED or blind where that is so."""
+
+        def misfit(self, run: Parts) -> Iterable[Mistake]:
+            """A policy that would see nothing, or nothing of the task's objects without saying so."""
+            env: EnvFactory = build(run.env)
+            if self.frames() is not None:
+                return
+            if not env.has_state:
+                yield Mistake(
+                    "encoder",
+                    "this policy would see nothing: no pictures and no state",
+                    f"set `{env.oracle}`, or take an encoder of pictures",
+                )
+            elif env.blind_state and not self.blind_on_purpose:
+                yield Mistake(
+                    "encoder",
+                    f"this policy would be blind: {self.component.__name__} sees no pictures and the state holds "
+                    "no object",
+                    f"{self.blindfold}for the oracle `{env.oracle}`",
+                )
+
+        @property
+        def blind_on_purpose(self) -> bool:
+            """Does the config itself say that the policy is to see nothing? (A control.)"""
+            return False
+
+        @property
+        def blindfold(self) -> str:
+            """What an error says of how to be blind on purpose; empty where that can't be."""
+            return ""
 
         @abc.abstractmethod
         def frames(self) -> FrameRequest | None:
@@ -90,13 +124,6 @@ class Encoder(nn.Module, Component, abc.ABC):
     def trained(self) -> bool:
         """False for an explicitly untrained network (`weights = None`): runs then say so everywhere."""
         return True
-
-    @property
-    def told(self) -> str:
-        """The class name, with a warning where it deserves one: for titles, tables and videos."""
-        if not self.trained:
-            return f"{type(self).__name__} (UNTRAINED)"
-        return type(self).__name__ + (" (blind)" if getattr(self.config, "blind", False) else "")
 
     def facts(self) -> dict[str, str]:
         """What a run's tags and a feature cache's key must say, such as the weights' checksum."""

@@ -120,6 +120,10 @@ class FixedEncoder(Encoder):
             """As the exporting run's; WeightsError if the file has gone since."""
             return read_header(self.file).source.frames()
 
+        def label(self) -> str:
+            """With the encoder that it was; WeightsError if the file has gone since."""
+            return f"{super().label()} ({read_header(self.file).source.component.__name__})"
+
     config: Config
 
     def __init__(self, config: Config, cameras: int) -> None:
@@ -155,11 +159,6 @@ class FixedEncoder(Encoder):
     def train(self, mode: bool = True) -> FixedEncoder:
         """A frozen network stays in evaluation mode, whatever its owner does."""
         return super().train(False)
-
-    @property
-    def told(self) -> str:
-        """With the encoder that it was."""
-        return f"{super().told} ({type(self.source).__name__})"
 
     def facts(self) -> dict[str, str]:
         """`weights`: which encoder they are of, and their checksum."""

@@ -46,6 +46,10 @@ class FrozenImageNet(Encoder):
         def network(self) -> str:
             """Name of one of the encoder's `pretrained`."""
 
+        def label(self) -> str:
+            """The class name, with a warning where it deserves one."""
+            return super().label() + ("" if self.weights is not None else " (UNTRAINED)")
+
         def frames(self) -> FrameRequest | None:
             """The centre 224 of 256 pixels."""
             return FrameRequest(SIZE, CROP_FROM)

@@ -9,7 +9,7 @@ then compute in `channels_last` without a copy: measured 2.2 times faster on a C
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from rrl.encoders.base import Encoder, Inference
 from rrl.envs.base import FrameRequest
-from rrl.registry import UserError, mistake
+from rrl.registry import Mistake, Parts, UserError, mistake
 
 Code = Callable[[Tensor], Tensor]
 """Views uint8 [B, h, w, C] -> codes float32 [B, code_dim]: a head on `trunk`."""
@@ -31,6 +31,7 @@ class PixelEncoder(Encoder):
     oldest first; the network sees *views* of them, uint8 [B, side, side, C] (`side` is the config's).
     """
 
+    trainable = True
     doubled: ClassVar[bool] = False
     """Does a second optimiser step on the encoder's parameters by `loss`, together with its own ones?"""
     own_weight_decay: ClassVar[float] = 0.0
@@ -62,6 +63,16 @@ class PixelEncoder(Encoder):
         own_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
         """Adam's step size of the encoder's own loss, for the encoder and for the loss's own parameters
         (CURL, SAC+AE: 1e-3); without effect in PixelCNN, which has no such loss."""
+
+        def misfit(self, run: Parts) -> Iterable[Mistake]:
+            """An encoder that learns can't be quantised."""
+            yield from super().misfit(run)
+            if run.precision == "int8":
+                yield Mistake(
+                    "precision",
+                    f"{self.component.__name__} learns, which int8 can't",
+                    "set `Experiment.precision = 'auto'`: bf16 where the processor computes in it, else fp32",
+                )
 
         @model_validator(mode="after")
         def _sides_fit(self) -> PixelEncoder.Config:

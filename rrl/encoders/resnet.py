@@ -29,6 +29,10 @@ class ResNet(FrozenImageNet):
         depth: Literal[18, 34, 50] = 34
         """Layers; the paper's encoder is 34."""
 
+        def label(self) -> str:
+            """With the depth: `ResNet34`."""
+            return super().label().replace("ResNet", f"ResNet{self.depth}", 1)
+
         @property
         def network(self) -> str:
             """One of resnet18, resnet34, resnet50."""

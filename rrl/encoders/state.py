@@ -30,6 +30,20 @@ class State(Encoder):
             """No pictures."""
             return None
 
+        @property
+        def blind_on_purpose(self) -> bool:
+            """As `blind` says."""
+            return self.blind
+
+        @property
+        def blindfold(self) -> str:
+            """The setting that says so."""
+            return "for a blind control add `State.blind = True`; "
+
+        def label(self) -> str:
+            """`State`, or `State (blind)`."""
+            return "State (blind)" if self.blind else "State"
+
     dim = 0
 
     def __init__(self, config: State.Config, cameras: int = 0) -> None:

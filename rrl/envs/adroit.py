@@ -11,6 +11,7 @@ import pydantic
 from rrl.envs.adroit_tasks import FLAG_NAMES, TASKS
 from rrl.envs.base import EnvFactory, FrameRequest, SimEnv
 from rrl.registry import register
+from rrl.score import Score, success
 
 
 @register
@@ -75,7 +76,13 @@ class Adroit(EnvFactory):
                 raise ValueError(f"must name each camera once; got {', '.join(cameras)}")
             return cameras
 
+        def label(self) -> str:
+            """The task."""
+            return self.task
+
     config: Config
+    packages = ("mujoco", "gymnasium-robotics")
+    oracle = "Adroit.state = 'task'"
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -108,8 +115,8 @@ class Adroit(EnvFactory):
         return FLAG_NAMES
 
     @property
-    def success_steps(self) -> int:
-        return self._task.success_steps
+    def score(self) -> Score:
+        return success(FLAG_NAMES[0], self._task.success_steps)
 
     @property
     def blind_state(self) -> bool:

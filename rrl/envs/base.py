@@ -9,15 +9,14 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from importlib.metadata import version
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rrl.registry import Component
-
-if TYPE_CHECKING:
-    from rrl.envs.vector import WorkerVectorEnv
+from rrl.score import RETURN, Score
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -42,20 +41,26 @@ class EnvFactory(Component, abc.ABC):
     kind: ClassVar[str] = "environment"
 
     class Config(Component.Config):
-        """Settings shared by all environments: none."""
+        """Settings shared by all environments: none. `label` is the task as reports call it, such as `door`."""
 
     def __init__(self, config: Component.Config) -> None:
         self.config = config
 
-    @property
-    @abc.abstractmethod
-    def name(self) -> str:
-        """Short name of the task, such as `adroit_door`."""
+    packages: ClassVar[tuple[str, ...]] = ("mujoco",)
+    """Distributions that decide what the simulator computes: their versions are facts, `rrl doctor` shows them."""
+    oracle: ClassVar[str] = ""
+    """The binding with which the state vector holds the task's objects, such as `Adroit.state = 'task'`: what an
+    error may propose. Empty if there is none."""
 
     @property
     @abc.abstractmethod
+    def name(self) -> str:
+        """Short name of the task, such as `adroit_door`: demonstrations and caches are told apart by it."""
+
+    @property
     def protocol(self) -> str:
-        """The task variant, such as `paper`: reset ranges, horizon, termination, appearance."""
+        """The task variant, such as `paper`: reset ranges, horizon, termination, appearance. Empty: there is one."""
+        return ""
 
     @property
     @abc.abstractmethod
@@ -74,40 +79,35 @@ class EnvFactory(Component, abc.ABC):
         """Cameras in the order in which their frames are concatenated on the channel axis."""
 
     @property
-    @abc.abstractmethod
+    def score(self) -> Score:
+        """What the task is judged by; without a success test the return."""
+        return RETURN
+
+    @property
     def flags(self) -> tuple[str, ...]:
-        """Names of the boolean goal flags that every step reports in `info`; the first one is the default.
-        None if the task has no success test, only a score."""
+        """Names of the boolean goal flags that every step reports in `info`; the first one is the score's."""
+        return (self.score.name,) if self.score.counted else ()
 
     @property
-    @abc.abstractmethod
-    def success_steps(self) -> int:
-        """An episode succeeds under a flag when the flag was up in more than this many steps."""
-
-    @property
-    @abc.abstractmethod
     def blind_state(self) -> bool:
         """True if the state vector says nothing of the task's objects (joints only): a policy without
         pictures is then a blind one."""
+        return False
 
     @property
     def has_state(self) -> bool:
         """False if the state vector is empty."""
         return True
 
-    @abc.abstractmethod
     def facts(self) -> dict[str, str]:
-        """What a run's tags and a feature cache's key must say: task, protocol, reward, look, cameras, ..."""
+        """What a run's tags and a feature cache's key must say: what decides observations and rewards."""
+        facts = {"env": self.name, "protocol": self.protocol, "cameras": ",".join(self.cameras)}
+        facts |= {"horizon": str(self.horizon)} | {name: version(name) for name in self.packages}
+        return {name: value for name, value in facts.items() if value}
 
     @abc.abstractmethod
     def make_one(self, frames: FrameRequest | None) -> SimEnv:
         """One environment in this process. None: it renders nothing."""
-
-    def make(self, num_envs: int, frames: FrameRequest | None, workers: int) -> WorkerVectorEnv:
-        """`num_envs` environments spread over `workers` processes (0: all in this process)."""
-        from rrl.envs.vector import WorkerVectorEnv
-
-        return WorkerVectorEnv(self, num_envs, frames, workers)
 
 
 class SimEnv(Protocol):

@@ -86,7 +86,13 @@ class DMControl(EnvFactory):
                 )
             return repeat
 
+        def label(self) -> str:
+            """Domain and task."""
+            return f"{self.domain} {self.task}"
+
     config: Config
+    packages = ("mujoco", "dm-control")
+    oracle = "DMControl.state = 'task'"
 
     @property
     def name(self) -> str:
@@ -107,15 +113,6 @@ class DMControl(EnvFactory):
     @property
     def cameras(self) -> tuple[str, ...]:
         return (f"camera {self.config.camera}",)
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """None: the suite has no success test."""
-        return ()
-
-    @property
-    def success_steps(self) -> int:
-        return 0
 
     @property
     def blind_state(self) -> bool:

@@ -17,17 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from rrl.envs.base import EnvFactory, FrameRequest, SimEnv
 from rrl.registry import UserError
-
-if TYPE_CHECKING:
-    from rrl.envs.base import EnvFactory, FrameRequest, SimEnv
 
 Buffers = dict[str, NDArray[Any]]
 DEAD = "an environment worker died (killed, or out of memory?)"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from rrl.encoders.base import Encoder
 from rrl.envs.base import EnvFactory, FrameRequest
-from rrl.registry import Component
+from rrl.registry import Component, Mistake, Parts, build, proposals
 from rrl.rollout.data import Policy
 from rrl.rollout.episodes import Collector
 
@@ -46,12 +46,37 @@ class Evaluator(Component, abc.ABC):
     kind: ClassVar[str] = "evaluator"
     needs_success: ClassVar[bool] = False
     """Does it count successes? Then the environment must have a goal flag."""
+    measures_score: ClassVar[bool] = False
+    """Does it measure the task's score with the policy alone? Then `rrl eval` runs it from a policy file."""
 
     class Config(Component.Config):
         """Settings shared by all evaluators."""
 
         when: Literal["always", "end"] = "always"
         """'always': after the warm start, then as `Experiment.eval_every` says; 'end': at the end."""
+
+        def steps(self, env: EnvFactory) -> int:
+            """Agent steps of one evaluation, at most."""
+            return 0
+
+        def misfit(self, run: Parts) -> Iterable[Mistake]:
+            """No success to count, or the same evaluator twice."""
+            cls, name = self.component, self.component.__name__
+            assert issubclass(cls, Evaluator)
+            env: EnvFactory = build(run.env)
+            alike = [each for each in run.evaluators if (each.component, each.when) == (cls, self.when)]
+            if len(alike) > 1 and alike[0] is self:
+                yield Mistake(
+                    "evaluators",
+                    f"{name} is there twice with when = {self.when!r}: their numbers would share names",
+                    "remove one, or let one run at another time",
+                )
+            if cls.needs_success and not env.score.counted:
+                yield Mistake(
+                    "evaluators",
+                    f"{name} counts successes, but {env.name} has no success test, only a return",
+                    f"take {proposals('evaluator', measures_score=True, needs_success=False)}",
+                )
 
     def __init__(self, config: Config) -> None:
         self.config = config

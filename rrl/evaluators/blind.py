@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from rrl.encoders.base import Encoder
 from rrl.envs.base import EnvFactory
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Context, Evaluator
 from rrl.evaluators.success import evaluate, in_words, summary
-from rrl.registry import get, register
+from rrl.registry import Mistake, Parts, build, get, proposals, register
 from rrl.rollout.data import Policy
 from rrl.rollout.episodes import Collector
 
@@ -32,12 +33,28 @@ class BlindControl(Evaluator):
         episodes: Annotated[int, Field(gt=0)] = 25
         """Evaluation episodes of each (mean action)."""
 
+        def steps(self, env: EnvFactory) -> int:
+            """Of all clones."""
+            return self.clones * self.episodes * env.horizon
+
+        def misfit(self, run: Parts) -> Iterable[Mistake]:
+            """Nothing to clone, or nothing to be blind to."""
+            yield from super().misfit(run)
+            env: EnvFactory = build(run.env)
+            if run.demos is None or not env.blind_state or not env.has_state:
+                yield Mistake(
+                    "evaluators",
+                    f"{self.component.__name__} clones demonstrations from joint angles alone: it needs "
+                    "Experiment.demos and a state without objects",
+                    f"add `Experiment.demos = {proposals('demos')}` and a state of joint angles alone, or remove it",
+                )
+
     config: Config
     needs_success: ClassVar[bool] = True
 
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
         """Yields what `SuccessRate` does, with names that begin with `blind_`."""
-        envs = env.make(context.collector.envs.num_envs, None, context.collector.envs.workers)
+        envs = WorkerVectorEnv(env, context.collector.envs.num_envs, None, context.collector.envs.workers)
         try:
             collector = Collector(envs)
             encoder = get("State").Config.model_validate({"blind": True})

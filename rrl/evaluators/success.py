@@ -28,6 +28,11 @@ class EpisodeReturn(Evaluator):
         actions: Literal["mean", "sampled", "both"] = "mean"
         """'mean': the policy's mean action; 'sampled': with exploration noise (names end in `_sampled`)."""
 
+        def steps(self, env: EnvFactory) -> int:
+            """Of both kinds of action, if both are asked for."""
+            return (2 if self.actions == "both" else 1) * self.episodes * env.horizon
+
+    measures_score = True
     config: Config
 
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rrl.envs.base import EnvFactory
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Context, Evaluator
 from rrl.registry import UserError, register
 from rrl.rollout.data import Policy, Stream, episodes
@@ -32,13 +33,17 @@ class Video(Evaluator):
         every: Annotated[int, Field(gt=0)] = 4
         """Film every so many of the agent's steps (Adroit's of 0.01 s: 4, at 25 frames/s, is real time)."""
 
+        def steps(self, env: EnvFactory) -> int:
+            """Of all episodes."""
+            return self.episodes * env.horizon
+
     config: Config
 
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
         """Writes `videos/<iteration>.mp4` and yields its number of frames."""
         count = self.config.episodes
         try:
-            envs = env.make(count, context.frames, min(count, context.collector.envs.workers))
+            envs = WorkerVectorEnv(env, count, context.frames, min(count, context.collector.envs.workers))
             envs.renderer()
         except UserError as error:  # a run without pictures must not fail on a machine without GL
             context.say(f"no video: {error}")

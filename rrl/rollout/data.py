@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    pass
 
 
 class Obs(NamedTuple):
@@ -88,6 +85,8 @@ class Rollout:
     """[E, n]: the observation after each episode's last action."""
     success_steps: int = 0
     """An episode succeeds under a flag when it was up in more than this many steps."""
+    slots: NDArray[np.int32] | None = None
+    """[E]: the environment of each episode or piece of one, where that matters: in endless stepping."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds: simulate and render (the wait for the workers, split by their own clocks), encode,
     act, and `total`."""

@@ -222,6 +222,6 @@ class Collector:
             terminated=flat(terminated),
             truncated=flat(truncated),
             final_obs=final_obs,
-            success_steps=factory.success_steps,
+            success_steps=factory.score.steps,
             seconds=clock | {"total": time.perf_counter() - began},
         )

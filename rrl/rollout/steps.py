@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.rollout.data import Episode, Obs, Policy, Rollout, Stack, Stream, episodes
-
-if TYPE_CHECKING:
-    from rrl.envs.vector import WorkerVectorEnv
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -57,6 +55,20 @@ class Stepper:
         self.seconds = dict.fromkeys(("simulate", "render", "encode", "act"), 0.0)
         """Seconds spent since the caller last set them to 0."""
 
+    def collect(self, policy: Policy, count: int, progress: Callable[[int], None] | None = None) -> Rollout:
+        """`count` steps of every slot, [N * count] transitions sorted by slot, then time.
+
+        A piece of the rollout is a stretch of one slot's episode: it ends where the episode does, or where this
+        collection does (then it is neither terminated nor truncated, and `final_obs` is what it goes on from).
+        `progress` is told of the environment steps of each round.
+        """
+        rounds = []
+        for _ in range(count):
+            rounds.append(self.step(policy))
+            if progress is not None:
+                progress(self.envs.num_envs * self.envs.factory.action_repeat)
+        return rounds[0] if count == 1 else joined(rounds)
+
     def step(self, policy: Policy) -> Rollout:
         """One step of every slot, [N] transitions: piece i of the rollout is slot i, its `final_obs` what
         the step led to, and `t` its place in the running episode."""
@@ -80,7 +92,7 @@ class Stepper:
         self._wins += got["flags"]
         factory = self.envs.factory
         for i in np.flatnonzero(got["terminated"] | got["truncated"]):
-            success = tuple(bool(won > factory.success_steps) for won in self._wins[i])
+            success = tuple(bool(won > factory.score.steps) for won in self._wins[i])
             self.ended.append(Ended(float(self._returns[i]), int(self._t[i]), success))
             self._running[i] = None
         return Rollout(
@@ -93,7 +105,8 @@ class Stepper:
             terminated=got["terminated"],
             truncated=got["truncated"],
             final_obs=self._observed,
-            success_steps=factory.success_steps,
+            success_steps=factory.score.steps,
+            slots=np.arange(n, dtype=np.int32),
         )
 
     def _begin(self, policy: Policy, idle: NDArray[np.bool_]) -> None:
@@ -161,3 +174,30 @@ class Stepper:
             start = f"slot{i}."
             states.append(({k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)},))
         self.envs.call_each("set_state", states)
+
+
+def joined(rounds: Sequence[Rollout]) -> Rollout:
+    """Single steps of N slots, one after another, as one rollout; see `Stepper.collect`."""
+    count, slots = len(rounds), rounds[0].episodes
+
+    def by_slot(name: str) -> NDArray[Any]:
+        values = np.stack([getattr(each, name) for each in rounds], axis=1)  # [N, count, ...]
+        return values.reshape(slots * count, *values.shape[2:])
+
+    terminated, truncated = by_slot("terminated"), by_slot("truncated")
+    ends = terminated | truncated
+    ends[count - 1 :: count] = True
+    last = np.flatnonzero(ends)
+    return Rollout(
+        obs=by_slot("obs"),
+        actions=by_slot("actions"),
+        rewards=by_slot("rewards"),
+        flags={name: np.stack([each.flags[name] for each in rounds], axis=1).reshape(-1) for name in rounds[0].flags},
+        episode=np.concatenate([[0], np.cumsum(ends[:-1])]).astype(np.int32),
+        t=by_slot("t"),
+        terminated=terminated,
+        truncated=truncated,
+        final_obs=by_slot("final_obs")[last],
+        success_steps=rounds[0].success_steps,
+        slots=(last // count).astype(np.int32),
+    )

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rrl.agents.base import Agent, Episodes, Metrics
+from rrl.agents.base import Agent, Metrics
 from rrl.rollout.data import Rollout, Stream, episodes
 from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Ended, Stepper
+from rrl.score import Score
 from rrl.statistics import area, wilson
 from rrl.store.tracking import Row
 
@@ -22,45 +23,48 @@ from rrl.store.tracking import Row
 def on_episodes(
     agent: Agent,
     collector: Collector,
+    count: int,
     seed: int,
     iteration: int,
+    *,
     progress: Callable[[int], None],
     sampled: Callable[[Metrics], None],
     learning: Callable[[], None],
 ) -> tuple[Metrics, int]:
-    """Whole episodes with the policy as it is, then one update. Returns metrics and environment steps.
+    """`count` whole episodes with the policy as it is, then one update. Returns metrics and environment steps.
 
     `sampled` is called with the episodes' statistics before the update, `learning` when that begins.
     """
-    assert isinstance(agent.wants, Episodes)
     envs, factory = collector.envs, collector.envs.factory
     noise = (factory.horizon, envs.action_dim)
-    todo = episodes(agent.wants.count, seed=seed, stream=Stream.TRAIN, iteration=iteration, noise=noise)
+    todo = episodes(count, seed=seed, stream=Stream.TRAIN, iteration=iteration, noise=noise)
     rollout = collector.collect(agent, todo, progress=progress)
     metrics = train_metrics(rollout, factory.flags)
     sampled(metrics)
     learning()
-    return metrics | agent.update(rollout), len(rollout.rewards) * factory.action_repeat
+    start = time.perf_counter()
+    metrics |= agent.update(rollout)
+    metrics["time/update"] = time.perf_counter() - start
+    return metrics, len(rollout.rewards) * factory.action_repeat
 
 
-def on_steps(agent: Agent, stepper: Stepper, log_every: int, progress: Callable[[int], None]) -> tuple[Metrics, int]:
-    """Steps and updates in turn for `log_every` environment steps. Returns metrics (the agent's are means
-    over the updates) and environment steps."""
-    factory = stepper.envs.factory
+def on_steps(
+    agent: Agent, stepper: Stepper, count: int, log_every: int, progress: Callable[[int], None]
+) -> tuple[Metrics, int]:
+    """`count` steps of every environment and an update in turn, until `log_every` environment steps are made.
+    Returns metrics (the agent's are means over the updates) and environment steps."""
     stepper.ended, stepper.seconds = [], dict.fromkeys(stepper.seconds, 0.0)
     sums: dict[str, list[float]] = {}
     began, learning, steps = time.perf_counter(), 0.0, 0
     while steps < log_every:
-        rollout = stepper.step(agent)
+        rollout = stepper.collect(agent, count, progress)
         start = time.perf_counter()
         for name, value in agent.update(rollout).items():
             sums.setdefault(name, []).append(value)
         learning += time.perf_counter() - start
-        made = len(rollout.rewards) * factory.action_repeat
-        steps += made
-        progress(made)
+        steps += len(rollout.rewards) * stepper.envs.factory.action_repeat
     metrics = {name: float(np.mean(values)) for name, values in sums.items()}
-    metrics |= ended_metrics(stepper.ended, factory.flags)
+    metrics |= ended_metrics(stepper.ended, stepper.envs.factory.flags)
     total = time.perf_counter() - began
     metrics |= {"time/steps_per_second": steps / total, "time/update": learning}
     return metrics | {f"time/{name}": value for name, value in stepper.seconds.items()}, steps
@@ -101,18 +105,17 @@ def ended_metrics(ended: Sequence[Ended], flags: Sequence[str]) -> Metrics:
     }
 
 
-def summary(rows: Sequence[Row], steps: int, metrics: Metrics, name: str) -> Metrics:
-    """What a table of runs is sorted by, of the curve of `train/<name>` (success in percent, or return): the
-    best iteration so far, the mean of the last five, the mean height. `rows` come before the iteration at
-    `steps` with `metrics`."""
-    key = f"train/{name}"
+def summary(rows: Sequence[Row], steps: int, metrics: Metrics, score: Score) -> Metrics:
+    """What a table of runs is sorted by, of the training curve of the score: the best iteration so far, the mean of
+    the last five, the mean height. `rows` come before the iteration at `steps` with `metrics`."""
+    key = score.metric("train")
     curve = [(row.step, row.metrics[key]) for row in rows if key in row.metrics]
     curve += [(steps, metrics[key])] if key in metrics else []
     if not curve:
         return {}
     at, values = zip(*curve, strict=True)
     return {
-        f"summary/best_{name}": max(values),
-        f"summary/last5_{name}": sum(values[-5:]) / len(values[-5:]),
-        f"summary/auc_{name}": area(at, values),
+        score.metric("summary", "best"): max(values),
+        score.metric("summary", "last5"): sum(values[-5:]) / len(values[-5:]),
+        score.metric("summary", "auc"): area(at, values),
     }

@@ -40,3 +40,17 @@ def resolve(config: Experiment.Config) -> Experiment.Config:
         "workers": workers,
     }
     return config.model_copy(update=chosen)
+
+
+def in_words(config: Experiment.Config) -> str:
+    """What computes where, of a resolved configuration, in words."""
+    text = f"{config.workers or 'no'} worker process{'' if config.workers == 1 else 'es'}"
+    text += f", {_counted(config.num_envs, 'environment')}"
+    text += f" in {config.groups} groups" if config.groups != 1 else ""
+    pictures = config.encoder.frames() is not None
+    text += f"; encoder by {config.backend} in {config.precision}" if pictures else "; agent"
+    return f"{text} on {config.device}; {_counted(config.threads or 0, 'thread')}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +25,8 @@ from rrl.encoders.base import Backend, Encoder, Inference, Precision, cpu_has_bf
 from rrl.envs.base import EnvFactory
 from rrl.registry import UserError, build
 from rrl.rollout.data import Obs, Stack
+from rrl.run.experiment import Experiment
 from rrl.store import checkpoint
-
-if TYPE_CHECKING:
-    from rrl.run.experiment import Experiment
 
 
 def save(path: Path, agent: Agent, config: Experiment.Config, facts: dict[str, Any]) -> None:
@@ -82,7 +80,7 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
         ),
     )
     agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
-    return config, agent, values | {"encoder_name": encoder.told, "computed": (precision, backend)}
+    return config, agent, values | {"computed": (precision, backend)}
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,15 +17,20 @@ from typing import Any
 
 from rrl.agents.base import Agent
 from rrl.config import ginfile
+from rrl.envs.base import EnvFactory
 from rrl.machine.console import Display
 from rrl.registry import UserError
-from rrl.run.experiment import CHECKPOINT, Experiment
+from rrl.run import facts as run_facts
+from rrl.run import loop, saving
+from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
-from rrl.store.results import ROOT, write_status
+from rrl.run.saving import CHECKPOINT
+from rrl.store import files
+from rrl.store.results import LOCK, ROOT, write_config, write_status
 from rrl.store.tracking import MLflowTracker
 
 # Other versions of these may compute other bits.
-EXACT = ("torch", "mujoco", "numpy", "gymnasium-robotics", "dm-control")
+EXACT = ("torch", "mujoco", "numpy")
 
 
 class Stopped(BaseException):
@@ -65,7 +68,7 @@ def start(
     folder = ROOT / tracker.run_id
     folder.mkdir()
     with _locked(folder):
-        (folder / "config.gin").write_text(ginfile.dumps(config))
+        write_config(folder, config)
         facts: dict[str, Any] = {
             "uri": tracker.uri,
             "run_id": tracker.run_id,
@@ -75,10 +78,8 @@ def start(
         }
         facts |= place
         facts |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "argv": sys.argv}
-        facts["versions"] = _versions()
-        part = folder / "run.json.part"
-        part.write_text(json.dumps(facts, indent=2) + "\n")
-        part.replace(folder / "run.json")  # a folder with a run.json is a run that can be resumed
+        facts["versions"] = _versions(config)
+        files.write_json(folder / "run.json", facts)  # a folder with a run.json is a run that can be resumed
         return _execute(experiment, folder, tracker, budget)
 
 
@@ -104,28 +105,26 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
             uri, run_id, versions = facts["uri"], facts["run_id"], facts["versions"]
         except (ValueError, KeyError) as error:
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
-        file = folder / "config.gin"
-        config = ginfile.load(file)
+        config = ginfile.load(folder / "config.gin")
         assert isinstance(config, Experiment.Config)
         longer = iterations is not None and iterations != config.iterations
         if longer:
             _may_be_lengthened(config, iterations or 0, facts)
             config = config.model_copy(update={"iterations": iterations})
         experiment = Experiment(resolve(config))
-        if experiment.finished(folder) and MLflowTracker.ended(uri, run_id):
+        done = saving.last(folder, experiment.identity()).finished(config.iterations)
+        if done and MLflowTracker.ended(uri, run_id):
             write_status(folder, "FINISHED")
             print(f"this run is finished: {folder}")
             return 0
         tracker = MLflowTracker.resume(uri, run_id)
         if longer:
             write_status(folder, "STOPPED", f"lengthened to {iterations} iterations")
-            part = folder / "config.gin.part"
-            part.write_text(ginfile.dumps(config))
-            part.replace(file)
-        for package, then in versions.items():
-            if then != _versions()[package]:
+            write_config(folder, config)
+        for package, here in _versions(config).items():
+            if versions.get(package, here) != here:
                 print(
-                    f"note: this run began with {package} {then}, here is {_versions()[package]}: "
+                    f"note: this run began with {package} {versions[package]}, here is {here}: "
                     "the result need not equal an uninterrupted run's bit for bit"
                 )
         return _execute(experiment, folder, tracker, budget)
@@ -172,7 +171,7 @@ def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budge
     status, reason, code = "FAILED", "", 1
     write_status(folder, "RUNNING")
     with Display() as display:
-        display.line(f"run {tracker.run_id}: {experiment.title()}")
+        display.line(f"run {tracker.run_id}: {run_facts.title(experiment)}")
         if not experiment.encoder.trained:
             display.line("WARNING: the encoder is UNTRAINED (weights = None): random features")
         again = f"rrl resume {tracker.run_id[:8]}"
@@ -180,7 +179,7 @@ def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budge
             tracker.params(ginfile.flatten(experiment.config))
             tracker.artifact(folder / "config.gin")
             tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
-            ended = experiment.run(folder, tracker, display, budget)
+            ended = loop.train(experiment, folder, tracker, display, budget)
             status, code = "FINISHED", 0
             reason = "the budget was over" if ended == "budget" else ""
             tracker.tags({"stopped_by": "nothing" if ended == "finished" else "budget"})
@@ -210,19 +209,14 @@ def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budge
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep two processes from one run. The kernel lets go of the lock however this process ends."""
-    with (folder / "lock").open("a") as file:
-        for attempt in range(20):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:  # `results.busy` holds it for a moment when it looks
-                if attempt == 19:
-                    message = f"another process is working on {folder}; wait for it or stop it first"
-                    raise UserError(message) from None
-                time.sleep(0.05)
+    """Keep two processes from one run; `results.busy` holds the lock for a moment when it looks."""
+    message = f"another process is working on {folder}; wait for it or stop it first"
+    with files.locked(folder / LOCK, seconds=1, refusal=message):
         yield
 
 
-def _versions() -> dict[str, Any]:
-    return {package: version(package) for package in EXACT}
+def _versions(config: Experiment.Config) -> dict[str, Any]:
+    """Of what may compute other bits: torch, numpy and what the environment is made of."""
+    env = config.env.component
+    assert issubclass(env, EnvFactory)
+    return {package: version(package) for package in dict.fromkeys((*EXACT, *env.packages))}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rrl.score import Score
 from rrl.store.tracking import Row
 
 
-def learning_curve(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Success (%) over environment steps: training (sampled actions) and evaluation, with 95 % intervals; of
-    an environment without a success test the return, with the standard deviation over episodes."""
+def learning_curve(rows: Sequence[Row], title: str, score: Score, path: Path) -> None:
+    """The score over environment steps: training (sampled actions) and evaluation, with 95 % intervals of a success;
+    of a return with the standard deviation over episodes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -18,17 +19,14 @@ def learning_curve(rows: Sequence[Row], title: str, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     series = (
-        ("train/success", "training episodes, sampled action", "tab:blue", "-"),
-        ("eval/success", "evaluation, mean action", "tab:orange", "-"),
-        ("eval/success_sampled", "evaluation, sampled action", "tab:green", "-"),
-        ("final/success", "final evaluation, mean action", "tab:red", "none"),
-        ("final/success_sampled", "final evaluation, sampled action", "tab:purple", "none"),
-        ("final/blind_success", "blind control (joints only)", "dimgray", "none"),
+        (score.metric("train"), "training episodes, sampled action", "tab:blue", "-"),
+        (score.metric("eval"), "evaluation, mean action", "tab:orange", "-"),
+        (score.metric("eval", "sampled"), "evaluation, sampled action", "tab:green", "-"),
+        (score.metric("final"), "final evaluation, mean action", "tab:red", "none"),
+        (score.metric("final", "sampled"), "final evaluation, sampled action", "tab:purple", "none"),
+        (score.metric("final", "blind"), "blind control (joints only)", "dimgray", "none"),
     )
-    successes = any("/success" in name for row in rows for name in row.metrics)
     for name, label, colour, line in series:
-        if not successes:
-            name = name.replace("success", "return")
         points = [row for row in rows if name in row.metrics]
         if not points:
             continue
@@ -44,8 +42,8 @@ def learning_curve(rows: Sequence[Row], title: str, path: Path) -> None:
         else:
             axes.plot(x, y, line, marker="o", markersize=3, color=colour, label=label)
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.set(xlabel="environment steps", ylabel="success (%)" if successes else "return")
-    if successes:
+    axes.set(xlabel="environment steps", ylabel=score.axis)
+    if score.counted:
         axes.set_ylim(-3, 103)
     axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.3)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rrl.config import ginfile
-from rrl.registry import UserError
+from rrl.registry import Config, UserError, build
+from rrl.score import RETURN, Score
+from rrl.store import files
 from rrl.store.tracking import Row
 
 Status = Literal["finished", "stopped", "failed", "running"]
 ROOT = Path("runs")
-STATUS, TAGS = "status.json", "tags.json"
+STATUS, TAGS, PARAMS, LOCK = "status.json", "tags.json", "params.json", "lock"
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,12 @@ class Result:
     """Such as `adroit_door_state-seed0`."""
     params: Mapping[str, str]
     """Every setting, flat, as MLflow shows them: `agent.step_size`, `encoder`, `seed`, ..."""
+    labels: Mapping[str, str]
+    """What its parts are called: `env` (the task, such as `door`), `encoder`, `agent`."""
+    score: Score
+    """What its task is judged by."""
+    pictures: bool
+    """Does its policy see pictures?"""
     tags: Mapping[str, str]
     """What it ran on: protocol, reward, look, demos, git commit, versions, ... (see `Experiment.tags`)."""
     rows: tuple[Row, ...]
@@ -75,14 +81,14 @@ def read(folder: Path) -> Result:
     """The run in a folder. UserError if there is none or its files are damaged."""
     try:
         facts = json.loads((folder / "run.json").read_text())
-        config = ginfile.load(folder / "config.gin")
+        told = _told(folder)
         path = folder / "metrics.jsonl"
         text = path.read_text() if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # a last line without its end is being written, or was cut
         rows = _current([Row(**json.loads(line)) for line in whole.splitlines()])
-        tags = read_json(folder / TAGS)
+        tags = files.read_json(folder / TAGS)
         run_id, started = facts["run_id"], facts["started"]
-        name = facts.get("name") or f"{Path(facts['source']).stem}-seed{getattr(config, 'seed', 0)}"
+        name = facts.get("name") or f"{Path(facts['source']).stem}-seed{told.params.get('seed', 0)}"
     except KeyError as error:
         raise UserError(f"{folder / 'run.json'} is damaged: it lacks {error}") from error
     except (OSError, ValueError, TypeError) as error:
@@ -92,7 +98,10 @@ def read(folder: Path) -> Result:
         folder=folder,
         run_id=run_id,
         name=name,
-        params=ginfile.flatten(config),
+        params=told.params,
+        labels=told.labels,
+        score=told.score,
+        pictures=told.pictures,
         tags=tags,
         rows=rows,
         status=status,
@@ -101,6 +110,54 @@ def read(folder: Path) -> Result:
         job=facts.get("job"),
         started=started,
     )
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a run's configuration says of it, as today's code or that of its own time understood it."""
+
+    params: Mapping[str, str]
+    labels: Mapping[str, str]
+    score: Score
+    pictures: bool
+
+
+def told(config: Config) -> Told:
+    """Of a configuration as it is today."""
+    run: Any = config
+    env = build(run.env)
+    labels = {name: getattr(run, name).label() for name in ("env", "encoder", "agent")}
+    return Told(ginfile.flatten(config), labels, env.score, run.encoder.frames() is not None)
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write a run's `config.gin`, and what it says beside it: reports must be able to read old runs when settings
+    have gone from the schema, or files that they name from the machine."""
+    files.write_text(folder / "config.gin", ginfile.dumps(config))
+    files.write_json(folder / PARAMS, {"format": 1, **asdict(told(config))})
+
+
+def _told(folder: Path) -> Told:
+    values = files.read_json(folder / PARAMS)
+    if values:
+        return Told(values["params"], values["labels"], Score(**values["score"]), values["pictures"])
+    # A run of a version that left no such file: as today's schema reads it, or else as its text says.
+    path = folder / "config.gin"
+    try:
+        return told(ginfile.load(path))
+    except UserError:
+        params = ginfile.flatten_text(path.read_text(), str(path))
+    known = files.read_json(folder / TAGS)
+    labels = {"env": known.get("env", params.get("env", "?"))}
+    labels |= {name: known.get(name, params.get(name, "?")) for name in ("encoder", "agent")}
+    return Told(params, labels, _score(folder), known.get("renderer") != "none")
+
+
+def _score(folder: Path) -> Score:
+    """By what it logged."""
+    path = folder / "metrics.jsonl"
+    success = path.exists() and "/success" in path.read_text()
+    return Score("success", counted=True) if success else RETURN
 
 
 def _current(rows: list[Row]) -> tuple[Row, ...]:
@@ -161,21 +218,19 @@ def sweep_folder(name: str, root: Path | None = None) -> Path | None:
 def runs_of(sweep: str, root: Path | None = None) -> list[Path]:
     """Folders of the runs of a sweep (its run id), in no order that means anything."""
     folders = [path.parent for path in (root or ROOT).glob("*/run.json")]
-    return [folder for folder in folders if read_json(folder / "run.json").get("sweep") == sweep]
+    return [folder for folder in folders if files.read_json(folder / "run.json").get("sweep") == sweep]
 
 
 def write_status(folder: Path, status: str, reason: str = "") -> None:
     """Say how a run goes: RUNNING, FINISHED, STOPPED or FAILED."""
-    part = folder / f"{STATUS}.part"
-    part.write_text(json.dumps({"status": status, "reason": reason}) + "\n")
-    part.replace(folder / STATUS)
+    files.write_json(folder / STATUS, {"status": status, "reason": reason})
 
 
 def read_status(folder: Path) -> tuple[Status, str]:
     """(status, reason) of the run in a folder; one that says RUNNING without a process was killed."""
     if busy(folder):
         return "running", ""
-    said = read_json(folder / STATUS)
+    said = files.read_json(folder / STATUS)
     if not said:  # of a version that kept no states
         return ("finished", "") if _trained(folder) else ("stopped", "")
     if said["status"] == "RUNNING":
@@ -195,23 +250,4 @@ def _trained(folder: Path) -> bool:
 
 def busy(folder: Path) -> bool:
     """Is a process working on this run? (It holds the folder's lock.)"""
-    try:
-        descriptor = os.open(folder / "lock", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty if there is no such file or it isn't one."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return files.busy(folder / LOCK)

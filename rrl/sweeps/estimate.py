@@ -26,7 +26,7 @@ from rrl.machine.processes import available_memory
 from rrl.registry import UserError, build
 from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
-from rrl.store.results import read_json
+from rrl.store.files import read_json
 from rrl.sweeps import speed
 from rrl.sweeps.plan import Plan
 

@@ -17,8 +17,8 @@ from rrl.machine.processes import keep_freed_memory, memory
 from rrl.sweeps.child import die_with
 
 if TYPE_CHECKING:
+    from rrl.agents.base import Agent
     from rrl.rollout.episodes import Collector
-    from rrl.run.experiment import Experiment
 
 LEAST = 2.0  # seconds of sampling to measure
 SAMPLES = 4096  # of the update that is timed
@@ -55,15 +55,12 @@ def measure(source: str) -> Speed:
 
 def _probe(source: str) -> tuple[dict[str, float], float]:
     """What `Speed` holds beside the start-up, and the seconds spent on measuring it."""
-    import io
-
     import numpy as np
     import torch
-    from rich.console import Console
 
-    from rrl.agents.base import AgentSteps
+    from rrl.agents.base import SILENCE, AgentSteps
     from rrl.config import ginfile
-    from rrl.machine.console import Display
+    from rrl.encoders.base import Inference
     from rrl.rollout.data import Episode, Rollout
     from rrl.rollout.episodes import Collector
     from rrl.run.experiment import Experiment
@@ -74,15 +71,18 @@ def _probe(source: str) -> tuple[dict[str, float], float]:
     assert config.threads is not None
     torch.set_num_threads(config.threads)
     keep_freed_memory()
-    experiment = Experiment(config)
-    envs = experiment.env.make(config.num_envs, experiment.frames, config.workers)
+    # Learning from the first step on, as its cost is asked for.
+    experiment = Experiment(config.model_copy(update={"agent": config.agent.at_once()}))
+    envs = experiment.make_envs()
     try:
         collector = Collector(envs, config.groups or 1)
+        inference = Inference(device=experiment.device)
         if config.precision != "int8":  # calibration would take longer than all the rest; its speed is another
-            experiment.inference = experiment.make_inference(collector, Display(Console(file=io.StringIO())))
-        agent = experiment.make_agent(experiment.encoder, collector, 0)
-        if isinstance(agent.wants, AgentSteps):
-            return _probe_steps(experiment, collector)
+            inference = experiment.make_inference(collector, SILENCE)
+        agent = experiment.make_agent(experiment.encoder, envs, inference, 0)
+        wants = config.agent.wants()
+        if isinstance(wants, AgentSteps):
+            return _probe_steps(agent, collector, wants.count)
         rng = np.random.default_rng(0)
 
         def steps(length: int) -> float:
@@ -131,29 +131,26 @@ def _probe(source: str) -> tuple[dict[str, float], float]:
         envs.close()
 
 
-def _probe_steps(experiment: Experiment, collector: Collector) -> tuple[dict[str, float], float]:
-    """The same of an agent that learns at every step."""
+def _probe_steps(agent: Agent, collector: Collector, count: int) -> tuple[dict[str, float], float]:
+    """The same of an agent that wants `count` steps of every environment before each update."""
     from rrl.rollout.steps import Stepper
 
     envs, began = collector.envs, time.perf_counter()
-    now = experiment.config.agent.model_copy(update={"init_steps": 1, "catch_up": False})
-    experiment.config = experiment.config.model_copy(update={"agent": now})
-    agent = experiment.make_agent(experiment.encoder, collector, 0)
     stepper = Stepper(envs, agent.stack, 0)
     sampling, learning, counted = 0.0, 0.0, -2  # the first ones warm up
     while counted < 3 or time.perf_counter() - began < 2 * LEAST:
         start = time.perf_counter()
-        rollout = stepper.step(agent)
+        rollout = stepper.collect(agent, count)
         middle = time.perf_counter()
         agent.update(rollout)
         if counted >= 0:
             sampling, learning = sampling + middle - start, learning + time.perf_counter() - middle
         counted += 1
-    made = counted * envs.num_envs * experiment.env.action_repeat
+    made = counted * count * envs.num_envs * envs.factory.action_repeat
     sizes = [sum(t.nbytes for t in tensors.values()) for tensors in (agent.snapshot()[0], agent.policy_state())]
-    found = {"sampling": sampling / made, "learning": learning / made, "memory": memory(os.getpid())}
-    found |= {"width": rollout.obs[0].nbytes, "files": sizes[0] + 2 * sizes[1]}
-    return found, time.perf_counter() - began
+    measured = {"sampling": sampling / made, "learning": learning / made, "memory": memory(os.getpid())}
+    measured |= {"width": rollout.obs[0].nbytes, "files": sizes[0] + 2 * sizes[1]}
+    return measured, time.perf_counter() - began
 
 
 if __name__ == "__main__":

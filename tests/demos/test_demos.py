@@ -8,6 +8,7 @@ import pytest
 from rrl.commands import demos as demo_tools
 from rrl.demos import DemoSet, replay, sets
 from rrl.envs.adroit import Adroit
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.registry import UserError
 from rrl.rollout.data import Stream, episodes
 from rrl.rollout.episodes import Collector
@@ -18,7 +19,7 @@ TASKS = ("pen", "door", "hammer", "relocate")
 
 @pytest.fixture
 def door():
-    envs = Adroit(Adroit.Config(task="door", state="task")).make(4, None, 0)
+    envs = WorkerVectorEnv(Adroit(Adroit.Config(task="door", state="task")), 4, None, 0)
     yield envs
     envs.close()
 
@@ -55,7 +56,7 @@ def test_experts_are_experts(task):
 def test_experts_succeed(task):
     config, agent, _ = policies.load(policies.shipped()[f"adroit_{task}_expert"])
     env = config.env.component(config.env)
-    envs = env.make(25, None, 2)
+    envs = WorkerVectorEnv(env, 25, None, 2)
     # pen's rate is near its bound: batches of 100 spread from 73 to 89 %
     count = 500 if task == "pen" else 100
     rollout = Collector(envs).collect(agent, episodes(count, seed=99, stream=Stream.EVAL))

@@ -6,13 +6,14 @@ import pytest
 from rrl.demos import pictures, sets
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import FrameRequest
+from rrl.envs.vector import WorkerVectorEnv
 
 ENV = Adroit(Adroit.Config(task="door", look="fast", horizon=30))
 
 
 @pytest.fixture(scope="module")
 def envs():
-    made = ENV.make(10, FrameRequest(32, 36), 0)
+    made = WorkerVectorEnv(ENV, 10, FrameRequest(32, 36), 0)
     yield made
     made.close()
 

@@ -12,6 +12,7 @@ import pytest
 from rrl.envs import dmcontrol
 from rrl.envs.base import FrameRequest
 from rrl.envs.dmcontrol import PAPER, DMControl
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.registry import UserError
 
 SMALL = FrameRequest(32, 32)
@@ -334,7 +335,7 @@ def test_worker_processes_change_no_bit():
     made = factory("ball_in_cup", "catch", look="fast", horizon=3)
     seen = []
     for workers in (0, 2):
-        envs = made.make(3, SMALL, workers)
+        envs = WorkerVectorEnv(made, 3, SMALL, workers)
         envs.reset(seed=[4, 5, 6])
         for action in np.random.default_rng(0).uniform(-1, 1, (3, 3, 2)).astype(np.float32):
             observation, reward, terminated, truncated, info = envs.step(action)

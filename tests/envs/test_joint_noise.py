@@ -13,6 +13,7 @@ from rrl.envs import adroit_scene
 from rrl.envs.adroit import Adroit
 from rrl.envs.adroit_tasks import TASKS
 from rrl.envs.base import FrameRequest
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.rollout.data import Stream, episodes
 from rrl.rollout.episodes import Collector
 
@@ -90,7 +91,7 @@ def test_seeds_alone_decide_the_noise():
     todo = episodes(4, seed=6, stream=Stream.EVAL)
 
     def observed(num_envs, workers, todo):
-        envs = factory(horizon=6, joint_noise=0.02).make(num_envs, None, workers)
+        envs = WorkerVectorEnv(factory(horizon=6, joint_noise=0.02), num_envs, None, workers)
         try:
             return Collector(envs).collect(NoPolicy(28), todo).obs
         finally:
@@ -119,7 +120,7 @@ def test_state_continues_bit_for_bit():
 @pytest.mark.parametrize("replay", ["actions", "states"])
 def test_demonstrations_have_noise_of_their_own(replay):
     def replayed(num_envs, noise):
-        envs = factory(joint_noise=noise).make(num_envs, None, 0)
+        envs = WorkerVectorEnv(factory(joint_noise=noise), num_envs, None, 0)
         chosen = DemoSet(DemoSet.Config(episodes=3, replay=replay), env=envs.factory)
         return chosen.replay(Collector(envs), NoPolicy(28))
 

@@ -6,6 +6,7 @@ import pytest
 from rrl.encoders.base import Inference
 from rrl.encoders.mobilenet import MobileNetV2
 from rrl.envs.adroit import Adroit
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.registry import build
 from rrl.rollout.data import Obs, Rollout, Stream, episodes
 from rrl.rollout.episodes import Collector
@@ -43,7 +44,7 @@ def test_rollouts_are_equal_for_any_number_of_workers(groups):
     frames = MobileNetV2.Config().frames()
     rollouts = []
     for workers in (1, 4):
-        envs = env.make(5, frames, workers)
+        envs = WorkerVectorEnv(env, 5, frames, workers)
         try:
             noise = (env.horizon, envs.action_dim)
             todo = episodes(7, seed=3, stream=Stream.TRAIN, iteration=1, noise=noise)
@@ -65,7 +66,7 @@ def test_episodes_follow_their_own_seeds():
     env = Adroit(Adroit.Config(task="pen", state="task", horizon=40))
     found = []
     for slots in (1, 3):
-        envs = env.make(slots, None, 0)
+        envs = WorkerVectorEnv(env, slots, None, 0)
         todo = episodes(4, seed=5, stream=Stream.EVAL, noise=(40, envs.action_dim))
         found.append(Collector(envs).collect(Still(), todo))
         envs.close()
@@ -88,7 +89,7 @@ class Recording(Still):
 def test_groups_run_the_same_episodes_in_smaller_batches(groups, sizes):
     """More episodes than slots, early ends and idle slots at the end; physics alone is exact per episode."""
     env = Adroit(Adroit.Config(task="pen", state="task", horizon=70))
-    envs = env.make(5, None, 2)
+    envs = WorkerVectorEnv(env, 5, None, 2)
     todo = episodes(12, seed=1, stream=Stream.TRAIN, noise=(70, envs.action_dim))
     whole, policy, seen, made = Collector(envs).collect(Still(), todo), Recording(), [], []
     rollout = Collector(envs, groups).collect(
@@ -107,7 +108,7 @@ def test_groups_run_the_same_episodes_in_smaller_batches(groups, sizes):
 
 def test_work_can_be_sent_while_a_step_is_under_way():
     env = Adroit(Adroit.Config(task="door", state="task"))
-    envs, alone = env.make(4, None, 2), env.make(4, None, 0)
+    envs, alone = WorkerVectorEnv(env, 4, None, 2), WorkerVectorEnv(env, 4, None, 0)
     rng = np.random.default_rng(0)
     first, second = np.array([True, True, False, False]), np.array([False, False, True, True])
     for each in (envs, alone):
@@ -130,7 +131,7 @@ def test_work_can_be_sent_while_a_step_is_under_way():
 
 def test_bookkeeping():
     env = Adroit(Adroit.Config(task="door", state="task", horizon=9))
-    envs = env.make(2, None, 0)
+    envs = WorkerVectorEnv(env, 2, None, 0)
     rollout = Collector(envs).collect(Still(), episodes(3, seed=0, stream=Stream.TRAIN, noise=(9, 28)))
     envs.close()
     assert rollout.episode.tolist() == [0] * 9 + [1] * 9 + [2] * 9
@@ -174,7 +175,7 @@ def test_streams_and_iterations_differ_and_repeat():
 
 def test_a_failing_worker_says_why():
     env = Adroit(Adroit.Config(task="door"))
-    envs = env.make(2, None, 1)
+    envs = WorkerVectorEnv(env, 2, None, 1)
     with pytest.raises(RuntimeError, match="AttributeError"):
         envs.call("no_such_method")
     envs.close()

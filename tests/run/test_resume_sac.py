@@ -24,6 +24,7 @@ from rrl.config import ginfile
 from rrl.encoders.base import Inference
 from rrl.encoders.state import State
 from rrl.envs.dmcontrol import DMControl
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.rollout.steps import Stepper
 from rrl.run.experiment import BEST_POLICY
 from rrl.store import checkpoint
@@ -96,7 +97,7 @@ def best_is_the_best_evaluated(root):
 
 def stepper(num_envs, workers):
     factory = DMControl(DMControl.Config(domain="cartpole", task="swingup", state="task"))
-    envs = factory.make(num_envs, None, workers)
+    envs = WorkerVectorEnv(factory, num_envs, None, workers)
     config, encoder = SAC.Config(replay=100, init_steps=1000, hidden=(8,)), State(State.Config(), cameras=1)
     agent = SAC(config, encoder=encoder, state_dim=5, action_dim=1, seed=0, inference=Inference())
     return Stepper(envs, agent.stack, 0), agent

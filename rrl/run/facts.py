@@ -1,0 +1,69 @@
+"""What a result can't be judged without: a run's title and its tags."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from rrl.encoders.base import Inference
+from rrl.run.experiment import Experiment
+from rrl.store import files
+from rrl.store.results import TAGS
+from rrl.store.tracking import Tracker
+
+
+def title(experiment: Experiment) -> str:
+    """One line that says what a curve shows and what it can't be compared with."""
+    config, facts = experiment.config, experiment.env.facts()
+    text = f"{experiment.env.name}  {config.encoder.label()}  {config.agent.label()}"
+    for name in ("protocol", "reward", "look"):
+        if name in facts and (name != "look" or experiment.frames is not None):
+            text += f"  {name} {facts[name]}"
+    return text + f"  seed {config.seed}"
+
+
+def tags(experiment: Experiment, inference: Inference, renderer: str) -> dict[str, str]:
+    """Facts for MLflow and for reports, by name."""
+    config, encoder = experiment.config, experiment.encoder
+    found = {
+        **experiment.env.facts(),
+        **{f"encoder.{k}": v for k, v in (encoder.facts() | inference.facts()).items()},
+        "encoder": config.encoder.label(),
+        "encoder.trained": str(encoder.trained).lower(),
+        "device": torch.cuda.get_device_name() if experiment.device.type == "cuda" else platform.machine(),
+        "renderer": renderer,
+        "iterations": str(config.iterations),
+        "git_commit": git_commit(),
+        "rrl": version("rrl"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    if experiment.demos is not None:
+        found |= {"demos": experiment.demos.name, **{f"demos.{k}": v for k, v in experiment.demos.facts().items()}}
+    return found
+
+
+def record(experiment: Experiment, inference: Inference, renderer: str, folder: Path, tracker: Tracker) -> None:
+    """Tags go to MLflow and, for reports, beside the run; a resumed run tells all its commits."""
+    found = tags(experiment, inference, renderer)
+    before = files.read_json(folder / TAGS).get("git_commit", found["git_commit"])
+    if before.rpartition("then ")[2] != found["git_commit"]:
+        found["git_commit"] = f"{before}, then {found['git_commit']}"
+    files.write_json(folder / TAGS, found)
+    tracker.tags(found)
+
+
+def git_commit() -> str:
+    """Of this project's checkout; an installed package is told by its version."""
+    if not (Path(__file__).parents[2] / ".git").exists():
+        return "unknown"
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,289 @@
+"""The one loop that trains every agent: collect, update, evaluate, write down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from rrl.agents.base import Agent, AgentSteps, Episodes, Metrics
+from rrl.encoders.base import Encoder
+from rrl.evaluators.base import Context, Evaluator
+from rrl.machine.console import Display, duration
+from rrl.machine.processes import keep_freed_memory
+from rrl.registry import build
+from rrl.rollout.data import Policy
+from rrl.rollout.episodes import Collector
+from rrl.rollout.steps import Stepper
+from rrl.run import facts, placement, policies, saving
+from rrl.run.experiment import Experiment
+from rrl.run.iteration import on_episodes, on_steps, summary
+from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY, Checkpoint
+from rrl.store.plots import learning_curve
+from rrl.store.tracking import Log, Tracker
+
+SPACES = {"always": "eval", "end": "final"}
+"""Under which name evaluators log, by when they run."""
+
+
+class BudgetOver(Exception):
+    """The time that `--budget` gave is over; what came after the last checkpoint is dropped."""
+
+
+def train(
+    experiment: Experiment, folder: Path, tracker: Tracker, display: Display, budget: float | None = None
+) -> Literal["finished", "budget"]:
+    """Train until `iterations` or until `budget` seconds are over, from the folder's checkpoint if it has one.
+
+    The folder gets metrics, checkpoint, policies, plot and what the evaluators make.
+    """
+    config, deadline = experiment.config, None if budget is None else time.monotonic() + budget
+    assert config.threads is not None
+    torch.set_num_threads(config.threads)
+    keep_freed_memory()
+    start = saving.last(folder, experiment.identity())
+    log = Log(folder / "metrics.jsonl", start.values.get("rows", 0))
+    tracker.metrics(log.rows)
+    ended: Literal["finished", "budget"] = "finished"
+    if start.finished(config.iterations):
+        display.line(f"this run is finished: {start.values['iteration']} updates, {start.values['steps']:,} steps")
+    else:
+        display.line(placement.in_words(config))
+        display.phase("starting the simulators", 0)
+        envs = experiment.make_envs()
+        try:
+            loop = Loop(experiment, Collector(envs, config.groups or 1), folder, tracker, log, display, deadline)
+            loop.begin(start)
+            loop.run()
+        except BudgetOver:
+            ended = "budget"
+        finally:
+            envs.close()
+    _artifacts(experiment, folder, log, tracker)
+    return ended
+
+
+class Loop:
+    """A run under way: its agent, its counters, and the steps of an iteration."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        collector: Collector,
+        folder: Path,
+        tracker: Tracker,
+        log: Log,
+        display: Display,
+        deadline: float | None,
+    ) -> None:
+        self.experiment, self.config, self.env = experiment, experiment.config, experiment.env
+        self.collector, self.folder, self.tracker, self.log, self.display = collector, folder, tracker, log, display
+        self.deadline = deadline
+        """On the monotonic clock; None: no budget."""
+        self.inference = experiment.make_inference(collector, display)
+        self.agent = experiment.make_agent(experiment.encoder, collector.envs, self.inference, self.config.seed)
+        self.wants = self.config.agent.wants()
+        endless = isinstance(self.wants, AgentSteps)
+        self.stepper = Stepper(collector.envs, self.agent.stack, self.config.seed) if endless else None
+        self.iteration = self.steps = self.evaluated = 0
+        """Updates, environment steps, and environment steps at the last evaluation."""
+        self.seconds = 0.0
+        """Spent in iterations."""
+        self.best: float | None = None
+        self.ranking = "eval/return" if endless else "train/return"
+        """What the best policy has most of: a return, of the very policy that is kept. (Success, a share of few
+        episodes, has ties.)"""
+        self.started = False
+        """Has training begun? Before, no budget stops anything."""
+
+    def begin(self, start: Checkpoint) -> None:
+        """Go on where a checkpoint was made, or warm the agent up and evaluate it."""
+        experiment, envs = self.experiment, self.collector.envs
+        facts.record(
+            experiment, self.inference, envs.renderer() if experiment.frames else "none", self.folder, self.tracker
+        )
+        for text in experiment.demos.mismatches() if experiment.demos else ():
+            self.display.line(f"note: {text}")
+        demos = experiment.replay(self.collector, self.agent, experiment.encoder, self.inference, self.display)
+        if start:
+            saving.restore(self.folder, self.agent, self.stepper, demos, start)
+            self.iteration, self.steps = start.values["iteration"], start.values["steps"]
+            self.evaluated, self.seconds = start.values["evaluated"], start.values["seconds"]
+            self.best = start.values["best"]
+            self.display.line(f"resumed after {self.iteration} updates ({self.steps:,} steps)")
+            return
+        self.display.phase("warm start", 0)
+        metrics = self.agent.warm_start(demos, self.display)
+        if metrics:
+            self.display.line("warm start: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+        metrics |= self.evaluate("always")
+        self.keep_best(metrics)
+        self.log.append(0, metrics)
+        self.commit()
+
+    def run(self) -> None:
+        """All iterations that are left, then the final evaluations; BudgetOver when the time is over."""
+        self.started = True
+        while self.iteration < self.config.iterations:
+            self.iterate()
+        final = self.evaluate("end")
+        self.log.append(self.steps, final)
+        self.commit(finished=True)
+
+    def iterate(self) -> None:
+        """Collect what the agent wants, update it, evaluate it if it is time to, write everything down."""
+        usual = self.seconds / max(self.iteration, 1)
+        if self.deadline is not None and usual > self.deadline - time.monotonic():
+            raise BudgetOver  # another update of the usual length would not fit
+        start = time.monotonic()
+        metrics, made = self.collect_and_update(f"update {self.iteration + 1}/{self.config.iterations}")
+        self.iteration, self.steps = self.iteration + 1, self.steps + made
+        if self.steps - self.evaluated >= self.config.eval_every or self.iteration == self.config.iterations:
+            self.evaluated = self.steps
+            metrics |= self.evaluate("always")
+            self.keep_best(metrics)  # of episodes: a second time, without effect
+        self.seconds += time.monotonic() - start
+        metrics |= {"iteration": self.iteration, "time/iteration": time.monotonic() - start}
+        metrics |= summary(self.log.rows, self.steps, metrics, self.env.score)
+        self.display.line(self.in_words(metrics))
+        self.log.append(self.steps, metrics)
+        self.commit()
+
+    def collect_and_update(self, name: str) -> tuple[Metrics, int]:
+        """One iteration's data and the update: (metrics, environment steps)."""
+        if isinstance(self.wants, Episodes):
+            self.display.phase(f"{name}: sampling", self.wants.count * self.env.horizon)
+            learning = partial(self.display.phase, f"{name}: learning", 0)
+            return on_episodes(
+                self.agent,
+                self.collector,
+                self.wants.count,
+                self.config.seed,
+                self.iteration,
+                progress=self.advance,
+                sampled=self.keep_best,
+                learning=learning,
+            )
+        assert self.stepper is not None
+        self.display.phase(name, self.config.log_every)
+        return on_steps(self.agent, self.stepper, self.wants.count, self.config.log_every, self.advance)
+
+    def advance(self, count: int) -> None:
+        """So many environment steps were made."""
+        self.display.advance(count)
+        if self.started and self.deadline is not None and time.monotonic() > self.deadline:
+            raise BudgetOver
+
+    # Evaluations
+
+    def evaluate(self, when: Literal["always", "end"]) -> Metrics:
+        """What the evaluators of this moment measure; running episodes go on afterwards."""
+        metrics: Metrics = {}
+        with self.paused():
+            for config in self.config.evaluators:
+                if config.when == when:
+                    self.display.phase(f"evaluating: {config.component.__name__}", config.steps(self.env))
+                    evaluator: Evaluator = build(config)
+                    for name, value in evaluator.run(self.agent, self.env, self.context()):
+                        metrics[f"{SPACES[when]}/{name}"] = value
+        return metrics
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While evaluators use the environments."""
+        if self.stepper is None:
+            yield
+        else:
+            with self.stepper.paused():
+                yield
+
+    def context(self) -> Context:
+        """What evaluators may use beside the policy."""
+        return Context(
+            collector=self.collector,
+            frames=self.experiment.frames,
+            encoder=self.config.encoder.label(),
+            seed=self.config.seed,
+            folder=self.folder,
+            iteration=self.iteration,
+            say=self.display.line,
+            progress=self.advance,
+            warm_started=self.warm_started,
+        )
+
+    def warm_started(self, config: Encoder.Config, collector: Collector, count: int) -> list[Policy]:
+        """So many of the run's agents on another encoder, warm-started from the run's demonstrations."""
+        encoder: Encoder = build(config, cameras=len(self.env.cameras))
+        agents: list[Agent] = [
+            self.experiment.make_agent(encoder, collector.envs, self.inference, self.config.seed + i)
+            for i in range(count)
+        ]
+        demos = self.experiment.replay(collector, agents[0], encoder, self.inference, self.display)
+        self.display.phase(f"evaluating: {count} clones", 0)
+        for agent in agents:
+            agent.warm_start(demos, self.display)
+        return list(agents)
+
+    # What is written down
+
+    def keep_best(self, metrics: Metrics) -> None:
+        """Save the policy if these metrics, which are its own, are the best so far."""
+        value = metrics.get(self.ranking)
+        if value is not None and (self.best is None or value > self.best):
+            self.best = value
+            self.save_policy(BEST_POLICY)
+
+    def commit(self, finished: bool = False) -> None:
+        """Checkpoint and policy; all is on disk before MLflow hears of it."""
+        values = {
+            "iteration": self.iteration,
+            "steps": self.steps,
+            "evaluated": self.evaluated,
+            "seconds": self.seconds,
+            "best": self.best,
+            "rows": len(self.log.rows),
+            "finished": finished,
+            "identity": self.experiment.identity(),
+        }
+        saving.save(self.folder, self.agent, self.stepper, values)
+        self.save_policy(POLICY)
+        self.tracker.metrics(self.log.rows)
+
+    def save_policy(self, name: str) -> None:
+        """The policy as it is, in a file of the run's folder."""
+        envs = self.collector.envs
+        facts = {"state_dim": envs.state_dim, "action_dim": envs.action_dim, "iteration": self.iteration}
+        policies.save(self.folder / name, self.agent, self.config, {**facts, **self.experiment.encoder.facts()})
+
+    def in_words(self, metrics: Metrics) -> str:
+        """The line of an iteration."""
+        left = (self.config.iterations - self.iteration) * self.seconds / self.iteration
+        parts = [f"update {self.iteration}/{self.config.iterations}", f"steps {self.steps:,}"]
+        score = self.env.score
+        if score.counted and score.metric("train") in metrics:
+            parts.append(f"{score.metric('train')} {score.text(metrics[score.metric('train')])}")
+        if "train/return" in metrics:
+            parts.append(f"return {metrics['train/return']:.1f}")
+        parts += [text.format(metrics[name]) for name, text in self.agent.metrics.items() if name in metrics]
+        spent = {name: metrics[f"time/{name}"] for name in ("update", "encode", "act", "simulate", "render")}
+        parts.append(
+            f"{metrics['time/steps_per_second']:.0f} steps/s (learn {spent['update']:.0f}, encode "
+            f"{spent['encode']:.0f}, act {spent['act']:.0f}, waiting to simulate {spent['simulate']:.0f} and render "
+            f"{spent['render']:.0f} s)"
+        )
+        return "  ".join([*parts, f"updates left: {duration(left)}"])
+
+
+def _artifacts(experiment: Experiment, folder: Path, log: Log, tracker: Tracker) -> None:
+    """Plot the curve and hand all files to the tracker."""
+    learning_curve(log.rows, facts.title(experiment), experiment.env.score, folder / "learning_curve.png")
+    for name in ("learning_curve.png", "metrics.jsonl", CHECKPOINT, BEST_POLICY, POLICY):
+        if (folder / name).exists():
+            tracker.artifact(folder / name)
+    for path in sorted((folder / "videos").glob("*")):
+        tracker.artifact(path, "videos")

@@ -1,0 +1,84 @@
+"""A run's checkpoint: all that decides its future, in one file beside the replay memory's segments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rrl.agents.base import Agent
+from rrl.registry import UserError
+from rrl.rollout.data import Rollout
+from rrl.rollout.steps import Stepper
+from rrl.store import checkpoint
+
+CHECKPOINT = "checkpoint.safetensors"
+REPLAY = "replay"
+POLICY = "policy.safetensors"
+BEST_POLICY = "best_policy.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds; a run that has none yet is at its beginning."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.values)
+
+    def finished(self, iterations: int) -> bool:
+        """Is nothing left to do of a run of so many iterations, final evaluations included?"""
+        return bool(self.values.get("finished")) and self.values["iteration"] >= iterations
+
+
+def last(folder: Path, identity: dict[str, str]) -> Checkpoint:
+    """The checkpoint of the run in a folder; UserError if it is damaged, or the run began with other weights or
+    demonstrations than `identity` says."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return Checkpoint()
+    try:
+        tensors, values = checkpoint.load_file(path)
+    except UserError as error:
+        raise UserError(
+            f"{error}\n{folder / BEST_POLICY} may still hold the best policy; without {path.name} "
+            "the run would begin again"
+        ) from error
+    began = values["identity"]
+    changed = [f"{k} {began.get(k)} (now {v})" for k, v in identity.items() if began.get(k) != v]
+    if changed:
+        raise UserError(f"this run began with {', '.join(changed)}: put the original files back")
+    return Checkpoint(tensors, values)
+
+
+def save(folder: Path, agent: Agent, stepper: Stepper | None, values: dict[str, Any]) -> None:
+    """Replace the checkpoint: `values` (counters and identity) and the state of agent, running episodes, memory."""
+    tensors, state = agent.snapshot()
+    values = values | {"agent": state}
+    if stepper is not None:
+        arrays, state = stepper.snapshot()
+        packed, layout = checkpoint.pack({f"stepper.{name}": array for name, array in arrays.items()})
+        tensors |= packed
+        values["stepper"] = {"layout": layout, "values": state}
+    if agent.replay is not None:
+        values["replay"] = agent.replay.commit(folder / REPLAY)
+    checkpoint.save_file(folder / CHECKPOINT, tensors, values)
+    if agent.replay is not None:
+        agent.replay.tidy(folder / REPLAY)
+
+
+def restore(folder: Path, agent: Agent, stepper: Stepper | None, demos: Rollout | None, found: Checkpoint) -> None:
+    """Undo of `save`, in an agent and a stepper of the same configuration."""
+    if demos is not None:
+        agent.remember(demos)
+    agent.restore(found.tensors, found.values["agent"])
+    if stepper is not None:
+        arrays = checkpoint.unpack(found.tensors, found.values["stepper"]["layout"])
+        arrays = {name.removeprefix("stepper."): array for name, array in arrays.items()}
+        stepper.restore(arrays, found.values["stepper"]["values"])
+    if agent.replay is not None:
+        agent.replay.load(folder / REPLAY, found.values["replay"])
