@@ -13,7 +13,7 @@ from rrl.config import ginfile
 from rrl.machine.console import Display, duration
 from rrl.registry import UserError
 from rrl.rollout.data import Obs, Rollout
-from rrl.run import policies
+from rrl.run import loop, policies
 from rrl.run.experiment import Experiment
 from rrl.run.iteration import train_metrics
 from rrl.run.placement import resolve
@@ -69,7 +69,7 @@ def run(config, folder):
     folder.mkdir(exist_ok=True)
     notebook = Notebook()
     with Display() as display:
-        assert Experiment(config).run(folder, notebook, display) == "finished"
+        assert loop.train(Experiment(config), folder, notebook, display) == "finished"
     return notebook
 
 
@@ -98,7 +98,7 @@ def test_a_budget_ends_a_run_cleanly_and_resuming_changes_nothing(tmp_path):
     for budget, expected in ((0.0, "budget"), (0.0, "budget"), (None, "finished")):
         (tmp_path / "parts").mkdir(exist_ok=True)
         with Display() as display:
-            assert Experiment(small()).run(tmp_path / "parts", parts, display, budget) == expected
+            assert loop.train(Experiment(small()), tmp_path / "parts", parts, display, budget) == expected
     numbers = [
         [(r.step, {k: v for k, v in r.metrics.items() if not k.startswith("time/")}) for r in n.rows]
         for n in (whole, parts)

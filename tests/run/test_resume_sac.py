@@ -26,7 +26,7 @@ from rrl.encoders.state import State
 from rrl.envs.dmcontrol import DMControl
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.rollout.steps import Stepper
-from rrl.run.experiment import BEST_POLICY
+from rrl.run.saving import BEST_POLICY
 from rrl.store import checkpoint
 
 SETTINGS = (
