@@ -96,6 +96,8 @@ def draw(edges: Counter[tuple[str, str]]) -> None:
         for i, name in enumerate(names):
             places[name] = ((i + 0.5) / len(names) * 10 + 0.35 * (height % 2), float(height))
     for (upper, lower), number in edges.items():
+        if lower == "registry":
+            continue
         style = {"arrowstyle": "-|>", "color": "#0072b2", "alpha": 0.35, "linewidth": 0.5 + 0.12 * min(number, 12)}
         axes.annotate("", places[lower], places[upper], arrowprops={**style, "shrinkA": 9, "shrinkB": 9})
     for name, (x, y) in places.items():

@@ -36,6 +36,11 @@ def cartpole_rad(exported, monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests neither read a developer's cached features nor write to a developer's MLflow server."""
-    os.environ["RRL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Tests neither read a developer's cached features nor write to a developer's MLflow server. What takes long to
+    make (features, measured speeds, an empty MLflow store) is made once for all processes of a test run."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    os.environ["RRL_TEST_SHARED"] = str(shared)
+    os.environ["RRL_CACHE"] = str(shared / "cache")
     os.environ.pop("MLFLOW_TRACKING_URI", None)

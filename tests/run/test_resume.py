@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.stores import prepared
 from safetensors.torch import load_file
 
 SETTINGS = (
@@ -74,7 +75,7 @@ def assert_same(a, b):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    root = tmp_path_factory.mktemp("uninterrupted")
+    root = prepared(tmp_path_factory.mktemp("uninterrupted"))
     finished(begin(), root)
     result = outcome(root)
     assert any(m["train/episode_length"] < 50 for _, m in result[1] if "train/return" in m), "no pen was dropped"
@@ -119,6 +120,8 @@ def descendants(pid):
 
 def started(root, arguments, until):
     """Start a run and wait until `until()`; a run that ends before is returned too."""
+    if not (root / "mlflow.db").exists():
+        prepared(root)
     with (root / "log.txt").open("a") as log:
         process = subprocess.Popen(arguments, cwd=root, stdout=log, stderr=log)
     deadline = time.monotonic() + 200
@@ -158,8 +161,7 @@ def test_killed_while_a_checkpoint_is_written(reference, tmp_path):
     runs = tmp_path / "runs"
 
     def writing():
-        folders = os.listdir(runs) if runs.exists() else []
-        return any(os.path.exists(f"{runs}/{name}/checkpoint.safetensors.part") for name in folders)
+        return any(runs.glob("*/checkpoint.safetensors*.part"))
 
     process = started(tmp_path, begin(), writing)
     assert process.poll() is None, "the run ended before a checkpoint was seen being written"
@@ -194,7 +196,7 @@ def trained(outcome):
 
 
 def test_a_lengthened_run_learns_as_if_it_had_been_longer_from_the_start(reference, tmp_path):
-    finished(begin(iterations=1), tmp_path)
+    finished(begin(iterations=1), prepared(tmp_path))
     run = run_folder(tmp_path).name
     finished(command("resume", run, "--iterations", "3"), tmp_path)
     assert_same(trained(outcome(tmp_path)), trained(reference))
