@@ -51,7 +51,12 @@ bench_app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 
-Source = Annotated[str, typer.Argument(help="A gin file, or the name of a shipped one (see `rrl list`).")]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        help="Gin files, or names of shipped ones (see `rrl list`); several are laid over each other, the later wins."
+    ),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help='Override a binding, in gin syntax: --set "ResNet.depth = 50". Repeatable.'),
@@ -64,20 +69,21 @@ Budget = Annotated[
 
 @app.command()
 def run(
-    source: Source,
+    sources: Sources,
     set_: Sets = None,
     budget: Budget = None,
     name: Annotated[str | None, typer.Option(help="The run's name in MLflow.")] = None,
 ) -> None:
-    """Train what a gin file describes."""
+    """Train what a gin file describes, or several laid over each other."""
     seconds = _seconds(budget)
     from rrl.config import ginfile
     from rrl.registry import UserError
     from rrl.run import process
 
-    if ginfile.binds(source, "Sweep"):
-        raise UserError(f"{source} is a sweep, not a run; start it with: rrl sweep {source}")
-    raise typer.Exit(process.start(source, set_ or [], name, seconds))
+    for source in sources:
+        if ginfile.binds(source, "Sweep"):
+            raise UserError(f"{source} is a sweep, not a run; start it with: rrl sweep {source}")
+    raise typer.Exit(process.start(sources, set_ or [], name, seconds))
 
 
 @app.command()
@@ -240,12 +246,12 @@ def export(
 
 
 @app.command()
-def check(source: Source, set_: Sets = None) -> None:
-    """Check a gin file of a run or a sweep, and print the whole configuration that it makes."""
+def check(sources: Sources, set_: Sets = None) -> None:
+    """Check a gin file of a run or a sweep (or several, laid over each other), and print the whole configuration."""
     from rrl.config import ginfile
 
-    root = "Sweep" if ginfile.binds(source, "Sweep") else "Experiment"
-    typer.echo(ginfile.dumps(ginfile.load(source, set_ or [], root)), nl=False)
+    root = "Sweep" if any(ginfile.binds(source, "Sweep") for source in sources) else "Experiment"
+    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root)), nl=False)
 
 
 @app.command("list")
@@ -253,6 +259,8 @@ def list_(
     kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder.")] = None,
 ) -> None:
     """List the components that a gin file can name, and the shipped gin files."""
+    from textwrap import shorten
+
     from rrl import registry
     from rrl.config import ginfile
 
@@ -267,6 +275,7 @@ def list_(
                 summary = (registry.get(name).__doc__ or "").strip().splitlines()[0]
                 typer.echo(f"  {name:<14} {summary}")
     if kind in (None, "files"):
+        shipped = ginfile.shipped()
         for folder, use in (
             ("", "rrl run NAME"),
             ("ablations", "rrl run NAME"),
@@ -274,9 +283,13 @@ def list_(
             ("sweeps", "rrl sweep NAME"),
         ):
             typer.echo(f"gin files ({use}):")
-            for name in ginfile.shipped():
-                if name.rpartition("/")[0] == folder:  # those in base/ are fragments to include
+            for name in shipped:
+                if name.rpartition("/")[0] == folder:
                     typer.echo(f"  {name}")
+        typer.echo("parts of runs (combine: rrl run env/X encoder/Y method/Z; a method may bring its encoder):")
+        for name in ginfile.fragments():
+            headline = shipped[name].read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
+            typer.echo(f"  {name:<26} {shorten(headline, 92, placeholder=' ...')}")
 
 
 @app.command()

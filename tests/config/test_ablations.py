@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,8 @@ def test_no_line_of_an_ablation_is_idle(path):
     whole = ginfile.load(path)
     for binding in statements(path)[0]:
         without = lines[: binding.place.line - 1] + lines[binding.place.line :]
-        assert ginfile.loads("\n".join(without), str(path)) != whole
+        with contextlib.suppress(ginfile.ConfigError):  # refused without it
+            assert ginfile.loads("\n".join(without), str(path)) != whole
 
 
 def test_every_base_file_is_used():
