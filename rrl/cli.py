@@ -259,37 +259,9 @@ def list_(
     kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder.")] = None,
 ) -> None:
     """List the components that a gin file can name, and the shipped gin files."""
-    from textwrap import shorten
+    from rrl.commands import listing
 
-    from rrl import registry
-    from rrl.config import ginfile
-
-    if kind is not None and kind not in (*registry.KINDS, "files"):
-        raise registry.UserError(
-            f"no kind of component is called {kind}; it is one of {', '.join(registry.KINDS)}, files"
-        )
-    for each in registry.KINDS:
-        if kind in (None, each):
-            typer.echo(f"{each}:")
-            for name in registry.names(each):
-                summary = (registry.get(name).__doc__ or "").strip().splitlines()[0]
-                typer.echo(f"  {name:<14} {summary}")
-    if kind in (None, "files"):
-        shipped = ginfile.shipped()
-        for folder, use in (
-            ("", "rrl run NAME"),
-            ("ablations", "rrl run NAME"),
-            ("results", "rrl run NAME; see docs/results.md"),
-            ("sweeps", "rrl sweep NAME"),
-        ):
-            typer.echo(f"gin files ({use}):")
-            for name in shipped:
-                if name.rpartition("/")[0] == folder:
-                    typer.echo(f"  {name}")
-        typer.echo("parts of runs (combine: rrl run env/X encoder/Y method/Z; a method may bring its encoder):")
-        for name in ginfile.fragments():
-            headline = shipped[name].read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
-            typer.echo(f"  {name:<26} {shorten(headline, 92, placeholder=' ...')}")
+    listing.show(kind, typer.echo)
 
 
 @app.command()
@@ -303,23 +275,9 @@ def describe(name: Annotated[str, typer.Argument(help="A component, such as DAPG
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) -> None:
     """Open MLflow's UI on the store that runs in this folder write to (this machine only)."""
-    import os
-    import sys
+    from rrl.commands.ui import open_ui
 
-    from rrl.registry import UserError
-    from rrl.store.tracking import experiment_id, quiet_mlflow, store
-
-    quiet_mlflow()
-    uri = store()
-    if uri.startswith(("http://", "https://")):
-        typer.echo(f"your MLflow server shows its own pages: {uri}")
-        return
-    if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
-        raise UserError(f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI")
-    link = f"http://127.0.0.1:{port}/#/experiments/{experiment_id(uri)}/runs?workflowType=machine_learning"
-    typer.echo(f"MLflow UI of {uri}, in a few seconds: {link}  (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", uri]
-    os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])
+    open_ui(port, typer.echo)
 
 
 @app.command()

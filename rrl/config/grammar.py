@@ -208,8 +208,8 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _logical_starts(lines: list[str]) -> tuple[list[int], bool]:
-    """Numbers of the lines that start a statement, and whether the text could be read to its end."""
+def _logical_starts(lines: list[str]) -> list[int]:
+    """Numbers of the lines that start a statement, as far as the text can be read."""
     starts: list[int] = []
     skipped = (tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
     fresh = True
@@ -222,10 +222,9 @@ def _logical_starts(lines: list[str]) -> tuple[list[int], bool]:
             fresh = token.type == tokenize.NEWLINE
     except IndentationError as error:
         starts.append(error.args[1][1])
-        return starts, False
     except (tokenize.TokenError, SyntaxError):
-        return starts, False
-    return starts, True
+        pass
+    return starts
 
 
 def _error_line(error: Exception, lines: list[str], starts: list[int]) -> int:
@@ -247,7 +246,7 @@ def _error_line(error: Exception, lines: list[str], starts: list[int]) -> int:
 
 def _diagnose(error: Exception, lines: list[str]) -> tuple[int, str, str]:
     """The line to show, message and hint."""
-    starts, complete = _logical_starts(lines)
+    starts = _logical_starts(lines)
     line = _error_line(error, lines, starts)
     first = max((start for start in starts if start <= line), default=line)
     if str(error.args[0]).startswith("Expected indentation"):
@@ -257,18 +256,14 @@ def _diagnose(error: Exception, lines: list[str]) -> tuple[int, str, str]:
     if runs_on or isinstance(error, tokenize.TokenError):
         if isinstance(error, tokenize.TokenError) and "string" in str(error.args[0]):
             return first, "the string is never closed", "add the closing quotes"
-        later = [start for start in starts if start > first]
-        if not complete and not later:
-            later = [n for n in range(first + 1, len(lines) + 1) if _START.match(lines[n - 1])]
-        end = line if runs_on else min(later, default=len(lines) + 1)
-        opened = _open_bracket(lines[first - 1 : end - 1])
+        opened = _open_bracket(lines[first - 1 : line - 1 if runs_on else None])
         return first, f"the bracket {opened} is never closed", f"add the closing `{_CLOSING[opened]}`"
     message, hint = _explain(error, lines, first, line)
     return line, message, hint
 
 
 def _open_bracket(lines: list[str]) -> str:
-    """The innermost bracket that these lines leave open."""
+    """The outermost bracket that these lines leave open."""
     opened = []
     try:
         for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline):
@@ -278,7 +273,7 @@ def _open_bracket(lines: list[str]) -> str:
                 opened.pop()
     except (tokenize.TokenError, SyntaxError):
         pass
-    return opened[-1] if opened else "("
+    return opened[0] if opened else "("
 
 
 def _indent(line: str) -> str:
