@@ -265,10 +265,10 @@ class Resolver:
                 continue
             seen.add(str(item))
             if isinstance(item, Macro):
-                found = [self.macros[item.name]] if item.name in self.macros else []
+                bindings = [self.macros[item.name]] if item.name in self.macros else []
             else:
-                found = [b for bindings in self.fields.get(item.name, {}).values() for b in bindings.values()]
-            for binding in found:
+                bindings = [b for fields in self.fields.get(item.name, {}).values() for b in fields.values()]
+            for binding in bindings:
                 self.used.add(binding)
                 waiting += [*references_in(binding.value), *map(Macro, macros_in(binding.value))]
 

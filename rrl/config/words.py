@@ -59,7 +59,7 @@ def component_types(annotation: Any) -> tuple[type[Config], ...]:
     """The `Config` classes that stand anywhere in a field's type."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return (annotation,)
-    return tuple(found for part in get_args(annotation) for found in component_types(part))
+    return tuple(config for part in get_args(annotation) for config in component_types(part))
 
 
 def candidates(accepted: tuple[type[Config], ...]) -> list[str]:
@@ -118,10 +118,10 @@ def _limits(metadata: Iterable[Any]) -> Iterator[str]:
         (annotated_types.MinLen, "min_length", ", at least {} long"),
         (annotated_types.MaxLen, "max_length", ", at most {} long"),
     ]
-    found = [
+    limits = [
         form.format(getattr(limit, name)) for limit in metadata for kind, name, form in words if isinstance(limit, kind)
     ]
-    for index, limit in enumerate(found):
+    for index, limit in enumerate(limits):
         yield (" and" if index and limit.startswith((" >", " <")) else "") + limit
 
 
