@@ -28,9 +28,9 @@ DAPG = "DAPG.trajectories = 10\nDemoSet.episodes = 5\n"
 NPG = "NPG.trajectories = 10\n"
 FILES = {
     "pixels_dapg": "include 'adroit_door_mobilenetv2'\n" + COMMON + DAPG,
-    "pixels_npg": "include 'adroit_door_mobilenetv2'\ninclude 'base/npg'\n" + COMMON + NPG,
+    "pixels_npg": "include 'adroit_door_mobilenetv2'\ninclude 'method/npg'\n" + COMMON + NPG,
     "state_dapg": "include 'adroit_door_state'\n" + COMMON + DAPG,
-    "state_npg": "include 'adroit_door_state'\ninclude 'base/npg'\n" + COMMON + NPG,
+    "state_npg": "include 'adroit_door_state'\ninclude 'method/npg'\n" + COMMON + NPG,
 }
 SEEDS = (0, 1)
 

@@ -51,7 +51,12 @@ bench_app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 
-Source = Annotated[str, typer.Argument(help="A gin file, or the name of a shipped one (see `rrl list`).")]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        help="Gin files, or names of shipped ones (see `rrl list`); several are laid over each other, the later wins."
+    ),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help='Override a binding, in gin syntax: --set "ResNet.depth = 50". Repeatable.'),
@@ -64,20 +69,21 @@ Budget = Annotated[
 
 @app.command()
 def run(
-    source: Source,
+    sources: Sources,
     set_: Sets = None,
     budget: Budget = None,
     name: Annotated[str | None, typer.Option(help="The run's name in MLflow.")] = None,
 ) -> None:
-    """Train what a gin file describes."""
+    """Train what a gin file describes, or several laid over each other."""
     seconds = _seconds(budget)
     from rrl.config import ginfile
     from rrl.registry import UserError
     from rrl.run import process
 
-    if ginfile.binds(source, "Sweep"):
-        raise UserError(f"{source} is a sweep, not a run; start it with: rrl sweep {source}")
-    raise typer.Exit(process.start(source, set_ or [], name, seconds))
+    for source in sources:
+        if ginfile.binds(source, "Sweep"):
+            raise UserError(f"{source} is a sweep, not a run; start it with: rrl sweep {source}")
+    raise typer.Exit(process.start(sources, set_ or [], name, seconds))
 
 
 @app.command()
@@ -240,12 +246,12 @@ def export(
 
 
 @app.command()
-def check(source: Source, set_: Sets = None) -> None:
-    """Check a gin file of a run or a sweep, and print the whole configuration that it makes."""
+def check(sources: Sources, set_: Sets = None) -> None:
+    """Check a gin file of a run or a sweep (or several, laid over each other), and print the whole configuration."""
     from rrl.config import ginfile
 
-    root = "Sweep" if ginfile.binds(source, "Sweep") else "Experiment"
-    typer.echo(ginfile.dumps(ginfile.load(source, set_ or [], root)), nl=False)
+    root = "Sweep" if any(ginfile.binds(source, "Sweep") for source in sources) else "Experiment"
+    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root)), nl=False)
 
 
 @app.command("list")
@@ -253,30 +259,9 @@ def list_(
     kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder.")] = None,
 ) -> None:
     """List the components that a gin file can name, and the shipped gin files."""
-    from rrl import registry
-    from rrl.config import ginfile
+    from rrl.commands import listing
 
-    if kind is not None and kind not in (*registry.KINDS, "files"):
-        raise registry.UserError(
-            f"no kind of component is called {kind}; it is one of {', '.join(registry.KINDS)}, files"
-        )
-    for each in registry.KINDS:
-        if kind in (None, each):
-            typer.echo(f"{each}:")
-            for name in registry.names(each):
-                summary = (registry.get(name).__doc__ or "").strip().splitlines()[0]
-                typer.echo(f"  {name:<14} {summary}")
-    if kind in (None, "files"):
-        for folder, use in (
-            ("", "rrl run NAME"),
-            ("ablations", "rrl run NAME"),
-            ("results", "rrl run NAME; see docs/results.md"),
-            ("sweeps", "rrl sweep NAME"),
-        ):
-            typer.echo(f"gin files ({use}):")
-            for name in ginfile.shipped():
-                if name.rpartition("/")[0] == folder:  # those in base/ are fragments to include
-                    typer.echo(f"  {name}")
+    listing.show(kind, typer.echo)
 
 
 @app.command()
@@ -290,23 +275,9 @@ def describe(name: Annotated[str, typer.Argument(help="A component, such as DAPG
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) -> None:
     """Open MLflow's UI on the store that runs in this folder write to (this machine only)."""
-    import os
-    import sys
+    from rrl.commands.ui import open_ui
 
-    from rrl.registry import UserError
-    from rrl.store.tracking import experiment_id, quiet_mlflow, store
-
-    quiet_mlflow()
-    uri = store()
-    if uri.startswith(("http://", "https://")):
-        typer.echo(f"your MLflow server shows its own pages: {uri}")
-        return
-    if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
-        raise UserError(f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI")
-    link = f"http://127.0.0.1:{port}/#/experiments/{experiment_id(uri)}/runs?workflowType=machine_learning"
-    typer.echo(f"MLflow UI of {uri}, in a few seconds: {link}  (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", uri]
-    os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])
+    open_ui(port, typer.echo)
 
 
 @app.command()

@@ -1,26 +1,29 @@
-"""A gin file in, one typed, immutable `Config` out; all mistakes of the file together.
+"""Gin files in, one typed, immutable `Config` out; all mistakes together, but for what stands below a line that
+cannot be read.
 
 The dialect is a strict subset of gin: bindings, scopes, blocks, macros, `include`, `@X()` and
 `%gin.REQUIRED` mean what stock gin means by them. Nothing of a file is executed: `import` is refused.
 Stricter than gin: `include` is relative to the including file (or else a shipped file) and stands before
 the bindings; the same key twice in one file, `@X` without `()`, and bindings or macros that nothing uses
 are errors (included files may bind more than a run uses). Precedence: include < file < override.
+Several files at once mean a file that includes them one after another.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rrl import registry
-from rrl.config.grammar import Binding, Block, ConfigError, Include, Place, Problem, Reference, parse
+from rrl.config.grammar import Binding, Block, ConfigError, Import, Include, Place, Problem, parse
 from rrl.config.resolve import Layer, Layered, Names, Resolver, unused
-from rrl.config.words import closest, describe, dumps, flatten, literal
-from rrl.registry import Config
+from rrl.config.words import closest, describe, dumps, flatten, flatten_text
+from rrl.registry import PLUGIN_GROUP, Config
 
 __all__ = [
+    "FRAGMENTS",
     "ConfigError",
     "Problem",
     "binds",
@@ -29,48 +32,69 @@ __all__ = [
     "find",
     "flatten",
     "flatten_text",
+    "fragments",
     "load",
     "loads",
     "shipped",
 ]
 
 
-def load(source: str | Path, overrides: Sequence[str] = (), root: str = "Experiment") -> Config:
-    """The config of component `root` that a gin file and `overrides` (gin statements) describe.
+FRAGMENTS = {
+    "env": {"Experiment.env"},
+    "encoder": {"Experiment.encoder"},
+    "method": {"Experiment.agent", "Experiment.iterations"},
+}
+"""Folders of shipped parts of runs, and what a part of this kind gives a run."""
 
-    `source` is a path, or the bare name of a shipped file (see `find`). Raises ConfigError with all
-    mistakes.
+
+def load(sources: str | Path | Sequence[str | Path], overrides: Sequence[str] = (), root: str = "Experiment") -> Config:
+    """The config of component `root` that gin files and `overrides` (gin statements) describe.
+
+    A source is a path, or the bare name of a shipped file (see `find`). Several are laid over each other as if a
+    file included them one after another: the later one wins. Raises ConfigError with all mistakes.
     """
-    path = Path(source)
-    if not path.is_file():
-        path = find(str(source))
-        return _load(None, path, _display(path), overrides, root)
-    return _load(None, path, str(source), overrides, root)
+    names = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    files = [_locate(name) for name in names]
+    reader = _Reader()
+    if len(files) == 1 and str(names[0]).removesuffix(".gin") not in fragments():
+        return _config(reader, reader.file(*files[0]), overrides, root)
+    together = Place(" + ".join(map(str, names)), 0, "")
+    return _config(reader, reader.layers(files), overrides, root, together)
 
 
 def loads(text: str, filename: str = "<string>", overrides: Sequence[str] = (), root: str = "Experiment") -> Config:
     """Like `load` for a text; `include` is relative to the folder of `filename`."""
-    return _load(text, Path(filename), filename, overrides, root)
+    reader = _Reader()
+    return _config(reader, reader.file(Path(filename), filename, text), overrides, root)
 
 
 def binds(source: str, name: str) -> bool:
     """Does this gin file itself (not what it includes) set a field of component `name`?"""
     path = Path(source) if Path(source).is_file() else find(source)
     try:
-        statements, _ = parse(path.read_text(encoding="utf-8-sig"), source)
+        statements, _ = parse(path.read_text(encoding="utf-8-sig"), source)  # `load` will say what is wrong
     except (OSError, UnicodeDecodeError):
-        return False  # `load` will say what is wrong
-    return any(isinstance(each, Binding) and each.name == name and each.field for each in statements)
+        return False
+    return any(isinstance(line, Binding) and line.name == name and line.field for line in statements)
 
 
 def shipped() -> dict[str, Path]:
-    """The gin files that come with the package, by name: `adroit_pen_resnet34`, `base/adroit`, ..."""
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here / "_gin", here.parent / "gin"):
-        if folder.is_dir():
-            files = sorted(folder.rglob("*.gin"))
-            return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
-    return {}
+    """The gin files that come with the package, by name: `adroit_pen_resnet34`, `method/rrl`, ..."""
+    folder = _folder()
+    files = sorted(folder.rglob("*.gin")) if folder else []
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files if folder}
+
+
+def fragments(field: str = "") -> list[str]:
+    """Names of the shipped parts of runs; with a field such as `Experiment.agent`, of those that give it to a run."""
+    names = [name for folder in FRAGMENTS for name in shipped() if name.split("/")[0] == folder]
+    gives = {name: FRAGMENTS[name.split("/")[0]] for name in names}
+    return [name for name in names if not field or (field in gives[name] and gives[name] <= _bound_in(name))]
+
+
+def _bound_in(name: str) -> set[str]:
+    """What a shipped file and those that it includes bind."""
+    return {binding.label for binding, _ in _Reader().file(shipped()[name], name)}
 
 
 def find(name: str) -> Path:
@@ -86,67 +110,66 @@ def find(name: str) -> Path:
     runnable = [other for other in known if "/" not in other]
     hint = f"shipped: {', '.join(runnable)}" if runnable else "give the path of a gin file"
     hint = f"did you mean {' or '.join(close)}?" if close else hint
+    hint = f"it is now {moved}" if (moved := _moved(name)) else hint
     message = "there is no such gin file, neither here nor among the shipped ones"
     raise ConfigError([Problem(message, name, 0, "", hint)])
 
 
-def flatten_text(text: str, filename: str = "<string>", root: str = "Experiment") -> dict[str, str]:
-    """`flatten` of a text that `dumps` wrote, by any version: components and fields need not exist any more. What
-    cannot be read is left out."""
-    statements, _ = parse(text, filename)
-    fields: dict[str, dict[str, Any]] = {}
-    for each in statements:
-        if isinstance(each, Binding) and each.field:
-            name = f"{each.scope}/{each.name}" if each.scope else each.name
-            fields.setdefault(name, {})[each.field] = each.value
-    flat: dict[str, str] = {}
-
-    def put(place: str, value: Any, above: tuple[str, ...]) -> None:
-        items = value if isinstance(value, (tuple, list)) else ()
-        if isinstance(value, Reference):
-            flat[place] = value.name
-            visit("/".join((*value.scopes, value.name)), f"{place}.", above)
-        elif any(isinstance(item, Reference) for item in items):
-            for index, item in enumerate(items):
-                put(f"{place}.{index}", item, above)
-        else:
-            flat[place] = value if isinstance(value, str) else literal(value)
-
-    def visit(name: str, prefix: str, above: tuple[str, ...]) -> None:
-        if name not in above:
-            for field, value in fields.get(name, fields.get(name.rpartition("/")[2], {})).items():
-                put(prefix + field, value, (*above, name))
-
-    visit(root, "", ())
-    return flat
+def _folder() -> Path | None:
+    """Where the shipped files are: in the wheel, or in the checkout."""
+    here = Path(__file__).resolve().parents[1]
+    return next((folder for folder in (here / "_gin", here.parent / "gin") if folder.is_dir()), None)
 
 
-def _load(text: str | None, path: Path, shown: str, overrides: Sequence[str], root: str) -> Config:
-    """`text` None: it is read from `path`."""
-    reader = _Reader()
-    bindings = [*reader.read(text, path, shown), *reader.overrides(overrides)]
+def _moved(name: str) -> str:
+    """What has taken the place of a shipped file that went; "" if there was none of this name."""
+    folder = _folder()
+    table = folder / "moved.json" if folder else Path()
+    moved: dict[str, str] = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}
+    return moved.get("/".join(Path(name.removesuffix(".gin")).parts[-2:]), "")
+
+
+def _locate(source: str | Path) -> tuple[Path, str]:
+    """A file, and how errors show it."""
+    path = Path(source)
+    if path.is_file():
+        return path, str(source)
+    path = find(str(source))
+    return path, _display(path)
+
+
+def _config(
+    reader: _Reader, bindings: list[Layered], overrides: Sequence[str], root: str, layers: Place | None = None
+) -> Config:
+    """`layers`: several files, which may lack a part; None: one, which tells what is missing where it first binds
+    `root`."""
+
+    def remedy(field: str) -> str:
+        names = fragments(field) if layers else []
+        return f"lay a part from {names[0].split('/')[0]}/ over it: {', '.join(names)}" if names else ""
+
+    mentions = [b.place for b, _ in sorted(bindings, key=lambda pair: -pair[1]) if b.name == root and b.field]
+    place = layers or (mentions[0] if mentions else reader.start)
+    without, bindings = bindings, [*bindings, *reader.overrides(overrides)]
     names = Names(bindings, reader.blocks)
-    run = Resolver((b for b, _ in bindings), names, reader.complete)
-    without = [(b, layer) for b, layer in bindings if layer != Layer.OVERRIDE]
-    before = Resolver((b for b, _ in without), Names(without, []), reader.complete)
-    start = Place(shown, 1, reader.first_line)
-    config = None
-    if root in registry.names():
-        mentions = [b.place for b, _ in sorted(without, key=lambda pair: -pair[1]) if b.name == root and b.field]
-        for resolver in (run, before):
-            resolver.referred[root] = [root]
-        config = run.component(root, (), mentions[0] if mentions else start)
-        before.component(root, (), start)
+    run = Resolver((b for b, _ in bindings), names, reader.complete, remedy)
+    config, known = None, root in registry.names()
+    if known:
+        run.referred[root] = [root]
+        config = run.component(root, (), place)
     else:
-        names.unknown.setdefault(root, []).append(start)
+        names.unknown.setdefault(root, []).append(place)
     problems = [
         *reader.problems,
         *names.problems,
-        *names.unknown_components([*reader.files, shown]),
+        *names.unknown_components([*reader.files, place.file]),
         *run.problems,
     ]
-    if reader.complete and root in registry.names():
-        problems += unused(bindings, run, before, names)
+    if reader.complete and known:
+        before = Resolver((b for b, _ in without), Names(without, []), complete=True)
+        if overrides:
+            before.component(root, (), place)
+        problems += unused(bindings, run, before.used, names)
     if problems or config is None:
         order = {file: index for index, file in enumerate(reader.files)}
         unique = dict.fromkeys(problems)
@@ -155,72 +178,85 @@ def _load(text: str | None, path: Path, shown: str, overrides: Sequence[str], ro
 
 
 class _Reader:
-    """Reads a file, the files it includes, and the overrides, in order of precedence."""
+    """Reads files, the files that they include, and the overrides, in order of precedence."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.blocks: list[Block] = []
         self.files: list[str] = []
         """Names of all texts, in the order in which their problems are told."""
-        self.first_line = ""
+        self.start = Place("", 0, "")
+        """The file's first line."""
         self.complete = True
-        """False if a file could not be read: what is missing or unused cannot be told then."""
+        """False if a text could not be read to its end: what is missing or unused cannot be told then."""
 
-    def read(self, text: str | None, path: Path, shown: str) -> list[Layered]:
-        """All bindings of the run's file and of what it includes."""
+    def file(self, path: Path, shown: str, text: str | None = None) -> list[Layered]:
+        """All bindings of the run's file, or of a text in its stead, and of what it includes."""
         if text is None:
             text = self._text(path, shown, Place(shown, 0, ""), str(path))
         if text is None:
             return []
-        self.first_line = text.split("\n")[0].strip()
+        self.start = Place(shown, 1, text.split("\n")[0].strip())
         return self._bindings(text, [(path.resolve(), shown)])
+
+    def layers(self, files: Sequence[tuple[Path, str]]) -> list[Layered]:
+        """All bindings of files as if one included them: they may bind more than the run uses."""
+        return [(binding, Layer.INCLUDED) for path, shown in files for binding, _ in self.file(path, shown)]
 
     def overrides(self, overrides: Sequence[str]) -> list[Layered]:
         """The bindings of `--set`: each override is a text of its own, together they are one file."""
-        found: list[Binding] = []
+        bindings: list[Binding] = []
         for text in overrides:
             shown = f'--set "{text}"'
             self.files.append(shown)
-            statements, problems = parse(text, shown, numbered=False)
-            self.problems += problems
-            if not statements and not problems:
+            statements = self._statements(text, shown, numbered=False)
+            if not statements and not any(problem.file == shown for problem in self.problems):
                 hint = 'write --set "Component.field = value"'
                 self.problems.append(Problem.at(Place(shown, 0, text), "an override must bind something", hint))
             for statement in statements:
                 if isinstance(statement, Binding):
-                    found.append(statement)
-                elif isinstance(statement, Block):
-                    self.blocks.append(statement)
-                elif statement.path is not None:
+                    bindings.append(statement)
+                elif isinstance(statement, Include):
                     hint = "include it in a gin file"
                     self.problems.append(Problem.at(statement.place, "--set takes bindings, not include", hint))
-        return [(binding, Layer.OVERRIDE) for binding in self._without_duplicates(found)]
+        return [(binding, Layer.OVERRIDE) for binding in self._without_duplicates(bindings)]
+
+    def _statements(self, text: str, shown: str, numbered: bool = True) -> list[Binding | Include]:
+        """What a text says; blocks and problems are noted."""
+        statements, error = parse(text, shown, numbered)
+        if error is not None:
+            self.problems.append(error)
+            self.complete = False
+        said: list[Binding | Include] = []
+        for statement in statements:
+            if isinstance(statement, Import):
+                hint = f"plugins are found by themselves through the entry-point group {PLUGIN_GROUP}"
+                message = f"{statement.text} is refused: gin files run no code"
+                self.problems.append(Problem.at(statement.place, message, hint))
+            elif isinstance(statement, Block):
+                self.blocks.append(statement)
+            else:
+                said.append(statement)
+        return said
 
     def _bindings(self, text: str, stack: list[tuple[Path, str]]) -> list[Layered]:
         """`stack`: the file of this text (resolved path, name shown) below those that include it."""
         shown = stack[-1][1]
         self.files += [shown] if shown not in self.files else []
-        statements, problems = parse(text, shown)
-        self.problems += problems
         included: list[Layered] = []
         own: list[Binding] = []
-        for statement in statements:
-            if isinstance(statement, Block):
-                self.blocks.append(statement)
-            elif isinstance(statement, Binding):
+        for statement in self._statements(text, shown):
+            if isinstance(statement, Binding):
                 own.append(statement)
-            else:
-                if own:  # stock gin would let the included file win
-                    hint = f"move it above {own[0].place}: a file's own bindings go before included ones"
-                    self.problems.append(Problem.at(statement.place, "include comes after bindings", hint))
-                included += self._include(statement, stack)
+                continue
+            if own:  # stock gin would let the included file win
+                hint = f"move it above {own[0].place}: a file's own bindings go before included ones"
+                self.problems.append(Problem.at(statement.place, "include comes after bindings", hint))
+            included += self._include(statement, stack)
         layer = Layer.FILE if len(stack) == 1 else Layer.INCLUDED
         return [*included, *((binding, layer) for binding in self._without_duplicates(own))]
 
     def _include(self, statement: Include, stack: list[tuple[Path, str]]) -> list[Layered]:
-        if statement.path is None:
-            self.complete = False
-            return []
         path = stack[-1][0].parent / statement.path
         shown = os.path.normpath(Path(stack[-1][1]).parent / statement.path)
         bare = statement.path.removesuffix(".gin")
@@ -249,6 +285,7 @@ class _Reader:
             message = f"cannot read {shown}: {error.strerror or error}"
             hint = "paths are relative to the including file"
             hint = f"did you mean '{Path(written).with_name(close[0]).as_posix()}'?" if close else hint
+            hint = f"it is now {moved}" if (moved := _moved(written)) else hint
         self.problems.append(Problem.at(place, message, hint))
         self.complete = False
         return None

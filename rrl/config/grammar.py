@@ -1,8 +1,7 @@
 """Gin's grammar with places: what one text says, statement by statement, and where it cannot be read.
 
-Only `gin.config_parser` is used, never gin's runtime: parsing a text runs no code. Where gin's parser
-stops at the first mistake, `parse` mends that statement and goes on, so that all mistakes of a text
-are found together.
+Only `gin.config_parser` is used, never gin's runtime: parsing a text runs no code. It stops at a text's first
+mistake; `parse` says what it is in the user's words.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from gin.config_parser import (
     IncludeStatement,
 )
 
-from rrl.registry import PLUGIN_GROUP, UserError
+from rrl.registry import UserError
 
 
 @dataclass(frozen=True)
@@ -94,10 +93,6 @@ class Macro:
         return f"%{self.name}"
 
 
-UNREADABLE = Macro("__unreadable__")
-"""Value of a binding that was reported already: whoever meets it keeps silent."""
-
-
 @dataclass(frozen=True, eq=False)
 class Binding:
     """`scope/name.field = value`, or the macro `name = value` (then `field` is empty). Equal by identity."""
@@ -117,9 +112,9 @@ class Binding:
 
 @dataclass(frozen=True)
 class Include:
-    """`include 'path'`; `path` is None if the line could not be read."""
+    """`include 'path'`"""
 
-    path: str | None
+    path: str
     place: Place
 
 
@@ -131,9 +126,18 @@ class Block:
     place: Place
 
 
-Statement = Binding | Include | Block
+@dataclass(frozen=True)
+class Import:
+    """`import module`, which is refused: nothing of a file is executed."""
+
+    text: str
+    place: Place
+
+
+Statement = Binding | Include | Block | Import
 
 _KEY = re.compile(r"\s*([A-Za-z_][\w./]*)")
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
 _VALUES = "gin takes numbers, strings, True, False, None, tuples, @Name() and %macro"
 _START = re.compile(r"\s*(?:[A-Za-z_][\w./]*\s*(?:=|:\s*(?:#.*)?$)|(?:include|import|from)\b)")
 
@@ -149,53 +153,39 @@ class _Delegate:
         return Macro(name)
 
 
-def parse(text: str, file: str, numbered: bool = True) -> tuple[list[Statement], list[Problem]]:
-    """The statements of `text` and the problems of its grammar.
+def parse(text: str, file: str, numbered: bool = True) -> tuple[list[Statement], Problem | None]:
+    """The statements of `text` up to its first error of grammar, and that error.
 
-    A statement that cannot be read is reported once; its key, as far as it can be told, stays bound
-    to `UNREADABLE`. Places carry `file` and, if `numbered`, the line.
+    Places carry `file` and, if `numbered`, the line.
     """
-    original = text.split("\n")
-    lines = list(original)
+    lines = text.split("\n")
 
     def place(line: int) -> Place:
-        return Place(file, line if numbered else 0, original[line - 1].strip())
+        return Place(file, line if numbered else 0, lines[line - 1].strip())
 
-    problems: list[Problem] = []
-    attempts: dict[int, int] = {}
-    while True:
-        try:
-            parsed = list(ConfigParser("\n".join(lines), _Delegate()))
-            break
-        except (SyntaxError, tokenize.TokenError, TypeError, ValueError, RecursionError) as error:
-            first, end, shown, message, hint = _diagnose(error, lines)
-            attempts[first] = attempts.get(first, 0) + 1
-            if attempts[first] == 1:
-                problems.append(Problem.at(place(shown), message, hint))
-            _mend(error, lines, first, end, attempts[first])
-            if attempts[first] > 4:  # mending does not help: stop here rather than try for ever
-                lines = [""]
     statements: list[Statement] = []
-    for statement in parsed:
-        where = place(statement.location.line_num)
-        if isinstance(statement, ImportStatement):
-            hint = f"plugins are found by themselves through the entry-point group {PLUGIN_GROUP}"
-            message = f"{statement.format()} is refused: gin files run no code"
-            problems.append(Problem.at(where, message, hint))
-        elif isinstance(statement, IncludeStatement):
-            unreadable = statement.filename == UNREADABLE.name
-            statements.append(Include(None if unreadable else statement.filename, where))
-        elif isinstance(statement, BlockDeclaration):
-            statements.append(Block(statement.selector, where))
-        elif isinstance(statement, BindingStatement):
-            if UNREADABLE.name in (statement.arg_name, statement.selector):
-                continue
-            in_block = statement.location.char_num is not None
-            scope, name, field = statement.scope, statement.selector, statement.arg_name
-            if not field and scope:
-                scope, name = "", f"{scope}/{name}"
-            statements.append(Binding(scope, name, field, statement.value, where, in_block))
-    return statements, problems
+    try:
+        for statement in ConfigParser(text, _Delegate()):
+            statements.append(_statement(statement, place(statement.location.line_num)))
+    except (SyntaxError, tokenize.TokenError, TypeError, ValueError, RecursionError) as error:
+        line, message, hint = _diagnose(error, lines)
+        return statements, Problem.at(place(line), message, hint)
+    return statements, None
+
+
+def _statement(parsed: Any, place: Place) -> Statement:
+    """A statement of gin's parser as one of ours."""
+    if isinstance(parsed, ImportStatement):
+        return Import(parsed.format(), place)
+    if isinstance(parsed, IncludeStatement):
+        return Include(parsed.filename, place)
+    if isinstance(parsed, BlockDeclaration):
+        return Block(parsed.selector, place)
+    assert isinstance(parsed, BindingStatement)
+    scope, name, field = parsed.scope, parsed.selector, parsed.arg_name
+    if not field and scope:
+        scope, name = "", f"{scope}/{name}"
+    return Binding(scope, name, field, parsed.value, place, in_block=parsed.location.char_num is not None)
 
 
 def macros_in(value: Any) -> Iterator[str]:
@@ -218,8 +208,8 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _logical_starts(lines: list[str]) -> tuple[list[int], bool]:
-    """Numbers of the lines that start a statement, and whether the text could be read to its end."""
+def _logical_starts(lines: list[str]) -> list[int]:
+    """Numbers of the lines that start a statement, as far as the text can be read."""
     starts: list[int] = []
     skipped = (tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
     fresh = True
@@ -232,10 +222,9 @@ def _logical_starts(lines: list[str]) -> tuple[list[int], bool]:
             fresh = token.type == tokenize.NEWLINE
     except IndentationError as error:
         starts.append(error.args[1][1])
-        return starts, False
     except (tokenize.TokenError, SyntaxError):
-        return starts, False
-    return starts, True
+        pass
+    return starts
 
 
 def _error_line(error: Exception, lines: list[str], starts: list[int]) -> int:
@@ -255,34 +244,26 @@ def _error_line(error: Exception, lines: list[str], starts: list[int]) -> int:
     return starts[0] if starts else 1
 
 
-def _diagnose(error: Exception, lines: list[str]) -> tuple[int, int, int, str, str]:
-    """First line and end (exclusive) of the broken statement, the line to show, message and hint."""
-    starts, complete = _logical_starts(lines)
+def _diagnose(error: Exception, lines: list[str]) -> tuple[int, str, str]:
+    """The line to show, message and hint."""
+    starts = _logical_starts(lines)
     line = _error_line(error, lines, starts)
     first = max((start for start in starts if start <= line), default=line)
     if str(error.args[0]).startswith("Expected indentation"):
         head = max((start for start in starts if start < line), default=first)
-        name = lines[head - 1].strip()
-        return head, head + 1, head, f"the block {name} is empty", "indent the lines `field = value` below it"
-    later = [start for start in starts if start > first]
-    if not complete and not later:
-        later = [n for n in range(first + 1, len(lines) + 1) if _START.match(lines[n - 1])]
-    end = later[0] if later else len(lines) + 1
+        return head, f"the block {lines[head - 1].strip()} is empty", "indent the lines `field = value` below it"
     runs_on = line > first and bool(_START.match(lines[line - 1]))
     if runs_on or isinstance(error, tokenize.TokenError):
-        if runs_on:
-            end = line
         if isinstance(error, tokenize.TokenError) and "string" in str(error.args[0]):
-            return first, end, first, "the string is never closed", "add the closing quotes"
-        opened = _open_bracket(lines[first - 1 : end - 1])
-        closing = {"(": ")", "[": "]", "{": "}"}.get(opened, ")")
-        return first, end, first, f"the bracket {opened} is never closed", f"add the closing `{closing}`"
+            return first, "the string is never closed", "add the closing quotes"
+        opened = _open_bracket(lines[first - 1 : line - 1 if runs_on else None])
+        return first, f"the bracket {opened} is never closed", f"add the closing `{_CLOSING[opened]}`"
     message, hint = _explain(error, lines, first, line)
-    return first, end, line, message, hint
+    return line, message, hint
 
 
 def _open_bracket(lines: list[str]) -> str:
-    """The innermost bracket that these lines leave open."""
+    """The outermost bracket that these lines leave open."""
     opened = []
     try:
         for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline):
@@ -292,7 +273,7 @@ def _open_bracket(lines: list[str]) -> str:
                 opened.pop()
     except (tokenize.TokenError, SyntaxError):
         pass
-    return opened[-1] if opened else "("
+    return opened[0] if opened else "("
 
 
 def _indent(line: str) -> str:
@@ -352,7 +333,7 @@ def _explain(error: Exception, lines: list[str], first: int, line: int) -> tuple
         hint = "leave the component's name away, or end the indentation"
         return "inside a block stands `field = value`", hint
     if said.startswith("Expected file path") or key == "include":
-        return "include takes a file name in quotes", "write `include 'base/file.gin'`"
+        return "include takes a file name in quotes", "write `include 'method/rrl.gin'`"
     if said.startswith("Malformatted"):
         return "spaces or doubled separators inside a name", form
     if _head_without_colon(lines, first):
@@ -362,32 +343,3 @@ def _explain(error: Exception, lines: list[str], first: int, line: int) -> tuple
     if isinstance(error, RecursionError):
         return f"the value of {key} is nested too deeply", ""
     return f"cannot read {lines[first - 1].strip()}", form
-
-
-def _mend(error: Exception, lines: list[str], first: int, end: int, attempt: int) -> None:
-    """Replace a broken statement by one that says as much as can be told; blank it if that failed, too."""
-    line = lines[first - 1]
-    indent = _indent(line)
-    key = match[1] if (match := _KEY.match(line)) else ""
-    if attempt == 1 and _bad_indentation(error, lines, first):
-        before = next((other for other in reversed(lines[: first - 1]) if other.strip()), "")
-        lines[first - 1] = _indent(before) + line.lstrip()
-        return
-    empty_block = str(error.args[0]).startswith("Expected indentation")
-    if attempt == 1 and _head_without_colon(lines, first) and not empty_block:
-        lines[first - 1] = f"{indent}{key}:"
-        return
-    for number in range(first, end):
-        lines[number - 1] = ""
-    if empty_block or attempt > 2 or not key:
-        return
-    if key == "include":
-        lines[first - 1] = f"include '{UNREADABLE.name}'"
-    elif key in ("import", "from"):
-        return
-    elif attempt == 1 and (indent or "." in key or "=" in line):
-        squeezed = re.match(r"\s*(\w+(?:\s*[./]\s*\w+)*)", line)
-        key = re.sub(r"\s", "", squeezed[1]) if squeezed else key
-        lines[first - 1] = f"{indent}{key} = %{UNREADABLE.name}"
-    elif indent:
-        lines[first - 1] = f"{indent}{UNREADABLE.name} = None"

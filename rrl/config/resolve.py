@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Literal, get_args, get_origin
@@ -14,7 +14,7 @@ import pydantic
 from pydantic.fields import FieldInfo
 
 from rrl import registry
-from rrl.config.grammar import UNREADABLE, Binding, Block, Macro, Place, Problem, Reference, macros_in, references_in
+from rrl.config.grammar import Binding, Block, Macro, Place, Problem, Reference, macros_in, references_in
 from rrl.config.words import (
     a_kind,
     candidates,
@@ -26,7 +26,7 @@ from rrl.config.words import (
     summary,
     type_words,
 )
-from rrl.registry import Config
+from rrl.registry import Config, Mistake
 
 REQUIRED = "gin.REQUIRED"
 _BAD: Any = type("Bad", (), {"__repr__": lambda self: "<reported already>"})()
@@ -114,8 +114,17 @@ class _Slot:
 class Resolver:
     """Builds the configs that bindings describe (later ones win); notes what it used and what is wrong."""
 
-    def __init__(self, bindings: Iterable[Binding], names: Names, complete: bool) -> None:
-        """`complete`: False if a file could not be read, so that nothing can be called missing."""
+    def __init__(
+        self,
+        bindings: Iterable[Binding],
+        names: Names,
+        complete: bool,
+        remedy: Callable[[str], str] = lambda field: "",
+    ) -> None:
+        """`complete`: False if a text could not be read to its end, so that nothing can be called missing.
+
+        `remedy`: what to do about a field that must be bound, such as `Experiment.agent`; "": bind it.
+        """
         self.problems: list[Problem] = []
         self.used: set[Binding] = set()
         self.referred: dict[str, list[str]] = {}
@@ -130,7 +139,7 @@ class Resolver:
             else:
                 self.macros[binding.name] = binding
         self._scopes = {scope for scopes in self.fields.values() for scope in scopes}
-        self._names, self._complete = names, complete
+        self._names, self._complete, self._remedy = names, complete, remedy
         self._done: dict[tuple[str, Scope], Config | None] = {}
         self._active: list[tuple[str, Scope]] = []
 
@@ -213,11 +222,9 @@ class Resolver:
 
     def _macro(self, raw: Macro, slot: _Slot) -> Any:
         source = slot.source
-        if raw == UNREADABLE:
-            return self._lost(slot)
         if raw.name == REQUIRED:
             hint = f'bind it here, in a file that includes this one, or with --set "{source.label} = ..."'
-            self._report(source, f"{source.label} must be given: it is %{REQUIRED}", hint)
+            self._missing(source, f"{source.label} must be given: it is %{REQUIRED}", hint)
             return self._lost(slot)
         if raw.name in slot.macros:
             circle = slot.macros[slot.macros.index(raw.name) :]
@@ -230,7 +237,7 @@ class Resolver:
         if binding is None:
             close = closest(raw.name, [*self.macros, REQUIRED])
             hint = f"did you mean %{close[0]}?" if close else f"define it: `{raw.name} = value`"
-            self._report(source, f"no macro is named {raw.name}", hint)
+            self._missing(source, f"no macro is named {raw.name}", hint)
             return self._lost(slot)
         self.used.add(binding)
         scope = tuple(raw.name.split("/"))  # gin evaluates a macro in the scope of its name
@@ -239,6 +246,10 @@ class Resolver:
 
     def _report(self, binding: Binding, message: str, hint: str = "") -> None:
         self.problems.append(Problem.at(binding.place, message, hint))
+
+    def _missing(self, binding: Binding, message: str, hint: str) -> None:
+        if self._complete:  # else it may stand in what could not be read
+            self._report(binding, message, hint)
 
     def _lost(self, slot: _Slot, *more: str) -> Any:
         """A component stands here that cannot be told: whatever it might use does not count as unused."""
@@ -254,10 +265,10 @@ class Resolver:
                 continue
             seen.add(str(item))
             if isinstance(item, Macro):
-                found = [self.macros[item.name]] if item.name in self.macros else []
+                bindings = [self.macros[item.name]] if item.name in self.macros else []
             else:
-                found = [b for bindings in self.fields.get(item.name, {}).values() for b in bindings.values()]
-            for binding in found:
+                bindings = [b for fields in self.fields.get(item.name, {}).values() for b in fields.values()]
+            for binding in bindings:
                 self.used.add(binding)
                 waiting += [*references_in(binding.value), *map(Macro, macros_in(binding.value))]
 
@@ -276,20 +287,19 @@ class Resolver:
         for item in error.errors(include_url=False):
             by_field.setdefault(str(item["loc"][0]) if item["loc"] else "", []).append(item)
         for field, items in by_field.items():
-            if field in bad or (not field and bad):
+            if field in bad or (not field and (bad or not self._complete)):
                 continue
             own = next((item for item in items if item["type"] in _OWN_WORDS), None)
             if own or not field:
                 said = own or items[0]
                 context = said.get("ctx", {})
-                binding = bound.get(str(context.get("field", field)))
                 message = str(context.get("error", said["msg"]))
                 message = f"{name}.{field}: {message}" if field and name not in message else message
-                where = binding.place if binding else place
-                self.problems.append(Problem.at(where, message, str(context.get("hint", ""))))
-                for more in context.get("more", ()):  # of rules across components, see `registry.mistakes`
-                    where = bound[more.field].place if more.field in bound else place
-                    self.problems.append(Problem.at(where, more.message, more.hint))
+                first = Mistake(str(context.get("field", field)), message, str(context.get("hint", "")))
+                for mistake in (first, *context.get("more", ())):  # several: see `registry.mistakes`
+                    binding = bound.get(mistake.field)
+                    where = binding.place if binding else place
+                    self.problems.append(Problem.at(where, mistake.message, mistake.hint))
             elif field in values:
                 self._refused(config_type, field, values, bound[field])
             else:
@@ -305,7 +315,7 @@ class Resolver:
             self.problems.append(Problem.at(place, message, f"bind {name}.{field}"))
         elif self._complete:
             doc = f" {summary(info)}" if info.description else ""
-            hint = f"add `{name}.{field} = ...`:{doc} Takes {words}."
+            hint = self._remedy(f"{name}.{field}") or f"add `{name}.{field} = ...`:{doc} Takes {words}."
             self.problems.append(Problem.at(place, f"{name} needs {field}", hint))
 
     def _refused(self, config_type: type[Config], field: str, values: dict[str, Any], binding: Binding) -> None:
@@ -362,20 +372,20 @@ def _options(annotation: Any) -> list[Any]:
     return [option for part in get_args(annotation) for option in _options(part)]
 
 
-def unused(bindings: Sequence[Layered], run: Resolver, before: Resolver, names: Names) -> Iterator[Problem]:
+def unused(bindings: Sequence[Layered], run: Resolver, before: set[Binding], names: Names) -> Iterator[Problem]:
     """Bindings and macros of the file that nothing uses, and overrides without effect.
 
-    `before` resolved the same without overrides: what it used may be idled by an override. Included
-    files may bind more than a run uses.
+    `before` is what the same run uses without overrides: they may idle it. Included files may bind more than a
+    run uses.
     """
     mentioned = _mentioned_macros(bindings)
     for binding, layer in bindings:
-        if layer == Layer.INCLUDED or binding in names.misnamed or binding.value == UNREADABLE:
+        if layer == Layer.INCLUDED or binding in names.misnamed:
             continue
         if layer == Layer.OVERRIDE:
             idle = binding not in run.used
         elif binding.field:
-            idle = binding not in run.used and binding not in before.used
+            idle = binding not in run.used and binding not in before
         else:
             idle = binding.name not in mentioned
         if idle and binding.field:

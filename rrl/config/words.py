@@ -13,7 +13,7 @@ import annotated_types
 from pydantic.fields import FieldInfo
 
 from rrl import registry
-from rrl.config.grammar import Macro, Reference
+from rrl.config.grammar import Binding, Macro, Reference, parse
 from rrl.registry import Config, UserError
 
 _SCALARS = {
@@ -59,7 +59,7 @@ def component_types(annotation: Any) -> tuple[type[Config], ...]:
     """The `Config` classes that stand anywhere in a field's type."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return (annotation,)
-    return tuple(found for part in get_args(annotation) for found in component_types(part))
+    return tuple(config for part in get_args(annotation) for config in component_types(part))
 
 
 def candidates(accepted: tuple[type[Config], ...]) -> list[str]:
@@ -118,10 +118,10 @@ def _limits(metadata: Iterable[Any]) -> Iterator[str]:
         (annotated_types.MinLen, "min_length", ", at least {} long"),
         (annotated_types.MaxLen, "max_length", ", at most {} long"),
     ]
-    found = [
+    limits = [
         form.format(getattr(limit, name)) for limit in metadata for kind, name, form in words if isinstance(limit, kind)
     ]
-    for index, limit in enumerate(found):
+    for index, limit in enumerate(limits):
         yield (" and" if index and limit.startswith((" >", " <")) else "") + limit
 
 
@@ -252,4 +252,35 @@ def flatten(config: Config) -> dict[str, str]:
                 visit(child, f"{child_place}.")
 
     visit(config, "")
+    return flat
+
+
+def flatten_text(text: str, filename: str = "<string>", root: str = "Experiment") -> dict[str, str]:
+    """`flatten` of a text that `dumps` wrote, by any version: its components and fields need not exist any more.
+
+    What stands below a line that cannot be read is left out.
+    """
+    fields: dict[str, dict[str, Any]] = {}
+    for statement in parse(text, filename)[0]:
+        if isinstance(statement, Binding) and statement.field:
+            component = statement.label.rpartition(".")[0]
+            fields.setdefault(component, {})[statement.field] = statement.value
+    flat: dict[str, str] = {}
+
+    def put(place: str, value: Any, above: tuple[str, ...]) -> None:
+        if isinstance(value, Reference):
+            flat[place] = value.name
+            visit("/".join((*value.scopes, value.name)), f"{place}.", above)
+        elif isinstance(value, tuple) and any(isinstance(item, Reference) for item in value):
+            for index, item in enumerate(value):
+                put(f"{place}.{index}", item, above)
+        else:
+            flat[place] = value if isinstance(value, str) else literal(value)
+
+    def visit(component: str, prefix: str, above: tuple[str, ...]) -> None:
+        if component not in above:  # a text that was damaged may go in circles
+            for field, value in fields.get(component, {}).items():
+                put(prefix + field, value, (*above, component))
+
+    visit(root, "", ())
     return flat

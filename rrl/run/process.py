@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,19 +50,20 @@ class Job:
 
 
 def start(
-    source: str,
+    sources: str | Sequence[str],
     overrides: list[str],
     name: str | None = None,
     budget: float | None = None,
     job: Job | None = None,
 ) -> int:
-    """Run a gin file; returns the process's exit code."""
-    config = ginfile.load(source, overrides)
+    """Run a gin file, or several laid over each other; returns the process's exit code."""
+    config = ginfile.load(sources, overrides)
     assert isinstance(config, Experiment.Config)
     config = resolve(config)
     experiment = Experiment(config)  # whatever is missing (weights, demonstrations) shows now
     make_root()
-    name = name or f"{Path(source).stem}-seed{config.seed}"
+    together = [sources] if isinstance(sources, str) else sources
+    name = name or f"{'+'.join(Path(source).stem for source in together)}-seed{config.seed}"
     place = {"sweep": job.sweep, "job": job.name, "fingerprint": job.fingerprint} if job else {}
     tracker = MLflowTracker.start(name, place)
     folder = ROOT / tracker.run_id
@@ -73,7 +74,7 @@ def start(
             "uri": tracker.uri,
             "run_id": tracker.run_id,
             "name": name,
-            "source": source,
+            "source": " ".join(together),
             "overrides": overrides,
         }
         facts |= place

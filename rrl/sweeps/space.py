@@ -53,9 +53,9 @@ def axis(text: str) -> Axis:
     shown = f'--grid "{text}"'
     place = Place(shown, 0, text)
     hint = 'write --grid "DAPG.gamma = (0.9, 0.99)"; for a search also "DAPG.gamma = \'0.9 .. 0.99\'"'
-    statements, problems = parse(text, shown, numbered=False)
-    if problems:
-        raise ConfigError(problems)
+    statements, error = parse(text, shown, numbered=False)
+    if error is not None:
+        raise ConfigError([error])
     if len(statements) != 1 or not isinstance(statements[0], Binding) or not statements[0].field:
         raise ConfigError([Problem.at(place, "a grid entry binds one field to its values", hint)])
     binding = statements[0]

@@ -90,6 +90,29 @@ def test_a_weights_file_is_used_and_tagged(tmp_path):
     assert re.fullmatch(r"file:[0-9a-f]{12}", tags(tmp_path).data.tags["encoder.weights"])
 
 
+LAYERS = ("env/dmc_cartpole_swingup", "env/dmc_state", "method/state_sac")
+SMALL_SAC = ("Experiment.iterations = 2", "Experiment.log_every = 40", "Experiment.evaluators = ()")
+SMALL_SAC += ("DMControl.horizon = 15", "SAC.hidden = (8,)", "SAC.init_steps = 4", "SAC.batch = 4", "SAC.replay = 100")
+
+
+def test_several_names_are_one_run_that_can_be_resumed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.gin").write_text("Experiment.seed = 5\n")
+    sets = [part for setting in SMALL_SAC for part in ("--set", setting)]
+    result = CliRunner().invoke(cli.app, ["run", *LAYERS, "mine.gin", *sets])
+    assert result.exit_code == 0, result.output
+    folder = only_run(tmp_path)
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["name"] == "dmc_cartpole_swingup+dmc_state+state_sac+mine-seed5"
+    assert facts["source"] == " ".join([*LAYERS, "mine.gin"])
+    whole = ginfile.load(folder / "config.gin")
+    assert ginfile.flatten(whole)["agent.hidden"] == "(8,)"
+    Path("mine.gin").unlink()  # config.gin is whole
+    longer = CliRunner().invoke(cli.app, ["resume", folder.name, "--iterations", "3"])
+    assert longer.exit_code == 0, longer.output
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -98,6 +121,9 @@ def test_a_weights_file_is_used_and_tagged(tmp_path):
         (("run", "quickstart", "--set", "Adroit.task = 'dor'"), "did you mean"),
         (("run", "quickstart", "--set", "DemoSet.source = 'nowhere'"), "no demonstrations named nowhere"),
         (("run", "quickstart", "--budget", "soon"), "30m"),
+        (("run", "env/dmc_walker_walk", "encoder/mobilenetv2"), "from method/ over it: method/bc, method/curl"),
+        (("run", "sweeps/fig4_door", "env/adroit_fast"), "rrl sweep sweeps/fig4_door"),
+        (("check", "base/rrl"), "it is now method/rrl"),
         (("resume", "abc"), "there is no run abc"),
         (("check", "nothing.gin"), "nothing.gin"),
         (("list", "robots"), "encoder"),
@@ -155,8 +181,13 @@ def test_list_and_check_and_describe(tmp_path, monkeypatch):
         "BC",
         "SuccessRate",
         "quickstart",
+        "env/dmc_walker_walk",
+        "method/rad",
+        "rrl run env/X encoder/Y method/Z",
     ):
         assert name in listed.output
+    checked = CliRunner().invoke(cli.app, ["check", "dmc_walker_walk_rad"])
+    assert CliRunner().invoke(cli.app, ["check", "dmc_walker_walk_rad", "env/dmc_walker_walk"]).output == checked.output
     checked = CliRunner().invoke(cli.app, ["check", "adroit_hammer_state", "--set", "DAPG.lam_0 = 0.1"])
     assert checked.exit_code == 0
     assert ginfile.loads(checked.output) == ginfile.load("adroit_hammer_state", ["DAPG.lam_0 = 0.1"])
@@ -179,6 +210,15 @@ def test_the_readmes_figures_are_among_the_results():
     assert [each for each in found if each not in page] == []
 
 
+def test_the_readmes_gin_files_are_what_it_says():
+    """The quickstart as it is shipped, and a file of one's own."""
+    text = (ROOT / "README.md").read_text().split("## A gin file")[1]
+    blocks = re.findall(r"\n\n((?:    .*\n|\n(?=    ))+)", text)
+    quickstart, own = (re.sub("^    ", "", block, flags=re.M) for block in blocks[:2])
+    assert quickstart == (ROOT / "gin" / "quickstart.gin").read_text().split("\n\n", 1)[1]
+    assert ginfile.loads(own) == ginfile.load("ablations/door_resnet18")
+
+
 def test_the_readme_shows_commands():
     assert len(readme_commands()) > 5
 
@@ -189,9 +229,9 @@ def test_readme_commands_are_as_the_program_takes_them(line):
     words = shlex.split(line, comments=True)[1:]
     if words[:1] in (["run"], ["check"]):
         sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
-        name = words[1].removeprefix("gin/")
+        names = words[1 : next((i for i, word in enumerate(words) if word.startswith("--")), None)]
         try:
-            ginfile.load(name, sets)
+            ginfile.load([name.removeprefix("gin/") for name in names], sets)
         except ginfile.ConfigError as error:  # shown on purpose: then the README quotes what it says
             readme = " ".join((ROOT / "README.md").read_text().split())
             for problem in error.problems:

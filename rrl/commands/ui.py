@@ -1,0 +1,26 @@
+"""`rrl ui`: MLflow's pages over the store that runs in this folder write to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rrl.registry import UserError
+from rrl.store.tracking import experiment_id, quiet_mlflow, store
+
+
+def open_ui(port: int, line: Callable[[str], None]) -> None:
+    """Become MLflow's server on this port of this machine; where the store is a server, say its address instead."""
+    quiet_mlflow()
+    uri = store()
+    if uri.startswith(("http://", "https://")):
+        line(f"your MLflow server shows its own pages: {uri}")
+        return
+    if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
+        raise UserError(f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI")
+    link = f"http://127.0.0.1:{port}/#/experiments/{experiment_id(uri)}/runs?workflowType=machine_learning"
+    line(f"MLflow UI of {uri}, in a few seconds: {link}  (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", uri]
+    os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])
