@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,9 +15,9 @@ from pydantic import Field, NonNegativeInt
 from rrl.config import ginfile
 from rrl.config.grammar import ConfigError, Problem
 from rrl.config.words import literal
-from rrl.envs.base import EnvFactory
-from rrl.registry import Component, UserError, build, register
+from rrl.registry import Component, UserError, register
 from rrl.run.experiment import Experiment
+from rrl.sweeps.jobs import Job
 from rrl.sweeps.space import Axis, Point, axis, draw, product
 
 SEARCHES = ("grid", "random", "optuna")
@@ -53,31 +51,6 @@ class Sweep(Component):
         success test, such as DMControl, log "summary/last5_return" instead."""
 
     config: Config
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of a sweep."""
-
-    name: str
-    """Unique in the sweep, fit for a file name."""
-    source: str
-    """The gin file."""
-    point: Point
-    """What the grid sets in it."""
-    config: Experiment.Config
-    """The run's configuration, automatic choices still open."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal for equal configurations: by it, a sweep knows its runs when it is called again."""
-        return hashlib.sha256(ginfile.dumps(self.config).encode()).hexdigest()[:16]
-
-    @cached_property
-    def counts_success(self) -> bool:
-        """Has the environment a success test? Without one, runs log returns alone."""
-        env: EnvFactory = build(self.config.env)
-        return bool(env.flags)
 
 
 @dataclass
@@ -274,22 +247,21 @@ def _short(value: Any) -> str:
 
 def _check_metric(metric: str, jobs: Sequence[Job]) -> None:
     """UserError if some of the runs will never log what the search maximises."""
-    if "success" in metric:
-        without = [job.source for job in jobs if not job.counts_success]
-        if without:
-            other = re.sub(r"success\w*", "return", metric)
-            mixed = "; search the files that do count successes by themselves" if len(without) < len(jobs) else ""
+    space, _, name = metric.partition("/")
+    kind = name.rpartition("_")[0]
+    for job in jobs:
+        if space == "summary" and kind:  # a kind of mean of the score, which has its name
+            logged = job.score.metric("summary", kind)
+        elif "success" in name and not job.score.counted:
+            logged = f"{space}/{job.score.name}"
+        else:  # evaluators call their numbers as they like
+            continue
+        if logged != metric:
+            mixed = any(other.score.name != job.score.name for other in jobs)
             raise UserError(
-                f"{without[0]} has no success test, so its runs log no {metric} to maximise, only returns; "
-                f"set --metric {other} (in a sweep's file: Sweep.metric = '{other}'){mixed}"
-            )
-    elif re.fullmatch(r"summary/\w+_return", metric):
-        counting = [job.source for job in jobs if job.counts_success]
-        if counting:
-            other = metric.replace("_return", "_success")
-            raise UserError(
-                f"{counting[0]} counts successes, so its runs log no {metric} to maximise; "
-                f"set --metric {other} or train/return"
+                f"{job.source} {'counts successes' if job.score.counted else 'has no success test'}, so its runs log "
+                f"no {metric} to maximise; set --metric {logged} (in a sweep's file: Sweep.metric = '{logged}')"
+                + ("; search the files that are judged alike by themselves" if mixed else "")
             )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from rrl.registry import UserError
 from rrl.store import results
-from rrl.sweeps.plan import Builder, Job, Plan
+from rrl.sweeps.jobs import Job
+from rrl.sweeps.plan import Builder, Plan
 from rrl.sweeps.space import Range
 from rrl.sweeps.state import SweepFolder
 

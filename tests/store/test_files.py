@@ -166,7 +166,9 @@ def test_children_do_not_inherit_a_lock(tmp_path: Path) -> None:
 
 
 def test_nothing_else_locks_or_renames() -> None:
-    ours = re.compile(r"\b(fcntl|filelock)\b|os\.(fsync|replace|rename)\(|\.(replace|rename)\([\w.]*(path|file)\b|\.part\b")
+    ours = re.compile(
+        r"\b(fcntl|filelock)\b|os\.(fsync|replace|rename)\(|\.(replace|rename)\([\w.]*(path|file)\b|\.part\b"
+    )
     lines = [
         f"{path.relative_to(RRL)}:{number}: {line.strip()}"
         for path in sorted(RRL.rglob("*.py"))
