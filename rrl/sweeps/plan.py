@@ -93,23 +93,23 @@ def request(
         config = ginfile.load(sweeps[0], root="Sweep")
         assert isinstance(config, Sweep.Config)
         beside = Path(sweeps[0] if Path(sweeps[0]).is_file() else ginfile.find(sweeps[0])).parent
-        found = tuple(str(beside / f) if (beside / f).is_file() else f for f in config.files)
+        members = tuple(str(beside / f) if (beside / f).is_file() else f for f in config.files)
         fields = {name.split("=")[0].strip() for name in overrides}
-        kept = tuple(text for text in config.set if text.split("=")[0].strip() not in fields)
+        own = tuple(text for text in config.set if text.split("=")[0].strip() not in fields)
         settings = {key: getattr(config, key) for key in Sweep.Config.model_fields}
-        options = {**settings, **options, "files": found, "set": (*kept, *overrides)}
+        options = {**settings, **options, "files": members, "set": (*own, *overrides)}
     else:
         options["files"] = tuple(files)
-    made = Sweep.Config.model_validate(options)
-    if made.search != "grid" and made.trials is None:
-        raise UserError(f"--search {made.search} needs --trials, the number of combinations to try")
-    if made.search == "grid" and (trials or metric):
+    sweep = Sweep.Config.model_validate(options)
+    if sweep.search != "grid" and sweep.trials is None:
+        raise UserError(f"--search {sweep.search} needs --trials, the number of combinations to try")
+    if sweep.search == "grid" and (trials or metric):
         raise UserError("--trials and --metric go with --search random or --search optuna")
-    if made.search == "optuna" and not find_spec("optuna"):
+    if sweep.search == "optuna" and not find_spec("optuna"):
         raise UserError("Optuna is not installed: pip install 'rrl[sweep]'")
-    if made.search != "grid" and not made.grid:
-        raise UserError(f"--search {made.search} needs --grid: what it may vary")
-    return name, made
+    if sweep.search != "grid" and not sweep.grid:
+        raise UserError(f"--search {sweep.search} needs --grid: what it may vary")
+    return name, sweep
 
 
 def plan(name: str, sweep: Sweep.Config) -> Plan:
@@ -123,7 +123,7 @@ def plan(name: str, sweep: Sweep.Config) -> Plan:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
-    made = Plan(name, sweep, axes)
+    planned = Plan(name, sweep, axes)
     if sweep.search == "optuna":
         points: list[Point] = [draw(axes, np.random.default_rng(0))]  # to check the files; not run
     elif sweep.search == "random":
@@ -136,12 +136,12 @@ def plan(name: str, sweep: Sweep.Config) -> Plan:
     problems = builder.problems()
     if problems:
         raise ConfigError(problems)
-    made.notes = builder.notes()
+    planned.notes = builder.notes()
     if sweep.search == "optuna":
         _check_metric(sweep.metric, jobs)
     _check_parts(jobs)
-    made.jobs, made.samples = ([] if sweep.search == "optuna" else jobs), jobs
-    return made
+    planned.jobs, planned.samples = ([] if sweep.search == "optuna" else jobs), jobs
+    return planned
 
 
 class Builder:
@@ -159,20 +159,20 @@ class Builder:
 
     def jobs(self, file: str, points: Iterable[Point]) -> list[Job]:
         """The runs of one file, without those that an equal configuration has made already."""
-        made = []
+        new = []
         for job in self.every(file, points):
             twin = self._seen.setdefault(job.fingerprint, job)
             if twin is job:
-                made.append(job)
+                new.append(job)
             elif twin.source != file:
                 self._twins[file] = twin.source
-        return made
+        return new
 
     def every(self, file: str, points: Iterable[Point]) -> list[Job]:
         """The runs of one file at these points, equal ones too."""
         seeds = self.sweep.seeds or (None,)
-        made = [self._job(file, point, seed) for point in points for seed in seeds]
-        return [job for job in made if job is not None]
+        jobs = [self._job(file, point, seed) for point in points for seed in seeds]
+        return [job for job in jobs if job is not None]
 
     def problems(self) -> list[Problem]:
         """All mistakes so far, and the entries that fit no file."""
@@ -199,14 +199,14 @@ class Builder:
 
     def _texts(self) -> dict[str, str]:
         """Entries of grid and overrides, each with where it was written."""
-        return {each.field: each.place.file for each in self.axes} | {
+        return {axis.field: axis.place.file for axis in self.axes} | {
             text: f'--set "{text}"' for text in self.sweep.set
         }
 
     def _job(self, file: str, point: Point, seed: int | None) -> Job | None:
         """One run, without the entries that nothing in it uses; None if it can't be made."""
         # The statement of each entry, by what the user wrote.
-        chosen = {each.field: each.override(point[each.field]) for each in self.axes if each.field in point}
+        chosen = {axis.field: axis.override(point[axis.field]) for axis in self.axes if axis.field in point}
         chosen |= {text: text for text in self.sweep.set}
         seeds = [] if seed is None else [f"Experiment.seed = {seed}"]
         while True:

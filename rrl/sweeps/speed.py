@@ -28,6 +28,7 @@ from rrl.run.experiment import Experiment
 from rrl.sweeps.child import die_with
 
 LEAST = 2.0  # seconds of sampling to measure
+MOST = 40.0  # seconds after which an agent with long updates is measured no longer than it must
 SAMPLES = 4096  # of the update that is timed
 
 
@@ -146,7 +147,7 @@ def _steps(agent: Agent, collector: Collector, count: int) -> tuple[float, float
     envs, began = collector.envs, time.perf_counter()
     stepper = Stepper(envs, agent.stack, 0)
     sampling, learning, rounds = 0.0, 0.0, -2  # the first ones warm up
-    while rounds < 1 or time.perf_counter() - began < 2 * LEAST:
+    while rounds < 1 or time.perf_counter() - began < (2 * LEAST if rounds >= 3 else MOST):
         start = time.perf_counter()
         rollout = stepper.collect(agent, count)
         middle = time.perf_counter()
