@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -112,6 +113,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "processor": platform.processor() or platform.machine(),
         "system": platform.platform(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
     }
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -120,8 +122,6 @@ def machine() -> dict[str, Any]:
         flags = set(info.get("flags", "").split())
         wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
         facts["instructions"] = [name for name in wanted if name in flags]
-        memory = Path("/proc/meminfo").read_text(encoding="utf-8").split()
-        facts["memory_gib"] = round(int(memory[1]) / 2**20, 1)
     except OSError:
         pass  # no Linux: the platform's own words must do
     return facts | {"versions": versions}

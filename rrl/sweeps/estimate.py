@@ -69,7 +69,7 @@ def of_run(config: Experiment.Config, measured: speed.Speed) -> Estimate:
     """Of a run, from the speed of its kind."""
     training = training_steps(config)
     env: EnvFactory = build(config.env)
-    replay = config.agent.memory(training // env.action_repeat) * measured.width
+    stored = config.agent.memory(training // env.action_repeat) * measured.width
     wants, batch = config.agent.wants(), 0.0
     if isinstance(wants, Episodes):  # the batch of an agent that wants steps has been measured
         batch = ARRAYS * measured.width * wants.count * env.horizon
@@ -77,8 +77,8 @@ def of_run(config: Experiment.Config, measured: speed.Speed) -> Estimate:
         seconds=measured.startup
         + measured.sampling * (training + _other_steps(config, env))
         + measured.learning * training,
-        memory=measured.memory + replay + batch,
-        disk=2 * measured.files + BESIDE + replay,  # MLflow keeps copies
+        memory=measured.memory + stored + batch,
+        disk=2 * measured.files + BESIDE + stored,  # MLflow keeps copies
     )
 
 

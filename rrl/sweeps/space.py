@@ -52,7 +52,7 @@ def axis(text: str) -> Axis:
     """
     shown = f'--grid "{text}"'
     place = Place(shown, 0, text)
-    hint = 'write --grid "DAPG.gamma = (0.9, 0.99)"; for a search also "DAPG.gamma = \'0.9 .. 0.99\'"'
+    hint = 'write --grid "Experiment.num_envs = (10, 20)"; for a search also "Experiment.num_envs = \'10 .. 20\'"'
     statements, problems = parse(text, shown, numbered=False)
     if problems:
         raise ConfigError(problems)
