@@ -55,7 +55,7 @@ def updates_per_second() -> float:
 def main() -> None:
     """Time both ways of waiting in turn, alone and beside a busy process."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    found: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
     for _ in range(REPEATS):
         for place in ("alone", "beside a busy process"):
             busy = None
@@ -71,12 +71,12 @@ def main() -> None:
                         check=True,
                         start_new_session=True,
                     )
-                    found.setdefault(f"{place}, {name} waiting", []).append(float(done.stdout))
+                    rates.setdefault(f"{place}, {name} waiting", []).append(float(done.stdout))
             finally:
                 if busy is not None:
                     busy.kill()
                     busy.wait()
-    summary = {name: {"median": statistics.median(x), "all": x} for name, x in found.items()}
+    summary = {name: {"median": statistics.median(x), "all": x} for name, x in rates.items()}
     print(json.dumps(summary, indent=1))
 
 

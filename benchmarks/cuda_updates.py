@@ -43,18 +43,18 @@ def main() -> None:
         for _ in range(BLOCKS):
             for form in forms:
                 speeds[form].append(rate(agents[form]))
-        told = ", ".join(
-            f"{form} {statistics.median(found):.1f} ({min(found):.1f} to {max(found):.1f})"
-            for form, found in speeds.items()
+        text = ", ".join(
+            f"{form} {statistics.median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})"
+            for form, rates in speeds.items()
         )
-        print(f"{name}: updates/s: {told}", flush=True)
+        print(f"{name}: updates/s: {text}", flush=True)
 
 
 def agent(file: str, state_dim: int, action_dim: int, precision: Precision, form: str) -> Any:
     """The file's agent with a filled memory."""
     config: Any = ginfile.load(file)
     device = torch.device("cpu" if form == "cpu" else "cuda")
-    made: Any = build(
+    learner: Any = build(
         config.agent,
         encoder=build(config.encoder, cameras=int(state_dim == 0)),
         state_dim=state_dim,
@@ -62,16 +62,16 @@ def agent(file: str, state_dim: int, action_dim: int, precision: Precision, form
         seed=0,
         inference=Inference(precision=precision, device=device),
     )
-    made._replayed.graphs = form == "graphs"
-    fill(made)
-    return made
+    learner._replayed.graphs = form == "graphs"
+    fill(learner)
+    return learner
 
 
-def rate(made: Any) -> float:
+def rate(learner: Any) -> float:
     """Updates per second; each ends with numbers for the log, so nothing is left running."""
     count, begin = 0, time.perf_counter()
     while time.perf_counter() < begin + SECONDS:
-        made.learn(made.replay.draw(made.config.batch, made.generator))
+        learner.learn(learner.replay.draw(learner.config.batch, learner.generator))
         count += 1
     return count / (time.perf_counter() - begin)
 

@@ -186,7 +186,7 @@ def _in_place(_into: Sequence[int], a: Sequence[int], b: Sequence[int], **_rest:
 
 def cases(runs: Sequence[Run]) -> list[Case]:
     """A case for each run, in its own precision and backend; against the first."""
-    made = []
+    timed = []
     for run in runs:
         config, counts = run.experiment.config, multiply_adds(run)
         facts = {f"{part}_multiply_adds": counts[part] for part in COUNTS} | {
@@ -194,8 +194,8 @@ def cases(runs: Sequence[Run]) -> list[Case]:
             "precision": config.precision,
             "backend": config.backend,
         }
-        made.append(Case(run.name, _timed(run), facts, runs[0].name if run is not runs[0] else ""))
-    return made
+        timed.append(Case(run.name, _timed(run), facts, runs[0].name if run is not runs[0] else ""))
+    return timed
 
 
 def _timed(run: Run) -> Callable[[], Sample]:

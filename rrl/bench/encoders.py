@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rrl.bench.measure import REFERENCE, Case, Sample, rate, reference
-from rrl.bench.report import ways
 from rrl.bench.sampling import encoder_config
+from rrl.bench.ways import ways
 from rrl.encoders.base import Backend, Encoder, Inference, Precision
 from rrl.machine.cores import cores
 from rrl.registry import build

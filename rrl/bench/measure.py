@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -59,13 +60,13 @@ class Entry:
 
     def row(self) -> dict[str, Any]:
         """As JSON: medians, quartiles and all repeats."""
-        made: dict[str, Any] = {"name": self.name, **self.facts, self.unit: _median(self.rates)}
-        made["quartiles"] = _quartiles(self.rates)
-        made["repeats"] = list(self.rates)
+        row: dict[str, Any] = {"name": self.name, **self.facts, self.unit: _median(self.rates)}
+        row["quartiles"] = _quartiles(self.rates)
+        row["repeats"] = list(self.rates)
         if self.against:
-            made |= {"against": self.against, "ratio": _median(self.ratios)}
-            made["ratio_quartiles"] = _quartiles(self.ratios)
-        return made | {"split": dict(self.seconds)}
+            row |= {"against": self.against, "ratio": _median(self.ratios)}
+            row["ratio_quartiles"] = _quartiles(self.ratios)
+        return row | {"split": dict(self.seconds)}
 
 
 def interleave(
@@ -108,23 +109,22 @@ def machine() -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = "not installed"
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "processor": platform.processor() or platform.machine(),
         "system": platform.platform(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
     }
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         info = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-        found["processor"] = info.get("model name", found["processor"])
+        facts["processor"] = info.get("model name", facts["processor"])
         flags = set(info.get("flags", "").split())
         wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-        found["instructions"] = [name for name in wanted if name in flags]
-        memory = Path("/proc/meminfo").read_text(encoding="utf-8").split()
-        found["memory_gib"] = round(int(memory[1]) / 2**20, 1)
+        facts["instructions"] = [name for name in wanted if name in flags]
     except OSError:
         pass  # no Linux: the platform's own words must do
-    return found | {"versions": versions}
+    return facts | {"versions": versions}
 
 
 def write(path: Path, settings: Facts, entries: Sequence[Entry]) -> None:

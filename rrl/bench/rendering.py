@@ -22,12 +22,12 @@ UNIT = "frames_per_second"
 def cases(task: str, sizes: Sequence[int], seconds: float) -> list[Case]:
     """`mujoco.Renderer` as the original used it (256 px, the model's own quality), then ours: every look
     and size. All in this process, on the threads that the driver takes by itself."""
-    made = [Case(REFERENCE, _timed(_reference(task), seconds), {"task": task, "look": "default", "size": 256})]
+    timed = [Case(REFERENCE, _timed(_reference(task), seconds), {"task": task, "look": "default", "size": 256})]
     for look in LOOKS:
         for size in sizes:
             work = _timed(_ours(task, look, size), seconds)
-            made.append(Case(f"{look} {size} px", work, {"task": task, "look": look, "size": size}, REFERENCE))
-    return made
+            timed.append(Case(f"{look} {size} px", work, {"task": task, "look": look, "size": size}, REFERENCE))
+    return timed
 
 
 def _timed(draw: Callable[[], int], seconds: float) -> Callable[[], Sample]:
@@ -105,25 +105,25 @@ def drift(task: str, encode: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
     wanted = pictures["default"]
     features = encode(wanted)
     spread = np.sqrt(np.square(features - features.mean(0)).mean())
-    found = []
+    drifts = []
     for look, seen in pictures.items():
         error = np.square(seen.astype(np.float64) - wanted).mean()
         psnr = float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
         moved = np.sqrt(np.square(encode(seen) - features).mean())
-        found.append(Drift(look, psnr, float(moved / spread)))
-    return found
+        drifts.append(Drift(look, psnr, float(moved / spread)))
+    return drifts
 
 
 def _pictures(task: str, look: str, demos: Demos, count: int) -> NDArray[np.uint8]:
     env = environment(task, look).make_one(FrameRequest(224, 256))
-    found = []
+    pictures = []
     for k in range(count):
         i = k % len(demos)
         env.reset(seed=0, options={"initial": demos.script(i).initial})
         qpos, qvel = demos.states(i)
         t = k * (len(qpos) - 1) // max(count - 1, 1)
-        found.append(env.show(qpos[t], qvel[t])["frames"].copy())
-    return np.stack(found)
+        pictures.append(env.show(qpos[t], qvel[t])["frames"].copy())
+    return np.stack(pictures)
 
 
 def environment(task: str, look: str) -> Adroit:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.table import Table
 from rrl import registry
 from rrl.bench import measure
 from rrl.bench.measure import Entry, Facts
+from rrl.bench.ways import ways
 from rrl.registry import UserError
 
 # Where there is no terminal, rich would squeeze tables into 80 columns.
@@ -118,21 +118,6 @@ def compute(files: Sequence[str], repeats: int, json: Path | None) -> None:
         numbers = [f"{part / 1e6:,.2f}" for part in (*parts, sum(parts))]
         table.add_row(case.name, *numbers, f"{sum(parts) / first:.2f}")
     console.print(table)
-
-
-def ways() -> list[tuple[str, str]]:
-    """(backend, precision) of a frozen encoder that this machine computes natively."""
-    import torch
-
-    from rrl.encoders.base import cpu_has_bf16
-
-    bf16 = torch.cuda.is_available() or cpu_has_bf16()
-    found = [("torch", "fp32")] + ([("torch", "bf16")] if bf16 else [])
-    if find_spec("openvino") and not torch.cuda.is_available():
-        found.append(("openvino", "fp32"))
-        found += [("openvino", "bf16")] if bf16 else []
-        found += [("openvino", "int8")] if find_spec("nncf") else []
-    return found
 
 
 def _finish(entries: Sequence[Entry], title: str, json: Path | None, settings: Facts) -> None:

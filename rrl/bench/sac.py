@@ -31,12 +31,12 @@ def cases(updates: int = 4) -> list[Case]:
     facts: Facts = {"batch": 128, "pictures": "100 -> 84 px, 9 channels", "threads": torch.get_num_threads()}
     keep_freed_memory()  # as a run does; the plain form gains more by it
     plain = _plain()
-    made = [Case("rad reference", _timed(plain.update, updates), {**facts, "precision": "fp32"})]
+    timed = [Case("rad reference", _timed(plain.update, updates), {**facts, "precision": "fp32"})]
     for precision in PRECISIONS if cpu_has_bf16() else PRECISIONS[:1]:
         ours = _ours(precision)
         case = Case(f"rad {precision}", _timed(ours, updates), {**facts, "precision": precision}, "rad reference")
-        made.append(case)
-    return made
+        timed.append(case)
+    return timed
 
 
 def _plain() -> Any:

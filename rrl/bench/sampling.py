@@ -56,14 +56,14 @@ def pipelines(
     task: str, encoders: Sequence[str], looks: Sequence[str], ways: Sequence[tuple[str, str]]
 ) -> list[Pipeline]:
     """The reference of each encoder, its combinations, the ceilings. `ways`: (backend, precision)."""
-    made = []
+    chosen = []
     for encoder in encoders:
-        made.append(Pipeline("reference", task, encoder, "default"))
-        made += [
+        chosen.append(Pipeline("reference", task, encoder, "default"))
+        chosen += [
             Pipeline("run", task, encoder, look, precision, backend) for look in looks for backend, precision in ways
         ]
-    made += [Pipeline("render", task, "none", look) for look in looks]
-    return [*made, Pipeline("physics", task, "none", "none")]
+    chosen += [Pipeline("render", task, "none", look) for look in looks]
+    return [*chosen, Pipeline("physics", task, "none", "none")]
 
 
 def measure(chosen: Sequence[Pipeline], repeats: int, seconds: float, progress: Callable[[str], None]) -> list[Entry]:

@@ -5,31 +5,38 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
+from rrl import registry
 from rrl.registry import UserError
 
-PACKAGES = (
-    "rrl",
-    "torch",
-    "torchvision",
-    "mujoco",
-    "gymnasium",
-    "gymnasium-robotics",
-    "mlflow",
-)
+PACKAGES = ("rrl", "torch", "gymnasium", "mlflow")
+"""What every run needs, whatever its parts."""
+KINDS = {"environment": "environments", "encoder": "encoders"}
+"""Kinds of components that say what they need."""
+EXAMPLE = "quickstart"
+"""The shipped run whose pictures and settings are measured."""
+SECONDS = 1.5
+"""Of each measurement."""
 
 
 def report(say: Callable[[str], None]) -> bool:
     """Print the report; False if a run from pixels can't work here."""
+    from rrl.config import ginfile
+
+    example: Any = ginfile.load(EXAMPLE)
     say(f"system: {platform.platform()}, Python {platform.python_version()}")
-    say("versions: " + ", ".join(f"{name} {version(name)}" for name in PACKAGES))
-    pixels = _rendering(say)
+    say(f"versions: {_versions(PACKAGES)}")
+    for kind, title in KINDS.items():
+        say(f"{title}:")
+        for line in _needs(kind):
+            say(f"  {line}")
+    pixels = _rendering(example, say)
     _torch(say)
-    _run_here(say)
+    _run_here(example, say)
     from rrl.encoders import weights
 
     say("weights:")
@@ -41,10 +48,28 @@ def report(say: Callable[[str], None]) -> bool:
     return pixels
 
 
-def _rendering(say: Callable[[str], None]) -> bool:
+def _versions(packages: tuple[str, ...]) -> str:
+    texts = []
+    for name in packages:
+        try:
+            texts.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            texts.append(f"{name} NOT INSTALLED")
+    return ", ".join(texts)
+
+
+def _needs(kind: str) -> Iterator[str]:
+    """The registered components of a kind, by what they need and what of it is here."""
+    users: dict[tuple[str, ...], list[str]] = {}
+    for name in registry.names(kind):
+        component: Any = registry.get(name)
+        users.setdefault(component.packages, []).append(name)
+    for packages, names in users.items():
+        yield f"{', '.join(names)}: {_versions(packages)}"
+
+
+def _rendering(example: Any, say: Callable[[str], None]) -> bool:
     from rrl.envs import gl
-    from rrl.envs.adroit import Adroit
-    from rrl.envs.base import FrameRequest
 
     gl.choose_backend()
     try:
@@ -52,23 +77,30 @@ def _rendering(say: Callable[[str], None]) -> bool:
     except UserError as error:
         say(f"rendering: {error}")
         return False
+    from rrl.envs.render import LOOKS  # MuJoCo, after its backend is chosen
+
+    frames = example.encoder.frames()
+    for look in reversed(LOOKS):  # the fastest first
+        env = registry.build(example.env.filmed((), look)).make_one(frames)
+        say(f"  look {look:<9} {_steps_per_second(env):6.0f} steps/s in one process ({frames.size} px)")
+    return True
+
+
+def _steps_per_second(env: Any) -> float:
+    """Of a simulated environment with its pictures, which is closed afterwards."""
     import numpy as np
 
-    for look in ("fast", "balanced", "default"):
-        env = Adroit(Adroit.Config(task="door", look=look)).make_one(FrameRequest(224, 256))
-        try:
-            env.reset(seed=0)
-            action = np.zeros(28, np.float32)
+    try:
+        env.reset(seed=0)
+        action = np.zeros(env.action_space.shape, np.float32)
+        env.step(action)
+        steps, start = 0, time.perf_counter()
+        while time.perf_counter() - start < SECONDS:
             env.step(action)
-            frames, start = 0, time.perf_counter()
-            while time.perf_counter() - start < 1.5:
-                env.step(action)
-                frames += 1
-            rate = frames / (time.perf_counter() - start)
-            say(f"  look {look:<9} {rate:6.0f} steps/s in one process (224 px)")
-        finally:
-            env.close()
-    return True
+            steps += 1
+        return steps / (time.perf_counter() - start)
+    finally:
+        env.close()
 
 
 def _torch(say: Callable[[str], None]) -> None:
@@ -88,15 +120,13 @@ def _torch(say: Callable[[str], None]) -> None:
     say("  OpenVINO: " + (f"without {', '.join(extra)} (pip install 'rrl[cpu]')" if extra else version("openvino")))
 
 
-def _run_here(say: Callable[[str], None]) -> None:
+def _run_here(example: Any, say: Callable[[str], None]) -> None:
     """What 'auto' and None come to on this machine, and what a GPU would change."""
     import torch
 
-    from rrl.config import ginfile
     from rrl.run import placement
 
-    loaded: Any = ginfile.load("adroit_door_mobilenetv2")
-    say(f"a run from pixels here: {placement.in_words(placement.resolve(loaded))}")
+    say(f"a run from pixels here: {placement.in_words(placement.resolve(example))}")
     if not torch.cuda.is_available():
         say(
             "  with an NVIDIA GPU: encoder by torch on CUDA (precision 'auto': bf16; compiled, CUDA graphs); "

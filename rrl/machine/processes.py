@@ -1,37 +1,30 @@
-"""What Linux knows of running processes, their children and their memory; and what this one keeps of it."""
+"""Running processes, their children and their memory; and what this one keeps of what it frees."""
 
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def family(root: int) -> list[int]:
     """The process `root` and all that descend from it."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rsplit(")", 1)[1].split()
-        except OSError:  # ended meanwhile
-            continue
-        children.setdefault(int(fields[1]), []).append(int(path.parent.name))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
+    try:
+        return [root, *(process.pid for process in psutil.Process(root).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return [root]
 
 
 def memory(root: int) -> int:
-    """Bytes of a process and its descendants, each with its part of what they share (PSS); 0: no /proc."""
+    """Bytes of a process and its descendants, each with its part of what they share (PSS); 0: not on Linux."""
     total = 0
     for pid in family(root):
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        with suppress(psutil.Error):  # ended meanwhile
+            total += getattr(psutil.Process(pid).memory_full_info(), "pss", 0)
     return total
 
 
@@ -52,15 +45,10 @@ def keep_freed_memory() -> None:
 
 
 def available_memory() -> float:
-    """Bytes that new processes may take, within the container's limit; infinite where Linux doesn't say."""
+    """Bytes that new processes may take, within the container's limit."""
+    free = float(psutil.virtual_memory().available)
     try:
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text() for name in ("max", "current"))
-        room = float(limit) - float(used)
+        return min(free, float(limit) - float(used))
     except (OSError, ValueError):  # no cgroup, or "max": no limit
-        room = float("inf")
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return room
-    free = (1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    return min(room, next(free, room))
+        return free

@@ -17,7 +17,8 @@ from rrl.store import results
 from rrl.store.results import Result
 from rrl.sweeps.backends import Local
 from rrl.sweeps.engine import Engine
-from rrl.sweeps.plan import Job, Sweep, plan
+from rrl.sweeps.jobs import Job
+from rrl.sweeps.plan import Sweep, plan
 from rrl.sweeps.state import SweepFolder
 from rrl.sweeps.table import Table
 

@@ -6,7 +6,6 @@ Nothing is ever unpickled: the JSON travels in safetensors' own metadata.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from rrl.registry import UserError
+from rrl.store.files import writing
 
 
 def pack(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -41,17 +41,8 @@ def save_file(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[s
     """Write or replace `path` so that a crash at any moment leaves the old or the new file, whole."""
     metadata = {"format": "rrl", "values": json.dumps(values)}
     data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with writing(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def load_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psutil
 from filelock import FileLock, Timeout
 
 from rrl.registry import UserError
@@ -17,16 +20,21 @@ from rrl.registry import UserError
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """An open file that becomes `path` when the block ends: a crash at any moment leaves the old file or the new
-    one, whole and on disk."""
+    one, whole and on disk. OSError where it can't be written."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):  # by processes that were killed
+        pid = left.name.split(".")[-2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            left.unlink(missing_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
+    with part.open("wb") as file:
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -45,6 +53,21 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file, on disk when this returns."""
+    with path.open("a") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def cut(path: Path, size: int) -> None:
+    """Keep the first `size` bytes of a file."""
+    with path.open("r+b") as file:
+        file.truncate(size)
+        os.fsync(file.fileno())
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; empty if there is no such file or it isn't one."""
     try:
@@ -57,20 +80,25 @@ def read_json(path: Path) -> dict[str, Any]:
 @contextmanager
 def locked(path: Path, *, seconds: float = -1, refusal: str = "") -> Iterator[None]:
     """Hold the lock file `path`; the kernel lets go of it however this process ends. UserError(`refusal`) if another
-    process holds it for longer than `seconds` (-1: wait as long as it takes)."""
+    process holds it for longer than `seconds` (-1: wait as long as it takes); OSError where it can't be written."""
+    lock = FileLock(path, timeout=seconds)
     try:
-        with FileLock(path, timeout=seconds, mode=0o666):
-            yield
+        lock.acquire()
     except Timeout:
         raise UserError(refusal or f"another process holds {path}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def busy(path: Path) -> bool:
-    """Does a process hold this lock file?"""
-    if not path.exists():
-        return False
+    """Does a process hold this lock file? Looking needs no right to write, and disturbs nobody who looks too."""
     try:
-        with FileLock(path, timeout=0):
-            return False
-    except (Timeout, OSError):
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    except OSError:  # there is none
+        return False
+    return False

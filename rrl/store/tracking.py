@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rrl.registry import UserError
+from rrl.store import files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,19 +44,14 @@ class Log:
             raise UserError(f"{path} holds {len(lines)} rows, the checkpoint {rows}: the file was damaged")
         self.rows = [Row(**json.loads(line)) for line in lines[:rows]]
         if len(lines) > rows:
-            with path.open("r+") as file:
-                file.truncate(sum(len(line.encode()) for line in lines[:rows]))
-                os.fsync(file.fileno())
+            files.cut(path, sum(len(line.encode()) for line in lines[:rows]))
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write a row, on disk when this returns; nothing for no metrics."""
         if not metrics:
             return
         row = Row(step, int(time.time() * 1000), dict(metrics))
-        with self.path.open("a") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        files.append(self.path, json.dumps(asdict(row)) + "\n")
         self.rows.append(row)
 
 
@@ -110,16 +105,10 @@ def quiet_mlflow() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-@contextmanager
-def _one_at_a_time(uri: str) -> Iterator[None]:
+def _one_at_a_time(uri: str) -> AbstractContextManager[None]:
     """Two runs that start together must not both create the same local store, and processes that write to one
     must take turns: SQLite gives up on a lock after seconds, which would lose points."""
-    if not uri.startswith(SQLITE):
-        yield
-        return
-    with Path(uri[len(SQLITE) :] + ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return files.locked(Path(uri[len(SQLITE) :] + ".lock")) if uri.startswith(SQLITE) else nullcontext()
 
 
 class MLflowTracker:
@@ -183,10 +172,10 @@ class MLflowTracker:
         try:
             client = _client(uri)
             query = f"tags.sweep = '{sweep}' and attributes.status = 'FINISHED'"
-            found = client.search_runs([experiment_id(uri)], query, max_results=50_000)
+            runs = client.search_runs([experiment_id(uri)], query, max_results=50_000)
         except Exception:
             return set()
-        tags = [run.data.tags for run in found]
+        tags = [run.data.tags for run in runs]
         return {t["fingerprint"] for t in tags if "fingerprint" in t and t.get("stopped_by") == "nothing"}
 
     @staticmethod
@@ -194,11 +183,10 @@ class MLflowTracker:
         """Mark a sweep's runs that say RUNNING, but are not among those that do, as KILLED."""
         with suppress(Exception):  # a matter of looks: the next `rrl resume` sets the status anyway
             client = _client(uri)
-            found = client.search_runs(
-                [experiment_id(uri)], f"tags.sweep = '{sweep}' and attributes.status = 'RUNNING'"
-            )
+            query = f"tags.sweep = '{sweep}' and attributes.status = 'RUNNING'"
+            runs = client.search_runs([experiment_id(uri)], query)
             with _one_at_a_time(uri):
-                for run in found:
+                for run in runs:
                     if run.info.run_id not in running:
                         client.set_terminated(run.info.run_id, "KILLED")
 

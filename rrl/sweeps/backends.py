@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +17,6 @@ from rrl.machine.cores import cores
 from rrl.registry import UserError
 from rrl.sweeps.child import Task
 
-BACKENDS = {"local": "", "ray": "ray", "slurm": "submitit"}
-"""Each with the package that it needs."""
 PATIENCE = 60.0
 """Seconds that a stopped run may take to close its files before it is killed."""
 
@@ -241,15 +240,60 @@ def _import(package: str) -> Any:
         raise UserError(f"{package} is not installed: pip install 'rrl[sweep]' ({error})") from error
 
 
-def check(name: str, slurm: Sequence[str]) -> dict[str, str]:
-    """Slurm's settings as name -> value; UserError if a backend or its settings can't be used."""
+@dataclass(frozen=True)
+class Wish:
+    """What a sweep asks of a backend."""
+
+    jobs: int | None
+    """Runs at a time; None: as many as it takes."""
+    count: int
+    """Runs in all."""
+    settings: Mapping[str, str]
+    """Of the command line, for the backend alone."""
+    folder: Path
+    """The sweep's."""
+
+    @property
+    def at_once(self) -> int:
+        """Runs at a time, no more than there are."""
+        return min(self.jobs or self.count, self.count)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A backend that `--backend` can name."""
+
+    make: Callable[[Wish], Backend]
+    package: str = ""
+    """What it needs installed."""
+    option: str = ""
+    """The option of the command line that holds its settings; empty: it has none."""
+    here: bool = False
+    """Do its runs share this machine's cores?"""
+
+
+BACKENDS = {
+    "local": Kind(lambda wish: Local(wish.at_once), here=True),
+    "ray": Kind(lambda wish: Ray(wish.at_once), "ray"),
+    "slurm": Kind(lambda wish: Slurm(wish.jobs, wish.settings, wish.folder / "slurm"), "submitit", "--slurm"),
+}
+
+
+def find(name: str) -> Kind:
+    """The backend of this name; UserError if there is none, or what it needs is not installed."""
     if name not in BACKENDS:
         raise UserError(f"--backend takes {', '.join(BACKENDS)}; got {name}")
-    if slurm and name != "slurm":
-        raise UserError("--slurm goes with --backend slurm")
-    wrong = [text for text in slurm if "=" not in text]
+    if BACKENDS[name].package:
+        _import(BACKENDS[name].package)
+    return BACKENDS[name]
+
+
+def settings(kind: Kind, option: str, texts: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE texts of an option as name -> value; UserError if the backend takes none or they are no such pairs."""
+    if texts and kind.option != option:
+        owner = next(name for name, other in BACKENDS.items() if other.option == option)
+        raise UserError(f"{option} goes with --backend {owner}")
+    wrong = [text for text in texts if "=" not in text]
     if wrong:
-        raise UserError(f"--slurm takes NAME=VALUE, such as slurm_partition=gpu; got {wrong[0]}")
-    if BACKENDS[name]:
-        _import(BACKENDS[name])
-    return dict(text.split("=", 1) for text in slurm)
+        raise UserError(f"{option} takes NAME=VALUE, such as slurm_partition=gpu; got {wrong[0]}")
+    return dict(text.split("=", 1) for text in texts)

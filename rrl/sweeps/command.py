@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from rrl.sweeps import estimate
-from rrl.sweeps.backends import Backend, Local, Ray, Slurm, check
+from rrl.machine.cores import cores
+from rrl.sweeps import backends, estimate
 from rrl.sweeps.engine import Engine
 from rrl.sweeps.plan import Sweep, plan
 from rrl.sweeps.search import OptunaSearch
@@ -26,21 +25,29 @@ def sweep(
     new: bool = False,
 ) -> int:
     """Check everything, print the plan, run it; returns the exit code."""
-    settings = check(backend, slurm)
+    place = backends.find(backend)
+    settings = backends.settings(place, "--slurm", slurm)
     table = Table()
-    made = plan(name, config)
-    count = len(made.jobs) or (config.trials or 0) * len(config.files) * max(1, len(config.seeds))
-    found = estimate.of_plan(made, table.line)
-    jobs = jobs or (estimate.fitting(found, count) if backend == "local" else None)
-    estimate.show(made, found, count, jobs, backend, table.console)
+    planned = plan(name, config)
+    count = len(planned.jobs) or (config.trials or 0) * len(config.files) * max(1, len(config.seeds))
+    estimates = estimate.of_plan(planned, table.line)
+    if place.here and not jobs:
+        jobs = estimate.fitting(estimates, count)
+    where = f"{jobs} at a time on {cores()} cores" if place.here else f"on {backend}"
+    estimate.show(planned, estimates, count, jobs, place.here, where, table.console)
     if dry_run:
         return 0
-    folder = SweepFolder.open(name, new)
-    folder.record(made.jobs, sources=list(config.files), search=config.search, metric=config.metric)
-    table.line(f"sweep {folder.run_id}: {name}")
-    search = OptunaSearch(made, folder) if config.search == "optuna" else None
-    place = _backend(backend, jobs, settings, folder.folder, count)
-    engine = Engine(folder, made.jobs, place, table, budget, search)
+    with SweepFolder.open(name, new) as folder:
+        folder.record(planned.jobs, sources=list(config.files), search=config.search, metric=config.metric)
+        table.line(f"sweep {folder.run_id}: {name}")
+        search = OptunaSearch(planned, folder) if config.search == "optuna" else None
+        wish = backends.Wish(jobs, count, settings, folder.folder)
+        return _run(Engine(folder, planned.jobs, place.make(wish), table, budget, search), count)
+
+
+def _run(engine: Engine, count: int) -> int:
+    """Run it and say how it ended; returns the exit code."""
+    folder, table = engine.sweep, engine.table
     already = sum(entry.state == "finished" for entry in engine.entries.values())
     if already:
         table.line(f"{already} of {count} runs are finished already; --new would begin a new sweep")
@@ -48,23 +55,14 @@ def sweep(
     _report(folder, table)
     table.show(list(engine.entries.values()), last=True)
     engine.tell_failures()
-    if search is not None and search.best():
-        table.line(search.best())
+    if engine.search is not None and engine.search.best():
+        table.line(engine.search.best())
     left = sum(entry.state != "finished" for entry in engine.entries.values())
     if left:
         table.line(f"{left} runs are not finished: the same command goes on with them")
     table.line(f"files: {folder.folder}")
     table.line(f"MLflow: {folder.tracker.uri} (sweep {folder.run_id}); look at it with: rrl ui")
     return code
-
-
-def _backend(name: str, jobs: int | None, slurm: dict[str, str], folder: Path, count: int) -> Backend:
-    if name == "ray":
-        return Ray(min(jobs or count, count))
-    if name == "slurm":
-        return Slurm(jobs, slurm, folder / "slurm")
-    assert jobs is not None
-    return Local(min(jobs, count))
 
 
 def _report(folder: SweepFolder, table: Table) -> None:

@@ -7,7 +7,6 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,36 +15,17 @@ from rrl.config import ginfile
 from rrl.registry import UserError
 from rrl.run import process
 from rrl.store import results
-from rrl.store.results import Status
 from rrl.store.tracking import MLflowTracker, Row
 from rrl.sweeps.backends import Backend, Handle, stop_all
 from rrl.sweeps.child import Task
-from rrl.sweeps.plan import Job
+from rrl.sweeps.jobs import Entry, Job
 from rrl.sweeps.search import OptunaSearch
 from rrl.sweeps.state import SweepFolder
 from rrl.sweeps.table import Table
 
 TICK = 0.2  # seconds between looks at the processes
-SUMMARY = ("summary/best_success", "summary/last5_success", "summary/auc_success", "final/success")
-"""What a sweep's own row in MLflow shows of its best run; of runs without success the same of the return."""
-
-
-@dataclass
-class Entry:
-    """A job and how it goes."""
-
-    job: Job
-    state: Status | str = "waiting"
-    """`waiting`, or a run's status."""
-    reason: str = ""
-    folder: Path | None = None
-    """The run's folder, once it has one."""
-    began: float = 0.0
-    """Of this process' clock; 0: not in this call."""
-    seconds: float = 0.0
-    """How long it ran in this call."""
-    log_from: int = 0
-    """Where this call's part of its log begins, in bytes."""
+SUMMARISED = ("best", "last5", "auc")
+"""Of the training curve of the score: a sweep's own row in MLflow shows its best run's, and the final score."""
 
 
 class Engine:
@@ -164,8 +144,8 @@ class Engine:
             entry.state, entry.reason = "failed", f"killed by {signal.Signals(-code).name}"
             self._close_killed()
         elif code != 0 and not (entry.state == "stopped" and code in (130, 143)):
-            said = entry.reason if entry.state == "failed" and code == 1 else ""
-            entry.reason = said or _last_words(self.sweep.log(entry.job), entry.log_from)
+            known = entry.reason if entry.state == "failed" and code == 1 else ""
+            entry.reason = known or _last_words(self.sweep.log(entry.job), entry.log_from)
             entry.state = "failed"
         self.table.line(f"{entry.state}: {entry.job.name}" + (f" ({entry.reason})" if entry.reason else ""))
 
@@ -178,9 +158,9 @@ class Engine:
     def _look(self) -> None:
         """Find the folders of the runs that have begun."""
         new = [entry for entry, _ in self._running if entry.folder is None]
-        found = self.sweep.runs() if new else {}
+        folders = self.sweep.runs() if new else {}
         for entry in new:
-            entry.folder = found.get(entry.job.fingerprint)
+            entry.folder = folders.get(entry.job.fingerprint)
 
     def _stop(self) -> None:
         if self._running:
@@ -206,8 +186,8 @@ class Engine:
             except UserError as error:
                 warnings.warn(str(error), stacklevel=1)
                 continue
-            counts = entry.job.counts_success
-            for name in SUMMARY if counts else [name.replace("success", "return") for name in SUMMARY]:
+            score = result.score
+            for name in (*(score.metric("summary", kind) for kind in SUMMARISED), score.metric("final")):
                 value = result.last(name)
                 if value is not None:
                     metrics[name] = max(metrics.get(name, value), value)

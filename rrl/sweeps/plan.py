@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,9 +15,9 @@ from pydantic import Field, NonNegativeInt
 from rrl.config import ginfile
 from rrl.config.grammar import ConfigError, Problem
 from rrl.config.words import literal
-from rrl.envs.base import EnvFactory
-from rrl.registry import Component, UserError, build, register
+from rrl.registry import Component, UserError, register
 from rrl.run.experiment import Experiment
+from rrl.sweeps.jobs import Job
 from rrl.sweeps.space import Axis, Point, axis, draw, product
 
 SEARCHES = ("grid", "random", "optuna")
@@ -53,31 +51,6 @@ class Sweep(Component):
         success test, such as DMControl, log "summary/last5_return" instead."""
 
     config: Config
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of a sweep."""
-
-    name: str
-    """Unique in the sweep, fit for a file name."""
-    source: str
-    """The gin file."""
-    point: Point
-    """What the grid sets in it."""
-    config: Experiment.Config
-    """The run's configuration, automatic choices still open."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal for equal configurations: by it, a sweep knows its runs when it is called again."""
-        return hashlib.sha256(ginfile.dumps(self.config).encode()).hexdigest()[:16]
-
-    @cached_property
-    def counts_success(self) -> bool:
-        """Has the environment a success test? Without one, runs log returns alone."""
-        env: EnvFactory = build(self.config.env)
-        return bool(env.flags)
 
 
 @dataclass
@@ -120,23 +93,23 @@ def request(
         config = ginfile.load(sweeps[0], root="Sweep")
         assert isinstance(config, Sweep.Config)
         beside = Path(sweeps[0] if Path(sweeps[0]).is_file() else ginfile.find(sweeps[0])).parent
-        found = tuple(str(beside / f) if (beside / f).is_file() else f for f in config.files)
+        members = tuple(str(beside / f) if (beside / f).is_file() else f for f in config.files)
         fields = {name.split("=")[0].strip() for name in overrides}
-        kept = tuple(text for text in config.set if text.split("=")[0].strip() not in fields)
+        own = tuple(text for text in config.set if text.split("=")[0].strip() not in fields)
         settings = {key: getattr(config, key) for key in Sweep.Config.model_fields}
-        options = {**settings, **options, "files": found, "set": (*kept, *overrides)}
+        options = {**settings, **options, "files": members, "set": (*own, *overrides)}
     else:
         options["files"] = tuple(files)
-    made = Sweep.Config.model_validate(options)
-    if made.search != "grid" and made.trials is None:
-        raise UserError(f"--search {made.search} needs --trials, the number of combinations to try")
-    if made.search == "grid" and (trials or metric):
+    sweep = Sweep.Config.model_validate(options)
+    if sweep.search != "grid" and sweep.trials is None:
+        raise UserError(f"--search {sweep.search} needs --trials, the number of combinations to try")
+    if sweep.search == "grid" and (trials or metric):
         raise UserError("--trials and --metric go with --search random or --search optuna")
-    if made.search == "optuna" and not find_spec("optuna"):
+    if sweep.search == "optuna" and not find_spec("optuna"):
         raise UserError("Optuna is not installed: pip install 'rrl[sweep]'")
-    if made.search != "grid" and not made.grid:
-        raise UserError(f"--search {made.search} needs --grid: what it may vary")
-    return name, made
+    if sweep.search != "grid" and not sweep.grid:
+        raise UserError(f"--search {sweep.search} needs --grid: what it may vary")
+    return name, sweep
 
 
 def plan(name: str, sweep: Sweep.Config) -> Plan:
@@ -150,7 +123,7 @@ def plan(name: str, sweep: Sweep.Config) -> Plan:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
-    made = Plan(name, sweep, axes)
+    planned = Plan(name, sweep, axes)
     if sweep.search == "optuna":
         points: list[Point] = [draw(axes, np.random.default_rng(0))]  # to check the files; not run
     elif sweep.search == "random":
@@ -163,12 +136,12 @@ def plan(name: str, sweep: Sweep.Config) -> Plan:
     problems = builder.problems()
     if problems:
         raise ConfigError(problems)
-    made.notes = builder.notes()
+    planned.notes = builder.notes()
     if sweep.search == "optuna":
         _check_metric(sweep.metric, jobs)
     _check_parts(jobs)
-    made.jobs, made.samples = ([] if sweep.search == "optuna" else jobs), jobs
-    return made
+    planned.jobs, planned.samples = ([] if sweep.search == "optuna" else jobs), jobs
+    return planned
 
 
 class Builder:
@@ -186,20 +159,20 @@ class Builder:
 
     def jobs(self, file: str, points: Iterable[Point]) -> list[Job]:
         """The runs of one file, without those that an equal configuration has made already."""
-        made = []
+        new = []
         for job in self.every(file, points):
             twin = self._seen.setdefault(job.fingerprint, job)
             if twin is job:
-                made.append(job)
+                new.append(job)
             elif twin.source != file:
                 self._twins[file] = twin.source
-        return made
+        return new
 
     def every(self, file: str, points: Iterable[Point]) -> list[Job]:
         """The runs of one file at these points, equal ones too."""
         seeds = self.sweep.seeds or (None,)
-        made = [self._job(file, point, seed) for point in points for seed in seeds]
-        return [job for job in made if job is not None]
+        jobs = [self._job(file, point, seed) for point in points for seed in seeds]
+        return [job for job in jobs if job is not None]
 
     def problems(self) -> list[Problem]:
         """All mistakes so far, and the entries that fit no file."""
@@ -226,14 +199,14 @@ class Builder:
 
     def _texts(self) -> dict[str, str]:
         """Entries of grid and overrides, each with where it was written."""
-        return {each.field: each.place.file for each in self.axes} | {
+        return {axis.field: axis.place.file for axis in self.axes} | {
             text: f'--set "{text}"' for text in self.sweep.set
         }
 
     def _job(self, file: str, point: Point, seed: int | None) -> Job | None:
         """One run, without the entries that nothing in it uses; None if it can't be made."""
         # The statement of each entry, by what the user wrote.
-        chosen = {each.field: each.override(point[each.field]) for each in self.axes if each.field in point}
+        chosen = {axis.field: axis.override(point[axis.field]) for axis in self.axes if axis.field in point}
         chosen |= {text: text for text in self.sweep.set}
         seeds = [] if seed is None else [f"Experiment.seed = {seed}"]
         while True:
@@ -274,22 +247,21 @@ def _short(value: Any) -> str:
 
 def _check_metric(metric: str, jobs: Sequence[Job]) -> None:
     """UserError if some of the runs will never log what the search maximises."""
-    if "success" in metric:
-        without = [job.source for job in jobs if not job.counts_success]
-        if without:
-            other = re.sub(r"success\w*", "return", metric)
-            mixed = "; search the files that do count successes by themselves" if len(without) < len(jobs) else ""
+    space, _, name = metric.partition("/")
+    kind = name.rpartition("_")[0]
+    for job in jobs:
+        if space == "summary" and kind:  # a kind of mean of the score, which has its name
+            logged = job.score.metric("summary", kind)
+        elif "success" in name and not job.score.counted:
+            logged = f"{space}/{job.score.name}"
+        else:  # evaluators call their numbers as they like
+            continue
+        if logged != metric:
+            mixed = any(other.score.name != job.score.name for other in jobs)
             raise UserError(
-                f"{without[0]} has no success test, so its runs log no {metric} to maximise, only returns; "
-                f"set --metric {other} (in a sweep's file: Sweep.metric = '{other}'){mixed}"
-            )
-    elif re.fullmatch(r"summary/\w+_return", metric):
-        counting = [job.source for job in jobs if job.counts_success]
-        if counting:
-            other = metric.replace("_return", "_success")
-            raise UserError(
-                f"{counting[0]} counts successes, so its runs log no {metric} to maximise; "
-                f"set --metric {other} or train/return"
+                f"{job.source} {'counts successes' if job.score.counted else 'has no success test'}, so its runs log "
+                f"no {metric} to maximise; set --metric {logged} (in a sweep's file: Sweep.metric = '{logged}')"
+                + ("; search the files that are judged alike by themselves" if mixed else "")
             )
 
 

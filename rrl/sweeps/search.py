@@ -7,7 +7,8 @@ from typing import Any
 
 from rrl.registry import UserError
 from rrl.store import results
-from rrl.sweeps.plan import Builder, Job, Plan
+from rrl.sweeps.jobs import Job
+from rrl.sweeps.plan import Builder, Plan
 from rrl.sweeps.space import Range
 from rrl.sweeps.state import SweepFolder
 
@@ -43,22 +44,22 @@ class OptunaSearch:
             if all(job.fingerprint in outcomes for job in jobs):
                 self._tell(trial, jobs, any(outcomes[job.fingerprint] == "failed" for job in jobs))
                 del self._asked[number]
-        made: list[Job] = []
-        while self._count < (self._plan.sweep.trials or 0) and len(made) < room:
+        new_jobs: list[Job] = []
+        while self._count < (self._plan.sweep.trials or 0) and len(new_jobs) < room:
             trial = self._study.ask()
             self._count += 1
-            point = {each.field: self._suggest(trial, n) for n, each in enumerate(self._plan.axes)}
+            point = {axis.field: self._suggest(trial, n) for n, axis in enumerate(self._plan.axes)}
             files = self._plan.sweep.files
             # All of the trial's runs count, also those that an earlier trial has made.
             jobs = [job for file in files for job in self._builder.every(file, [point])]
             new = {job.fingerprint: job for job in jobs if job.fingerprint not in self._known}
             self._known |= new.keys()
-            made += new.values()
+            new_jobs += new.values()
             self._asked[trial.number] = (trial, jobs)
             if self._count > len(self._params):
                 self._params.append(dict(trial.params))
             self._folder.record(list(new.values()), trials=self._params)
-        return made
+        return new_jobs
 
     @property
     def done(self) -> bool:
@@ -71,7 +72,7 @@ class OptunaSearch:
             best = self._study.best_trial
         except ValueError:
             return ""
-        texts = [each.override(self._value(n, best.params)) for n, each in enumerate(self._plan.axes)]
+        texts = [axis.override(self._value(n, best.params)) for n, axis in enumerate(self._plan.axes)]
         return f"best {self._plan.sweep.metric} {best.value:.4g}: {', '.join(texts)}"
 
     def _tell(self, trial: Any, jobs: Sequence[Job], failed: bool) -> None:

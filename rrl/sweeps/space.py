@@ -52,21 +52,21 @@ def axis(text: str) -> Axis:
     """
     shown = f'--grid "{text}"'
     place = Place(shown, 0, text)
-    hint = 'write --grid "DAPG.gamma = (0.9, 0.99)"; for a search also "DAPG.gamma = \'0.9 .. 0.99\'"'
+    hint = 'write --grid "Experiment.num_envs = (10, 20)"; for a search also "Experiment.num_envs = \'10 .. 20\'"'
     statements, error = parse(text, shown, numbered=False)
     if error is not None:
         raise ConfigError([error])
     if len(statements) != 1 or not isinstance(statements[0], Binding) or not statements[0].field:
         raise ConfigError([Problem.at(place, "a grid entry binds one field to its values", hint)])
     binding = statements[0]
-    found = _RANGE.fullmatch(binding.value) if isinstance(binding.value, str) else None
-    if found is not None:
-        low, high = (float(found[i].replace("_", "")) for i in (1, 2))
-        if not low < high or (found[3] and low <= 0):
+    ends = _RANGE.fullmatch(binding.value) if isinstance(binding.value, str) else None
+    if ends is not None:
+        low, high = (float(ends[i].replace("_", "")) for i in (1, 2))
+        if not low < high or (ends[3] and low <= 0):
             message = f"a range goes from a smaller to a larger number (log: above 0); got {binding.value!r}"
             raise ConfigError([Problem.at(place, message, hint)])
-        whole = all(re.fullmatch(r"[-+]?[\d_]+", found[i]) for i in (1, 2))
-        return Axis(binding.label, Range(low, high, bool(found[3]), whole), place)
+        whole = all(re.fullmatch(r"[-+]?[\d_]+", ends[i]) for i in (1, 2))
+        return Axis(binding.label, Range(low, high, bool(ends[3]), whole), place)
     if not isinstance(binding.value, (list, tuple)) or not binding.value:
         message = f"a grid entry lists the values of {binding.label} in brackets"
         raise ConfigError([Problem.at(place, message, hint)])
@@ -80,13 +80,13 @@ def axis(text: str) -> Axis:
 
 def product(axes: Sequence[Axis]) -> Iterator[Point]:
     """Every combination, the last axis fastest; one empty point without axes. ConfigError for a range."""
-    for each in axes:
-        if isinstance(each.values, Range):
+    for one in axes:
+        if isinstance(one.values, Range):
             hint = "list its values in brackets, or add --search random or --search optuna"
-            raise ConfigError([Problem.at(each.place, "a range can't be gone through one by one", hint)])
-    choices = [each.values for each in axes if not isinstance(each.values, Range)]
+            raise ConfigError([Problem.at(one.place, "a range can't be gone through one by one", hint)])
+    choices = [one.values for one in axes if not isinstance(one.values, Range)]
     for values in itertools.product(*choices):
-        yield {each.field: value for each, value in zip(axes, values, strict=True)}
+        yield {one.field: value for one, value in zip(axes, values, strict=True)}
 
 
 def draw(axes: Sequence[Axis], rng: np.random.Generator) -> Point:
@@ -100,4 +100,4 @@ def draw(axes: Sequence[Axis], rng: np.random.Generator) -> Point:
             return min(max(round(drawn), int(of.low)), int(of.high)) if of.whole else drawn
         return int(rng.integers(int(of.low), int(of.high) + 1)) if of.whole else float(rng.uniform(of.low, of.high))
 
-    return {each.field: value(each.values) for each in axes}
+    return {one.field: value(one.values) for one in axes}

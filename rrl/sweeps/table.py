@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -17,9 +17,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from rrl.machine.console import PLAIN_PERIOD, duration
-
-if TYPE_CHECKING:
-    from rrl.sweeps.engine import Entry
+from rrl.sweeps.jobs import Entry
 
 COLOURS = {"finished": "green", "failed": "red", "running": "cyan", "stopped": "yellow", "waiting": "dim"}
 PERIOD = 1.0  # seconds between looks at the runs' numbers
@@ -32,7 +30,7 @@ class Table:
         self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._shown = self._printed = time.monotonic()
-        self._said = ""
+        self._last_line = ""
         self._rows: dict[Path, tuple[float, dict[str, Any]]] = {}
         """metrics.jsonl -> (when it was changed, its last row)."""
 
@@ -64,14 +62,14 @@ class Table:
             counts = [f"{n} {state}" for state in COLOURS if (n := sum(e.state == state for e in entries))]
             running = [f"{e.job.name} {self._progress(e)[0]}" for e in entries if e.state == "running"]
             text = f"  {', '.join(counts)}: {'; '.join(running)}"
-            if text != self._said:  # an update may take minutes
-                self._said = text
+            if text != self._last_line:  # an update may take minutes
+                self._last_line = text
                 self.line(text)
 
     def _table(self, entries: Sequence[Entry], *, everything: bool) -> RichTable:
         table = RichTable(box=box.SIMPLE, pad_edge=False)
-        kinds = dict.fromkeys("success" if entry.job.counts_success else "return" for entry in entries)
-        for name in ("run", "state", "update", " or ".join(kinds) or "success", "this call", "left"):
+        scores = dict.fromkeys(entry.job.score.name for entry in entries)
+        for name in ("run", "state", "update", " or ".join(scores) or "score", "this call", "left"):
             table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name != "run")
         shown, hidden = list(entries), 0
         room = max(self.console.height - 6, 5)
@@ -80,26 +78,25 @@ class Table:
             shown = sorted(shown, key=lambda e: order.index(e.state))[:room]
             hidden = len(entries) - len(shown)
         for entry in shown:
-            update, success, left = self._progress(entry)
+            update, score, left = self._progress(entry)
             ran = entry.seconds or (time.monotonic() - entry.began if entry.state == "running" else 0.0)
             state = f"[{COLOURS[entry.state]}]{entry.state}[/]"
-            table.add_row(escape(entry.job.name), state, update, success, duration(ran) if ran else "", left)
+            table.add_row(escape(entry.job.name), state, update, score, duration(ran) if ran else "", left)
         if hidden:
             table.caption = f"and {hidden} more"
         return table
 
     def _progress(self, entry: Entry) -> tuple[str, str, str]:
-        """(update, training success or return over the last five, time left) of a run."""
+        """(update, training score over the last five, time left) of a run."""
         row = self._last_row(entry.folder)
         total = entry.job.config.iterations
         done = int(row.get("iteration", 0))
-        success = f"{row['summary/last5_success']:.1f} %" if "summary/last5_success" in row else ""
-        if "summary/last5_return" in row:  # of environments without a success test
-            success = f"{row['summary/last5_return']:.1f}"
+        score = entry.job.score
+        metric = score.metric("summary", "last5")
         left = ""
         if entry.state == "running" and done and "time/iteration" in row:
             left = duration((total - done) * row["time/iteration"])
-        return (f"{done}/{total}" if row else ""), success, left
+        return (f"{done}/{total}" if row else ""), score.text(row[metric]) if metric in row else "", left
 
     def _last_row(self, folder: Path | None) -> dict[str, Any]:
         """The last row of an update (the final evaluation is no update)."""

@@ -1,9 +1,12 @@
 """What the operating system is told about this process's memory."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from rrl.machine.processes import available_memory, family, memory
 
 PROGRAM = """
 import os
@@ -33,3 +36,28 @@ def test_freed_memory_is_kept_and_an_empty_replay_memory_takes_none(keep):
     freed, empty = (float(line) for line in done.stdout.split())
     assert (freed > 90) == keep, freed
     assert empty < freed + 10, empty
+
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "x = bytearray(80_000_000); print('ready', flush=True); input()"],
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+input()
+child.communicate(b"\\n")
+"""
+
+
+def test_memory_is_that_of_a_process_and_all_below_it():
+    before = memory(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        child = int(process.stdout.readline())
+        assert family(process.pid) == [process.pid, child]
+        assert {process.pid, child} < set(family(os.getpid()))
+        assert 80e6 < memory(process.pid) < 160e6
+        assert memory(os.getpid()) - before > 70e6  # pages that all share now count less for this one
+        process.communicate(b"\n")
+    assert family(process.pid) == [process.pid]  # it has ended
+    assert memory(process.pid) == 0
+    assert 1e7 < available_memory() < 1e14

@@ -126,3 +126,8 @@ def test_a_budget_stops_runs_and_another_call_goes_on(tmp_path: Path) -> None:
     (again,) = runs(tmp_path).values()
     assert again.status == "finished"
     assert again.run_id == run.run_id
+    # The sweep's own row shows its best run's summary.
+    parent = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(sweep_folder(tmp_path).name)
+    names = ("summary/best_success", "summary/last5_success", "summary/auc_success")
+    expected = {name: again.last(name) for name in names} | {"runs/finished": 1, "runs/stopped": 0, "runs/failed": 0}
+    assert parent.data.metrics == expected

@@ -1,5 +1,11 @@
 """Planning a sweep: grids, files that entries fit or don't, mistakes told all at once, names, searches."""
 
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -8,10 +14,14 @@ from rrl import cli
 from rrl.config import ginfile
 from rrl.config.ginfile import ConfigError
 from rrl.registry import UserError
-from rrl.sweeps.plan import Plan, plan, request
+from rrl.score import RETURN, Score, success
+from rrl.sweeps import backends
+from rrl.sweeps.plan import Plan, _check_metric, plan, request
 from rrl.sweeps.space import Range, axis, draw, product
+from rrl.sweeps.state import SweepFolder
 
 STATE = "adroit_door_state"
+SUCCESS, LIFTED = success("success", 10), success("lifted", 0)
 
 
 def planned(*files: str, **options: object) -> Plan:
@@ -33,8 +43,8 @@ def test_values_of_any_kind_multiply() -> None:
 
 
 def test_an_axis_says_the_statement_that_gin_reads() -> None:
-    each = axis("final/SuccessRate.actions = ('mean', 'both')")
-    assert each.override(each.values[1]) == "final/SuccessRate.actions = 'both'"  # type: ignore[index]
+    actions = axis("final/SuccessRate.actions = ('mean', 'both')")
+    assert actions.override(actions.values[1]) == "final/SuccessRate.actions = 'both'"  # type: ignore[index]
     encoders = axis("Experiment.encoder = (@ResNet(), @State())")
     assert encoders.override(encoders.values[1]) == "Experiment.encoder = @State()"  # type: ignore[index]
 
@@ -220,3 +230,57 @@ def test_random_search_draws_the_same_points_again() -> None:
     first, again = (planned(STATE, **options).jobs for _ in range(2))
     assert [job.fingerprint for job in first] == [job.fingerprint for job in again]
     assert len(first) == 4
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "told"),
+    [
+        ("summary/last5_success", [RETURN], r"has no success test.*--metric summary/last5_return "),
+        ("eval/success_sampled", [RETURN], r"has no success test.*--metric eval/return "),
+        ("summary/best_return", [SUCCESS], r"counts successes.*--metric summary/best_success "),
+        ("summary/last5_success", [SUCCESS, RETURN], r"^1 has no success test.*by themselves"),
+        ("summary/last5_success", [LIFTED], r"counts successes.*--metric summary/last5_lifted "),
+        ("summary/last5_success", [SUCCESS, SUCCESS], ""),
+        ("summary/auc_return", [RETURN], ""),
+        ("summary/last5_lifted", [LIFTED], ""),
+        ("eval/return", [SUCCESS, RETURN, LIFTED], ""),
+        ("train/success", [SUCCESS], ""),
+        ("eval/of_my_own", [RETURN], ""),
+    ],
+)
+def test_a_search_proposes_what_its_runs_log(metric: str, scores: list[Score], told: str) -> None:
+    jobs: Any = [SimpleNamespace(source=str(number), score=score) for number, score in enumerate(scores)]
+    with pytest.raises(UserError, match=told) if told else nullcontext():
+        _check_metric(metric, jobs)
+
+
+# --- backends and the sweep's folder ----------------------------------------------------------------
+
+
+def test_backends_are_found_in_one_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--backend takes local, ray, slurm; got moon"):
+        backends.find("moon")
+    wishes: list[backends.Wish] = []
+    monkeypatch.setitem(backends.BACKENDS, "moon", backends.Kind(wishes.append, option="--slurm"))  # type: ignore[arg-type]
+    assert backends.settings(backends.find("moon"), "--slurm", ["a=1", "b=c=d"]) == {"a": "1", "b": "c=d"}
+    with pytest.raises(UserError, match="NAME=VALUE"):
+        backends.settings(backends.find("moon"), "--slurm", ["a"])
+    with pytest.raises(UserError, match="--slurm goes with --backend slurm"):
+        backends.settings(backends.find("local"), "--slurm", ["a=1"])
+    monkeypatch.setitem(backends.BACKENDS, "mars", backends.Kind(wishes.append, package="rrl_no_such_package"))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="rrl_no_such_package is not installed"):
+        backends.find("mars")
+    local = backends.find("local").make(backends.Wish(jobs=8, count=3, settings={}, folder=tmp_path))
+    assert local.jobs == 3
+
+
+def test_a_sweeps_folder_is_locked_while_it_is_open(tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text('{"run_id": "a", "jobs": []}')
+    tracker: Any = None
+    with SweepFolder(tmp_path, tracker) as folder:
+        assert folder.run_id == "a"
+        with pytest.raises(UserError, match="another process is working on the sweep"):
+            SweepFolder(tmp_path, tracker)
+    with SweepFolder(tmp_path, tracker) as folder:
+        folder.record([], search="grid")
+    assert json.loads((tmp_path / "sweep.json").read_text()) == {"run_id": "a", "jobs": [], "search": "grid"}
