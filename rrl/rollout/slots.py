@@ -46,6 +46,7 @@ class Slots:
     def __init__(self, count: int, frames: FrameRequest | None, stack: int = 1) -> None:
         """`frames` is what the environments render, `stack` the policy's; 1 for whoever only looks."""
         self.count = count
+        # Checkpoints know these names.
         self._stacks = {"frames": Stack(count, frames.stack if frames else 1), "kept": Stack(count, stack)}
         self.observed: NDArray[Any] = np.zeros(0, np.float32)
         """[N, n]: what `Policy.observe` made of the last observation."""

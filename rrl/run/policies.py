@@ -151,9 +151,7 @@ class LoadedPolicy:
             raise UserError(f"frames {frames.shape} and state {state.shape} are not of the same observations")
         return {"frames": frames, "state": state}
 
-    def _act(
-        self, observation: Mapping[str, NDArray[Any]], noise: NDArray[np.float32] | None
-    ) -> NDArray[np.float32]:
+    def _act(self, observation: Mapping[str, NDArray[Any]], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
         count = len(observation["state"])
         begins = self._slots is None
         if self._slots is None or not self._slots.remembers:
