@@ -36,7 +36,7 @@ LOST = 0.01
 
 
 def make(
-    policy: Path,
+    policy: str | Path,
     out: Path,
     count: int,
     seed: int,
@@ -48,47 +48,47 @@ def make(
     """Record `count` successful episodes, of at most `tries` (None: twice as many), and write them; where a task has
     no success test, the first `count` episodes. See `rrl demos make`."""
     out = sets.free(out)
-    known = policies.shipped()
-    if str(policy) not in known and not policy.exists():
-        raise UserError(
-            f"there is no file {policy}, nor a shipped policy of that name ({', '.join(known)}); "
-            "runs write policy.safetensors and best_policy.safetensors"
-        )
-    policy = known.get(str(policy), policy)
-    config, agent, values = policies.load(policy)
+    file = policies.find(policy)
+    config, agent, values = policies.load(file)
     env: EnvFactory = build(config.env)
     tries = (tries or 2 * count) if env.score.counted else count
     if tries < count:
         raise UserError(f"{count} successful episodes can't come from {tries} tries; raise --tries")
-    with closing(
-        WorkerVectorEnv(env, min(config.num_envs, tries), config.encoder.frames(), config.workers or 0)
-    ) as envs:
+    slots = min(config.num_envs, tries)
+    with closing(WorkerVectorEnv(env, slots, config.encoder.frames(), config.workers or 0)) as envs:
         noise = (env.horizon, envs.action_dim) if action_noise else None
         todo = episodes(tries, seed=seed, stream=Stream.DEMOS, noise=noise)
         recording = record(Collector(envs), Noisy(agent, action_noise), todo, progress)
     rollout = recording.rollout
-    good = rollout.success(env.score.name) if env.score.counted else np.ones(count, bool)
-    chosen = [int(i) for i in np.flatnonzero(good)][:count]
-    if len(chosen) < count:
-        raise UserError(
-            f"only {len(chosen)} of {tries} episodes succeeded ({env.score.name}) where {count} were wanted: "
-            "run more episodes, or use a better policy"
-        )
+    chosen = _chosen(rollout, env, count)
+    rates = {flag: float(rollout.success(flag).mean()) for flag in rollout.flags}
     facts = {
         **sets.facts_of(env),
-        "policy": policy.name,
+        "policy": file.name,
         "policy_facts": {k: v for k, v in values.items() if k != "config"},
         "actions": f"mean plus Gaussian noise of std {action_noise}" if action_noise else "mean",
         "seed": seed,
         "seeds": [todo[i].seed for i in chosen],
         "returns": rollout.returns()[chosen].tolist(),
         "episodes_tried": chosen[-1] + 1,
-        "policy_success": {flag: float(rollout.success(flag).mean()) for flag in rollout.flags},
+        "policy_success": rates,
     }
     recording.demos(chosen, facts).save(out)
-    rates = ", ".join(f"{flag} {100 * rate:.0f} %" for flag, rate in facts["policy_success"].items())
-    whose = f"the policy over {tries} episodes: {rates}" if rates else f"the first ones; {return_in_words([rollout])}"
+    words = ", ".join(f"{flag} {100 * rate:.0f} %" for flag, rate in rates.items())
+    whose = f"the policy over {tries} episodes: {words}" if rates else f"the first ones; {return_in_words([rollout])}"
     say(f"{out}: {count} episodes, {int(np.isin(rollout.episode, chosen).sum())} steps ({whose})")
+
+
+def _chosen(rollout: Rollout, env: EnvFactory, count: int) -> list[int]:
+    """The first `count` episodes that are worth learning from; UserError if there are not so many."""
+    good = rollout.success(env.score.name) if env.score.counted else np.ones(rollout.episodes, bool)
+    chosen = [int(i) for i in np.flatnonzero(good)][:count]
+    if len(chosen) < count:
+        raise UserError(
+            f"only {len(chosen)} of {rollout.episodes} episodes succeeded ({env.score.name}) where {count} were "
+            "wanted: run more episodes, or use a better policy"
+        )
+    return chosen
 
 
 def take_over(

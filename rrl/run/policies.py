@@ -41,6 +41,18 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(paths)}
 
 
+def find(source: str | Path) -> Path:
+    """The policy file that a path or the name of a shipped policy means; UserError if there is none."""
+    known = shipped()
+    path = known.get(str(source), Path(source))
+    if not path.is_file():
+        raise UserError(
+            f"there is no file {source}, nor a shipped policy of that name ({', '.join(known)}); "
+            "runs write policy.safetensors and best_policy.safetensors"
+        )
+    return path
+
+
 def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent, dict[str, Any]]:
     """(configuration, agent ready to act, facts) of a policy file; UserError if it is none.
 
@@ -167,5 +179,5 @@ class LoadedPolicy:
 
 def load_policy(source: str | Path) -> LoadedPolicy:
     """A policy from its file, or a shipped one by name (see `shipped`); UserError if there is none."""
-    config, agent, facts = load(shipped().get(str(source), Path(source)))
+    config, agent, facts = load(find(source))
     return LoadedPolicy(config, facts, build(config.env), agent)
