@@ -324,21 +324,22 @@ def demos_make(
         Path, typer.Argument(help="A policy file (a run's policy.safetensors), or a shipped policy's name.")
     ],
     out: Annotated[Path, typer.Argument(help="The .npz to write; its .json goes beside it.")],
-    episodes: Annotated[int, typer.Option(help="Successful episodes to keep.", min=1)] = 25,
+    episodes: Annotated[int, typer.Option(help="Episodes to keep: successful ones, if the task tells.", min=1)] = 25,
     seed: Annotated[int, typer.Option(help="Decides the episodes' starts.", min=0)] = 0,
-    tries: Annotated[int | None, typer.Option(help="Episodes to run; default: twice as many.")] = None,
+    tries: Annotated[int | None, typer.Option(help="Episodes to run for that; default: twice as many.")] = None,
     action_noise: Annotated[
         float,
         typer.Option(help="Std of Gaussian noise on the actions, which are normalised to [-1, 1].", min=0.0),
     ] = 0.0,
 ) -> None:
-    """Record demonstrations with a policy (mean action), keeping the successful episodes."""
+    """Record demonstrations with a policy (mean action), keeping the successful episodes, or without a success test
+    the first ones."""
     from rrl.commands import demos
     from rrl.machine.console import Display
 
     with Display() as display:
         display.phase("recording", 0)
-        demos.make(policy, out, episodes, seed, tries or 2 * episodes, display.line, action_noise, display.advance)
+        demos.make(policy, out, episodes, seed, tries, display.line, action_noise, display.advance)
 
 
 @demos_app.command("import")
@@ -349,12 +350,14 @@ def demos_import(
     ],
     out: Annotated[Path, typer.Argument(help="The .npz to write; its .json goes beside it.")],
     task: Annotated[
-        str | None, typer.Option(help="pen, door, hammer or relocate; default: the one in the source's name.")
+        str | None, typer.Option(help="door, cartpole_swingup, ...; default: the one in the source's name.")
     ] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="dapg, hdf5, minari or npz; default: by the name.")
     ] = None,
-    protocol: Annotated[str, typer.Option(help="Task variant whose success is counted.")] = "paper",
+    protocol: Annotated[
+        str | None, typer.Option(help="Task variant whose success is counted; default: the task's own.")
+    ] = None,
     origin: Annotated[str, typer.Option(help="Who acted, for tables and comparisons.")] = "human",
 ) -> None:
     """Take over other people's demonstrations; their actions are replayed here. Nothing in a file is run."""

@@ -7,120 +7,92 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from rrl import registry
-from rrl.demos import importers, record, replay, sets
+from rrl.demos import importers, sets
+from rrl.demos.record import Noisy, Recording, record
+from rrl.demos.replay import NoPolicy, playback
 from rrl.demos.sets import Demos
-from rrl.envs.base import EnvFactory, FrameRequest
+from rrl.envs.base import EnvFactory, FrameRequest, find_task, task_names
 from rrl.envs.vector import WorkerVectorEnv
-from rrl.evaluators.success import in_words
+from rrl.evaluators.success import in_words, return_in_words
 from rrl.evaluators.video import captioned, tiles, write_video
 from rrl.registry import UserError, build
-from rrl.rollout.data import Episode, Obs, Policy, Rollout, Stream, episodes
+from rrl.rollout.data import Episode, Obs, Rollout, Stream, episodes
 from rrl.rollout.episodes import Collector
 from rrl.run import policies
 
 Say = Callable[[str], None]
 LAST = "last_states"
 """A fact of a set whose source lacks the states after the last actions."""
-
-
-class NoPolicy:
-    """Stands where a replay needs a policy: keeps the state vector, never acts."""
-
-    stack = 1
-
-    def __init__(self, action_dim: int) -> None:
-        self.action_dim = action_dim
-
-    def observe(self, obs: Obs) -> NDArray[np.float32]:
-        """The state vector."""
-        return obs.state.copy()
-
-    def act(self, observed: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Zeros; a replay puts recorded actions in their place."""
-        return np.zeros((len(observed), self.action_dim), np.float32)
-
-
-class Noisy:
-    """A policy's mean action plus Gaussian noise: less tidy demonstrations than an expert's own."""
-
-    def __init__(self, policy: Policy, std: float) -> None:
-        self.policy, self.std, self.stack = policy, std, policy.stack
-
-    def observe(self, obs: Obs) -> NDArray[Any]:
-        """As the policy does."""
-        return self.policy.observe(obs)
-
-    def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """mean + std * noise, in the environment's action units."""
-        mean = self.policy.act(observed, None)
-        return mean if noise is None else mean + np.float32(self.std) * noise
+LOST = 0.01
+"""Share of its return that a replay may lose, where nothing counts successes."""
 
 
 def make(
-    policy: Path,
+    policy: str | Path,
     out: Path,
     count: int,
     seed: int,
-    tries: int,
+    tries: int | None,
     say: Say,
     action_noise: float = 0.0,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Record `count` successful episodes (of at most `tries`) and write them; see `rrl demos make`."""
+    """Record `count` successful episodes, of at most `tries` (None: twice as many), and write them; where a task has
+    no success test, the first `count` episodes. See `rrl demos make`."""
+    out = sets.free(out)
+    file = policies.find(policy)
+    config, agent, values = policies.load(file)
+    env: EnvFactory = build(config.env)
+    tries = (tries or 2 * count) if env.score.counted else count
     if tries < count:
         raise UserError(f"{count} successful episodes can't come from {tries} tries; raise --tries")
-    out = sets.free(out)
-    known = policies.shipped()
-    if str(policy) not in known and not policy.exists():
-        raise UserError(
-            f"there is no file {policy}, nor a shipped policy of that name ({', '.join(known)}); "
-            "runs write policy.safetensors and best_policy.safetensors"
-        )
-    policy = known.get(str(policy), policy)
-    config, agent, values = policies.load(policy)
-    env: EnvFactory = build(config.env)
-    envs = WorkerVectorEnv(env, min(config.num_envs, tries), config.encoder.frames(), config.workers or 0)
-    try:
+    slots = min(config.num_envs, tries)
+    with closing(WorkerVectorEnv(env, slots, config.encoder.frames(), config.workers or 0)) as envs:
         noise = (env.horizon, envs.action_dim) if action_noise else None
         todo = episodes(tries, seed=seed, stream=Stream.DEMOS, noise=noise)
-        made = record.record(Collector(envs), Noisy(agent, action_noise), todo, progress)
-    finally:
-        envs.close()
-    rollout, flag = made.rollout, env.flags[0]
-    good = [int(i) for i in np.flatnonzero(rollout.success(flag))][:count]
-    if len(good) < count:
-        raise UserError(
-            f"only {len(good)} of {tries} episodes succeeded ({flag}) where {count} were wanted: "
-            "run more episodes, or use a better policy"
-        )
-    rates = {k: float(rollout.success(k).mean()) for k in rollout.flags}
+        recording = record(Collector(envs), Noisy(agent, action_noise), todo, progress)
+    rollout = recording.rollout
+    chosen = _chosen(rollout, env, count)
+    rates = {flag: float(rollout.success(flag).mean()) for flag in rollout.flags}
     facts = {
-        **env.facts(),
-        "policy": policy.name,
+        **sets.facts_of(env),
+        "policy": file.name,
         "policy_facts": {k: v for k, v in values.items() if k != "config"},
         "actions": f"mean plus Gaussian noise of std {action_noise}" if action_noise else "mean",
         "seed": seed,
-        "seeds": [todo[i].seed for i in good],
-        "episodes_tried": good[-1] + 1,
+        "seeds": [todo[i].seed for i in chosen],
+        "returns": rollout.returns()[chosen].tolist(),
+        "episodes_tried": chosen[-1] + 1,
         "policy_success": rates,
     }
-    made.demos(good, facts).save(out)
-    words = ", ".join(f"{k} {100 * v:.0f} %" for k, v in rates.items())
-    steps = int(np.isin(rollout.episode, good).sum())
-    say(f"{out}: {count} episodes, {steps} steps (the policy over {tries} episodes: {words})")
+    recording.demos(chosen, facts).save(out)
+    words = ", ".join(f"{flag} {100 * rate:.0f} %" for flag, rate in rates.items())
+    whose = f"the policy over {tries} episodes: {words}" if rates else f"the first ones; {return_in_words([rollout])}"
+    say(f"{out}: {count} episodes, {int(np.isin(rollout.episode, chosen).sum())} steps ({whose})")
+
+
+def _chosen(rollout: Rollout, env: EnvFactory, count: int) -> list[int]:
+    """The first `count` episodes that are worth learning from; UserError if there are not so many."""
+    good = rollout.success(env.score.name) if env.score.counted else np.ones(rollout.episodes, bool)
+    chosen = [int(i) for i in np.flatnonzero(good)][:count]
+    if len(chosen) < count:
+        raise UserError(
+            f"only {len(chosen)} of {rollout.episodes} episodes succeeded ({env.score.name}) where {count} were "
+            "wanted: run more episodes, or use a better policy"
+        )
+    return chosen
 
 
 def take_over(
-    source: str, out: Path, say: Say, *, task: str | None, kind: str | None, protocol: str, origin: str
+    source: str, out: Path, say: Say, *, task: str | None, kind: str | None, protocol: str | None, origin: str
 ) -> None:
     """`rrl demos import`: replay what `rrl.demos.importers` reads, and write what happens here as a set.
 
@@ -128,77 +100,98 @@ def take_over(
     file's where it has them, so that `verify` can tell how far the replay drifts from the recording.
     """
     out = sets.free(out)
-    env = _adroit(task or _task_in(source), protocol)
+    variant = {} if protocol is None else {"protocol": protocol}
+    env: EnvFactory = build(sets.with_objects(find_task(task or _task_in(source), **variant)))
     recorded = importers.read(source, kind)
-    envs = WorkerVectorEnv(env, min(25, len(recorded)), None, 0)
-    try:
+    with closing(_environments(env, len(recorded))) as envs:
         envs.reset(seed=0)
         needed = envs.call("initial")[0]
         todo = [
-            _scripted(i, each, needed, envs.action_dim, f"{source}, episode {i}") for i, each in enumerate(recorded)
+            _scripted(i, episode, needed, envs.action_dim, f"{source}, episode {i}")
+            for i, episode in enumerate(recorded)
         ]
-        replayed = record.record(Collector(envs), NoPolicy(envs.action_dim), todo)
-    finally:
-        envs.close()
-    rollout = replayed.rollout
+        recording = record(Collector(envs), NoPolicy(envs.action_dim), todo)
+    rollout = recording.rollout
     facts = {
-        **env.facts(),
+        **sets.facts_of(env),
         "origin": origin,
         "source": Path(source).name,
         "actions": "recorded",
-        "success": {k: int(rollout.success(k).sum()) for k in rollout.flags},
+        "returns": rollout.returns().tolist(),
+        "success": {flag: int(rollout.success(flag).sum()) for flag in rollout.flags},
     }
-    made = replayed.demos(range(len(recorded)), facts)
-    if all(each.qpos is not None and each.qvel is not None for each in recorded):
-        if any(len(each.qpos) == len(each.actions) for each in recorded if each.qpos is not None):
-            made = replace(made, facts={**made.facts, LAST: "the replay's: the source has none"})
-        filed = _with_states(made, recorded)
-        say(_apart(filed, made))
-        made = filed
-    seen = [each.observations for each in recorded]
-    if all(each is not None and each.shape[1] == rollout.obs.shape[1] for each in seen):
-        theirs = np.concatenate([each[:n] for each, n in zip(seen, made.lengths, strict=True) if each is not None])
-        apart = np.abs(rollout.obs - theirs).max(axis=1)
-        say(
-            f"observations differ from the recorded ones by {np.median(apart):.2g} (median over steps), "
-            f"at the start of an episode by {np.median(apart[rollout.starts]):.2g}"
-        )
-    made.save(out)
-    wins = "; ".join(in_words([rollout], flag) for flag in rollout.flags)
-    over = int((made.lengths > env.horizon).sum())
+    demos = recording.demos(range(len(recorded)), facts)
+    if all(episode.qpos is not None and episode.qvel is not None for episode in recorded):
+        replayed, demos = demos, _with_states(demos, recorded)
+        say(_apart(demos, replayed))
+    _compare_observations(rollout, recorded, say)
+    demos.save(out)
+    over = int((demos.lengths > env.horizon).sum())
     longer = f", {over} of them longer than the horizon of {env.horizon}" if over else ""
-    say(f"{out}: {len(made)} episodes of {made.lengths.min()} to {made.lengths.max()} steps{longer}; {wins}")
+    say(f"{out}: {_size(demos)}{longer}; {_verdicts(rollout)}")
 
 
-def _scripted(index: int, each: importers.Recorded, needed: Mapping[str, Any], action_dim: int, where: str) -> Episode:
+def _task_in(source: str) -> str:
+    """The task whose name's words stand in the source's, the last one if there are several."""
+    words = re.split(r"[^a-z]+", source.lower())  # words: a folder called `open` is no pen
+    places = {}
+    for name in task_names():
+        parts = re.split(r"[^a-z]+", name.lower())
+        ends = [k for k in range(len(parts), len(words) + 1) if words[k - len(parts) : k] == parts]
+        if ends:
+            places[name] = ends[-1]
+    if not places:
+        raise UserError(f"which task are the demonstrations in {source}? Say it with --task")
+    return max(places, key=lambda name: places[name])
+
+
+def _scripted(
+    index: int, recorded: importers.Recorded, needed: Mapping[str, Any], action_dim: int, where: str
+) -> Episode:
     """The episode as an open-loop replay; UserError if it is of another task."""
-    initial = {k: importers.array(each.initial[k], f"{where}: {k}") for k in needed if k in each.initial}
+    initial = {k: importers.array(recorded.initial[k], f"{where}: {k}") for k in needed if k in recorded.initial}
     missing = [k for k, v in needed.items() if k not in initial or initial[k].shape != v.shape]
     for name, values in initial.items():
         importers.finite(values, f"{where}: {name}")
     if missing:
-        has = ", ".join(each.initial)
+        has = ", ".join(recorded.initial)
         wants = ", ".join(f"{k} {needed[k].shape}" for k in missing)
         raise UserError(f"{where}: the initial state lacks {wants}; it has {has or 'nothing'}. Is it this task?")
-    if each.actions.shape[1] != action_dim:
-        raise UserError(f"{where}: actions have {each.actions.shape[1]} dimensions, this task's {action_dim}")
+    if recorded.actions.shape[1] != action_dim:
+        raise UserError(f"{where}: actions have {recorded.actions.shape[1]} dimensions, this task's {action_dim}")
     for name in ("qpos", "qvel"):
-        values = getattr(each, name)
+        values = getattr(recorded, name)
         if values is not None and values.shape[1] != len(needed[name]):
             raise UserError(f"{where}: {name} has {values.shape[1]} numbers a step, this task's {len(needed[name])}")
-    return Episode(index, initial=initial, actions=each.actions.astype(np.float32))
+    return Episode(index, initial=initial, actions=recorded.actions.astype(np.float32))
 
 
-def _with_states(made: Demos, recorded: Sequence[importers.Recorded]) -> Demos:
+def _with_states(replayed: Demos, recorded: Sequence[importers.Recorded]) -> Demos:
     """The file's states instead of the replay's; where the file lacks the last one, the replay's stays."""
-    qpos, qvel, start = made.qpos.copy(), made.qvel.copy(), 0
-    for each, length in zip(recorded, made.lengths, strict=True):
-        assert each.qpos is not None
-        assert each.qvel is not None
-        qpos[start : start + len(each.qpos)] = each.qpos
-        qvel[start : start + len(each.qvel)] = each.qvel
+    qpos, qvel, facts, start = replayed.qpos.copy(), replayed.qvel.copy(), replayed.facts, 0
+    for episode, length in zip(recorded, replayed.lengths, strict=True):
+        assert episode.qpos is not None
+        assert episode.qvel is not None
+        qpos[start : start + len(episode.qpos)] = episode.qpos
+        qvel[start : start + len(episode.qvel)] = episode.qvel
         start += int(length) + 1
-    return replace(made, qpos=qpos, qvel=qvel)
+        if len(episode.qpos) == length:
+            facts = {**facts, LAST: "the replay's: the source has none"}
+    return replace(replayed, qpos=qpos, qvel=qvel, facts=facts)
+
+
+def _compare_observations(rollout: Rollout, recorded: Sequence[importers.Recorded], say: Say) -> None:
+    """Say how far the replay's observations are from the file's, if it has any of this kind."""
+    theirs = []
+    for i, episode in enumerate(recorded):
+        if episode.observations is None or episode.observations.shape[1] != rollout.obs.shape[1]:
+            return
+        theirs.append(episode.observations[: int((rollout.episode == i).sum())])
+    apart = np.abs(rollout.obs - np.concatenate(theirs)).max(axis=1)
+    say(
+        f"observations differ from the recorded ones by {np.median(apart):.2g} (median over steps), "
+        f"at the start of an episode by {np.median(apart[rollout.starts]):.2g}"
+    )
 
 
 def _drift(recorded: Demos, replayed: Demos) -> list[NDArray[np.float64]]:
@@ -225,47 +218,58 @@ def info(source: str | None, say: Say) -> None:
         for name, path in sets.shipped().items():
             say(f"{name}  {len(sets.load(path))} episodes  {path.stat().st_size / 1e6:.2f} MB")
         return
-    made = _load(source)
-    say(f"{len(made)} episodes of {made.lengths.min()} to {made.lengths.max()} steps, {len(made.actions)} in all")
-    say(json.dumps(made.facts, indent=2))
+    demos = _load(source)
+    say(f"{_size(demos)}, {len(demos.actions)} in all")
+    say(json.dumps(demos.facts, indent=2))
 
 
 def verify(source: str, say: Say) -> bool:
     """Replay by actions (do the successes come out again? how far do states drift?) and by states.
 
-    Returns whether at least as many episodes succeed as were recorded.
+    Returns whether at least as many episodes succeed as were recorded; without a success test, whether the replay
+    loses no more than `LOST` of the recorded return.
     """
-    made = _load(source)
-    env = _environment(made)
-    envs = WorkerVectorEnv(env, min(25, len(made)), None, 0)
-    try:
-        replayed = record.record(Collector(envs), NoPolicy(envs.action_dim), [made.script(i) for i in range(len(made))])
-        shown = replay.playback(Collector(envs), NoPolicy(envs.action_dim), made)
-    finally:
-        envs.close()
-    rollout, again = replayed.rollout, replayed.demos(range(len(made)), {})
-    ok = True
-    for flag in rollout.flags:
-        then = int(made.success(flag, env.score.steps).sum())
-        now = int(rollout.success(flag).sum())
-        say(f"replay by actions: {in_words([rollout], flag)}; recorded {then}")
-        ok &= now >= then
-    versions = f"recorded with MuJoCo {made.facts.get('mujoco')}, here is {env.facts()['mujoco']}"
-    drift = _drift(made, again)
+    demos = _load(source)
+    env = _environment(demos)
+    with closing(_environments(env, len(demos))) as envs:
+        recording = _replay(envs, demos)
+        shown = playback(Collector(envs), NoPolicy(envs.action_dim), demos)
+    rollout, here = recording.rollout, env.facts()
+    ok = _judge(demos, rollout, say)
+    versions = ", ".join(f"{name} {demos.facts.get(name)}, here is {here[name]}" for name in env.packages)
+    versions = f"recorded with {versions}"
+    replayed = recording.demos(range(len(demos)), {})
+    drift = _drift(demos, replayed)
     if not max(d.max() for d in drift):
         say(f"positions are the recorded ones bit for bit, in the float32 that the set keeps ({versions})")
     else:
-        say(f"{_apart(made, again)} ({versions})")
+        say(f"{_apart(demos, replayed)} ({versions})")
         for step in sorted({1, 10, 30, 100, int(np.median([len(d) for d in drift])) - 1}):
             at = np.array([d[step] for d in drift if step < len(d)])
             if len(at):
                 say(f"  after {step} steps: median {np.median(at):.2g}, worst {at.max():.2g}")
-    apart = np.abs(shown.obs - rollout.obs).max(axis=1)
-    say(
-        "playback by states: the task's state observation differs from the replay's by at most "
-        f"{apart.max():.2g}, median over steps {np.median(apart):.2g}"
-    )
-    return bool(ok)
+    if env.has_state:
+        apart = np.abs(shown.obs - rollout.obs).max(axis=1)
+        say(
+            "playback by states: the task's state observation differs from the replay's by at most "
+            f"{apart.max():.2g}, median over steps {np.median(apart):.2g}"
+        )
+    return ok
+
+
+def _judge(demos: Demos, rollout: Rollout, say: Say) -> bool:
+    """Say what the replay by actions reached; is it as good as what was recorded?"""
+    ok = True
+    for flag in rollout.flags:
+        then, now = int(demos.success(flag, rollout.success_steps).sum()), int(rollout.success(flag).sum())
+        say(f"replay by actions: {in_words([rollout], flag)}; recorded {then}")
+        ok &= now >= then
+    if not rollout.flags:
+        returns = np.array(demos.facts.get("returns", ()))
+        recorded = f"recorded {returns.mean():.1f}" if len(returns) else "none was recorded"
+        say(f"replay by actions: {return_in_words([rollout])}; {recorded}")
+        ok = not len(returns) or bool(rollout.returns().mean() >= returns.mean() - LOST * abs(returns.mean()))
+    return ok
 
 
 def film(
@@ -286,29 +290,33 @@ def film(
         raise UserError(f"{out} exists already; choose another name or remove it first")
     if out.suffix != ".mp4":
         raise UserError(f"a video is an .mp4; got {out}")
-    made = _load(source)
-    wrong = [i for i in chosen if i >= len(made)]
+    demos = _load(source)
+    wrong = [i for i in chosen if i >= len(demos)]
     if wrong or not chosen:
-        raise UserError(f"{source} has episodes 0 to {len(made) - 1}; got {wrong[0] if wrong else 'none'}")
-    env = _environment(made, look=look, cameras=tuple(cameras) or None)
-    envs = WorkerVectorEnv(env, 1, FrameRequest(size, size), 0)
-    recorded = made.success(env.flags[0], env.score.steps)
+        raise UserError(f"{source} has episodes 0 to {len(demos) - 1}; got {wrong[0] if wrong else 'none'}")
+    env: EnvFactory = build(sets.environment(demos.facts).filmed(cameras, look))
+    verdicts = _recorded_verdicts(demos, env)
     frames: list[NDArray[np.uint8]] = []
-    try:
+    with closing(WorkerVectorEnv(env, 1, FrameRequest(size, size), 0)) as envs:
         collector = Collector(envs)
         for i in chosen:
-            verdict = "success" if recorded[i] else "failure"
-            label = f"{env.name}  {', '.join(env.cameras)}  look {look}  episode {i}: {verdict} (by {by})"
-            watched, part = Filming(envs.action_dim, frames, every, size, label), made.pick([i])
+            label = f"{env.name}  {', '.join(env.cameras)}  look {look}  episode {i}{verdicts[i]} (by {by})"
+            filming, episode = Filming(envs.action_dim, frames, every, size, label), demos.pick([i])
             if by == "actions":
-                collector.collect(watched, [part.script(0)], progress=progress)
+                collector.collect(filming, [episode.script(0)], progress=progress)
             else:
-                replay.playback(collector, watched, part, progress)
-    finally:
-        envs.close()
+                playback(collector, filming, episode, progress)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_video(out, frames)
     say(f"{out}: {len(chosen)} episodes, {len(frames)} frames")
+
+
+def _recorded_verdicts(demos: Demos, env: EnvFactory) -> list[str]:
+    """What became of each episode when it was recorded: `: success`, `: return 812.3`, or nothing."""
+    if env.score.counted:
+        success = demos.success(env.score.name, env.score.steps)
+        return [": success" if won else ": failure" for won in success]
+    return [f": return {value:.1f}" for value in demos.facts.get("returns", ())] or [""] * len(demos)
 
 
 class Filming(NoPolicy):
@@ -341,27 +349,24 @@ def export(source: str, dataset: str, say: Say) -> None:
         from minari.storage.datasets_root_dir import get_dataset_path
     except ImportError as error:
         raise UserError("Minari datasets need minari: pip install 'rrl[demos]'") from error
-    made = _load(source)
-    env = _environment(made)
+    demos = _load(source)
+    env = _environment(demos)
     try:
         parse_dataset_id(dataset)
     except (ValueError, TypeError) as error:
         raise UserError(f"a Minari id looks like rrl/door/expert-v0; got {dataset}") from error
     if get_dataset_path(dataset).exists():
         raise UserError(f"there is a local Minari dataset {dataset} already; choose another id")
-    envs = WorkerVectorEnv(env, min(25, len(made)), None, 0)
-    try:
-        rollout = Collector(envs).collect(NoPolicy(envs.action_dim), [made.script(i) for i in range(len(made))])
+    with closing(_environments(env, len(demos))) as envs:
+        rollout = _replay(envs, demos).rollout
         spaces = (envs.single_observation_space["state"], envs.single_action_space)  # type: ignore[index]
-    finally:
-        envs.close()
     buffers = [
         EpisodeBuffer(
             id=i,
-            options={"initial_state_dict": dict(made.script(i).initial or {})},
-            **_columns(made, rollout, i),
+            options={"initial_state_dict": dict(demos.script(i).initial or {})},
+            **_columns(demos, rollout, i),
         )
-        for i in range(len(made))
+        for i in range(len(demos))
     ]
     try:
         with warnings.catch_warnings():
@@ -371,19 +376,19 @@ def export(source: str, dataset: str, say: Say) -> None:
                 buffer=buffers,
                 observation_space=spaces[0],
                 action_space=spaces[1],
-                algorithm_name=made.origin,
+                algorithm_name=demos.origin,
                 description=", ".join(f"{k} {v}" for k, v in env.facts().items()),
             )
     except Exception as error:  # an id or a folder that Minari does not take
         raise UserError(f"Minari does not take {dataset}: {error}") from error
-    say(f"Minari dataset {dataset}: {len(made)} episodes, {len(made.actions)} steps")
+    say(f"Minari dataset {dataset}: {len(demos)} episodes, {len(demos.actions)} steps")
 
 
-def _columns(made: Demos, rollout: Rollout, i: int) -> dict[str, Any]:
+def _columns(demos: Demos, rollout: Rollout, i: int) -> dict[str, Any]:
     """Episode i as Minari wants it: observations and infos with one row more than the actions."""
     rows = rollout.episode == i
-    qpos, qvel = made.states(i)
-    if LAST in made.facts:
+    qpos, qvel = demos.states(i)
+    if LAST in demos.facts:
         qpos[-1], qvel[-1] = np.nan, np.nan
     flags = {k: np.append(False, v[rows]) for k, v in rollout.flags.items()}
     return {
@@ -396,33 +401,30 @@ def _columns(made: Demos, rollout: Rollout, i: int) -> dict[str, Any]:
     }
 
 
-def _environment(made: Demos, **settings: Any) -> EnvFactory:
-    """The environment a set was recorded in, with its task's state observation."""
-    family, _, task = str(made.facts["env"]).partition("_")
-    if family != "adroit":
-        raise UserError(f"this version of rrl has no environment {made.facts['env']}")
-    return _adroit(task, str(made.facts["protocol"]), **settings)
+def _load(source: str) -> Demos:
+    return sets.load(sets.shipped().get(source, Path(source)))
 
 
-def _adroit(task: str, protocol: str, **settings: Any) -> EnvFactory:
-    try:
-        config = registry.get("Adroit").Config.model_validate(
-            {"task": task, "protocol": protocol, "state": "task", **settings}
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    env: EnvFactory = build(config)
+def _environment(demos: Demos) -> EnvFactory:
+    """The environment that a set was recorded in, with the task's objects in the state vector."""
+    env: EnvFactory = build(sets.with_objects(sets.environment(demos.facts)))
     return env
 
 
-def _task_in(source: str) -> str:
-    words = re.split(r"[^a-z]+", source.lower())  # words: a folder called `open` is no pen
-    named = [word for word in words if word in ("pen", "door", "hammer", "relocate")]
-    if not named:
-        raise UserError(f"which task are the demonstrations in {source}? Say it with --task")
-    return named[-1]
+def _environments(env: EnvFactory, count: int) -> WorkerVectorEnv:
+    """Simulators for so many replays, in this process."""
+    return WorkerVectorEnv(env, min(25, count), None, 0)
 
 
-def _load(source: str) -> Demos:
-    return sets.load(sets.shipped().get(source, Path(source)))
+def _replay(envs: WorkerVectorEnv, demos: Demos) -> Recording:
+    """All episodes by their actions."""
+    return record(Collector(envs), NoPolicy(envs.action_dim), [demos.script(i) for i in range(len(demos))])
+
+
+def _size(demos: Demos) -> str:
+    return f"{len(demos)} episodes of {demos.lengths.min()} to {demos.lengths.max()} steps"
+
+
+def _verdicts(rollout: Rollout) -> str:
+    """How good the episodes are, in words."""
+    return "; ".join(in_words([rollout], flag) for flag in rollout.flags) or return_in_words([rollout])

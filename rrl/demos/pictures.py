@@ -26,7 +26,7 @@ def _recorded(envs: WorkerVectorEnv, demos: Demos) -> NDArray[np.uint8]:
     places = [(i, t) for i in range(len(demos)) for t in range(len(demos.states(i)[0]))]
     spread = np.linspace(0, len(places) - 1, PICTURES).round().astype(int)
     chosen = [places[k] for k in spread]
-    found: list[NDArray[np.uint8]] = []
+    taken: list[NDArray[np.uint8]] = []
     for start in range(0, PICTURES, envs.num_envs):
         batch = chosen[start : start + envs.num_envs]
         idle: list[Any] = [None] * (envs.num_envs - len(batch))
@@ -35,8 +35,8 @@ def _recorded(envs: WorkerVectorEnv, demos: Demos) -> NDArray[np.uint8]:
         envs.reset(seed=[0] * envs.num_envs, options={"reset_mask": mask, "initial": initial})
         now = [tuple(part[t] for part in demos.states(i)) for i, t in batch]
         envs.call_each("show", now + idle)
-        found.append(envs.observation()["frames"][: len(batch)].copy())
-    return np.concatenate(found)
+        taken.append(envs.observation()["frames"][: len(batch)].copy())
+    return np.concatenate(taken)
 
 
 def _random(envs: WorkerVectorEnv, seed: int) -> NDArray[np.uint8]:
@@ -44,12 +44,12 @@ def _random(envs: WorkerVectorEnv, seed: int) -> NDArray[np.uint8]:
     todo = episodes(n, seed=seed, stream=Stream.CALIBRATION, noise=(horizon, envs.action_dim))
     envs.reset(seed=[episode.seed for episode in todo])
     action: NDArray[np.float32] = np.zeros((n, envs.action_dim), np.float32)
-    found: list[NDArray[np.uint8]] = []
+    taken: list[NDArray[np.uint8]] = []
     rounds = -(-PICTURES // n)
     for t in range(horizon):
         drawn = np.stack([episode.noise[t] for episode in todo if episode.noise is not None])
         action[:] = 0.9 * action + 0.3 * drawn  # neighbouring steps move alike, as a policy's do
         envs.step(action)
-        if (t + 1) * rounds // horizon > len(found):
-            found.append(envs.observation()["frames"].copy())
-    return np.concatenate(found)[:PICTURES]
+        if (t + 1) * rounds // horizon > len(taken):
+            taken.append(envs.observation()["frames"].copy())
+    return np.concatenate(taken)[:PICTURES]

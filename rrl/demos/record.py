@@ -1,4 +1,4 @@
-"""Episodes recorded with the simulator's states: what demonstrations are made of."""
+"""Recording: episodes with the simulator's states, which become a set of demonstrations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.demos.sets import Demos
-from rrl.rollout.data import Episode, Policy, Rollout
+from rrl.rollout.data import Episode, Obs, Policy, Rollout
 from rrl.rollout.episodes import Collector
 
 
@@ -37,6 +37,22 @@ class Recording:
             initial={k: np.stack([self.initial[i][k] for i in chosen]) for k in self.initial[chosen[0]]},
             facts=facts,
         )
+
+
+class Noisy:
+    """A policy's mean action plus Gaussian noise: less tidy demonstrations than an expert's own."""
+
+    def __init__(self, policy: Policy, std: float) -> None:
+        self.policy, self.std, self.stack = policy, std, policy.stack
+
+    def observe(self, obs: Obs) -> NDArray[Any]:
+        """As the policy does."""
+        return self.policy.observe(obs)
+
+    def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """mean + std * noise, in the environment's action units."""
+        mean = self.policy.act(observed, None)
+        return mean if noise is None else mean + np.float32(self.std) * noise
 
 
 def record(

@@ -18,9 +18,12 @@ from pydantic import Field
 
 from rrl.demos.sets import Demos, load, npz, shipped
 from rrl.envs.base import EnvFactory
+from rrl.envs.vector import WorkerVectorEnv
 from rrl.registry import Component, Mistake, Parts, UserError, register
-from rrl.rollout.data import Obs, Policy, Rollout, Stack
+from rrl.rollout.data import Obs, Policy, Rollout
 from rrl.rollout.episodes import Collector
+from rrl.rollout.slots import Slots
+from rrl.store.files import writing
 
 CACHED = 1
 """Raised where features that earlier code has cached may be wrong (1: on CUDA they were)."""
@@ -141,48 +144,74 @@ class DemoSet(Component):
         return collector.collect(policy, scripts, progress=progress)
 
 
+class NoPolicy:
+    """Stands where a replay needs a policy: keeps the state vector, never acts."""
+
+    stack = 1
+
+    def __init__(self, action_dim: int) -> None:
+        self.action_dim = action_dim
+
+    def observe(self, obs: Obs) -> NDArray[np.float32]:
+        """The state vector."""
+        return obs.state.copy()
+
+    def act(self, observed: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Zeros; a replay puts recorded actions in their place."""
+        return np.zeros((len(observed), self.action_dim), np.float32)
+
+
 def playback(
     collector: Collector, policy: Policy, demos: Demos, progress: Callable[[int], None] | None = None
 ) -> Rollout:
     """Show all recorded states, without stepping, as a rollout with the recorded flags and rewards 0."""
-    envs = collector.envs
-    observed: list[list[NDArray[Any]]] = [[] for _ in range(len(demos))]
-    frames = None if envs.frames is None else Stack(envs.num_envs, envs.frames.stack)
-    everywhere, nowhere = np.ones(envs.num_envs, bool), np.zeros(envs.num_envs, bool)
-    for start in range(0, len(demos), envs.num_envs):
-        group = range(start, min(start + envs.num_envs, len(demos)))
-        idle: list[Any] = [None] * (envs.num_envs - len(group))
-        states = [demos.states(i) for i in group]
-        envs.reset(
-            seed=[*group, *([0] * len(idle))],  # as in `Demos.script`
-            options={"initial": [demos.script(i).initial for i in group] + idle},
-        )
-        for t in range(max(len(qpos) for qpos, _ in states)):
-            now: list[Any] = [(qpos[t], qvel[t]) if t < len(qpos) else None for qpos, qvel in states]
-            envs.call_each("show", now + idle)
-            seen = envs.observation()
-            pictures = None
-            if frames is not None:
-                pictures = frames.push(seen["frames"], *((everywhere, nowhere) if t == 0 else (nowhere, everywhere)))
-            batch = policy.observe(Obs(pictures, seen["state"]))
-            for slot, i in enumerate(group):
-                if now[slot] is not None:
-                    observed[i].append(batch[slot].copy())
-            if progress is not None:
-                progress(sum(each is not None for each in now))
-    step = np.concatenate([np.arange(n) for n in demos.lengths])
+    slots = Slots(collector.envs.num_envs, collector.envs.frames)
+    rows: list[NDArray[Any]] = []
+    for start in range(0, len(demos), slots.count):
+        rows += _shown(collector.envs, slots, policy, demos, start, progress)
+    t = np.concatenate([np.arange(n) for n in demos.lengths])
     return Rollout(
-        obs=np.concatenate([each[:-1] for each in observed]),
+        obs=np.concatenate([row[:-1] for row in rows]),
         actions=demos.actions,
         rewards=np.zeros(len(demos.actions)),
         flags=dict(demos.flags),
         episode=np.repeat(np.arange(len(demos)), demos.lengths).astype(np.int32),
-        t=step.astype(np.int32),
-        terminated=np.zeros(len(step), np.bool_),
-        truncated=step == np.repeat(demos.lengths, demos.lengths) - 1,
-        final_obs=np.stack([each[-1] for each in observed]),
-        success_steps=envs.factory.score.steps,
+        t=t.astype(np.int32),
+        terminated=np.zeros(len(t), np.bool_),
+        truncated=t == np.repeat(demos.lengths, demos.lengths) - 1,
+        final_obs=np.stack([row[-1] for row in rows]),
+        success_steps=collector.envs.factory.score.steps,
     )
+
+
+def _shown(
+    envs: WorkerVectorEnv,
+    slots: Slots,
+    policy: Policy,
+    demos: Demos,
+    start: int,
+    progress: Callable[[int], None] | None,
+) -> list[NDArray[Any]]:
+    """As many episodes as there are slots, from number `start`: per episode the observed rows [L + 1, n]."""
+    group = range(start, min(start + slots.count, len(demos)))
+    idle: list[Any] = [None] * (slots.count - len(group))
+    states = [demos.states(i) for i in group]
+    rows: list[list[NDArray[Any]]] = [[] for _ in group]
+    envs.reset(
+        seed=[*group, *([0] * len(idle))],  # as in `Demos.script`
+        options={"initial": [demos.script(i).initial for i in group] + idle},
+    )
+    for t in range(max(len(qpos) for qpos, _ in states)):
+        now: list[Any] = [(qpos[t], qvel[t]) if t < len(qpos) else None for qpos, qvel in states]
+        envs.call_each("show", now + idle)
+        fresh = np.full(slots.count, t == 0)
+        observed = slots.look(policy, envs.observation(), fresh, ~fresh)
+        for slot, state in enumerate(now):
+            if state is not None:
+                rows[slot].append(observed[slot].copy())
+        if progress is not None:
+            progress(sum(state is not None for state in now))
+    return [np.stack(row) for row in rows]
 
 
 def cache_folder() -> Path:
@@ -198,12 +227,10 @@ _ARRAYS = ("obs", "actions", "rewards", "episode", "t", "terminated", "truncated
 
 def _write_cache(path: Path, rollout: Rollout) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as file:
-        arrays = {name: getattr(rollout, name) for name in _ARRAYS}
-        arrays |= {f"flag.{k}": v for k, v in rollout.flags.items()}
+    arrays = {name: getattr(rollout, name) for name in _ARRAYS}
+    arrays |= {f"flag.{k}": v for k, v in rollout.flags.items()}
+    with writing(path) as file:
         np.savez(file, allow_pickle=False, success_steps=rollout.success_steps, **arrays)
-    part.replace(path)
 
 
 def _read_cache(path: Path) -> Rollout | None:

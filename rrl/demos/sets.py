@@ -1,4 +1,4 @@
-"""Demonstrations: sets of recorded episodes, replayed through a run's own environment and encoder.
+"""Sets of recorded episodes, and their files.
 
 A set is one `.npz` (actions, states, what the task randomised) beside one `.json` (where it comes
 from). It holds no pictures and no features: those depend on the run's camera, look and encoder, and are
@@ -19,10 +19,15 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from rrl.registry import UserError
+from rrl.config import ginfile
+from rrl.envs.base import EnvFactory, find_recorded
+from rrl.registry import UserError, build
 from rrl.rollout.data import Episode
+from rrl.store.files import write_json, writing
 
 FORMAT = 1
+PER_EPISODE = ("seeds", "returns")
+"""Facts that list a value for each episode."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Demos:
     initial: Mapping[str, NDArray[np.float64]]
     """[E, ...]: the initial state and what the task randomised, as `SimEnv.reset` takes it."""
     facts: Mapping[str, Any]
-    """Environment, protocol, MuJoCo version, policy, seeds and success, for people and for checks."""
+    """Environment and its settings, MuJoCo version, policy, seeds and success, for people and for checks."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -73,6 +78,7 @@ class Demos:
         state_of = np.repeat(np.arange(len(self)), self.lengths + 1)
         steps = np.concatenate([np.flatnonzero(step_of == i) for i in chosen])
         states = np.concatenate([np.flatnonzero(state_of == i) for i in chosen])
+        listed = [k for k in PER_EPISODE if len(self.facts.get(k, ())) == len(self)]
         return replace(
             self,
             lengths=self.lengths[list(chosen)],
@@ -81,6 +87,7 @@ class Demos:
             qvel=self.qvel[states],
             flags={k: v[steps] for k, v in self.flags.items()},
             initial={k: v[list(chosen)] for k, v in self.initial.items()},
+            facts={**self.facts, **{k: [self.facts[k][i] for i in chosen] for k in listed}},
         )
 
     def checksum(self) -> str:
@@ -102,21 +109,49 @@ class Demos:
     def save(self, path: Path) -> None:
         """Write `path`.npz and `path`.json; refuses to overwrite either."""
         path = free(path)
-        kept: list[NDArray[Any]] = [self.actions, self.qpos, self.qvel, *self.initial.values()]
-        if not all(np.isfinite(values).all() for values in kept):
+        numbers: list[NDArray[Any]] = [self.actions, self.qpos, self.qvel, *self.initial.values()]
+        if not all(np.isfinite(values).all() for values in numbers):
             raise UserError(f"{path} is not written: the episodes hold numbers that are not finite")
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, NDArray[Any]] = {
-            "lengths": self.lengths,
-            "actions": self.actions,
-            "qpos": self.qpos,
-            "qvel": self.qvel,
-        }
+        arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in ("lengths", "actions", "qpos", "qvel")}
         arrays |= {f"flag.{k}": v for k, v in self.flags.items()}
         arrays |= {f"initial.{k}": v for k, v in self.initial.items()}
-        np.savez_compressed(path, allow_pickle=False, **arrays)
+        with writing(path) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
         facts = {**self.facts, "format": FORMAT, "checksum": self.checksum()}  # of these, not of their source
-        path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
+        write_json(path.with_suffix(".json"), facts)
+
+
+def facts_of(env: EnvFactory) -> dict[str, Any]:
+    """What a set says of the environment that it is recorded in; `environment` finds that again."""
+    settings = ginfile.dumps(env.config).splitlines()
+    return {**env.facts(), "environment": type(env).__name__, "settings": settings}
+
+
+def environment(facts: Mapping[str, Any]) -> EnvFactory.Config:
+    """The environment that a set with these facts was recorded in: by its settings, or in sets of earlier versions,
+    which don't hold them, by its name and variant. UserError if there is none here."""
+    if "settings" not in facts:
+        return find_recorded(facts)
+    try:
+        config = ginfile.loads("\n".join(facts["settings"]), "recorded settings", root=facts["environment"])
+    except ginfile.ConfigError as error:
+        raise UserError(f"this version of rrl can't make the environment of {facts['env']} again:\n{error}") from error
+    assert isinstance(config, EnvFactory.Config)
+    return config
+
+
+def with_objects(config: EnvFactory.Config) -> EnvFactory.Config:
+    """The same environment with a state vector that holds the task's objects, if it has such a one."""
+    env: EnvFactory = build(config)
+    if not env.blind_state or not env.oracle:
+        return config
+    try:
+        oracle = ginfile.loads(ginfile.dumps(config), overrides=[env.oracle], root=config.component.__name__)
+    except ginfile.ConfigError:  # another setting, such as noise on joint angles, has no place in it
+        return config
+    assert isinstance(oracle, EnvFactory.Config)
+    return oracle
 
 
 def npz(path: Path) -> Path:
@@ -142,10 +177,7 @@ def load(path: Path) -> Demos:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         demos = Demos(
-            lengths=arrays["lengths"],
-            actions=arrays["actions"],
-            qpos=arrays["qpos"],
-            qvel=arrays["qvel"],
+            **{name: arrays[name] for name in ("lengths", "actions", "qpos", "qvel")},
             flags={k[5:]: v for k, v in arrays.items() if k.startswith("flag.")},
             initial={k[8:]: v for k, v in arrays.items() if k.startswith("initial.")},
             facts=facts,

@@ -111,6 +111,11 @@ class Encoder(nn.Module, Component, abc.ABC):
         self.config = config
         self.cameras = cameras
 
+    @classmethod
+    def blind_control(cls) -> Encoder.Config | None:
+        """The settings with which this encoder is blind on purpose: what a blind control acts with. None: it isn't."""
+        return None
+
     @abc.abstractmethod
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [N, H, W, 3 * cameras * stack] -> float32 [N, dim]."""

@@ -49,6 +49,11 @@ class State(Encoder):
     def __init__(self, config: State.Config, cameras: int = 0) -> None:
         super().__init__(config, cameras)
 
+    @classmethod
+    def blind_control(cls) -> State.Config:
+        """The joints alone."""
+        return cls.Config(blind=True)
+
     def forward(self, frames: Tensor) -> Tensor:
         """Anything with N rows -> float32 [N, 0]."""
         return torch.zeros(len(frames), 0, device=frames.device)

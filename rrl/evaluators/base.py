@@ -64,7 +64,7 @@ class Evaluator(Component, abc.ABC):
             cls, name = self.component, self.component.__name__
             assert issubclass(cls, Evaluator)
             env: EnvFactory = build(run.env)
-            alike = [each for each in run.evaluators if (each.component, each.when) == (cls, self.when)]
+            alike = [other for other in run.evaluators if (other.component, other.when) == (cls, self.when)]
             if len(alike) > 1 and alike[0] is self:
                 yield Mistake(
                     "evaluators",

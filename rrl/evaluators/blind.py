@@ -12,7 +12,7 @@ from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Context, Evaluator
 from rrl.evaluators.success import evaluate, in_words, summary
-from rrl.registry import Mistake, Parts, build, get, proposals, register
+from rrl.registry import Mistake, Parts, build, get, names, proposals, register
 from rrl.rollout.data import Policy
 from rrl.rollout.episodes import Collector
 
@@ -57,15 +57,19 @@ class BlindControl(Evaluator):
         envs = WorkerVectorEnv(env, context.collector.envs.num_envs, None, context.collector.envs.workers)
         try:
             collector = Collector(envs)
-            encoder = get("State").Config.model_validate({"blind": True})
-            assert isinstance(encoder, Encoder.Config)
             rollouts = [
                 evaluate(blind, collector, self.config.episodes, context, sampled=False)
-                for blind in context.warm_started(encoder, collector, self.config.clones)
+                for blind in context.warm_started(blind_encoder(), collector, self.config.clones)
             ]
         finally:
             envs.close()
         for name, value in summary(rollouts):
             yield f"blind_{name}", value
-        words = in_words(rollouts, env.flags[0])
+        words = in_words(rollouts, env.score.name)
         context.say(f"blind control (joints only, {self.config.clones} clones): {words}")
+
+
+def blind_encoder() -> Encoder.Config:
+    """The encoder that is blind on purpose, whichever registered one that is."""
+    classes = [cls for name in names("encoder") if issubclass(cls := get(name), Encoder)]
+    return next(config for cls in classes if (config := cls.blind_control()) is not None)

@@ -49,9 +49,8 @@ class EpisodeReturn(Evaluator):
         yield from returns([rollout], suffix)
 
     def in_words(self, rollout: Rollout) -> str:
-        """Such as `return 812.3 +- 41.0 (10 episodes)`."""
-        found = rollout.returns()
-        return f"return {found.mean():.1f} +- {found.std():.1f} ({len(found)} episodes)"
+        """Of the return, see the function."""
+        return return_in_words([rollout])
 
 
 @register
@@ -100,10 +99,10 @@ def summary(rollouts: Sequence[Rollout], suffix: str = "") -> Iterator[tuple[str
 
 def returns(rollouts: Sequence[Rollout], suffix: str = "") -> Iterator[tuple[str, float]]:
     """Mean and standard deviation of all episodes' returns, and their number."""
-    found = np.concatenate([r.returns() for r in rollouts])
-    yield "return" + suffix, float(found.mean())
-    yield "return_std" + suffix, float(found.std())
-    yield "episodes" + suffix, float(len(found))
+    values = np.concatenate([r.returns() for r in rollouts])
+    yield "return" + suffix, float(values.mean())
+    yield "return_std" + suffix, float(values.std())
+    yield "episodes" + suffix, float(len(values))
 
 
 def in_words(rollouts: Sequence[Rollout], flag: str) -> str:
@@ -114,3 +113,9 @@ def in_words(rollouts: Sequence[Rollout], flag: str) -> str:
         f"{flag} {100 * wins / total:.1f} % ({wins} of {total} episodes; "
         f"95 % interval {100 * low:.1f} to {100 * high:.1f})"
     )
+
+
+def return_in_words(rollouts: Sequence[Rollout]) -> str:
+    """Such as `return 812.3 +- 41.0 (10 episodes)`."""
+    values = np.concatenate([r.returns() for r in rollouts])
+    return f"return {values.mean():.1f} +- {values.std():.1f} ({len(values)} episodes)"

@@ -65,8 +65,8 @@ class Video(Evaluator):
             rollout = Collector(envs).collect(policy, todo, each_step=film, progress=context.progress, keep=False)
         finally:
             envs.close()
-        if env.flags:
-            verdicts = ["success" if won else "failure" for won in rollout.success(env.flags[0])]
+        if env.score.counted:
+            verdicts = ["success" if won else "failure" for won in rollout.success(env.score.name)]
         else:
             verdicts = [f"return {value:.1f}" for value in rollout.returns()]
 

@@ -1,4 +1,4 @@
-"""Observations, rollouts, and the collector that makes one from the other.
+"""What passes between policies and environments: observations, rollouts, episodes.
 
 Every episode draws everything it needs (reset, exploration noise) from its own seed sequence, and
 environments advance in lockstep in batches of constant shape, so a rollout depends on the
@@ -26,7 +26,7 @@ class Obs(NamedTuple):
 
 
 class Policy(Protocol):
-    """What the collector and the evaluators need of an agent."""
+    """What acting in environments needs of an agent."""
 
     @property
     def stack(self) -> int:
@@ -38,27 +38,6 @@ class Policy(Protocol):
     def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Actions [N, m] for the latest `stack` rows of each, [N, stack * n], oldest first; `noise` [N, m] is
         standard normal, None: the mean action."""
-
-
-class Stack:
-    """The latest `depth` rows of some slots; an episode's first row fills all places, as in DQN."""
-
-    def __init__(self, slots: int, depth: int) -> None:
-        self.depth = depth
-        self.rows: NDArray[Any] | None = None
-        self.slots = slots
-
-    def push(self, rows: NDArray[Any], fresh: NDArray[np.bool_], moved: NDArray[np.bool_]) -> NDArray[Any]:
-        """Take in [N, ..., c]: `fresh` slots begin an episode, `moved` ones go on, the others keep what they
-        have. Returns [N, ..., c * depth], oldest first: a copy unless the depth is 1."""
-        if self.depth == 1:
-            return rows
-        if self.rows is None:
-            self.rows = np.zeros((self.slots, self.depth, *rows.shape[1:]), rows.dtype)
-        self.rows[moved, :-1] = self.rows[moved, 1:]
-        self.rows[moved, -1] = rows[moved]
-        self.rows[fresh] = rows[fresh, None]
-        return np.concatenate([self.rows[:, k] for k in range(self.depth)], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -149,9 +128,9 @@ def episodes(
     `noise` is the (horizon, action dim) of exploration noise; None: mean actions. (The authors'
     code adds the seeds up, which makes neighbouring job seeds share nearly all episodes.)
     """
-    made = []
+    drawn = []
     for i in range(first, first + count):
         reset, exploration = np.random.SeedSequence([seed, stream, iteration, i]).spawn(2)
-        drawn = np.random.default_rng(exploration).standard_normal(noise, np.float32) if noise else None
-        made.append(Episode(int(reset.generate_state(1)[0]), drawn))
-    return made
+        normal = np.random.default_rng(exploration).standard_normal(noise, np.float32) if noise else None
+        drawn.append(Episode(int(reset.generate_state(1)[0]), normal))
+    return drawn

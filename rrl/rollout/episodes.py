@@ -11,33 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rrl.envs.vector import WorkerVectorEnv
-from rrl.rollout.data import Episode, Obs, Policy, Rollout, Stack
+from rrl.envs.vector import Pending, WorkerVectorEnv
+from rrl.rollout.data import Episode, Policy, Rollout
+from rrl.rollout.slots import Slots
 
-
-@dataclass
-class _Group:
-    """Neighbouring slots that act together: one batch of the encoder and of the policy."""
-
-    slots: slice
-    running: NDArray[np.int64]
-    """Per slot the index of its episode, -1: idle."""
-    frames: Stack
-    """Of pictures, as deep as the encoder asks for."""
-    kept: Stack
-    """Of what `observe` kept, as deep as the policy asks for."""
-    observed: NDArray[Any]
-    """Per slot what `observe` kept last."""
-    seen: NDArray[Any]
-    """Per slot what `act` gets."""
-    pending: Any = None
-    """The step that the environments are making."""
-    begun: float = 0.0
-    """Seconds that beginning it took: without worker processes, all of it."""
-
-    @property
-    def active(self) -> NDArray[np.bool_]:
-        return self.running >= 0
+EachStep = Callable[[NDArray[np.int64], NDArray[np.int64]], None]
 
 
 class Collector:
@@ -58,7 +36,7 @@ class Collector:
         policy: Policy,
         todo: Sequence[Episode],
         *,
-        each_step: Callable[[NDArray[np.int64], NDArray[np.int64]], None] | None = None,
+        each_step: EachStep | None = None,
         progress: Callable[[int], None] | None = None,
         keep: bool = True,
     ) -> Rollout:
@@ -69,159 +47,206 @@ class Collector:
         index (-1: idle, or in another group) and its step count; `progress(n)` with the number of steps
         just made.
         """
-        envs, factory = self.envs, self.envs.factory
-        began = time.perf_counter()
-        clock = dict.fromkeys(("simulate", "render", "encode", "act"), 0.0)
-        longest = max(factory.horizon if e.actions is None else len(e.actions) for e in todo)
-        rewards = np.zeros((len(todo), longest))
-        actions = np.zeros((len(todo), longest, envs.action_dim), np.float32)
-        flags = np.zeros((len(todo), longest, len(factory.flags)), bool)
-        terminated = np.zeros((len(todo), longest), bool)
-        truncated = np.zeros((len(todo), longest), bool)
-        lengths = np.zeros(len(todo), np.int64)
-        obs = final_obs = np.zeros(0, np.float32)
-        upcoming = 0
-        chosen = np.zeros((envs.num_envs, envs.action_dim), np.float32)
-        results = envs.results()
-
-        def observe(group: _Group, fresh: NDArray[np.bool_], moved: NDArray[np.bool_]) -> None:
-            """Look at all slots of the group: `fresh` ones begin an episode, `moved` ones made a step."""
-            start = time.perf_counter()
-            seen = envs.observation()
-            frames = None
-            if "frames" in seen:
-                frames = group.frames.push(seen["frames"][group.slots], fresh, moved)
-            group.observed = policy.observe(Obs(frames, seen["state"][group.slots]))
-            group.seen = group.kept.push(group.observed, fresh, moved)
-            clock["encode"] += time.perf_counter() - start
-
-        def refill(group: _Group, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
-            """Start the next episodes in the free slots; which slots of the group begin one?"""
-            nonlocal upcoming
-            group.running[free] = -1
-            mask = np.zeros(envs.num_envs, bool)
-            seeds: list[int | None] = [None] * envs.num_envs
-            initial: list[Any] = [None] * envs.num_envs
-            for j in np.flatnonzero(free)[: len(todo) - upcoming]:
-                episode, slot = todo[upcoming], group.slots.start + j
-                mask[slot], seeds[slot], initial[slot] = True, episode.seed, episode.initial
-                group.running[j] = upcoming
-                upcoming += 1
-            if mask.any():
-                start = time.perf_counter()
-                envs.reset(seed=seeds, options={"reset_mask": mask, "initial": initial})
-                clock["simulate"] += time.perf_counter() - start
-            return mask[group.slots]
-
-        def act(group: _Group) -> None:
-            """Choose the group's actions and let its environments begin the step."""
-            began_acting = time.perf_counter()
-            rows = np.flatnonzero(group.active)
-            index = group.running[rows]
-            noise = np.zeros((len(group.running), envs.action_dim), np.float32)
-            for j, i in zip(rows, index, strict=True):
-                drawn = todo[i].noise
-                if drawn is not None:
-                    noise[j] = drawn[lengths[i]]
-            mine = policy.act(group.seen, noise)
-            for j, i in zip(rows, index, strict=True):
-                script = todo[i].actions
-                if script is not None:
-                    mine[j] = script[lengths[i]]
-            if keep:
-                obs[index, lengths[index]] = group.observed[rows]
-            actions[index, lengths[index]] = mine[rows]
-            chosen[group.slots] = mine
-            active = np.zeros(envs.num_envs, bool)
-            active[group.slots] = group.active
-            start = time.perf_counter()
-            clock["act"] += start - began_acting
-            group.pending = envs.begin_step(chosen, active)
-            group.begun = time.perf_counter() - start
-
-        def advance(group: _Group) -> None:
-            """Take in the group's step, encode what it shows, and begin the next one."""
-            rows = np.flatnonzero(group.active)
-            index = group.running[rows]
-            start = time.perf_counter()
-            envs.wait(group.pending)
-            waited = time.perf_counter() - start + group.begun
-            got = {name: values[group.slots][rows] for name, values in results.items()}
-            simulating, rendering = got["seconds"].sum(axis=0)
-            share = rendering / max(simulating + rendering, 1e-12)
-            clock["render"] += waited * share
-            clock["simulate"] += waited * (1.0 - share)
-            t = lengths[index]
-            rewards[index, t] = got["reward"]
-            flags[index, t] = got["flags"]
-            terminated[index, t] = got["terminated"]
-            truncated[index, t] = got["truncated"]
-            lengths[index] += 1
-            observe(group, np.zeros_like(group.active), group.active)
-
-            done = np.zeros(len(group.running), bool)
-            for j, i, ended in zip(rows, index, got["terminated"] | got["truncated"], strict=True):
-                script = todo[i].actions
-                done[j] = ended if script is None else lengths[i] == len(script)
-            if keep:
-                final_obs[group.running[done]] = group.observed[done]
-            if each_step is not None:
-                everywhere = np.full(envs.num_envs, -1)
-                everywhere[group.slots] = group.running
-                each_step(everywhere, np.where(everywhere >= 0, lengths[everywhere], 0))
-            if progress is not None:
-                progress(len(rows))
-            if done.any() and (fresh := refill(group, done)).any():
-                observe(group, fresh, np.zeros_like(fresh))
-            if group.active.any():
-                act(group)
-
-        bounds = [g * envs.num_envs // self.groups for g in range(self.groups + 1)]
-        depth = 1 if envs.frames is None else envs.frames.stack
+        n = self.envs.num_envs
+        bounds = [g * n // self.groups for g in range(self.groups + 1)]
         groups = [
-            _Group(
-                slots=slice(a, b),
-                running=np.full(b - a, -1),
-                frames=Stack(b - a, depth),
-                kept=Stack(b - a, policy.stack),
-                observed=obs,
-                seen=obs,
-            )
+            _Group(slice(a, b), np.full(b - a, -1), Slots(b - a, self.envs.frames, policy.stack))
             for a, b in pairwise(bounds)
         ]
+        collection = _Collection(self.envs, policy, todo, keep, each_step, progress)
         for group in groups:
-            fresh = refill(group, ~group.active)
-            observe(group, fresh, ~fresh)
-            if group is groups[0]:
-                width, kind = group.observed.shape[1] if keep else 0, group.observed.dtype
-                obs = np.zeros((len(todo), longest, width), kind)
-                final_obs = np.zeros((len(todo), width), kind)
-            if group.active.any():
-                act(group)
+            collection.begin(group)
         while any(group.active.any() for group in groups):
             for group in groups:
                 if group.active.any():
-                    advance(group)
+                    collection.advance(group)
+        return collection.result()
 
-        kept = np.arange(longest) < lengths[:, None]
-        whole = bool(kept.all())
+
+@dataclass
+class _Group:
+    """Neighbouring slots that act together: one batch of the encoder and of the policy."""
+
+    slots: slice
+    """Which ones of the vector environment."""
+    running: NDArray[np.int64]
+    """Per slot the index of its episode, -1: idle."""
+    memory: Slots
+    """What the policy saw in them."""
+    step: Pending | None = None
+    """The step that the environments are making."""
+    begun: float = 0.0
+    """Seconds that beginning it took: without worker processes, all of it."""
+
+    @property
+    def active(self) -> NDArray[np.bool_]:
+        """Which slots have an episode."""
+        return self.running >= 0
+
+    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(places in the group, indices of their episodes) of the active slots."""
+        places = np.flatnonzero(self.active)
+        return places, self.running[places]
+
+
+class _Collection:
+    """One collection under way. What episode i did in its step t stands at [i, t] of the padded arrays."""
+
+    def __init__(
+        self,
+        envs: WorkerVectorEnv,
+        policy: Policy,
+        todo: Sequence[Episode],
+        keep: bool,
+        each_step: EachStep | None,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self.began = time.perf_counter()
+        self.envs, self.policy, self.todo = envs, policy, todo
+        self.keep, self.each_step, self.progress = keep, each_step, progress
+        self.seconds = dict.fromkeys(("simulate", "render", "encode", "act"), 0.0)
+        self.upcoming = 0
+        """The first episode that no slot has taken yet."""
+        self.lengths = np.zeros(len(todo), np.int64)
+        """Steps that each episode has made."""
+        horizon = envs.factory.horizon
+        size = len(todo), max(horizon if e.actions is None else len(e.actions) for e in todo)
+        self.actions = np.zeros((*size, envs.action_dim), np.float32)
+        self.flags = np.zeros((*size, len(envs.factory.flags)), bool)
+        self.rewards, self.terminated, self.truncated = np.zeros(size), np.zeros(size, bool), np.zeros(size, bool)
+        self.obs: NDArray[Any] | None = None
+        self.final_obs: NDArray[Any] = np.zeros(0, np.float32)
+        """These two are made when the first observation says how wide they are."""
+        self.chosen = np.zeros((envs.num_envs, envs.action_dim), np.float32)
+
+    def begin(self, group: _Group) -> None:
+        """Give every slot of the group an episode, as far as there are any, and begin their first steps."""
+        fresh = self.refill(group, ~group.active)
+        self.observe(group, fresh, ~fresh)
+        if self.obs is None:
+            rows = group.memory.observed
+            width = rows.shape[1] if self.keep else 0
+            self.obs = np.zeros((*self.rewards.shape, width), rows.dtype)
+            self.final_obs = np.zeros((len(self.todo), width), rows.dtype)
+        if group.active.any():
+            self.act(group)
+
+    def refill(self, group: _Group, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Start the next episodes in the free slots; which slots of the group begin one?"""
+        n = self.envs.num_envs
+        mask = np.zeros(n, bool)
+        seeds: list[int | None] = [None] * n
+        initial: list[Any] = [None] * n
+        group.running[free] = -1
+        for place in np.flatnonzero(free)[: len(self.todo) - self.upcoming]:
+            episode, slot = self.todo[self.upcoming], group.slots.start + place
+            mask[slot], seeds[slot], initial[slot] = True, episode.seed, episode.initial
+            group.running[place] = self.upcoming
+            self.upcoming += 1
+        if mask.any():
+            start = time.perf_counter()
+            self.envs.reset(seed=seeds, options={"reset_mask": mask, "initial": initial})
+            self.seconds["simulate"] += time.perf_counter() - start
+        return mask[group.slots]
+
+    def observe(self, group: _Group, fresh: NDArray[np.bool_], moved: NDArray[np.bool_]) -> None:
+        """Look at all slots of the group: `fresh` ones begin an episode, `moved` ones made a step."""
+        start = time.perf_counter()
+        observation = {name: values[group.slots] for name, values in self.envs.observation().items()}
+        group.memory.look(self.policy, observation, fresh, moved)
+        self.seconds["encode"] += time.perf_counter() - start
+
+    def act(self, group: _Group) -> None:
+        """Choose the group's actions and let its environments begin the step."""
+        start = time.perf_counter()
+        places, index = group.pairs()
+        t = self.lengths[index]
+        noise = np.zeros((len(group.running), self.envs.action_dim), np.float32)
+        for place, i in zip(places, index, strict=True):
+            drawn = self.todo[i].noise
+            if drawn is not None:
+                noise[place] = drawn[self.lengths[i]]
+        actions = group.memory.act(self.policy, noise)
+        for place, i in zip(places, index, strict=True):
+            script = self.todo[i].actions
+            if script is not None:
+                actions[place] = script[self.lengths[i]]
+        if self.keep and self.obs is not None:
+            self.obs[index, t] = group.memory.observed[places]
+        self.actions[index, t] = actions[places]
+        self.chosen[group.slots] = actions
+        active = np.zeros(self.envs.num_envs, bool)
+        active[group.slots] = group.active
+        chosen_at = time.perf_counter()
+        self.seconds["act"] += chosen_at - start
+        group.step = self.envs.begin_step(self.chosen, active)
+        group.begun = time.perf_counter() - chosen_at
+
+    def advance(self, group: _Group) -> None:
+        """Take in the group's step, encode what it shows, and begin the next one."""
+        places, index = group.pairs()
+        ended = self.record(group)
+        self.observe(group, np.zeros_like(group.active), group.active)
+        done = np.zeros(len(group.running), bool)
+        for place, i, over in zip(places, index, ended, strict=True):
+            script = self.todo[i].actions
+            done[place] = over if script is None else self.lengths[i] == len(script)
+        if self.keep:
+            self.final_obs[group.running[done]] = group.memory.observed[done]
+        if self.each_step is not None:
+            everywhere = np.full(self.envs.num_envs, -1)
+            everywhere[group.slots] = group.running
+            self.each_step(everywhere, np.where(everywhere >= 0, self.lengths[everywhere], 0))
+        if self.progress is not None:
+            self.progress(len(places))
+        if done.any() and (fresh := self.refill(group, done)).any():
+            self.observe(group, fresh, np.zeros_like(fresh))
+        if group.active.any():
+            self.act(group)
+
+    def record(self, group: _Group) -> NDArray[np.bool_]:
+        """Wait for the group's step and write down what came of it; whose episodes ended, of the active slots?"""
+        places, index = group.pairs()
+        assert group.step is not None
+        start = time.perf_counter()
+        self.envs.wait(group.step)
+        waited = time.perf_counter() - start + group.begun
+        results = {name: values[group.slots][places] for name, values in self.envs.results().items()}
+        simulating, rendering = results["seconds"].sum(axis=0)
+        share = rendering / max(simulating + rendering, 1e-12)
+        self.seconds["render"] += waited * share
+        self.seconds["simulate"] += waited * (1.0 - share)
+        t = self.lengths[index]
+        self.rewards[index, t] = results["reward"]
+        self.flags[index, t] = results["flags"]
+        self.terminated[index, t] = results["terminated"]
+        self.truncated[index, t] = results["truncated"]
+        self.lengths[index] += 1
+        ended: NDArray[np.bool_] = results["terminated"] | results["truncated"]
+        return ended
+
+    def result(self) -> Rollout:
+        """The episodes, without the padding behind those that ended early."""
+        assert self.obs is not None
+        real = np.arange(self.rewards.shape[1]) < self.lengths[:, None]
+        whole = bool(real.all())
 
         def flat(values: NDArray[Any]) -> NDArray[Any]:
             # Without early ends the padded array is the flat one: no copy of up to 250 MB.
-            return values.reshape(kept.size, *values.shape[2:]) if whole else values[kept]
+            return values.reshape(real.size, *values.shape[2:]) if whole else values[real]
 
-        flat_flags = flat(flags)
-        episode, step = np.nonzero(kept)
+        flags = flat(self.flags)
+        episode, t = np.nonzero(real)
         return Rollout(
-            obs=flat(obs),
-            actions=flat(actions),
-            rewards=flat(rewards),
-            flags={name: flat_flags[:, f] for f, name in enumerate(factory.flags)},
+            obs=flat(self.obs),
+            actions=flat(self.actions),
+            rewards=flat(self.rewards),
+            flags={name: flags[:, f] for f, name in enumerate(self.envs.factory.flags)},
             episode=episode.astype(np.int32),
-            t=step.astype(np.int32),
-            terminated=flat(terminated),
-            truncated=flat(truncated),
-            final_obs=final_obs,
-            success_steps=factory.score.steps,
-            seconds=clock | {"total": time.perf_counter() - began},
+            t=t.astype(np.int32),
+            terminated=flat(self.terminated),
+            truncated=flat(self.truncated),
+            final_obs=self.final_obs,
+            success_steps=self.envs.factory.score.steps,
+            seconds=self.seconds | {"total": time.perf_counter() - self.began},
         )

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.envs.vector import WorkerVectorEnv
-from rrl.rollout.data import Episode, Obs, Policy, Rollout, Stack, Stream, episodes
-
-Arrays = dict[str, NDArray[Any]]
+from rrl.rollout.data import Episode, Policy, Rollout, Stream, episodes
+from rrl.rollout.slots import Arrays, Slots
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,13 @@ class Stepper:
         self.envs = envs
         self.seed = seed
         n = envs.num_envs
-        self._frames = Stack(n, 1 if envs.frames is None else envs.frames.stack)
-        self._kept = Stack(n, stack)
+        self._slots = Slots(n, envs.frames, stack)
         self._running: list[Episode | None] = [None] * n
         self._number = np.full(n, -1)
         self._t = np.zeros(n, np.int32)
         self._returns = np.zeros(n)
         self._wins = np.zeros((n, len(envs.factory.flags)), np.int64)
         self._begun = 0
-        self._observed = self._seen = np.zeros(0, np.float32)
         self.ended: list[Ended] = []
         """Episodes that ended since the caller last emptied this list."""
         self.seconds = dict.fromkeys(("simulate", "render", "encode", "act"), 0.0)
@@ -78,33 +75,33 @@ class Stepper:
             self._begin(policy, idle)
         start = time.perf_counter()
         drawn = [e.noise[t] for e, t in zip(self._running, self._t, strict=True) if e and e.noise is not None]
-        actions = policy.act(self._seen, np.stack(drawn))
+        actions = self._slots.act(policy, np.stack(drawn))
         self.seconds["act"] += time.perf_counter() - start
-        before, t = self._observed, self._t.copy()
+        before, t = self._slots.observed, self._t.copy()
         self.envs.step(actions)
-        got = {name: values.copy() for name, values in self.envs.results().items()}
-        simulating, rendering = got["seconds"].sum(axis=0)
+        results = {name: values.copy() for name, values in self.envs.results().items()}
+        simulating, rendering = results["seconds"].sum(axis=0)
         self.seconds["simulate"] += simulating
         self.seconds["render"] += rendering
         self._t += 1
         self._observe(policy, np.zeros(n, bool), np.ones(n, bool))
-        self._returns += got["reward"]
-        self._wins += got["flags"]
+        self._returns += results["reward"]
+        self._wins += results["flags"]
         factory = self.envs.factory
-        for i in np.flatnonzero(got["terminated"] | got["truncated"]):
+        for i in np.flatnonzero(results["terminated"] | results["truncated"]):
             success = tuple(bool(won > factory.score.steps) for won in self._wins[i])
             self.ended.append(Ended(float(self._returns[i]), int(self._t[i]), success))
             self._running[i] = None
         return Rollout(
             obs=before,
             actions=actions,
-            rewards=got["reward"],
-            flags={name: got["flags"][:, f] for f, name in enumerate(factory.flags)},
+            rewards=results["reward"],
+            flags={name: results["flags"][:, f] for f, name in enumerate(factory.flags)},
             episode=np.arange(n, dtype=np.int32),
             t=t,
-            terminated=got["terminated"],
-            truncated=got["truncated"],
-            final_obs=self._observed,
+            terminated=results["terminated"],
+            truncated=results["truncated"],
+            final_obs=self._slots.observed,
             success_steps=factory.score.steps,
             slots=np.arange(n, dtype=np.int32),
         )
@@ -127,10 +124,7 @@ class Stepper:
 
     def _observe(self, policy: Policy, fresh: NDArray[np.bool_], moved: NDArray[np.bool_]) -> None:
         start = time.perf_counter()
-        seen = self.envs.observation()
-        frames = self._frames.push(seen["frames"], fresh, moved) if "frames" in seen else None
-        self._observed = policy.observe(Obs(frames, seen["state"]))
-        self._seen = self._kept.push(self._observed, fresh, moved)
+        self._slots.look(policy, self.envs.observation(), fresh, moved)
         self.seconds["encode"] += time.perf_counter() - start
 
     @contextmanager
@@ -147,10 +141,7 @@ class Stepper:
         if not self._begun:
             return {}, values
         arrays: Arrays = {"number": self._number, "t": self._t, "returns": self._returns, "wins": self._wins}
-        arrays |= {"observed": self._observed, "seen": self._seen}
-        for name, stack in (("frames", self._frames), ("kept", self._kept)):
-            if stack.rows is not None:
-                arrays[f"stack.{name}"] = stack.rows
+        arrays |= self._slots.snapshot()
         for i, state in enumerate(self.envs.call("get_state")):
             arrays |= {f"slot{i}.{name}": np.asarray(value) for name, value in state.items()}
         return {name: value.copy() for name, value in arrays.items()}, values
@@ -162,9 +153,7 @@ class Stepper:
             return
         self._number, self._t = arrays["number"].copy(), arrays["t"].copy()
         self._returns, self._wins = arrays["returns"].copy(), arrays["wins"].copy()
-        self._observed, self._seen = arrays["observed"].copy(), arrays["seen"].copy()
-        for name, stack in (("frames", self._frames), ("kept", self._kept)):
-            stack.rows = arrays[f"stack.{name}"].copy() if f"stack.{name}" in arrays else None
+        self._slots.restore(arrays)
         self._running = [
             self._episode(int(number)) if runs else None
             for number, runs in zip(self._number, values["running"], strict=True)
@@ -181,7 +170,7 @@ def joined(rounds: Sequence[Rollout]) -> Rollout:
     count, slots = len(rounds), rounds[0].episodes
 
     def by_slot(name: str) -> NDArray[Any]:
-        values = np.stack([getattr(each, name) for each in rounds], axis=1)  # [N, count, ...]
+        values = np.stack([getattr(step, name) for step in rounds], axis=1)  # [N, count, ...]
         return values.reshape(slots * count, *values.shape[2:])
 
     terminated, truncated = by_slot("terminated"), by_slot("truncated")
@@ -192,7 +181,7 @@ def joined(rounds: Sequence[Rollout]) -> Rollout:
         obs=by_slot("obs"),
         actions=by_slot("actions"),
         rewards=by_slot("rewards"),
-        flags={name: np.stack([each.flags[name] for each in rounds], axis=1).reshape(-1) for name in rounds[0].flags},
+        flags={name: np.stack([step.flags[name] for step in rounds], axis=1).reshape(-1) for name in rounds[0].flags},
         episode=np.concatenate([[0], np.cumsum(ends[:-1])]).astype(np.int32),
         t=by_slot("t"),
         terminated=terminated,

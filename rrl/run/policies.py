@@ -24,7 +24,7 @@ from rrl.config import ginfile
 from rrl.encoders.base import Backend, Encoder, Inference, Precision, cpu_has_bf16
 from rrl.envs.base import EnvFactory
 from rrl.registry import UserError, build
-from rrl.rollout.data import Obs, Stack
+from rrl.rollout.slots import Slots
 from rrl.run.experiment import Experiment
 from rrl.store import checkpoint
 
@@ -37,8 +37,20 @@ def save(path: Path, agent: Agent, config: Experiment.Config, facts: dict[str, A
 def shipped() -> dict[str, Path]:
     """Name -> file of the policies that come with the package: state experts, and pixel policies."""
     folder = Path(str(files("rrl"))) / "data"
-    found = [*folder.glob("experts/*.safetensors"), *folder.glob("policies/*.safetensors")]
-    return {path.stem: path for path in sorted(found)}
+    paths = [*folder.glob("experts/*.safetensors"), *folder.glob("policies/*.safetensors")]
+    return {path.stem: path for path in sorted(paths)}
+
+
+def find(source: str | Path) -> Path:
+    """The policy file that a path or the name of a shipped policy means; UserError if there is none."""
+    known = shipped()
+    path = known.get(str(source), Path(source))
+    if not path.is_file():
+        raise UserError(
+            f"there is no file {source}, nor a shipped policy of that name ({', '.join(known)}); "
+            "runs write policy.safetensors and best_policy.safetensors"
+        )
+    return path
 
 
 def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent, dict[str, Any]]:
@@ -51,39 +63,42 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
     if "config" not in values or "state_dim" not in values:
         raise UserError(f"{path} is not a policy file; runs write policy.safetensors and best_policy.safetensors")
     config: Any = ginfile.loads(values["config"], f"{path}:config.gin")
-    env: EnvFactory = build(config.env)
-    encoder: Encoder = build(config.encoder, cameras=len(env.cameras))
-    facts = encoder.facts()
-    changed = [key for key, value in facts.items() if key in values and values[key] != value]
-    if changed:
-        raise UserError(
-            f"{path} was trained with other encoder weights: {values[changed[0]]}, here {facts[changed[0]]}"
-        )
-    device = config.device if torch.cuda.is_available() and config.device != "auto" else "cpu"
-    openvino = as_run and config.backend == "openvino" and device == "cpu" and find_spec("openvino")
-    backend: Backend = "openvino" if openvino else "torch"
-    # int8 would need pictures to take its ranges from; bf16 is emulated where the processor has none.
-    bf16 = config.precision == "bf16" and (device != "cpu" or cpu_has_bf16())
-    precision: Precision = "bf16" if bf16 else "fp32"
+    cameras = len(build(config.env).cameras)
+    encoder: Encoder = build(config.encoder, cameras=cameras)
+    for name, value in encoder.facts().items():
+        if values.get(name, value) != value:
+            raise UserError(f"{path} was trained with other encoder weights: {values[name]}, here {value}")
+    inference = _inference(config, cameras, as_run)
     agent: Agent = build(
         config.agent,
         encoder=encoder,
         state_dim=values["state_dim"],
         action_dim=values["action_dim"],
         seed=config.seed,
-        inference=Inference(
-            backend=backend,
-            device=torch.device(device),
-            precision=precision,
-            threads=config.threads or 1,
-            batch=-(-config.num_envs // (config.groups or 1)) * len(env.cameras) if as_run else None,
-        ),
+        inference=inference,
     )
     agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
-    return config, agent, values | {"computed": (precision, backend)}
+    return config, agent, values | {"computed": (inference.precision, inference.backend)}
 
 
-@dataclass(frozen=True)
+def _inference(config: Experiment.Config, cameras: int, as_run: bool) -> Inference:
+    """How a loaded policy's encoder computes: as the run's did, as far as this machine can."""
+    device = config.device if torch.cuda.is_available() and config.device != "auto" else "cpu"
+    openvino = as_run and config.backend == "openvino" and device == "cpu" and find_spec("openvino")
+    backend: Backend = "openvino" if openvino else "torch"
+    # int8 would need pictures to take its ranges from; bf16 is emulated where the processor has none.
+    bf16 = config.precision == "bf16" and (device != "cpu" or cpu_has_bf16())
+    precision: Precision = "bf16" if bf16 else "fp32"
+    return Inference(
+        backend=backend,
+        device=torch.device(device),
+        precision=precision,
+        threads=config.threads or 1,
+        batch=-(-config.num_envs // (config.groups or 1)) * cameras if as_run else None,
+    )
+
+
+@dataclass
 class LoadedPolicy:
     """A trained policy, ready to act in an environment of its own kind."""
 
@@ -94,12 +109,13 @@ class LoadedPolicy:
     env: EnvFactory
     """The environment that it was trained in."""
     agent: Agent
-    _history: list[Stack] = field(default_factory=list, repr=False)
+    _slots: Slots | None = field(default=None, init=False, repr=False)
+    """What it saw last; None: an episode begins."""
 
     def reset(self) -> None:
         """Forget the last observations: to be called where an episode begins, by users of policies that see
         several at once (RAD, CURL, RRL_SAC, ...). For all others it does nothing."""
-        self._history.clear()
+        self._slots = None
 
     def make_env(self) -> Any:
         """A `gymnasium.Env` as the policy was trained in: its observations have what `act` needs."""
@@ -112,6 +128,20 @@ class LoadedPolicy:
         or [N, H, W, 3 * cameras]. `noise`, standard normal [m] or [N, m], makes it a sampled action. Returns
         float32 [m] or [N, m], not clipped. UserError if the policy was trained on other observations.
         """
+        observation = self._checked(obs)
+        before = observation["state"].shape[:-1]
+        normal = None
+        if noise is not None:
+            normal, shape = np.asarray(noise, np.float32), (*before, self.facts["action_dim"])
+            if normal.shape != shape:
+                raise UserError(f"noise for these observations must have the shape {shape}; got {normal.shape}")
+        if before:
+            return self._act(observation, normal)
+        batch = {name: values[None] for name, values in observation.items()}
+        return self._act(batch, None if normal is None else normal[None])[0]  # type: ignore[no-any-return]
+
+    def _checked(self, obs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """What the policy needs of it, as arrays; UserError if that is not there or of other shapes."""
         wanted = self.config.encoder.frames()
         needs = ("state",) if wanted is None else ("frames", "state")
         if any(name not in obs for name in needs):
@@ -123,45 +153,31 @@ class LoadedPolicy:
                 f"this policy's state has {self.facts['state_dim']} numbers; got {state.shape[-1]}: "
                 "make the environment with its make_env()"
             )
-        frames = None
-        if wanted is not None:
-            frames = np.asarray(obs["frames"])
-            shape = (wanted.size, wanted.size, 3 * len(self.env.cameras))
-            if frames.shape[-3:] != shape or frames.dtype != np.uint8:
-                raise UserError(f"this policy's frames are uint8 {shape}; got {frames.dtype} {frames.shape}")
-        if frames is not None and frames.shape[:-3] != state.shape[:-1]:
+        if wanted is None:
+            return {"state": state}
+        frames = np.asarray(obs["frames"])
+        shape = (wanted.size, wanted.size, 3 * len(self.env.cameras))
+        if frames.shape[-3:] != shape or frames.dtype != np.uint8:
+            raise UserError(f"this policy's frames are uint8 {shape}; got {frames.dtype} {frames.shape}")
+        if frames.shape[:-3] != state.shape[:-1]:
             raise UserError(f"frames {frames.shape} and state {state.shape} are not of the same observations")
-        drawn = None
-        if noise is not None:
-            drawn, shape = np.asarray(noise, np.float32), (*state.shape[:-1], self.facts["action_dim"])
-            if drawn.shape != shape:
-                raise UserError(f"noise for these observations must have the shape {shape}; got {drawn.shape}")
-            drawn = np.atleast_2d(drawn)
-        if state.ndim > 1:
-            return self._act(frames, state, drawn)
-        return self._act(None if frames is None else frames[None], state[None], drawn)[0]  # type: ignore[no-any-return]
+        return {"frames": frames, "state": state}
 
-    def _act(
-        self, frames: NDArray[np.uint8] | None, state: NDArray[np.float32], noise: NDArray[np.float32] | None
-    ) -> NDArray[np.float32]:
-        every, none = np.ones(len(state), bool), np.zeros(len(state), bool)
-        fresh, moved = (none, every) if self._history else (every, none)
-        if not self._history:
-            wanted = self.config.encoder.frames()
-            depths = (1 if wanted is None else wanted.stack, self.agent.stack)
-            self._history.extend(Stack(len(state), depth) for depth in depths)
-        pictures, kept = self._history
-        if len(state) != kept.slots and max(pictures.depth, kept.depth) > 1:
+    def _act(self, observation: Mapping[str, NDArray[Any]], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        count = len(observation["state"])
+        begins = self._slots is None
+        if self._slots is None or not self._slots.remembers:
+            self._slots = Slots(count, self.config.encoder.frames(), self.agent.stack)
+        if count != self._slots.count:
             raise UserError(
-                f"this policy remembers the last observations of {kept.slots} environments; got "
-                f"{len(state)}: call its reset() where episodes begin"
+                f"this policy remembers the last observations of {self._slots.count} environments; got "
+                f"{count}: call its reset() where episodes begin"
             )
-        if frames is not None:
-            frames = pictures.push(frames, fresh, moved)
-        return self.agent.act(kept.push(self.agent.observe(Obs(frames, state)), fresh, moved), noise)
+        self._slots.look(self.agent, observation, np.full(count, begins), np.full(count, not begins))
+        return self._slots.act(self.agent, noise)
 
 
 def load_policy(source: str | Path) -> LoadedPolicy:
     """A policy from its file, or a shipped one by name (see `shipped`); UserError if there is none."""
-    config, agent, facts = load(shipped().get(str(source), Path(source)))
+    config, agent, facts = load(find(source))
     return LoadedPolicy(config, facts, build(config.env), agent)

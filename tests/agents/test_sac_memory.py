@@ -23,7 +23,8 @@ from helpers.sac_agents import (
 from rrl.agents.rad import CURL, RAD, SACAE
 from rrl.agents.sac import SAC
 from rrl.registry import UserError
-from rrl.rollout.data import Obs, Stack
+from rrl.rollout.data import Obs
+from rrl.rollout.slots import Stack
 from rrl.store import checkpoint
 
 # ---- rows of the memory

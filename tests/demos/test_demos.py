@@ -33,7 +33,7 @@ def test_shipped_sets_are_small_and_successful():
         env = Adroit(Adroit.Config(task=task))
         assert len(made) == 25
         for flag in env.flags:
-            assert made.success(flag, env.success_steps).all()
+            assert made.success(flag, env.score.steps).all()
         assert made.facts["protocol"] == "paper"
 
 

@@ -159,7 +159,7 @@ def test_success_needs_more_than_its_steps(up, succeeds):
         terminated=zeros,
         truncated=zeros,
         final_obs=np.zeros((1, 1), np.float32),
-        success_steps=Adroit(Adroit.Config(task="door")).success_steps,
+        success_steps=Adroit(Adroit.Config(task="door")).score.steps,
     )
     assert rollout.success("success").tolist() == [succeeds]
 

@@ -4,6 +4,7 @@
 them into a set of this project (`rrl.demos.Demos`) needs the simulator: `rrl demos import` does it.
 """
 
-from rrl.demos.importers.base import FORMATS, Recorded, array, finite, read
+from rrl.demos.importers.base import Recorded, array, finite
+from rrl.demos.importers.formats import FORMATS, read
 
 __all__ = ["FORMATS", "Recorded", "array", "finite", "read"]

@@ -63,9 +63,9 @@ def read_npz(source: str) -> list[Recorded]:
 
 def _numbers(source: str) -> dict[str, NDArray[Any]]:
     """The arrays of numbers in an .npz; others (text, pickled objects) are left where they are."""
-    found: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     with ZipFile(source) as file:
-        fits(source, sum(each.file_size for each in file.infolist()) // 8)
+        fits(source, sum(member.file_size for member in file.infolist()) // 8)
         total = 0
         for name in file.namelist():
             with file.open(name) as member:
@@ -78,8 +78,8 @@ def _numbers(source: str) -> dict[str, NDArray[Any]]:
                 total += math.prod(shape)
                 fits(source, total)
             with file.open(name) as member:
-                found[name.removesuffix(".npy")] = read_array(member, allow_pickle=False)
-    return found
+                arrays[name.removesuffix(".npy")] = read_array(member, allow_pickle=False)
+    return arrays
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

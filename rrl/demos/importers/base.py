@@ -1,10 +1,9 @@
-"""What an importer returns, how a format is recognised, and what all of them share."""
+"""What a reader of a format returns, and what all readers share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from rrl.registry import UserError
 Array = NDArray[np.float64]
 LIMIT = 4_000_000_000
 """Bytes of float64 that a source may unfold to: D4RL's largest Adroit sets take one GB."""
-FORMATS = ("dapg", "hdf5", "minari", "npz")
 
 
 @dataclass(frozen=True)
@@ -35,72 +33,17 @@ class Recorded:
     """[L or L + 1, n]: recorded observations, whatever they are."""
 
 
-def read(source: str, kind: str | None = None) -> list[Recorded]:
-    """The episodes of a file, a folder (Minari) or a Minari dataset id.
-
-    `kind` is one of `FORMATS`; None: told by the name. UserError if the source can't be read or is something
-    else than it claims.
-    """
-    kind = kind or guess(source)
-    if kind not in FORMATS:
-        raise UserError(f"there is no format {kind}; it is one of {', '.join(FORMATS)}")
-    if kind != "minari" and not Path(source).is_file():
-        raise UserError(f"there is no file {source}")
-    try:
-        episodes = _reader(kind)(source)
-    except UserError:
-        raise
-    except Exception as error:  # other people's files, and libraries that read them, fail in many ways
-        raise UserError(
-            f"{source} can't be read as {kind}, it may be damaged: {type(error).__name__}: {error}"
-        ) from error
-    if not episodes:
-        raise UserError(f"{source} holds no episodes")
-    for i, episode in enumerate(episodes):
-        _check(f"{source}, episode {i}", episode)
-    return episodes
-
-
-def guess(source: str) -> str:
-    """The format that a name suggests; UserError if it suggests none."""
-    path = Path(source)
-    by_suffix = {".pickle": "dapg", ".pkl": "dapg", ".npz": "npz", ".hdf5": "hdf5", ".h5": "hdf5"}
-    if path.suffix in by_suffix:
-        return by_suffix[path.suffix]
-    if path.is_dir() or not path.exists():  # an id such as D4RL/door/human-v2
-        return "minari"
-    raise UserError(f"the name {source} says nothing of its format; add --format with one of {', '.join(FORMATS)}")
-
-
-def _reader(kind: str) -> Callable[[str], list[Recorded]]:
-    if kind == "dapg":
-        from rrl.demos.importers.dapg import read_dapg
-
-        return read_dapg
-    if kind == "hdf5":
-        from rrl.demos.importers.hdf5 import read_hdf5
-
-        return read_hdf5
-    if kind == "minari":
-        from rrl.demos.importers.minari import read_minari
-
-        return read_minari
-    from rrl.demos.importers.arrays import read_npz
-
-    return read_npz
-
-
 def array(values: Any, what: str, ndim: int | None = None) -> Array:
     """float64; UserError if these are not numbers of one shape, or have not `ndim` dimensions."""
     try:
-        made = np.asarray(values)
+        numbers = np.asarray(values)
     except ValueError as error:  # ragged
         raise UserError(f"{what} is not one array: {error}") from error
-    if made.dtype.kind not in "fiub":
-        raise UserError(f"{what} must hold numbers; it holds {made.dtype}")
-    if ndim is not None and made.ndim != ndim:
-        raise UserError(f"{what} must have {ndim} dimensions; its shape is {made.shape}")
-    return made.astype(np.float64)
+    if numbers.dtype.kind not in "fiub":
+        raise UserError(f"{what} must hold numbers; it holds {numbers.dtype}")
+    if ndim is not None and numbers.ndim != ndim:
+        raise UserError(f"{what} must have {ndim} dimensions; its shape is {numbers.shape}")
+    return numbers.astype(np.float64)
 
 
 def matrix(values: Any, what: str) -> Array | None:
@@ -111,7 +54,7 @@ def matrix(values: Any, what: str) -> Array | None:
         return None
 
 
-def _check(where: str, episode: Recorded) -> None:
+def check(where: str, episode: Recorded) -> None:
     """Shapes that belong together, finite numbers."""
     length = len(episode.actions)
     if episode.actions.ndim != 2 or not length:

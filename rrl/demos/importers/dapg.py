@@ -235,15 +235,15 @@ class _Reader:
         self.stack.append(getattr(self, f"make_{name}", self.make_nothing)(*arguments))
 
     def do_build(self, _: Any) -> None:
-        state, made = self.pop(), self.pop()
-        if type(made) is _Dtype:
-            made.fill(state)
-        elif type(made) is _Array and made.value is None and type(state) is tuple and len(state) == 5:
+        state, target = self.pop(), self.pop()
+        if type(target) is _Dtype:
+            target.fill(state)
+        elif type(target) is _Array and target.value is None and type(state) is tuple and len(state) == 5:
             _, shape, dtype, fortran, data = state
-            made.value = self.numbers(data, dtype, shape, "F" if fortran is True else "C")
+            target.value = self.numbers(data, dtype, shape, "F" if fortran is True else "C")
         else:
             raise Refused("an array in no form that numpy writes")
-        self.stack.append(made)
+        self.stack.append(target)
 
     def make_nothing(self, *_: Any) -> None:
         raise Refused("it calls something that is no function")
@@ -309,15 +309,15 @@ def read_dapg(source: str) -> list[Recorded]:
         raise UserError(
             f"{source} is refused: {error}. Only pickles of lists, dicts and numpy arrays are read"
         ) from error
-    if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
+    if not isinstance(data, list) or not all(isinstance(episode, dict) for episode in data):
         raise UserError(f"{source} is not a list of episodes (dicts), as DAPG's demonstrations are")
-    return [_episode(f"{source}, episode {i}", each) for i, each in enumerate(data)]
+    return [_episode(f"{source}, episode {i}", episode) for i, episode in enumerate(data)]
 
 
 def _plain(value: Any) -> Any:
     """An array, or a list of arrays or numbers; anything else as None."""
     if isinstance(value, list):
-        return [_plain(each) for each in value] if all(type(each) is not list for each in value) else None
+        return [_plain(item) for item in value] if all(type(item) is not list for item in value) else None
     return value.value if type(value) is _Array else value
 
 

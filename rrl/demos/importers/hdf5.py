@@ -68,8 +68,8 @@ def _arrays(group: Any) -> dict[str, NDArray[Any]]:
 
     if not isinstance(group, h5py.Group):
         return {}
-    found = {name: value for name, value in group.items() if isinstance(value, h5py.Dataset)}
-    return {name: value[()] for name, value in found.items() if value.dtype.kind in "fiub" and value.shape}
+    datasets = {name: value for name, value in group.items() if isinstance(value, h5py.Dataset)}
+    return {name: value[()] for name, value in datasets.items() if value.dtype.kind in "fiub" and value.shape}
 
 
 def _robomimic(source: str, data: Any) -> list[Recorded]:
@@ -80,7 +80,7 @@ def _robomimic(source: str, data: Any) -> list[Recorded]:
     Adroit's are.
     """
     names = sorted((n for n in data if re.fullmatch(r"demo_\d+", n)), key=lambda n: int(n[5:]))
-    made = []
+    episodes = []
     for name in names:
         where = f"{source}, {name}"
         given = {**_arrays(data[name]), **{k: v for k, v in data[name].attrs.items() if np.ndim(v)}}
@@ -91,8 +91,8 @@ def _robomimic(source: str, data: Any) -> list[Recorded]:
         if "states" in given:
             qpos, qvel = _split(where, array(given["states"], f"{where}: states", 2), initial)
             initial = {"qpos": qpos[0], "qvel": qvel[0], **initial}
-        made.append(Recorded(array(given["actions"], f"{where}: actions", 2), initial, qpos, qvel))
-    return made
+        episodes.append(Recorded(array(given["actions"], f"{where}: actions", 2), initial, qpos, qvel))
+    return episodes
 
 
 def _split(where: str, states: Array, initial: Mapping[str, Any]) -> tuple[Array, Array]:

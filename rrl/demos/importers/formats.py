@@ -1,0 +1,68 @@
+"""Which formats there are, how they are told apart, and reading any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from rrl.demos.importers.arrays import read_npz
+from rrl.demos.importers.base import Recorded, check
+from rrl.demos.importers.dapg import read_dapg
+from rrl.demos.importers.hdf5 import read_hdf5
+from rrl.demos.importers.minari import read_minari
+from rrl.registry import UserError
+
+
+class Format(NamedTuple):
+    """How demonstrations may be written down."""
+
+    read: Callable[[str], list[Recorded]]
+    """Of a file's path."""
+    suffixes: tuple[str, ...] = ()
+    """Of its files; none: it is a folder, or an id."""
+
+
+FORMATS = {
+    "dapg": Format(read_dapg, (".pickle", ".pkl")),
+    "hdf5": Format(read_hdf5, (".hdf5", ".h5")),
+    "minari": Format(read_minari),
+    "npz": Format(read_npz, (".npz",)),
+}
+
+
+def read(source: str, kind: str | None = None) -> list[Recorded]:
+    """The episodes of a file, a folder (Minari) or a Minari dataset id.
+
+    `kind` is one of `FORMATS`; None: told by the name. UserError if the source can't be read or is something
+    else than it claims.
+    """
+    kind = kind or guess(source)
+    if kind not in FORMATS:
+        raise UserError(f"there is no format {kind}; it is one of {', '.join(FORMATS)}")
+    if FORMATS[kind].suffixes and not Path(source).is_file():
+        raise UserError(f"there is no file {source}")
+    try:
+        episodes = FORMATS[kind].read(source)
+    except UserError:
+        raise
+    except Exception as error:  # other people's files, and libraries that read them, fail in many ways
+        raise UserError(
+            f"{source} can't be read as {kind}, it may be damaged: {type(error).__name__}: {error}"
+        ) from error
+    if not episodes:
+        raise UserError(f"{source} holds no episodes")
+    for i, episode in enumerate(episodes):
+        check(f"{source}, episode {i}", episode)
+    return episodes
+
+
+def guess(source: str) -> str:
+    """The format that a name suggests; UserError if it suggests none."""
+    path = Path(source)
+    for kind, format_ in FORMATS.items():
+        if path.suffix in format_.suffixes:
+            return kind
+    if path.is_dir() or not path.exists():  # an id such as D4RL/door/human-v2
+        return "minari"
+    raise UserError(f"the name {source} says nothing of its format; add --format with one of {', '.join(FORMATS)}")

@@ -1,0 +1,92 @@
+"""From environments to actions: the only place where observations are stacked, observed and acted on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrl.envs.base import FrameRequest
+from rrl.rollout.data import Obs, Policy
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Stack:
+    """The latest `depth` rows of some slots; an episode's first row fills all places, as in DQN."""
+
+    def __init__(self, slots: int, depth: int) -> None:
+        self.depth = depth
+        self.rows: NDArray[Any] | None = None
+        self.slots = slots
+
+    def push(self, rows: NDArray[Any], fresh: NDArray[np.bool_], moved: NDArray[np.bool_]) -> NDArray[Any]:
+        """Take in [N, ..., c]: `fresh` slots begin an episode, `moved` ones go on, the others keep what they
+        have. Returns [N, ..., c * depth], oldest first: a copy unless the depth is 1."""
+        if self.depth == 1:
+            return rows
+        if self.rows is None:
+            self.rows = np.zeros((self.slots, self.depth, *rows.shape[1:]), rows.dtype)
+        self.rows[moved, :-1] = self.rows[moved, 1:]
+        self.rows[moved, -1] = rows[moved]
+        self.rows[fresh] = rows[fresh, None]
+        return np.concatenate([self.rows[:, k] for k in range(self.depth)], axis=-1)
+
+
+class Slots:
+    """What a policy saw last in N environments that it acts in together: one batch of encoder and policy.
+
+    Pictures are stacked as deep as the encoder asks for (`FrameRequest.stack`), `Policy.observe` makes a row of
+    each observation, and `Policy.act` gets the latest `Policy.stack` rows. The policy comes with each call: it
+    learns, while what it saw stays.
+    """
+
+    def __init__(self, count: int, frames: FrameRequest | None, stack: int = 1) -> None:
+        """`frames` is what the environments render, `stack` the policy's; 1 for whoever only looks."""
+        self.count = count
+        # Checkpoints know these names.
+        self._stacks = {"frames": Stack(count, frames.stack if frames else 1), "kept": Stack(count, stack)}
+        self.observed: NDArray[Any] = np.zeros(0, np.float32)
+        """[N, n]: what `Policy.observe` made of the last observation."""
+        self._seen = self.observed
+
+    @property
+    def remembers(self) -> bool:
+        """Do actions depend on more than the last observation?"""
+        return any(stack.depth > 1 for stack in self._stacks.values())
+
+    def look(
+        self,
+        policy: Policy,
+        observation: Mapping[str, NDArray[Any]],
+        fresh: NDArray[np.bool_],
+        moved: NDArray[np.bool_],
+    ) -> NDArray[Any]:
+        """Take in all slots' `state` [N, p] and, if they render, `frames` [N, H, W, 3 * cameras]; returns `observed`.
+
+        `fresh` [N] slots begin an episode with this observation, `moved` ones made a step. The others stay in the
+        batch, since rounding depends on its shape, and what they remember does not change.
+        """
+        frames = None
+        if "frames" in observation:
+            frames = self._stacks["frames"].push(observation["frames"], fresh, moved)
+        self.observed = policy.observe(Obs(frames, observation["state"]))
+        self._seen = self._stacks["kept"].push(self.observed, fresh, moved)
+        return self.observed
+
+    def act(self, policy: Policy, noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Actions [N, m] for what was seen last, not clipped; `noise` [N, m] as in `Policy.act`."""
+        return policy.act(self._seen, noise)
+
+    def snapshot(self) -> Arrays:
+        """Arrays from which `restore` continues bit for bit."""
+        stacks = {f"stack.{name}": stack.rows for name, stack in self._stacks.items() if stack.rows is not None}
+        return {"observed": self.observed, "seen": self._seen, **stacks}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Undo of `snapshot`; other arrays among these are left alone."""
+        self.observed, self._seen = arrays["observed"].copy(), arrays["seen"].copy()
+        for name, stack in self._stacks.items():
+            stack.rows = arrays[f"stack.{name}"].copy() if f"stack.{name}" in arrays else None
