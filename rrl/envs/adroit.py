@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from importlib.metadata import version
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -83,6 +83,11 @@ class Adroit(EnvFactory):
     config: Config
     packages = ("mujoco", "gymnasium-robotics")
     oracle = "Adroit.state = 'task'"
+    variant = ("protocol",)
+
+    @classmethod
+    def tasks(cls) -> dict[str, dict[str, Any]]:
+        return {f"adroit_{task}": {"task": task} for task in TASKS}
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

@@ -7,18 +7,27 @@ processes, which never need torch.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 
-from rrl.registry import Component
+from rrl import registry
+from rrl.registry import Component, UserError
 from rrl.score import RETURN, Score
 
 Arrays = Mapping[str, NDArray[Any]]
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'door'?`, or nothing if no known name is like it."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,26 @@ class EnvFactory(Component, abc.ABC):
     class Config(Component.Config):
         """Settings shared by all environments: none. `label` is the task as reports call it, such as `door`."""
 
+        @classmethod
+        def of(cls, settings: Mapping[str, Any]) -> Self:
+            """The configuration with these settings; UserError says what is wrong with them."""
+            fields = cls.model_fields
+            if unknown := [name for name in settings if name not in fields]:
+                raise UserError(f"{cls.component.__name__} has no setting {unknown[0]!r}; it takes {', '.join(fields)}")
+            try:
+                return cls.model_validate(dict(settings))
+            except pydantic.ValidationError as error:
+                first = error.errors()[0]
+                raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+        def filmed(self, cameras: Sequence[str], look: str) -> Self:
+            """The same task for a film: through these cameras, as a user names them (none: the configured ones),
+            in this look. UserError if the environment has no such choice."""
+            asked = {"cameras": tuple(cameras)} if cameras else {}
+            if look != "default" or "look" in type(self).model_fields:
+                asked["look"] = look  # type: ignore[assignment]
+            return self.of({**dict(self), **asked})
+
     def __init__(self, config: Component.Config) -> None:
         self.config = config
 
@@ -51,11 +80,29 @@ class EnvFactory(Component, abc.ABC):
     oracle: ClassVar[str] = ""
     """The binding with which the state vector holds the task's objects, such as `Adroit.state = 'task'`: what an
     error may propose. Empty if there is none."""
+    variant: ClassVar[tuple[str, ...]] = ()
+    """Settings that choose a variant of a task and stand among its facts by the same name: with them, the
+    environment of recorded episodes is found again."""
+
+    @classmethod
+    def tasks(cls) -> Mapping[str, Mapping[str, Any]]:
+        """The tasks that commands find by name: per `name` the settings that choose it. Empty: none is found."""
+        return {}
+
+    @classmethod
+    def of_task(cls, task: str, **settings: Any) -> EnvFactory.Config | None:
+        """The configuration of a task that goes by this name (`adroit_door`, or without the family: `door`), with
+        these settings; None if there is no such task. UserError if a setting does not exist or does not fit."""
+        wanted = "_".join(task.split())
+        for name, chosen in cls.tasks().items():
+            if wanted in (name, name.partition("_")[2]):
+                return cls.Config.of({**chosen, **settings})
+        return None
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """Short name of the task, such as `adroit_door`: demonstrations and caches are told apart by it."""
+        """A family and the task, such as `adroit_door`: demonstrations and caches are told apart by it."""
 
     @property
     def protocol(self) -> str:
@@ -108,6 +155,37 @@ class EnvFactory(Component, abc.ABC):
     @abc.abstractmethod
     def make_one(self, frames: FrameRequest | None) -> SimEnv:
         """One environment in this process. None: it renders nothing."""
+
+
+def task_names() -> list[str]:
+    """The tasks of all registered environments, without their families, such as `door`."""
+    return [name.partition("_")[2] for factory in _factories() for name in factory.tasks()]
+
+
+def find_task(task: str, **settings: Any) -> EnvFactory.Config:
+    """The configuration of the task that goes by this name, as `EnvFactory.of_task` understands it, in whichever
+    environment has it. UserError if none has it or a setting does not fit."""
+    for factory in _factories():
+        if (config := factory.of_task(task, **settings)) is not None:
+            return config
+    known = task_names()
+    raise UserError(f"no environment has a task {task!r}{meant(task, known)} (one of {', '.join(known)})")
+
+
+def find_recorded(facts: Mapping[str, Any], **settings: Any) -> EnvFactory.Config:
+    """The configuration of the task and variant that have these `facts()`, with other settings on top. UserError
+    if no environment has the task."""
+    task = str(facts["env"])
+    for factory in _factories():
+        if task in factory.tasks():
+            told = {name: str(facts[name]) for name in factory.variant if name in facts}
+            numbers = {name: int(text) if text.isdecimal() else text for name, text in told.items()}
+            return find_task(task, **{**numbers, **settings})
+    raise UserError(f"this version of rrl has no environment {task}")
+
+
+def _factories() -> list[type[EnvFactory]]:
+    return [cls for name in registry.names("environment") if issubclass(cls := registry.get(name), EnvFactory)]
 
 
 class SimEnv(Protocol):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic_core import PydanticCustomError
@@ -90,9 +91,29 @@ class DMControl(EnvFactory):
             """Domain and task."""
             return f"{self.domain} {self.task}"
 
+        def filmed(self, cameras: Sequence[str], look: str) -> Self:
+            if len(cameras) > 1 or not all(camera.isdecimal() for camera in cameras):
+                raise UserError(
+                    f"{self.label()} is filmed by one camera, named by its number; got {', '.join(cameras)}"
+                )
+            camera = int(cameras[0]) if cameras else self.camera
+            return self.of({**dict(self), "camera": camera, "look": look})
+
     config: Config
     packages = ("mujoco", "dm-control")
     oracle = "DMControl.state = 'task'"
+    variant = ("action_repeat",)
+
+    @classmethod
+    def tasks(cls) -> dict[str, dict[str, Any]]:
+        """The paper's six and, with dm_control (which is imported), the suite's others, whose `action_repeat` must
+        be given."""
+        known = dict.fromkeys(PAPER)
+        if find_spec("dm_control"):
+            from rrl.envs import dmcontrol_sim
+
+            known |= dict.fromkeys(dmcontrol_sim.names())
+        return {f"dmc_{domain}_{task}": {"domain": domain, "task": task} for domain, task in known}
 
     @property
     def name(self) -> str:

@@ -36,6 +36,8 @@ DRAWN = ("qpos", "qvel", "act", "qacc_warmstart")
 """What tasks set in `mjData` when an episode starts, and the solver's warm start, for bit-equal replays."""
 FIXED = ("_", "tex_", "mesh_", "bvh_", "skin_", "hfield_")
 """Prefixes of model arrays that no task changes, megabytes of textures and meshes among them."""
+WITH_RENDERER = ("quadruped", "escape")
+"""The task that needs dm_control's own renderer."""
 
 Observation = dict[str, NDArray[Any]]
 
@@ -305,6 +307,12 @@ class DMControlSim(gymnasium.Env[Any, NDArray[np.float32]]):
         self._view = self._spectator = None
 
 
+def names() -> list[tuple[str, str]]:
+    """(domain, task) of all tasks that `check` lets pass."""
+    pairs = [(domain, task) for domain, tasks in suite.TASKS_BY_DOMAIN.items() for task in tasks]
+    return [pair for pair in pairs if pair != WITH_RENDERER]
+
+
 def check(domain: str, task: str) -> None:
     """UserError with a suggestion if the suite has no task of that name, or not here."""
     domains = suite.TASKS_BY_DOMAIN
@@ -312,7 +320,7 @@ def check(domain: str, task: str) -> None:
         raise UserError(f"dm_control's suite has no domain {domain!r}{_suggest(domain, domains)}")
     if task not in domains[domain]:
         raise UserError(f"dm_control's {domain} has no task {task!r}{_suggest(task, domains[domain])}")
-    if (domain, task) == ("quadruped", "escape"):
+    if (domain, task) == WITH_RENDERER:
         raise UserError("quadruped escape needs dm_control's own renderer at each reset, which rrl turns off")
 
 
