@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
-from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 import pydantic
 
 from rrl.envs.adroit_tasks import FLAG_NAMES, TASKS
-from rrl.envs.base import EnvFactory, FrameRequest, SimEnv
+from rrl.envs.base import ExactSimEnv, FrameRequest, Look, MuJoCoFactory, Steps, meant
 from rrl.registry import register
 from rrl.score import Score, success
 
 
 @register
-class Adroit(EnvFactory):
+class Adroit(MuJoCoFactory):
     """Pen, door, hammer and relocate with a 24-joint hand, on gymnasium-robotics' models."""
 
-    class Config(EnvFactory.Config):
+    class Config(MuJoCoFactory.Config):
         """Which task, and which of its published variants."""
 
         task: Literal["pen", "door", "hammer", "relocate"]
@@ -29,7 +27,7 @@ class Adroit(EnvFactory):
         reward: Literal["sparse", "dense"] | None = None
         """`sparse`: the protocol's own (paper: with weak shaping in door and hammer; stock: 10 or -0.1);
         `dense`: DAPG's shaped reward. None: sparse for paper, dense for stock."""
-        look: Literal["default", "balanced", "fast"] = "default"
+        look: Look = "default"
         """Render quality. `default`: the models' own (shadow map 4096, 8 samples); `balanced`: 1024, 4;
         `fast`: no shadows, no smoothing, several times faster. Features differ between looks."""
         state: Literal["joints", "task", "none"] = "joints"
@@ -43,7 +41,7 @@ class Adroit(EnvFactory):
         cameras: tuple[str, ...] | None = None
         """Cameras to render, in order. None: the protocol's (paper: vil_camera for pen, top for door and
         hammer, cam1 cam2 cam3 for relocate; stock: vil_camera)."""
-        horizon: Annotated[int, pydantic.Field(ge=1)] | None = None
+        horizon: Steps | None = None
         """Steps (10 ms each) per episode. None: the protocol's (200; pen under `paper` 100)."""
 
         @pydantic.field_validator("joint_noise")
@@ -67,11 +65,8 @@ class Adroit(EnvFactory):
                 raise ValueError(f"must name at least one camera: {', '.join(known)}")
             for name in cameras:
                 if name not in known:
-                    near = difflib.get_close_matches(name, known, 1)
-                    hint = f"; did you mean {near[0]!r}?" if near else ""
-                    raise ValueError(
-                        f"{task} has no camera {name!r} under protocol {protocol!r}, only {', '.join(known)}{hint}"
-                    )
+                    only = f"only {', '.join(known)}{meant(name, known)}"
+                    raise ValueError(f"{task} has no camera {name!r} under protocol {protocol!r}, {only}")
             if len(set(cameras)) < len(cameras):
                 raise ValueError(f"must name each camera once; got {', '.join(cameras)}")
             return cameras
@@ -81,7 +76,7 @@ class Adroit(EnvFactory):
             return self.task
 
     config: Config
-    packages = ("mujoco", "gymnasium-robotics")
+    packages = (*MuJoCoFactory.packages, "gymnasium-robotics")
     oracle = "Adroit.state = 'task'"
     variant = ("protocol",)
 
@@ -123,41 +118,14 @@ class Adroit(EnvFactory):
     def score(self) -> Score:
         return success(FLAG_NAMES[0], self._task.success_steps)
 
-    @property
-    def blind_state(self) -> bool:
-        return self.config.state != "task"
-
-    @property
-    def has_state(self) -> bool:
-        return self.config.state != "none"
-
     def facts(self) -> dict[str, str]:
         noise = self.config.joint_noise
-        return {
-            "env": self.name,
-            "protocol": self.protocol,
-            "reward": self.reward,
-            "look": self.config.look,
-            "cameras": ",".join(self.cameras),
-            "state": self.config.state,
-            **({"joint_noise": str(noise)} if noise else {}),  # 0 changes no key of features already cached
-            "horizon": str(self.horizon),
-            "mujoco": version("mujoco"),
-            "gymnasium-robotics": version("gymnasium-robotics"),
-        }
+        told = {"joint_noise": str(noise)} if noise else {}  # 0 changes no key of features already cached
+        return super().facts() | {"reward": self.reward} | told
 
-    def make_one(self, frames: FrameRequest | None) -> SimEnv:
+    def make_one(self, frames: FrameRequest | None) -> ExactSimEnv:
         from rrl.envs.adroit_sim import AdroitSim
 
-        config = self.config
-        return AdroitSim(
-            config.task,
-            config.protocol,
-            self.reward,
-            config.look,
-            config.state,
-            config.joint_noise,
-            self.cameras,
-            self.horizon,
-            frames,
-        )
+        c = self.config
+        settings = (c.task, c.protocol, self.reward, c.look, c.state, c.joint_noise, self.cameras, self.horizon)
+        return AdroitSim(*settings, frames)

@@ -11,23 +11,26 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, ClassVar, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
 from rrl import registry
-from rrl.registry import Component, UserError
+from rrl.registry import Component, Mistake, Parts, UserError
 from rrl.score import RETURN, Score
 
 Arrays = Mapping[str, NDArray[Any]]
+Look = Literal["default", "balanced", "fast"]
+"""Render quality of MuJoCo's environments; `rrl.envs.render` says what each means."""
+Steps = Annotated[int, pydantic.Field(ge=1)]
 
 
-def meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str], quote: str = "'") -> str:
     """`; did you mean 'door'?`, or nothing if no known name is like it."""
     near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {quote}{near[0]}{quote}?" if near else ""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,23 @@ class FrameRequest:
 
 
 class EnvFactory(Component, abc.ABC):
-    """Makes the simulated environments of one task. Cheap to construct; picklable through its config."""
+    """Makes the simulated environments of one task. Cheap to construct; picklable through its config.
+
+    A new task writes `make_one`, `cameras`, `horizon` and, unless it is judged by the return, `score` (class attributes
+    will do); everything else has defaults.
+    """
 
     kind: ClassVar[str] = "environment"
 
     class Config(Component.Config):
         """Settings shared by all environments: none. `label` is the task as reports call it, such as `door`."""
+
+        def misfit(self, run: Parts) -> Iterable[Mistake]:
+            """Pictures that this environment does not draw."""
+            env: EnvFactory = registry.build(self)
+            if run.encoder.frames() is not None and not env.cameras:
+                message = f"{run.encoder.component.__name__} needs pictures, and {env.name} has no cameras"
+                yield Mistake("encoder", message, "take an encoder that needs none")
 
         @classmethod
         def of(cls, settings: Mapping[str, Any]) -> Self:
@@ -75,7 +89,7 @@ class EnvFactory(Component, abc.ABC):
     def __init__(self, config: Component.Config) -> None:
         self.config = config
 
-    packages: ClassVar[tuple[str, ...]] = ("mujoco",)
+    packages: ClassVar[tuple[str, ...]] = ()
     """Distributions that decide what the simulator computes: their versions are facts, `rrl doctor` shows them."""
     oracle: ClassVar[str] = ""
     """The binding with which the state vector holds the task's objects, such as `Adroit.state = 'task'`: what an
@@ -86,8 +100,10 @@ class EnvFactory(Component, abc.ABC):
 
     @classmethod
     def tasks(cls) -> Mapping[str, Mapping[str, Any]]:
-        """The tasks that commands find by name: per `name` the settings that choose it. Empty: none is found."""
-        return {}
+        """The tasks that commands find by name: per `name` the settings that choose it; by default one task, and
+        none where a setting has no default."""
+        required = any(field.is_required() for field in cls.Config.model_fields.values())
+        return {} if required else {cls(cls.Config()).name: {}}
 
     @classmethod
     def of_task(cls, task: str, **settings: Any) -> EnvFactory.Config | None:
@@ -95,14 +111,15 @@ class EnvFactory(Component, abc.ABC):
         these settings; None if there is no such task. UserError if a setting does not exist or does not fit."""
         wanted = "_".join(task.split())
         for name, chosen in cls.tasks().items():
-            if wanted in (name, name.partition("_")[2]):
+            if wanted in (name, _short(name)):
                 return cls.Config.of({**chosen, **settings})
         return None
 
     @property
-    @abc.abstractmethod
     def name(self) -> str:
         """A family and the task, such as `adroit_door`: demonstrations and caches are told apart by it."""
+        family, label = type(self).__name__, self.config.label()
+        return family.lower() + ("" if label == family else "_" + "_".join(label.split()))
 
     @property
     def protocol(self) -> str:
@@ -157,9 +174,31 @@ class EnvFactory(Component, abc.ABC):
         """One environment in this process. None: it renders nothing."""
 
 
+class MuJoCoFactory(EnvFactory):
+    """Makes `rrl.envs.mujoco.MuJoCoSim`s. Its Config has the fields `look` (a `Look`) and `state`, where `task` means
+    that the state vector holds the task's objects, and `none` that it is empty."""
+
+    packages: ClassVar[tuple[str, ...]] = ("mujoco",)
+    config: Any
+
+    @property
+    def blind_state(self) -> bool:
+        return bool(self.config.state != "task")
+
+    @property
+    def has_state(self) -> bool:
+        return bool(self.config.state != "none")
+
+    def facts(self) -> dict[str, str]:
+        return super().facts() | {"look": self.config.look, "state": self.config.state}
+
+    @abc.abstractmethod
+    def make_one(self, frames: FrameRequest | None) -> ExactSimEnv: ...
+
+
 def task_names() -> list[str]:
     """The tasks of all registered environments, without their families, such as `door`."""
-    return [name.partition("_")[2] for factory in _factories() for name in factory.tasks()]
+    return [_short(name) for factory in _factories() for name in factory.tasks()]
 
 
 def find_task(task: str, **settings: Any) -> EnvFactory.Config:
@@ -184,34 +223,50 @@ def find_recorded(facts: Mapping[str, Any], **settings: Any) -> EnvFactory.Confi
     raise UserError(f"this version of rrl has no environment {task}")
 
 
+def _short(name: str) -> str:
+    return name.partition("_")[2] or name
+
+
 def _factories() -> list[type[EnvFactory]]:
     return [cls for name in registry.names("environment") if issubclass(cls := registry.get(name), EnvFactory)]
 
 
 class SimEnv(Protocol):
-    """What the rollout engine needs of one simulated environment; implementations are `gymnasium.Env`s.
+    """What the rollout engine needs of one simulated environment, usually a `gymnasium.Env`.
 
     Observations are dicts with `state`: float32 [p] and, if frames were requested, `frames`: uint8
-    [H, W, 3 * cameras], written into `frame_buffer` when that is set (it may be shared memory) and
-    returned as that array.
+    [H, W, 3 * cameras]. Further methods are optional: `ExactSimEnv` has them all, `OPTIONAL` says what each is for.
     """
 
-    frame_buffer: NDArray[np.uint8] | None
     observation_space: Any
+    """A `Dict` with the space of `state`; that of `frames` follows from the request."""
     action_space: Any
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """A full simulator reset and the task's randomisation, drawn from `seed`. `options={"initial": x}`
-        with x from `initial()`: the initial state and the randomised quantities are set to it instead."""
+        """A full simulator reset and the task's randomisation, drawn from `seed` alone."""
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """One environment step. `info` holds one bool per name in `EnvFactory.flags` and `info["seconds"]`,
-        the float pair (simulating, rendering)."""
+        """One environment step. `info` holds one bool per name in `EnvFactory.flags` and, if it is known,
+        `info["seconds"]`, the float pair (simulating, rendering). It truncates at the factory's horizon."""
+
+    def close(self) -> None:
+        """Free the simulator and its GL context."""
+
+
+class ExactSimEnv(SimEnv, Protocol):
+    """A simulated environment with all that is optional. `reset` takes `options={"initial": x}` with x from
+    `initial()`: the initial state and the randomised quantities are set to it instead of drawn."""
+
+    frame_buffer: NDArray[np.uint8] | None
+    """If set (it may be shared memory), frames are written into this array and returned as it: one copy less."""
 
     def render(self) -> NDArray[np.uint8]:
         """A picture [480, 480, 3] for people, at the best quality, whatever the run's look."""
+
+    def renderer(self) -> str:
+        """What draws the pictures, as the driver names it. UserError if nothing can."""
 
     def initial(self) -> dict[str, NDArray[np.float64]]:
         """The current episode's initial state and what the task randomised (float64), as `reset` takes it."""
@@ -228,5 +283,13 @@ class SimEnv(Protocol):
     def set_state(self, state: Arrays) -> dict[str, NDArray[Any]]:
         """Continue bit for bit where `get_state` was taken; returns the last observation as it was."""
 
-    def close(self) -> None:
-        """Free the simulator and its GL context."""
+
+OPTIONAL = {
+    "render": "be filmed for people",
+    "initial": "start an episode where a recorded one began",
+    "physics": "record its states",
+    "show": "play back recorded states",
+    "get_state": "interrupt an episode and go on later (agents that learn at every step need that)",
+    "set_state": "go on with an interrupted episode (agents that learn at every step need that)",
+}
+"""Methods that a simulated environment may lack, and what cannot be done with it then."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic_core import PydanticCustomError
 
-from rrl.envs.base import EnvFactory, FrameRequest, SimEnv
+from rrl.envs.base import ExactSimEnv, FrameRequest, Look, MuJoCoFactory, Steps, meant
 from rrl.registry import UserError, register
 
 PAPER = {
@@ -31,10 +29,10 @@ CONTROL_STEPS = 1000
 
 
 @register
-class DMControl(EnvFactory):
+class DMControl(MuJoCoFactory):
     """A task of dm_control's suite. Rewards are 0 to 1 per control step, scores 0 to 1000 per episode."""
 
-    class Config(EnvFactory.Config):
+    class Config(MuJoCoFactory.Config):
         """Which task, how often an action is repeated, and what is observed."""
 
         domain: str
@@ -42,18 +40,18 @@ class DMControl(EnvFactory):
         reacher easy, cheetah run, walker walk, ball_in_cup catch."""
         task: str
         """Task of the domain, such as `swingup`."""
-        action_repeat: Annotated[int, pydantic.Field(ge=1)] | None = None
+        action_repeat: Steps | None = None
         """Control steps for which an action is repeated. None: the paper's (cartpole swingup 8; reacher
         easy, cheetah run and ball_in_cup catch 4; finger spin and walker walk 2); other tasks have none."""
         camera: Annotated[int, pydantic.Field(ge=0)] = 0
         """Number of the camera to render (RAD and CURL: 0)."""
-        look: Literal["default", "balanced", "fast"] = "default"
+        look: Look = "default"
         """Render quality. `default`: dm_control's own, as RAD and CURL (shadow map 2048, 4 samples);
         `balanced`: 1024, 4; `fast`: no shadows, no smoothing. Features differ between looks."""
         state: Literal["task", "none"] = "task"
         """What the state vector holds. `task`: the suite's own observations, one after the other; `none`:
         nothing (the paper's pixel methods)."""
-        horizon: Annotated[int, pydantic.Field(ge=1)] | None = None
+        horizon: Steps | None = None
         """Agent steps (each of `action_repeat` control steps) per episode. None: the suite's 1000 control
         steps."""
 
@@ -78,12 +76,10 @@ class DMControl(EnvFactory):
                 return repeat  # a wrong domain or task is a problem of its own
             asked = (info.data["domain"], info.data["task"])
             if asked not in PAPER:
-                names = [" ".join(known) for known in PAPER]
-                near = difflib.get_close_matches(" ".join(asked), names, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                name, known = " ".join(asked), [" ".join(pair) for pair in PAPER]
                 raise ValueError(
-                    f"must be set for {' '.join(asked)}: the paper says how often to repeat an action"
-                    f" only for {', '.join(names)}{hint}"
+                    f"must be set for {name}: the paper says how often to repeat an action only for "
+                    f"{', '.join(known)}{meant(name, known, quote='')}"
                 )
             return repeat
 
@@ -100,7 +96,7 @@ class DMControl(EnvFactory):
             return self.of({**dict(self), "camera": camera, "look": look})
 
     config: Config
-    packages = ("mujoco", "dm-control")
+    packages = (*MuJoCoFactory.packages, "dm-control")
     oracle = "DMControl.state = 'task'"
     variant = ("action_repeat",)
 
@@ -135,50 +131,23 @@ class DMControl(EnvFactory):
     def cameras(self) -> tuple[str, ...]:
         return (f"camera {self.config.camera}",)
 
-    @property
-    def blind_state(self) -> bool:
-        return self.config.state != "task"
-
-    @property
-    def has_state(self) -> bool:
-        return self.config.state != "none"
-
     def facts(self) -> dict[str, str]:
-        return {
-            "env": self.name,
-            "protocol": self.protocol,
-            "action_repeat": str(self.action_repeat),
-            "look": self.config.look,
-            "cameras": ",".join(self.cameras),
-            "state": self.config.state,
-            "horizon": str(self.horizon),
-            "mujoco": version("mujoco"),
-            "dm-control": _dm_control(),
-        }
+        _needs_dm_control()
+        return super().facts() | {"action_repeat": str(self.action_repeat)}
 
-    def make_one(self, frames: FrameRequest | None) -> SimEnv:
-        _dm_control()
+    def make_one(self, frames: FrameRequest | None) -> ExactSimEnv:
+        _needs_dm_control()
         from rrl.envs.dmcontrol_sim import DMControlSim
 
-        config = self.config
-        return DMControlSim(
-            config.domain,
-            config.task,
-            self.action_repeat,
-            CONTROL_STEPS if config.horizon is None else config.horizon * self.action_repeat,
-            config.look,
-            config.state,
-            config.camera,
-            frames,
-        )
+        c = self.config
+        steps = CONTROL_STEPS if c.horizon is None else c.horizon * self.action_repeat
+        return DMControlSim(c.domain, c.task, self.action_repeat, steps, c.look, c.state, c.camera, frames)
 
 
-def _dm_control() -> str:
-    """Version of the installed dm-control; UserError if there is none."""
-    try:
-        return version("dm-control")
-    except PackageNotFoundError:
-        pass
+def _needs_dm_control() -> None:
+    """UserError with the remedy if dm-control is not installed."""
+    if find_spec("dm_control"):
+        return
     remedy = "pip install 'dm-control>=1.0.50'"
     if sys.version_info >= (3, 13):
         remedy = "use Python 3.11 or 3.12 (its dependency labmaze has no wheels for 3.13 and later)"

@@ -9,8 +9,8 @@ stops them.
 
 from __future__ import annotations
 
-import os
 import signal
+import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from rrl.envs.base import EnvFactory, FrameRequest, SimEnv
+from rrl.envs.base import OPTIONAL, EnvFactory, FrameRequest, SimEnv
 from rrl.registry import UserError
 
 Buffers = dict[str, NDArray[Any]]
@@ -66,6 +66,7 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
             spaces["frames"] = gymnasium.spaces.Box(0, 255, picture, np.uint8)
         self.single_observation_space = gymnasium.spaces.Dict(spaces)
         self.single_action_space = probe.action_space
+        self._lacks = {name for name in OPTIONAL if not _has(probe, name)}
         probe.close()
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
@@ -137,6 +138,8 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
         options = options or {}
         mask = options.get("reset_mask", np.ones(self.num_envs, bool))
         initial = options.get("initial", [None] * self.num_envs)
+        if any(start is not None for start in initial):
+            self.need("initial")
         seeds = [seed + j for j in range(self.num_envs)] if isinstance(seed, int) else seed
         jobs = [(j, None if seeds is None else seeds[j], initial[j]) if mask[j] else None for j in range(self.num_envs)]
         self._everywhere("reset", lambda slots: [jobs[j] for j in slots if jobs[j] is not None])
@@ -169,14 +172,23 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
         return self.call_each(name, [args] * self.num_envs)
 
     def call_each(self, name: str, args: Sequence[tuple[Any, ...] | None]) -> tuple[Any, ...]:
-        """Call a method with each slot's own arguments; slots whose entry is None are left alone."""
+        """Call a method with each slot's own arguments; slots whose entry is None are left alone. UserError if it
+        is one that these environments lack."""
+        self.need(name)
         answers = self._everywhere(name, lambda slots: [(j, args[j]) for j in slots if args[j] is not None])
         by_slot = {slot: value for answer in answers for slot, value in answer}
         return tuple(by_slot.get(j) for j in range(self.num_envs))
 
+    def need(self, method: str) -> None:
+        """UserError if these environments lack an optional method of `SimEnv`."""
+        if method in self._lacks:
+            cannot = f"{self.factory.name} cannot {OPTIONAL[method]}"
+            raise UserError(f"{cannot}: its simulator has no method `{method}`")
+
     def renderer(self) -> str:
-        """What draws the pictures, as the GL driver names it."""
-        return str(self._everywhere("renderer", lambda slots: [None] if 0 in slots else [])[0][0][1])
+        """What draws the pictures, as the environment's driver names it."""
+        first: list[tuple[Any, ...] | None] = [(), *[None] * (self.num_envs - 1)]
+        return str(self.call_each("renderer", first)[0])
 
     def observation(self) -> dict[str, NDArray[Any]]:
         """The current observation buffers (views)."""
@@ -233,10 +245,9 @@ class _Slots:
         self.flags = factory.flags
         self.envs: dict[int, SimEnv] = {}
         for slot in slots:
-            env = factory.make_one(frames)
-            if frames is not None:
+            self.envs[slot] = env = factory.make_one(frames)
+            if frames is not None and hasattr(env, "frame_buffer"):
                 env.frame_buffer = buffers["frames"][slot]
-            self.envs[slot] = env
 
     def do(self, command: str, jobs: list[Any]) -> list[tuple[int, Any]]:
         if command == "step":
@@ -246,35 +257,46 @@ class _Slots:
         if command == "reset":
             for slot, seed, initial in jobs:
                 options = None if initial is None else {"initial": initial}
-                observation, _ = self.envs[slot].reset(seed=seed, options=options)
-                self.buffers["state"][slot] = observation["state"]
+                self._observed(slot, self.envs[slot].reset(seed=seed, options=options)[0])
             return []
         if command == "close":
             for env in self.envs.values():
                 env.close()
             return []
-        if command == "renderer":
-            from rrl.envs import gl
-
-            return [(0, gl.renderer())]
-        answers = []
+        answers: list[tuple[int, Any]] = []
         for slot, args in jobs:
-            value = getattr(self.envs[slot], command)(*args)
+            sim = self.envs[slot]
+            if command == "renderer" and not _has(sim, command):
+                answers.append((slot, f"{type(sim).__name__} itself"))
+                continue
+            value = getattr(sim, command)(*args)
             if command in ("show", "set_state"):  # these change the observation
-                self.buffers["state"][slot] = value["state"]
+                self._observed(slot, value)
                 value = None
             answers.append((slot, value))
         return answers
 
+    def _observed(self, slot: int, observation: dict[str, NDArray[Any]]) -> None:
+        out = self.buffers
+        out["state"][slot] = observation["state"]
+        if "frames" in out and observation["frames"] is not getattr(self.envs[slot], "frame_buffer", None):
+            out["frames"][slot] = observation["frames"]
+
     def _step(self, slot: int) -> None:
         out = self.buffers
+        begun = time.perf_counter()
         observation, reward, terminated, truncated, info = self.envs[slot].step(out["action"][slot])
-        out["state"][slot] = observation["state"]
+        self._observed(slot, observation)
         out["reward"][slot] = reward
         out["terminated"][slot] = terminated
         out["truncated"][slot] = truncated
         out["flags"][slot] = [info[flag] for flag in self.flags]
-        out["seconds"][slot] = info["seconds"]
+        out["seconds"][slot] = info.get("seconds") or (time.perf_counter() - begun, 0.0)
+
+
+def _has(env: SimEnv, method: str) -> bool:
+    """Has it a method of its own? gymnasium's base class has some that only raise."""
+    return getattr(type(env), method, None) not in (None, getattr(gymnasium.Env, method, None))
 
 
 def _view(raw: tuple[Any, tuple[int, ...], str]) -> NDArray[Any]:
@@ -289,9 +311,6 @@ def _serve(
     # Ctrl-C and SIGTERM often reach the whole process group; the parent decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Mesa's software renderer would start threads of its own in each worker: the same pictures for a fifth
-    # to a quarter more processor time (measured).
-    os.environ.setdefault("LP_NUM_THREADS", "0")
     try:
         envs = _Slots(factory, frames, slots, {name: _view(entry) for name, entry in raw.items()})
         pipe.send(("ok", None))

@@ -43,6 +43,7 @@ class Video(Evaluator):
         """Writes `videos/<iteration>.mp4` and yields its number of frames."""
         count = self.config.episodes
         try:
+            context.collector.envs.need("render")
             envs = WorkerVectorEnv(env, count, context.frames, min(count, context.collector.envs.workers))
             envs.renderer()
         except UserError as error:  # a run without pictures must not fail on a machine without GL

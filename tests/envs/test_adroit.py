@@ -369,7 +369,7 @@ def test_defaults_of_the_protocols():
     import mujoco
 
     assert facts(task="door")["mujoco"] == mujoco.__version__
-    rules = {task: Adroit(Adroit.Config(task=task)).success_steps for task in TASKS}
+    rules = {task: Adroit(Adroit.Config(task=task)).score.steps for task in TASKS}
     assert rules == {"pen": 20, "door": 25, "hammer": 25, "relocate": 25}
     assert Adroit(Adroit.Config(task="pen")).blind_state
     assert not Adroit(Adroit.Config(task="pen", state="task")).blind_state

@@ -195,3 +195,24 @@ def test_the_backend_is_chosen_on_linux_and_only_if_unset():
     assert run(code.format(missing), MUJOCO_GL="").stdout.strip() == "disable"
     refused = run(code.format(missing), MUJOCO_GL="egl")
     assert refused.returncode == 1 and "apt-get install" in refused.stderr
+
+
+def test_mesa_gets_no_threads_of_its_own_in_workers_alone(tmp_path):
+    (tmp_path / "probe.py").write_text(
+        "import multiprocessing, os\n"
+        "from rrl.envs import gl\n"
+        "def show():\n"
+        "    gl.choose_backend()\n"
+        "    print(os.environ.get('LP_NUM_THREADS'), flush=True)\n"
+        "if __name__ == '__main__':\n"
+        "    show()\n"
+        "    worker = multiprocessing.get_context('forkserver').Process(target=show)\n"
+        "    worker.start()\n"
+        "    worker.join()\n"
+    )
+    for given, wanted in ({}, ["None", "0"]), ({"LP_NUM_THREADS": "2"}, ["2", "2"]):
+        env = {name: value for name, value in os.environ.items() if name != "LP_NUM_THREADS"} | given
+        done = subprocess.run(
+            [sys.executable, "probe.py"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=True
+        )
+        assert done.stdout.split() == wanted

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pydantic
@@ -14,6 +13,7 @@ from rrl.envs.base import FrameRequest
 from rrl.envs.dmcontrol import PAPER, DMControl
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.registry import UserError
+from rrl.score import RETURN
 
 SMALL = FrameRequest(32, 32)
 SIZES = {  # the protocol's table: action and observation numbers, agent steps per episode
@@ -377,7 +377,7 @@ def test_simulating_needs_no_torch_and_no_second_renderer_and_ends_without_noise
 def test_what_the_factory_says():
     made = factory("cartpole", "swingup")
     assert (made.name, made.protocol, made.action_repeat) == ("dmc_cartpole_swingup", "suite", 8)
-    assert (made.flags, made.success_steps, made.cameras) == ((), 0, ("camera 0",))
+    assert (made.flags, made.score, made.cameras) == ((), RETURN, ("camera 0",))
     assert made.has_state and not made.blind_state
     blind = factory("cartpole", "swingup", state="none", action_repeat=4, camera=1, horizon=9)
     assert not blind.has_state and blind.blind_state
@@ -422,10 +422,7 @@ def test_unknown_cameras_are_told_when_the_environment_is_made():
     ("python", "message"), [((3, 13), "use Python 3.11 or 3.12"), ((3, 12), "pip install 'dm-control")]
 )
 def test_without_dm_control_the_remedy_is_told(monkeypatch, python, message):
-    def version(name):
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(dmcontrol, "version", version)
+    monkeypatch.setattr(dmcontrol, "find_spec", lambda name: None)
     monkeypatch.setattr(dmcontrol.sys, "version_info", python)
     with pytest.raises(UserError, match=message):
         make("cartpole", "swingup")
