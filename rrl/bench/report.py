@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -124,15 +123,10 @@ def ways() -> list[tuple[str, str]]:
     """(backend, precision) of a frozen encoder that this machine computes natively."""
     import torch
 
-    from rrl.encoders.base import cpu_has_bf16
+    from rrl.encoders import backends
 
-    bf16 = torch.cuda.is_available() or cpu_has_bf16()
-    found = [("torch", "fp32")] + ([("torch", "bf16")] if bf16 else [])
-    if find_spec("openvino") and not torch.cuda.is_available():
-        found.append(("openvino", "fp32"))
-        found += [("openvino", "bf16")] if bf16 else []
-        found += [("openvino", "int8")] if find_spec("nncf") else []
-    return found
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return [(name, precision) for name, precision, reason in backends.ways(device) if reason is None]
 
 
 def _finish(entries: Sequence[Entry], title: str, json: Path | None, settings: Facts) -> None:
@@ -145,9 +139,9 @@ def _finish(entries: Sequence[Entry], title: str, json: Path | None, settings: F
 
 
 def _encoders(names: Sequence[str] | None) -> list[str]:
-    from rrl.encoders.frozen import FrozenImageNet
+    from rrl.encoders.frozen import FrozenEncoder
 
-    known = [n for n in registry.names("encoder") if issubclass(registry.get(n), FrozenImageNet)]
+    known = [n for n in registry.names("encoder") if issubclass(registry.get(n), FrozenEncoder)]
     _known("encoder", names or [], known)
     return list(names or known)
 
