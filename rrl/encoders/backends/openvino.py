@@ -169,7 +169,13 @@ def _split(ov: Any, model: Any, delicate: int) -> list[Any]:
     entry = ov.opset13.parameter(cut.get_partial_shape(), ov.Type.f32)
     for user in cut.get_target_inputs():
         user.replace_source_output(entry.output(0))
-    return [upper, ov.Model(tail.get_results(), [entry])]
+    try:
+        return [upper, ov.Model(tail.get_results(), [entry])]
+    except RuntimeError as error:  # another tensor goes on beside that one
+        raise UserError(
+            f"OpenVINO can't compute the first {delicate} layers of this network apart: a connection passes by "
+            "them. Choose backend 'torch' or precision 'fp32'"
+        ) from error
 
 
 def _quantised(ov: Any, nncf: Any, core: Any, model: Any, how: Inference, delicate: int) -> Any:
