@@ -23,11 +23,11 @@ from torch.nn.functional import mse_loss, relu, softplus
 
 from rrl.agents.adam import Adam, laid_out
 from rrl.agents.base import SILENCE, Agent, AgentSteps, Metrics, Progress
-from rrl.agents.cuda_graph import Replayed
 from rrl.agents.networks import orthogonal_mlp
 from rrl.agents.replay import Batch, Replay
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder
+from rrl.machine.cuda_graphs import Replayed
 from rrl.registry import Component, Mistake, Parts, UserError, mistake, proposals, register
 from rrl.rollout.data import Obs, Rollout
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,12 +14,14 @@ from torch import Tensor
 from rrl.bench.measure import REFERENCE, Case, Sample, rate, reference
 from rrl.bench.sampling import encoder_config
 from rrl.bench.ways import ways
-from rrl.encoders.base import Backend, Encoder, Inference, Precision
+from rrl.encoders import backends
+from rrl.encoders.base import Inference, Precision
+from rrl.encoders.frozen import FrozenEncoder
 from rrl.machine.cores import cores
 from rrl.registry import build
 
 UNIT = "images_per_second"
-WAYS = [("torch", p) for p in ("fp32", "bf16")] + [("openvino", p) for p in ("fp32", "bf16", "int8")]
+WAYS = [(backend.name, precision) for backend in backends.registered() for precision in backend.precisions]
 
 
 def cases(
@@ -30,38 +32,40 @@ def cases(
     threads = cores()
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    made = []
+    cases = []
     for name in encoders:
-        encoder: Encoder = build(encoder_config(name), cameras=1)
+        encoder: FrozenEncoder = build(encoder_config(name), cameras=1)
         facts = {
             "encoder": name,
             "weights": "trained" if encoder.trained else "untrained",
             "threads": threads,
         }
         plain = f"{REFERENCE} {name}"
-        made.append(Case(plain, _reference(encoder, device, seconds), {**facts, "batch": 1}))
+        cases.append(Case(plain, _reference(encoder, device, seconds), {**facts, "batch": 1}))
+        side = encoder.source.input.size
         for backend, precision in ways():
             for batch in batches:
                 how = Inference(
-                    cast(Backend, backend),
+                    backend,
                     cast(Precision, precision),
                     device,
                     threads,
                     batch,
-                    noise(16, 224) if precision == "int8" else None,
+                    noise(16, side) if precision == "int8" else None,
                 )
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)  # noise says nothing about int8's features
                     encode = encoder.inference(how)
-                made.append(
+                cases.append(
                     Case(
                         f"{name} {backend} {precision} batch {batch}",
-                        _encoding(encode, batch, seconds),
+                        _encoding(encode, noise(batch, side), seconds),
                         {**facts, "backend": backend, "precision": precision, "batch": batch},
                         plain,
                     )
                 )
-    return made, [f"left out: {b} {p} ({_reason(b, p)})" for b, p in WAYS if (b, p) not in ways()]
+    reasons = {(b, p): reason for b, p, reason in backends.ways(device.type)}
+    return cases, [f"left out: {b} {p} ({reasons[b, p]})" for b, p in WAYS if (b, p) not in ways()]
 
 
 def noise(count: int, side: int) -> NDArray[np.uint8]:
@@ -69,24 +73,17 @@ def noise(count: int, side: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
 
 
-def _encoding(encode: Callable[[Tensor], Tensor], batch: int, seconds: float) -> Callable[[], Sample]:
-    frames = torch.from_numpy(noise(batch, 224))
+def _encoding(encode: Callable[[Tensor], Tensor], pictures: NDArray[np.uint8], seconds: float) -> Callable[[], Sample]:
+    frames = torch.from_numpy(pictures)
     encode(frames)  # the first call allocates
     # Features end on the CPU, where collection needs them: that waits for a GPU too.
-    return lambda: Sample(rate(lambda: encode(frames).cpu(), batch, seconds))
+    return lambda: Sample(rate(lambda: encode(frames).cpu(), len(frames), seconds))
 
 
-def _reference(encoder: Any, device: torch.device, seconds: float) -> Callable[[], Sample]:
-    plain = reference("reference_encode")
-    pictures = noise(1, 256)
-    network = encoder.network.to(device)
-    plain.encode(network, pictures)
-    return lambda: Sample(rate(lambda: plain.encode(network, pictures), 1, seconds))
-
-
-def _reason(backend: str, precision: str) -> str:
-    if backend == "openvino" and torch.cuda.is_available():
-        return "for CPUs; this machine has a GPU"
-    if precision == "bf16":
-        return "this CPU only emulates bf16"
-    return "pip install 'rrl[cpu]'"
+def _reference(encoder: FrozenEncoder, device: torch.device, seconds: float) -> Callable[[], Sample]:
+    plain, picture = reference("reference_encode"), encoder.source.input
+    whole = picture.crop_from or picture.size
+    pictures, network = noise(1, whole), encoder.network.to(device)
+    transform = plain.transform(whole, picture.size, picture.mean, picture.std)
+    plain.encode(network, pictures, transform)
+    return lambda: Sample(rate(lambda: plain.encode(network, pictures, transform), 1, seconds))

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from rrl.bench.sampling import encoder_config
 from rrl.demos import sets
+from rrl.encoders import backends
 from rrl.encoders.backends.openvino import parity
-from rrl.encoders.base import Backend, Encoder, Inference, Precision
+from rrl.encoders.base import Encoder, Inference, Precision
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import FrameRequest
 from rrl.registry import build
@@ -49,24 +50,25 @@ def report(
     """A row per (backend, precision): every `every`-th recorded state of demonstrations 13 to 24, rendered
     with `look`. int8 takes its ranges from demonstrations 0 to 12."""
     env = Adroit(Adroit.Config(task=task, look=look))  # type: ignore[arg-type]
-    made: Encoder = build(encoder_config(encoder), cameras=len(env.cameras))
-    request = cast(Any, made.config).frames()
+    network: Encoder = build(encoder_config(encoder), cameras=len(env.cameras))
+    request = cast(Any, network.config).frames()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     test = torch.from_numpy(recorded(env, request, TEST, every))
     calibration = None
     if any(precision == "int8" for _, precision in ways):
         calibration = recorded(env, request, CALIBRATION, every)
-    exact = made.inference(Inference())(test).numpy()
+    exact = network.inference(Inference())(test).numpy()
     rows = []
     for backend, precision in ways:
         how = Inference(
-            cast(Backend, backend),
+            backend,
             cast(Precision, precision),
-            torch.device("cuda" if backend == "torch" and torch.cuda.is_available() else "cpu"),
+            device if device.type in backends.get(backend).devices else torch.device("cpu"),
             threads,
             calibration=calibration if precision == "int8" else None,
         )
-        figures = parity(made.inference(how)(test).cpu().numpy(), exact)
-        rows.append(Row(encoder, made.trained, task, look, backend, precision, len(test), *figures))
+        figures = parity(network.inference(how)(test).cpu().numpy(), exact)
+        rows.append(Row(encoder, network.trained, task, look, backend, precision, len(test), *figures))
     return rows
 
 

@@ -130,9 +130,9 @@ def _finish(entries: Sequence[Entry], title: str, json: Path | None, settings: F
 
 
 def _encoders(names: Sequence[str] | None) -> list[str]:
-    from rrl.encoders.frozen import FrozenImageNet
+    from rrl.encoders.frozen import FrozenEncoder
 
-    known = [n for n in registry.names("encoder") if issubclass(registry.get(n), FrozenImageNet)]
+    known = [n for n in registry.names("encoder") if issubclass(registry.get(n), FrozenEncoder)]
     _known("encoder", names or [], known)
     return list(names or known)
 

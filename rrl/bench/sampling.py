@@ -171,7 +171,7 @@ def _run(pipeline: Pipeline, stack: ExitStack) -> Work:
                 iterations=0,
                 num_envs=NUM_ENVS,
                 precision=pipeline.precision,  # type: ignore[arg-type]
-                backend=pipeline.backend,  # type: ignore[arg-type]
+                backend=pipeline.backend,
             )
         )
     )
@@ -238,11 +238,11 @@ def config_of(name: str) -> Any:
 def encoder_config(name: str) -> Any:
     """The encoder's default configuration; untrained where its weights are not at hand (equally fast)."""
     from rrl.encoders import weights
-    from rrl.encoders.frozen import FrozenImageNet
+    from rrl.encoders.frozen import FrozenEncoder
 
     component = registry.get(name)
     config = config_of(name)
-    if not issubclass(component, FrozenImageNet):
+    if not issubclass(component, FrozenEncoder):
         raise UserError(f"{name} encodes no pictures: there is no sampling to compare")
     source = next(each for each in component.pretrained if each.name == config.network)
     return config if weights.installed(source) else config.model_copy(update={"weights": None})

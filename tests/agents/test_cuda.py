@@ -9,12 +9,13 @@ from helpers.sac_agents import make, some_batch, step_of, values
 from torch import nn
 from torch.backends import cudnn
 
-from rrl.agents.cuda_graph import WARM_UP
 from rrl.agents.ferm import FERM
 from rrl.agents.rad import CURL, RAD, SACAE
 from rrl.agents.sac import SAC
-from rrl.encoders.backends import pytorch as torch_backend
+from rrl.encoders import backends
 from rrl.encoders.base import Inference
+from rrl.encoders.input import Input
+from rrl.machine.cuda_graphs import WARM_UP
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 GPU = torch.device("cuda")
@@ -98,11 +99,11 @@ def test_a_compiled_encoder_gives_the_cpus_features(precision, tolerance):
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     ).eval()
-    scale, shift = torch.full((1, 3, 1, 1), 1 / 60), torch.full((1, 3, 1, 1), -2.0)
+    picture = Input(224, mean=(120 / 255,) * 3, std=(60 / 255,) * 3)
     pictures = torch.randint(0, 256, (11, 224, 224, 3), dtype=torch.uint8)
-    expected = torch_backend.encode(network, scale, shift, Inference(), 0)(pictures)
+    expected = backends.encode(network, picture, Inference(), 0)(pictures)
     for batch in (None, 4):  # in chunks; as one graph of four pictures, the last time with old ones in it
-        encode = torch_backend.encode(network, scale, shift, Inference(device=GPU, precision=precision, batch=batch), 0)
+        encode = backends.encode(network, picture, Inference(device=GPU, precision=precision, batch=batch), 0)
         gc.collect()
         taken = [torch.full((2**k,), torch.nan, device=GPU) for k in range(4, 20) for _ in range(4)]
         features = encode(pictures)  # of weights that are still its own, not in the memory just taken

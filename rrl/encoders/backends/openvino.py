@@ -8,7 +8,6 @@ their timing changes a bit.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import logging
 import sys
 import warnings
@@ -22,8 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rrl.encoders.backends.pytorch import Encode, fused
+from rrl.encoders.backends.base import Backend, Encode, register
+from rrl.encoders.backends.pytorch import fused
 from rrl.encoders.base import Inference
+from rrl.encoders.input import Input
 from rrl.registry import UserError
 
 CHUNK = 2
@@ -35,45 +36,48 @@ POOR = 0.3
 """Centred RMS error of int8 features from which on a warning is due."""
 
 
-def encode(network: nn.Module, scale: Tensor, shift: Tensor, how: Inference, delicate: int) -> Encode:
-    """`network` of `scale * pictures + shift` (both [1, 3, 1, 1]), as `how` says, with `how.threads`.
+@register
+class OpenVINO(Backend):
+    """OpenVINO on a CPU: faster than torch, with features equal to 1e-5 in float32; int8 by NNCF."""
 
-    `how.calibration` here: pictures uint8 [K, 224, 224, 3]. `delicate`: how many of the first convolutions
-    keep float32 whatever the precision. UserError on another device than the CPU, where the extra is not
-    installed, and for int8 without calibration. The function returned is for one caller at a time.
-    """
-    if how.device.type != "cpu":
-        raise UserError(f"backend 'openvino' computes on CPUs, but the device is {how.device}: choose backend 'torch'")
-    if how.precision == "int8" and (how.calibration is None or len(how.calibration) < CHUNK):
-        raise UserError(
-            "precision 'int8' takes its ranges from pictures of the task: give `Inference.calibration` "
-            f"frames of recorded episodes (about {CALIBRATION}, at least {CHUNK})"
-        )
-    with _quietly():
-        ov = _imported("openvino")
-        nncf = _imported("nncf") if how.precision == "int8" else None
-        core = ov.Core()
-        model = _converted(ov, network, scale, shift)
-        models = [model]
-        if how.precision == "int8":
-            models = [_quantised(ov, nncf, core, model, how, delicate)]
-        elif how.precision == "bf16":
-            if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-                warnings.warn(
-                    "this CPU has no bf16: OpenVINO computes in fp32 instead; set precision fp32",
-                    stacklevel=3,
-                )
-            models = _split(ov, model, delicate) if delicate else models
-        hints = ["f32"] * (len(models) - 1) + ["bf16" if how.precision == "bf16" else "f32"]
-        stages = [_Stage(ov, core, m, how.threads, hint) for m, hint in zip(models, hints, strict=True)]
+    name = "openvino"
+    devices = ("cpu",)
+    precisions = ("fp32", "bf16", "int8")
+    quantiser = "nncf"
+    install = "pip install 'rrl[cpu]'"
+    preference = 1
 
-    def run(pictures: Tensor) -> Tensor:
-        values: NDArray[Any] = np.ascontiguousarray(pictures.cpu().numpy())
-        for stage in stages:
-            values = stage(values)
-        return torch.from_numpy(values)
+    def encode(self, network: nn.Module, picture: Input, how: Inference, delicate: int) -> Encode:
+        """With `how.threads`. UserError for int8 without calibration. The function is for one caller at a time."""
+        if how.precision == "int8" and (how.calibration is None or len(how.calibration) < CHUNK):
+            raise UserError(
+                "precision 'int8' takes its ranges from pictures of the task: give `Inference.calibration` "
+                f"frames of recorded episodes (about {CALIBRATION}, at least {CHUNK})"
+            )
+        with _quietly():
+            ov = importlib.import_module("openvino")
+            core = ov.Core()
+            models = [_converted(ov, network, picture)]
+            if how.precision == "int8":
+                nncf = importlib.import_module("nncf")
+                models = [_quantised(ov, nncf, core, models[0], how, delicate)]
+            elif how.precision == "bf16":
+                if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+                    warnings.warn(
+                        "this CPU has no bf16: OpenVINO computes in fp32 instead; set precision fp32",
+                        stacklevel=4,
+                    )
+                models = _split(ov, models[0], delicate) if delicate else models
+            hints = ["f32"] * (len(models) - 1) + ["bf16" if how.precision == "bf16" else "f32"]
+            stages = [_Stage(ov, core, m, how.threads, hint) for m, hint in zip(models, hints, strict=True)]
 
-    return run
+        def run(pictures: Tensor) -> Tensor:
+            values: NDArray[Any] = np.ascontiguousarray(pictures.cpu().numpy())
+            for stage in stages:
+                values = stage(values)
+            return torch.from_numpy(values)
+
+        return run
 
 
 class _Stage:
@@ -95,10 +99,10 @@ class _Stage:
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         rows = np.ascontiguousarray(rows)  # OpenVINO reads shared memory as if it were
-        found = np.empty((len(rows), *self.shape), np.float32)
+        values = np.empty((len(rows), *self.shape), np.float32)
 
         def keep(request: Any, place: slice) -> None:
-            found[place] = request.get_output_tensor(0).data[: place.stop - place.start]
+            values[place] = request.get_output_tensor(0).data[: place.stop - place.start]
 
         self.queue.set_callback(keep)
         for start in range(0, len(rows), CHUNK):
@@ -108,7 +112,7 @@ class _Stage:
                 part = np.concatenate([part, np.zeros_like(rows, shape=(CHUNK - len(part), *rows.shape[1:]))])
             self.queue.start_async({0: part}, place, share_inputs=True)
         self.queue.wait_all()
-        return found
+        return values
 
 
 def parity(features: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float, float]:
@@ -125,35 +129,53 @@ def parity(features: NDArray[Any], reference: NDArray[Any]) -> tuple[float, floa
     return float(cosine.mean()), float(cosine.min()), float(rms)
 
 
-def _converted(ov: Any, network: nn.Module, scale: Tensor, shift: Tensor) -> Any:
-    """The model uint8 [CHUNK, 224, 224, 3] -> float32 [CHUNK, features]."""
-    example = torch.zeros(CHUNK, 3, 224, 224)
+def _converted(ov: Any, network: nn.Module, picture: Input) -> Any:
+    """The model uint8 [CHUNK, size, size, 3] -> float32 [CHUNK, features]."""
+    side, (scale, shift) = picture.size, picture.affine()
+    example = picture.normalised(torch.zeros(CHUNK, side, side, 3, dtype=torch.uint8), scale, shift).contiguous()
     model = ov.convert_model(torch.export.export(fused(network), (example,)))
     steps = ov.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    steps.input().model().set_layout(ov.Layout("NCHW"))
+    steps.input().model().set_layout(ov.Layout(picture.layout))
     # scale * x + shift, as (x - mean) / std.
     mean, std = (-shift / scale).flatten().tolist(), (1 / scale).flatten().tolist()
     steps.input().preprocess().convert_element_type(ov.Type.f32).mean(mean).scale(std)
     model = steps.build()
-    model.reshape([CHUNK, 224, 224, 3])
+    model.reshape([CHUNK, side, side, 3])
     return model
 
 
-def _convolutions(model: Any) -> list[Any]:
-    """In the order of computation."""
-    return [node for node in model.get_ordered_ops() if node.get_type_name().endswith("Convolution")]
+def _layers(model: Any) -> list[Any]:
+    """What computes with weights, in the order of computation: convolutions and products with a constant matrix."""
+    nodes = [(node, node.get_type_name()) for node in model.get_ordered_ops()]
+    return [
+        node
+        for node, kind in nodes
+        if kind.endswith("Convolution") or (kind == "MatMul" and _is_constant(node.input_value(1).get_node()))
+    ]
+
+
+def _is_constant(node: Any) -> bool:
+    """Does it depend on constants alone, as weights that are converted or transposed?"""
+    sources = [value.get_node() for value in node.input_values()]
+    return node.get_type_name() == "Constant" or (bool(sources) and all(map(_is_constant, sources)))
 
 
 def _split(ov: Any, model: Any, delicate: int) -> list[Any]:
-    """[the model up to its first `delicate` convolutions, the rest]: OpenVINO has one precision per model."""
+    """[the model up to its first `delicate` layers, the rest]: OpenVINO has one precision per model."""
     head, tail = model.clone(), model.clone()
-    upper = ov.Model([_convolutions(head)[delicate].input_value(0)], head.get_parameters())
-    cut = _convolutions(tail)[delicate].input_value(0)
+    upper = ov.Model([_layers(head)[delicate].input_value(0)], head.get_parameters())
+    cut = _layers(tail)[delicate].input_value(0)
     entry = ov.opset13.parameter(cut.get_partial_shape(), ov.Type.f32)
     for user in cut.get_target_inputs():
         user.replace_source_output(entry.output(0))
-    return [upper, ov.Model(tail.get_results(), [entry])]
+    try:
+        return [upper, ov.Model(tail.get_results(), [entry])]
+    except RuntimeError as error:  # another tensor goes on beside that one
+        raise UserError(
+            f"OpenVINO can't compute the first {delicate} layers of this network apart: a connection passes by "
+            "them. Choose backend 'torch' or precision 'fp32'"
+        ) from error
 
 
 def _quantised(ov: Any, nncf: Any, core: Any, model: Any, how: Inference, delicate: int) -> Any:
@@ -166,7 +188,7 @@ def _quantised(ov: Any, nncf: Any, core: Any, model: Any, how: Inference, delica
     cpu = torch.cpu.get_capabilities()
     # Without VNNI, sums of two products saturate at 16 bits unless weights use only half of their range.
     fix = "disable" if cpu.get("avx512_vnni") or cpu.get("avx_vnni") else "enable"
-    names = [node.get_friendly_name() for node in _convolutions(model)[:delicate]]
+    names = [node.get_friendly_name() for node in _layers(model)[:delicate]]
     small = nncf.quantize(
         model,
         nncf.Dataset(parts),
@@ -185,15 +207,6 @@ def _quantised(ov: Any, nncf: Any, core: Any, model: Any, how: Inference, delica
             stacklevel=4,
         )
     return small
-
-
-def _imported(name: str) -> Any:
-    """Module `openvino` or `nncf`; UserError with the remedy if it is not installed."""
-    if importlib.util.find_spec(name) is None:
-        raise UserError(
-            f"backend 'openvino' needs the package {name}: pip install 'rrl[cpu]', or choose backend 'torch'"
-        )
-    return importlib.import_module(name)
 
 
 @contextmanager

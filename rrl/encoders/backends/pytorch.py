@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,65 +11,67 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from rrl.encoders.backends.base import Backend, Encode, register
 from rrl.encoders.base import Inference, warn_of_emulation
-from rrl.registry import UserError
+from rrl.encoders.input import Input
+from rrl.machine import cuda_graphs
 
 CPU_CHUNK, GPU_CHUNK = 4, 256
 """Pictures encoded at a time. On a CPU, four pictures' activations stay in the cache and below the size
 from which malloc gives memory back after every layer: measured 1.7 times faster for MobileNetV2 than 24 at
 once."""
 
-Encode = Callable[[Tensor], Tensor]
-"""Pictures uint8 [N, 224, 224, 3] -> features float32 [N, features]."""
 
+@register
+class Torch(Backend):
+    """torch: everywhere, in float32 and bfloat16."""
 
-def encode(network: nn.Module, scale: Tensor, shift: Tensor, how: Inference, delicate: int) -> Encode:
-    """`network` of `scale * pictures + shift` (both [1, 3, 1, 1]), as `how` says, on `how.device`.
+    name = "torch"
+    devices = ("cpu", "cuda")
+    precisions = ("fp32", "bf16")
 
-    `delicate`: how many of the first convolutions keep float32 whatever the precision.
-    UserError for int8, which only OpenVINO computes.
-    """
-    if how.precision == "int8":
-        raise UserError(
-            "precision 'int8' needs backend 'openvino' on a CPU: pip install 'rrl[cpu]', "
-            "or choose precision 'bf16' or 'fp32'"
-        )
-    device = how.device
-    warn_of_emulation(how)
-    lowered = fused(network)
-    if how.precision == "bf16":
-        _to_bf16(lowered, delicate)
-    lowered = lowered.to(device).to(memory_format=torch.channels_last)
-    scale, shift = scale.to(device), shift.to(device)
+    def overlaps(self, device: str) -> bool:
+        """Not on a CPU: torch's threads wait for each other on cores that simulators keep busy."""
+        return device != "cpu"
 
-    def step(pictures: Tensor) -> Tensor:
-        """Pictures on the device -> features on the device."""
-        normalised = torch.addcmul(shift, pictures.permute(0, 3, 1, 2).float(), scale)
-        features: Tensor = lowered(normalised)
-        return features.float()
+    def encode(self, network: nn.Module, picture: Input, how: Inference, delicate: int) -> Encode:
+        """In chunks; on CUDA with `how.batch`, padded to it and as one compiled CUDA graph."""
+        device = how.device
+        warn_of_emulation(how)
+        lowered = fused(network)
+        if how.precision == "bf16":
+            lowered = in_bf16(lowered, delicate, device.type)
+        lowered = lowered.to(device).to(memory_format=torch.channels_last)
+        scale, shift = (tensor.to(device) for tensor in picture.affine())
 
-    if device.type == "cuda" and how.batch is not None:
-        return StaticBatch(step, how.batch, device, compiled=True)
-    chunk = CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
+        def step(pictures: Tensor) -> Tensor:
+            """Pictures on the device -> features on the device."""
+            features: Tensor = lowered(picture.normalised(pictures, scale, shift))
+            return features.float()
 
-    def in_chunks(pictures: Tensor) -> Tensor:
-        with _exactly():
-            return torch.cat([step(part.to(device)) for part in torch.split(pictures, chunk)])
+        if device.type == "cuda" and how.batch is not None:
+            shape = (how.batch, picture.size, picture.size, 3)
+            return StaticBatch(step, shape, device, compiled=True)
+        chunk = CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
 
-    return in_chunks
+        def in_chunks(pictures: Tensor) -> Tensor:
+            with _exactly():
+                return torch.cat([step(part.to(device)) for part in torch.split(pictures, chunk)])
+
+        return in_chunks
 
 
 class StaticBatch:
-    """Runs `step` on one buffer of `batch` pictures again and again, as CUDA graphs need it; fewer pictures
-    than that leave old ones in the rest of the buffer, whose features are dropped.
+    """Runs `step` on one buffer of the shape [batch, size, size, 3] again and again, as CUDA graphs need it; fewer
+    pictures than that leave old ones in the rest of the buffer, whose features are dropped.
 
     On a CPU all is the same but the graph: `step` is called plainly.
     """
 
-    def __init__(self, step: Encode, batch: int, device: torch.device, *, compiled: bool) -> None:
+    def __init__(self, step: Encode, shape: tuple[int, ...], device: torch.device, *, compiled: bool) -> None:
         self.on_gpu = device.type == "cuda"
-        shape = (batch, 224, 224, 3)
         # Pages that the GPU reads by itself, while this process goes on.
         self.staging = torch.zeros(shape, dtype=torch.uint8, pin_memory=self.on_gpu)
         self.pictures = torch.zeros(shape, dtype=torch.uint8, device=device)
@@ -85,8 +88,8 @@ class StaticBatch:
             self.replay, self.features = capture(step, self.pictures)
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """uint8 [N, 224, 224, 3] for any N -> float32 [N, features] on the device."""
-        found = self.features.new_empty(len(pictures), self.features.shape[1])
+        """uint8 [N, size, size, 3] for any N -> float32 [N, features] on the device."""
+        features = self.features.new_empty(len(pictures), self.features.shape[1])
         with _exactly():
             for start in range(0, len(pictures), len(self.staging)):
                 part = pictures[start : start + len(self.staging)]
@@ -98,8 +101,8 @@ class StaticBatch:
                 if self.uploaded is not None:
                     self.uploaded.record()
                 self.replay()
-                found[start : start + len(part)] = self.features[rows]
-        return found
+                features[start : start + len(part)] = self.features[rows]
+        return features
 
 
 def capture(step: Encode, buffer: Tensor) -> tuple[Callable[[], object], Tensor]:
@@ -107,17 +110,9 @@ def capture(step: Encode, buffer: Tensor) -> tuple[Callable[[], object], Tensor]
     if buffer.device.type != "cuda":
         output = step(buffer)
         return lambda: output.copy_(step(buffer)), output
-    # Warm up beside the main stream first, as torch's documentation of CUDA graphs asks.
-    side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step(buffer)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = step(buffer)
-    return graph.replay, output
+    for _ in range(cuda_graphs.WARM_UP):
+        cuda_graphs.aside(lambda: step(buffer))
+    return cuda_graphs.record(lambda: step(buffer))
 
 
 def compile_or_warn(step: Encode, example: Tensor) -> Encode:
@@ -137,19 +132,53 @@ def compile_or_warn(step: Encode, example: Tensor) -> Encode:
 
 
 def fused(network: nn.Module) -> nn.Module:
-    """A copy with batch norms folded into the convolutions."""
+    """A copy with batch norms folded into the convolutions, where there are any and torch.fx can follow `forward`;
+    else a plain copy, and a warning if batch norms stay."""
     from torch.fx.experimental.optimization import fuse
 
-    copy: nn.Module = fuse(network)
-    return copy
+    if not any(isinstance(module, _BatchNorm) for module in network.modules()):
+        return copy.deepcopy(network)
+    try:
+        folded: nn.Module = fuse(network)
+    except Exception as error:  # torch.fx hands on whatever a forward raises that can't be traced
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        warnings.warn(f"batch norms aren't folded into the convolutions, which costs time: {reason}", stacklevel=3)
+        return copy.deepcopy(network)
+    return folded
 
 
-def _to_bf16(network: nn.Module, delicate: int) -> None:
-    """Let all but the first `delicate` convolutions compute in bfloat16, whatever the type of their input."""
-    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    for module in convolutions[delicate:]:
-        module.to(torch.bfloat16)
-        module.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.bfloat16),))
+def in_bf16(network: nn.Module, delicate: int, device: str) -> nn.Module:
+    """`network`, changed in place: all but the first `delicate` of its convolutions and linear layers hold bfloat16
+    weights and compute in it, whatever the type of their input.
+
+    A network of convolutions needs no more. What else has weights (attention, norms, embeddings) computes as
+    `torch.autocast` says: matrix products in bfloat16, norms in float32.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    alone = {id(p) for p in network.parameters()} == {id(p) for layer in convolutions for p in layer.parameters()}
+    for layer in layers[delicate:]:
+        layer.to(torch.bfloat16)
+        layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.bfloat16),))
+    if alone:
+        return network
+    for layer in layers[:delicate]:
+        layer.forward = torch.autocast(device, enabled=False)(layer.forward)  # type: ignore[method-assign]
+        layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+    return _Autocast(network, device)
+
+
+class _Autocast(nn.Module):
+    """A network under bfloat16's autocast. Without its cache of weights, which CUDA graphs can't have."""
+
+    def __init__(self, network: nn.Module, device: str) -> None:
+        super().__init__()
+        self.network, self.device = network, device
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(self.device, torch.bfloat16, cache_enabled=False):
+            features: Tensor = self.network(x)
+        return features
 
 
 @contextmanager
