@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from rrl.agents.adam import Adam
 from rrl.agents.replay import Replay
 from rrl.encoders.base import Encoder, Inference
-from rrl.registry import Component, Mistake, Parts, proposals
+from rrl.registry import Component, Mistake, Parts, UserError, proposals
 from rrl.rollout.data import Obs, Rollout
 
 Metrics = dict[str, float]
@@ -64,8 +65,10 @@ SILENCE = Silence()
 class Agent(nn.Module, Component, abc.ABC):
     """Acts on what `observe` keeps of an observation and learns from rollouts and demonstrations.
 
-    `snapshot()` is all that decides the agent's future; a frozen encoder is not
-    part of it (its weights' checksum is a tag of the run).
+    To write: `Config.wants`, `act`, `update` and, unless `rrl.agents.frozen.FrozenAgent` has it already, `observe`.
+    What an agent remembers goes into parameters, buffers, `optimisers`, `generator` and `updates`: then `snapshot`
+    and `restore` are complete as they stand. A frozen encoder is not part of them (its weights' checksum is a tag
+    of the run).
     """
 
     kind: ClassVar[str] = "agent"
@@ -111,7 +114,8 @@ class Agent(nn.Module, Component, abc.ABC):
                     "encoder",
                     f"{name} needs a frozen encoder, but {run.encoder.component.__name__} learns: nothing would train "
                     "it",
-                    "take a frozen, pretrained encoder, or an agent that trains its encoder",
+                    "take a frozen, pretrained encoder, or an agent that trains its encoder: "
+                    f"{proposals('agent', trains_encoder=True)}",
                 )
             if agent.demos == "none" and run.demos is not None:
                 yield Mistake(
@@ -132,7 +136,16 @@ class Agent(nn.Module, Component, abc.ABC):
                     "set `Experiment.iterations = 0`",
                 )
 
-    @abc.abstractmethod
+    config: Any
+    device: torch.device
+    """Where it learns and acts."""
+    generator: torch.Generator
+    """For initial weights and every later random choice of its own; exploration noise comes from outside, see `act`."""
+    optimisers: dict[str, Adam]
+    """By name, as checkpoints keep them."""
+    updates: int
+    """Calls of `update`, or steps of the optimisers, as the agent counts."""
+
     def __init__(
         self,
         config: Component.Config,
@@ -144,10 +157,14 @@ class Agent(nn.Module, Component, abc.ABC):
         inference: Inference,
         slots: int = 1,
     ) -> None:
-        """`state_dim` numbers stand beside the `encoder.dim` features. `seed` decides the initial weights and
-        every later random choice of the agent (exploration noise comes from outside, see `act`).
-        `inference` says how the encoder computes, and on which device the agent does; `slots` environments
-        are stepped together."""
+        """`state_dim` numbers stand beside the `encoder.dim` features. `inference` says how the encoder computes,
+        and on which device the agent does; `slots` environments are stepped together."""
+        super().__init__()
+        self.config, self.device = config, inference.device
+        self.state_dim, self.action_dim, self.slots = state_dim, action_dim, slots
+        self.generator = torch.Generator().manual_seed(seed)
+        self.optimisers = {}
+        self.updates = 0
 
     @abc.abstractmethod
     def observe(self, obs: Obs) -> NDArray[Any]:
@@ -159,32 +176,83 @@ class Agent(nn.Module, Component, abc.ABC):
         """Unclipped actions [N, m] for the latest `stack` rows of each, [N, stack * n]; `noise` [N, m] is
         standard normal, None: the mean action."""
 
-    @abc.abstractmethod
     def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Learn from demonstrations before the first rollout, if the agent does; `progress` is told of what
-        takes minutes."""
+        takes minutes. As it stands: nothing to do, and refused with demonstrations, which would be ignored."""
+        if demos is not None:
+            raise UserError(
+                f"{type(self).__name__} learns without demonstrations: set `Experiment.demos = None`, or take one of "
+                f"{proposals('agent', demos='required')}"
+            )
+        return {}
 
     @abc.abstractmethod
     def update(self, rollout: Rollout) -> Metrics:
-        """Learn from what the agent `wants`: one iteration's episodes, or a few steps."""
+        """Learn from what the agent `wants`: one iteration's episodes, or so many steps of every environment."""
 
-    @abc.abstractmethod
     def remember(self, demos: Rollout) -> None:
         """Keep what updates need of the demonstrations: `warm_start` does, and so does a resumed run before
-        `restore` (checkpoints don't hold them)."""
+        `restore` (checkpoints don't hold them). As it stands: nothing."""
 
-    @abc.abstractmethod
-    def policy_state(self) -> dict[str, torch.Tensor]:
-        """What acting needs beside the encoder, as fresh CPU tensors: what a policy file holds."""
+    def required(self, demos: Rollout | None) -> Rollout:
+        """The demonstrations; UserError if there are none."""
+        if demos is None:
+            raise UserError(f"{type(self).__name__} needs demonstrations: set `Experiment.demos`")
+        return demos
 
-    @abc.abstractmethod
-    def load_policy_state(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Undo of `policy_state`."""
+    # What is kept in files. Tensors of checkpoints and policies keep their names, or old runs can't be read.
 
-    @abc.abstractmethod
-    def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
-        """(tensors, JSON-able values) from which `restore` continues bit for bit: weights, RNG, ..."""
+    def policy_state(self) -> dict[str, Tensor]:
+        """What acting needs beside a frozen encoder, as fresh CPU tensors: what a policy file holds. As it stands:
+        every parameter and buffer."""
+        return {name: cpu_copy(t) for name, t in self.state_dict().items()}
 
-    @abc.abstractmethod
-    def restore(self, tensors: dict[str, torch.Tensor], values: dict[str, object]) -> None:
-        """Undo of `snapshot`."""
+    def load_policy_state(self, tensors: dict[str, Tensor]) -> None:
+        """Undo of `policy_state`, for the same networks; UserError for others."""
+        ours, theirs = ({(name, *t.shape) for name, t in s.items()} for s in (self.policy_state(), tensors))
+        if ours != theirs:
+            names = sorted({name for name, *_ in ours ^ theirs})
+            raise UserError(f"this policy is of other networks: {', '.join(names)} differ or are missing")
+        self.load_state_dict({**self.state_dict(), **tensors})
+
+    @classmethod
+    def halvable(cls, name: str) -> bool:
+        """May this tensor of `policy_state` be stored in float16? Layers' weights and biases may; what standardises
+        observations and actions may not: features that hardly vary need its digits."""
+        return name.endswith((".weight", ".bias"))
+
+    @classmethod
+    def encoder_state(cls, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Of a checkpoint's tensors those of the encoder that the agent trained: `encoder`, its own, and `head`, of
+        what the critics put on it, each by their names there. Empty: the encoder was frozen."""
+        return {}
+
+    def saved_optimisers(self) -> Mapping[str, Adam]:
+        """The optimisers by the beginnings of their tensors' names in checkpoints."""
+        return {f"optimiser.{name}": optimiser for name, optimiser in self.optimisers.items()}
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """(fresh CPU tensors, JSON-able values) from which `restore` continues bit for bit: all that decides the
+        agent's future, but a replay memory, which writes itself."""
+        tensors = {name: cpu_copy(t) for name, t in self.state_dict().items()}
+        for start, optimiser in self.saved_optimisers().items():
+            tensors |= {f"{start}.{name}": t for name, t in optimiser.state().items()}
+        return tensors | {"generator": self.generator.get_state()}, {"updates": self.updates}
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
+        """Undo of `snapshot`, for an agent of the same configuration."""
+        self.load_state_dict({name: tensors[name] for name in self.state_dict()})
+        for start, optimiser in self.saved_optimisers().items():
+            optimiser.load_state(beginning(tensors, f"{start}."))
+        self.generator.set_state(tensors["generator"])
+        self.updates = int(str(values.get("updates", 0)))
+
+
+def cpu_copy(x: Tensor) -> Tensor:
+    """Detached, contiguous, and nobody else's."""
+    return x.detach().to("cpu", copy=True).contiguous()
+
+
+def beginning(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    """Those whose names begin with `start`, by the rest of their names."""
+    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}

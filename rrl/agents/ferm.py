@@ -18,7 +18,7 @@ from torch.nn.functional import mse_loss
 from rrl.agents.base import SILENCE, Metrics, Progress
 from rrl.agents.rad import PixelSACConfig
 from rrl.agents.sac import SAC
-from rrl.registry import UserError, register
+from rrl.registry import register
 from rrl.rollout.data import Rollout
 
 
@@ -45,9 +45,7 @@ class FERM(SAC):
     def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Fill the memory with the demonstrations, each cut at the horizon; train the encoder; clone, if
         asked for. Returns the last losses."""
-        if demos is None:
-            raise UserError("FERM needs demonstrations; set Experiment.demos = @DemoSet()")
-        demos = cut(demos)
+        demos = cut(self.required(demos))
         self.replay.add(demos, slots=self.slots)
         metrics: Metrics = {"demos/steps": float(len(demos.t))}
         if self.config.encoder_loss != "never":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from rrl.agents.adam import Adam
-from rrl.agents.base import SILENCE, Agent, Episodes, Metrics, Progress
+from rrl.agents.base import SILENCE, Agent, Episodes, Metrics, Progress, cpu_copy
+from rrl.agents.frozen import FrozenAgent
 from rrl.agents.natural_gradient import Linearised, conjugate_gradient, kl_divergence
 from rrl.agents.networks import GaussianPolicy, ValueNet
-from rrl.encoders.base import Encoder, Inference
 from rrl.registry import Component, UserError, register
-from rrl.rollout.data import Obs, Rollout
+from rrl.rollout.data import Rollout
 
 CHUNK = 4096
 """Samples per forward pass over a whole batch: bounds the memory for activations."""
@@ -132,6 +132,7 @@ def clone(policy: GaussianPolicy, demos: Rollout, config: CloningConfig, generat
             "give more demonstrations or lower bc_batch"
         )
 
+    # The demonstrations' mean and std are the policy's transforms, and their actions' std is where log_std begins.
     device = policy.log_std.device
     in_shift, in_scale = (x.to(device) for x in _mean_and_std(demos.obs))
     out_shift, out_scale = (x.to(device) for x in _mean_and_std(demos.actions))
@@ -141,6 +142,8 @@ def clone(policy: GaussianPolicy, demos: Rollout, config: CloningConfig, generat
     policy.out_scale.copy_(out_scale)
     policy.set_std(out_scale, config.init_std_factor)
 
+    # Minimise the mean of |mean(s) - a|^2 over theta (authors' code; the paper says likelihood: the same for a fixed
+    # std), in batches drawn with replacement.
     x = policy.standardise(torch.as_tensor(demos.obs, device=device))
     actions = torch.as_tensor(demos.actions, device=device)
     with torch.no_grad():
@@ -176,7 +179,7 @@ def _one_thread() -> Iterator[None]:
 # --- agents -----------------------------------------------------------------------------------------
 
 
-class GaussianAgent(Agent):
+class GaussianAgent(FrozenAgent):
     """A Gaussian policy on frozen features; the base of the three agents."""
 
     speed_ignores = frozenset(
@@ -184,48 +187,14 @@ class GaussianAgent(Agent):
     )
     metrics = {"policy/kl": "KL {:.4f}"}  # noqa: RUF012
     config: PolicyConfig
-    policy: GaussianPolicy
 
-    def __init__(
-        self,
-        config: Component.Config,
-        *,
-        encoder: Encoder,
-        state_dim: int,
-        action_dim: int,
-        seed: int,
-        inference: Inference,
-        slots: int = 1,
-    ) -> None:
-        nn.Module.__init__(self)
-        if encoder.learns:
-            raise UserError(
-                f"{type(self).__name__} needs a frozen encoder, but {type(encoder).__name__} learns: cloning "
-                "and the natural gradient move the policy alone, so the encoder would never be trained; take "
-                "a frozen, pretrained encoder (such as ResNet), or an agent that trains its encoder"
-            )
-        assert isinstance(config, PolicyConfig)
-        self.config = config
-        self.device = inference.device
-        self.features_dim = encoder.dim
-        self.obs_dim = encoder.dim + state_dim
-        encode = encoder.inference(inference)
-        # In a lambda, as a module would join this agent's parameters and checkpoints.
-        self._encode: Callable[[Tensor], Tensor] = lambda frames: encode(frames)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.policy = GaussianPolicy(self.obs_dim, action_dim, config.policy_hidden, config.min_log_std, self.generator)
-        self.policy.set_std(torch.ones(action_dim), config.init_std_factor)
+    def __init__(self, config: Component.Config, **context: Any) -> None:
+        """`context` is what every agent takes: encoder, state_dim, action_dim, seed, inference."""
+        super().__init__(config, **context)
+        m, hidden, least = self.action_dim, self.config.policy_hidden, self.config.min_log_std
+        self.policy = GaussianPolicy(self.obs_dim, m, hidden, least, self.generator)
+        self.policy.set_std(torch.ones(m), self.config.init_std_factor)
         self.policy.to(self.device)
-
-    @torch.no_grad()
-    def observe(self, obs: Obs) -> NDArray[np.float32]:
-        """[features, state] of a batch, float32 [N, n]; the state alone if the encoder gives no features."""
-        if self.features_dim == 0:
-            return np.array(obs.state, np.float32)
-        if obs.frames is None:
-            raise ValueError("the encoder needs frames, but the environment rendered none")
-        features = self._encode(torch.as_tensor(obs.frames)).cpu().numpy()
-        return np.concatenate((features, obs.state), axis=1, dtype=np.float32)
 
     @torch.no_grad()
     def act(self, observed: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
@@ -235,26 +204,13 @@ class GaussianAgent(Agent):
             actions = actions + self.policy.log_std.exp() * self._tensor(noise)
         return actions.cpu().numpy()
 
-    def remember(self, demos: Rollout) -> None:
-        """Nothing: later updates don't need the demonstrations."""
-
     def policy_state(self) -> dict[str, Tensor]:
         """The policy's weights, log_std and transforms, as fresh CPU tensors."""
-        return {name: _cpu_copy(t) for name, t in self.policy.state_dict().items()}
+        return {name: cpu_copy(t) for name, t in self.policy.state_dict().items()}
 
     def load_policy_state(self, tensors: dict[str, Tensor]) -> None:
         """Undo of `policy_state`, for the same hidden sizes."""
         self.policy.load_state_dict(tensors)
-
-    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, object]]:
-        """Weights, transforms and the random generator's state, as fresh CPU tensors."""
-        tensors = {name: _cpu_copy(t) for name, t in self.state_dict().items()}
-        return tensors | {"generator": self.generator.get_state()}, {}
-
-    def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
-        """Undo of `snapshot`, for an agent of the same configuration."""
-        self.generator.set_state(tensors["generator"])
-        self.load_state_dict({name: tensors[name] for name in self.state_dict()})
 
     def _tensor(self, x: NDArray[np.float32]) -> Tensor:
         return torch.as_tensor(x, device=self.device)
@@ -277,14 +233,11 @@ class BC(GaussianAgent):
 
     def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Clone the demonstrations. Returns the loss before and after, in squared action units."""
-        return clone(self.policy, _required(demos, "BC"), self.config, self.generator)
+        return clone(self.policy, self.required(demos), self.config, self.generator)
 
     def update(self, rollout: Rollout) -> Metrics:
         """Refused: BC learns nothing from rollouts."""
-        raise UserError(
-            "BC learns from demonstrations only, before the first iteration; "
-            "set Experiment.iterations = 0, or take DAPG"
-        )
+        raise UserError("BC learns from demonstrations only, in its warm start: set `Experiment.iterations = 0`")
 
 
 @register
@@ -303,16 +256,6 @@ class NPG(GaussianAgent):
         self.value_optimiser = Adam(
             self.value.parameters(), self.config.value_lr, weight_decay=self.config.value_weight_decay
         )
-        self.updates = 0
-
-    def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
-        """Nothing to do, and refused with demonstrations: NPG would ignore them."""
-        if demos is not None:
-            raise UserError(
-                "NPG learns without demonstrations; set Experiment.demos = None, or take DAPG "
-                "(DAPG.lam_0 = 0: clone them, then plain NPG)"
-            )
-        return {}
 
     def update(self, rollout: Rollout) -> Metrics:
         """One iteration: advantages from the value network as it was, a policy step, then the value fit.
@@ -322,9 +265,12 @@ class NPG(GaussianAgent):
         """
         start = time.perf_counter()
         obs = self._tensor(rollout.obs)
+        # 1. R_t and A_t by V_k, the value network of the last iteration (authors' code: it is fitted afterwards).
         returns, advantages = self.returns_and_advantages(rollout)
+        # 2. theta_k -> theta_k+1 by one natural-gradient step on whitened advantages.
         metrics = self.step_policy(obs, self._tensor(rollout.actions), whiten(advantages))
         stepped = time.perf_counter()
+        # 3. V_k -> V_k+1, fitted to R_t.
         features = ValueNet.features(obs, rollout.t)  # again: as large as obs, so not kept during the step
         metrics |= self.fit_value(features, self._tensor(returns.astype(np.float32)))
         self.updates += 1
@@ -333,10 +279,11 @@ class NPG(GaussianAgent):
 
     @torch.no_grad()
     def returns_and_advantages(self, rollout: Rollout) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Discounted returns [T] and GAE advantages [T], not whitened."""
+        """Discounted returns [T] and GAE advantages [T] (Schulman et al. 2016), not whitened."""
         gamma = self.config.gamma
         last = np.append(np.diff(rollout.episode) != 0, True)
-        beyond = np.zeros(rollout.episodes)  # value of what follows each episode
+        # V(s_T) of what follows each episode: 0 in the authors' code, see `terminal_at_horizon`.
+        beyond = np.zeros(rollout.episodes)
         if not self.config.terminal_at_horizon:
             final = ValueNet.features(self._tensor(rollout.final_obs), rollout.t[last] + 1)
             beyond = np.where(rollout.terminated[last], 0.0, self.value(final).double().cpu().numpy())
@@ -345,14 +292,16 @@ class NPG(GaussianAgent):
         following = np.append(values[1:], 0.0)
         following[last] = beyond
 
+        # R_t = r_t + gamma R_t+1, ending in V(s_T): what V is fitted to.
         rewards = rollout.rewards.copy()
         rewards[last] += gamma * beyond
         returns = discounted_sums(rewards, gamma, last)
+        # delta_t = r_t + gamma V(s_t+1) - V(s_t) and A_t = sum_l (gamma lambda)^l delta_t+l.
         deltas = rollout.rewards + gamma * following - values
         return returns, discounted_sums(deltas, gamma * self.config.gae_lambda, last)
 
     def surrogate_gradient(self, here: Linearised, actions: Tensor, advantages: Tensor) -> Tensor:
-        """Flat gradient of mean(ratio * advantages) at the current policy, where ratio = 1."""
+        """g = 1/N sum_i A_i grad log pi(a_i|s_i), flat: the gradient of mean(ratio * A) where every ratio is 1."""
         return here.policy_gradient(actions, advantages / len(actions))
 
     def step_policy(self, obs: Tensor, actions: Tensor, whitened: NDArray[np.float64]) -> Metrics:
@@ -365,11 +314,14 @@ class NPG(GaussianAgent):
         advantages = torch.as_tensor(whitened, device=self.device)
         here, log_std_old = Linearised(policy, x), policy.log_std.detach().clone()
 
-        gradient = self.surrogate_gradient(here, actions, advantages)
-        direction = conjugate_gradient(lambda v: here.fisher_product(v, config.damping), gradient, config.cg_iterations)
-        g_dot_x = (gradient @ direction).item()
+        # g, the policy gradient; and x = F^-1 g by conjugate gradient, with F + damping I (authors' code).
+        g = self.surrogate_gradient(here, actions, advantages)
+        direction = conjugate_gradient(lambda v: here.fisher_product(v, config.damping), g, config.cg_iterations)
+        g_dot_x = (g @ direction).item()
         if not math.isfinite(g_dot_x):
             raise FloatingPointError("the policy gradient is not finite: nan or inf in the rollout or the policy")
+        # theta <- theta + alpha x. A step of length alpha changes the KL by alpha^2 / 2 x . F x = alpha^2 / 2 g . x:
+        # delta / 2 with this alpha (paper section 3). One step, without TRPO's line search.
         alpha = 0.0
         if g_dot_x > 0:
             alpha = math.sqrt(config.step_size / (g_dot_x + 1e-20))
@@ -377,6 +329,7 @@ class NPG(GaussianAgent):
         else:
             warnings.warn(f"no policy step: g . F^-1 g = {g_dot_x:g} is not positive", stacklevel=3)
 
+        # What the step did, on the very samples that it was made from; nothing below changes anything.
         with torch.no_grad():
             log_prob_old = policy.log_prob(here.mean, actions, log_std_old)
             mean = torch.cat([policy(chunk) for chunk in torch.split(x, CHUNK)])
@@ -414,19 +367,9 @@ class NPG(GaussianAgent):
         error = (returns - self._values(features)).double().square().sum()
         return float(error / (returns.double().square().sum() + 1e-8))
 
-    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, object]]:
-        """As the base's, with the value network's Adam state and the number of updates."""
-        tensors, values = super().snapshot()
-        tensors |= {f"value_optimiser.{key}": t for key, t in self.value_optimiser.state().items()}
-        return tensors, values | {"updates": self.updates}
-
-    def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
-        """Undo of `snapshot`, for an agent of the same configuration."""
-        super().restore(tensors, values)
-        begin = "value_optimiser."
-        found = {key.removeprefix(begin): t for key, t in tensors.items() if key.startswith(begin)}
-        self.value_optimiser.load_state(found)
-        self.updates = int(str(values["updates"]))
+    def saved_optimisers(self) -> dict[str, Adam]:
+        """The value network's."""
+        return {"value_optimiser": self.value_optimiser}
 
 
 @register
@@ -459,7 +402,7 @@ class DAPG(NPG):
 
     def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Clone the demonstrations and keep them for the updates. Returns cloning's loss before and after."""
-        demos = _required(demos, "DAPG")
+        demos = self.required(demos)
         self.remember(demos)
         return clone(self.policy, demos, self.config, self.generator)
 
@@ -478,21 +421,14 @@ class DAPG(NPG):
         if self.config.lam_0 == 0:
             return super().surrogate_gradient(here, actions, advantages)
         if self.demo_obs is None or self.demo_actions is None:
-            raise UserError("DAPG needs its demonstrations to update: call warm_start(demos) or remember(demos)")
+            raise UserError("no demonstrations to update with: call warm_start(demos) or remember(demos) first")
+        # The authors' code standardises once more here, and scales both terms by 0.01: the natural gradient's
+        # normalised step doesn't see the scale, but conjugate gradient's tolerance does.
         advantages = advantages / (advantages.std(correction=0) + 1e-8)
+        # g = 1/N (sum over rollouts of A grad log pi + sum over demonstrations of w_k grad log pi)
         samples, demos = len(actions), len(self.demo_actions)
         demo_weights = torch.full((demos,), 0.01 * self.demo_weight / samples, device=self.device)
         at_demos = Linearised(self.policy, self.policy.standardise(self.demo_obs))
         return here.policy_gradient(actions, 0.01 * advantages / samples) + at_demos.policy_gradient(
             self.demo_actions, demo_weights
         )
-
-
-def _required(demos: Rollout | None, agent: str) -> Rollout:
-    if demos is None:
-        raise UserError(f"{agent} needs demonstrations, but there are none; set Experiment.demos, or take NPG")
-    return demos
-
-
-def _cpu_copy(x: Tensor) -> Tensor:
-    return x.detach().to("cpu", copy=True).contiguous()

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
+from rrl.agents.base import Agent
 from rrl.config import ginfile
 from rrl.encoders import fixed
-from rrl.encoders.pixel import PixelEncoder
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
-from rrl.evaluators.base import Context
-from rrl.evaluators.success import EpisodeReturn, SuccessRate
-from rrl.evaluators.video import Video
+from rrl.evaluators import choice
+from rrl.evaluators.base import Context, Evaluator
 from rrl.machine.console import Display
 from rrl.machine.cores import cores
 from rrl.registry import UserError, build
@@ -28,8 +28,8 @@ from rrl.store import checkpoint, results
 from rrl.store.results import Result
 
 Say = Callable[[str], None]
-# Beginnings of tensors' names in policy files: NPG's and DAPG's networks, and SAC's.
-NETWORKS = ("mlp.", "actor.", "actor_head.", "online.encoder.")
+EPISODES = 100
+"""Of each kind of action, for a policy whose run has no evaluator of its own."""
 
 
 def evaluate(
@@ -49,62 +49,86 @@ def evaluate(
     of int8: it is evaluated in float32, and says so).
     """
     for out in (video, json_file):
-        if out is not None and out.exists():
-            raise UserError(f"{out} exists already; choose another name or remove it first")
+        _absent(out)
     if video is not None and video.suffix != ".mp4":
         raise UserError(f"a video is an .mp4; got {video}")
     path, say = locate(source, best), display.line
     config, agent, facts = policies.load(path, as_run=True)
     torch.set_num_threads(config.threads or cores())
     env: EnvFactory = build(config.env)
-    encoder, updates = config.encoder.label(), facts.get("iteration", 0)
-    say(f"{path}: {env.name}, {encoder}, {config.agent.component.__name__}, {updates} updates")
+    updates = facts.get("iteration", 0)
+    say(f"{path}: {env.name}, {config.encoder.label()}, {config.agent.component.__name__}, {updates} updates")
     if config.encoder.frames() is not None and facts["computed"] != (config.precision, config.backend):
         say(
             f"note: the run's features were {config.precision} by {config.backend}, here they are "
             f"{' by '.join(facts['computed'])}: its own numbers may differ a little"
         )
-    evaluators = _own(config) if episodes is None else ()
-    if not evaluators:
-        count = SuccessRate if env.flags else EpisodeReturn
-        evaluators = (count.Config(episodes=episodes or 100, actions="both"),)
-    chosen = config.seed if seed is None else seed
+    seed = config.seed if seed is None else seed
+    with _context(config, env, seed, int(updates), display) as context:
+        metrics = _measure(agent, env, context, _evaluators(config, env, episodes), display)
+        if video is not None:
+            metrics |= _film(agent, env, context, video, display)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps({"policy": str(path), "seed": seed, **metrics}, indent=2) + "\n")
+    return metrics
+
+
+def _evaluators(config: Any, env: EnvFactory, episodes: int | None) -> tuple[Evaluator.Config, ...]:
+    """The run's evaluators of its score: of the end, or else those after updates. With `episodes`, or if it has
+    none: one of so many episodes."""
+    own = tuple(e for e in config.evaluators if e.component.measures_score) if episodes is None else ()
+    own = tuple(e for e in own if e.when == "end") or own
+    return own or (choice.scoring(env.score, episodes or EPISODES),)
+
+
+@contextmanager
+def _context(config: Any, env: EnvFactory, seed: int, updates: int, display: Display) -> Iterator[Context]:
+    """What evaluators may use: environments as the run's, and a folder that goes away with them."""
     envs = WorkerVectorEnv(env, config.num_envs, config.encoder.frames(), cores())
-    found: dict[str, float] = {}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            context = Context(
+            yield Context(
                 collector=Collector(envs, config.groups or 1),
                 frames=config.encoder.frames(),
-                encoder=encoder,
-                seed=chosen,
+                encoder=config.encoder.label(),
+                seed=seed,
                 folder=Path(folder),
-                iteration=int(updates),
-                say=lambda line: None if line.startswith("video: ") else say(line),
+                iteration=updates,
+                say=lambda line: None if line.startswith("video: ") else display.line(line),
                 progress=display.advance,
                 warm_started=_no_demonstrations,
             )
-            for each in evaluators:
-                kinds = 2 if each.actions == "both" else 1
-                display.phase("evaluating", kinds * each.episodes * env.horizon)
-                evaluator: EpisodeReturn = build(each)
-                found |= evaluator.run(agent, env, context)
-            for name, value in found.items():
-                if name.startswith(tuple(env.flags[1:])):
-                    say(f"{name}: {value:.1f} %")
-            if video is not None:
-                display.phase("filming", Video.Config().episodes * env.horizon)
-                found |= Video(Video.Config()).run(agent, env, context)
-                for made in Path(folder).glob("videos/*.mp4"):
-                    video.parent.mkdir(parents=True, exist_ok=True)
-                    video.write_bytes(made.read_bytes())
-                    say(f"video: {video}")
     finally:
         envs.close()
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps({"policy": str(path), "seed": chosen, **found}, indent=2) + "\n")
-    return found
+
+
+def _measure(
+    agent: Agent, env: EnvFactory, context: Context, evaluators: tuple[Evaluator.Config, ...], display: Display
+) -> dict[str, float]:
+    """What the evaluators find; the goal flags beside the score's are said too."""
+    metrics: dict[str, float] = {}
+    for config in evaluators:
+        display.phase("evaluating", config.steps(env))
+        evaluator: Evaluator = build(config)
+        metrics |= evaluator.run(agent, env, context)
+    for name, value in metrics.items():
+        if name.startswith(tuple(env.flags[1:])):
+            display.line(f"{name}: {value:.1f} %")
+    return metrics
+
+
+def _film(agent: Agent, env: EnvFactory, context: Context, video: Path, display: Display) -> dict[str, float]:
+    """Write the video of some episodes; no file if this machine can't film."""
+    config = choice.filming()
+    display.phase("filming", config.steps(env))
+    evaluator: Evaluator = build(config)
+    metrics = dict(evaluator.run(agent, env, context))
+    for path in context.folder.glob("videos/*.mp4"):
+        video.parent.mkdir(parents=True, exist_ok=True)
+        video.write_bytes(path.read_bytes())
+        display.line(f"video: {video}")
+    return metrics
 
 
 def locate(source: str, best: bool) -> Path:
@@ -137,20 +161,17 @@ def _policy_of(run: Result, best: bool) -> Path:
 
 
 def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
-    """Write a run's policy with its provenance; `half` keeps the networks' weights in float16.
-
-    What standardises observations and actions stays in float32: features that hardly vary need its digits.
-    """
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another name or remove it first")
+    """Write a run's policy with its provenance; `half` keeps in float16 what the agent says may be."""
+    _absent(out)
     run = _run(source)
     tensors, values = checkpoint.load_file(_policy_of(run, best))
     if half:
-        tensors = {k: t.to(torch.float16) if k.startswith(NETWORKS) else t for k, t in tensors.items()}
+        halvable = _agent(ginfile.loads(values["config"])).halvable
+        tensors = {name: t.to(torch.float16) if halvable(name) else t for name, t in tensors.items()}
     # The row of update k says how many steps there had been by then; before the first update there are none.
     steps = [row.step for row in run.rows if row.metrics.get("iteration", 0) == values["iteration"]]
-    told = {k: run.tags[k] for k in ("git_commit", "rrl", "demos", "demos.checksum") if k in run.tags}
-    values |= {"run": run.run_id, "name": run.name, "steps": steps[0] if steps else 0, **told}
+    values |= {"run": run.run_id, "name": run.name, "steps": steps[0] if steps else 0}
+    values |= _tags(run, "git_commit", "rrl", "demos", "demos.checksum")
     final = {k: v for row in run.rows for k, v in row.metrics.items() if k.startswith("final/")}
     if final and not best:
         values["final"] = final
@@ -160,33 +181,40 @@ def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
 
 
 def export_encoder(source: str, out: Path, say: Say) -> None:
-    """Write the encoder that a run trained, with its critics' head: what `FixedEncoder.file` takes."""
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another name or remove it first")
+    """Write the encoder that a run trained, with its critics' head: a file from which a frozen one is made."""
+    _absent(out)
     run = _run(source)
     config: Any = ginfile.load(run.folder / "config.gin")
     kind = config.encoder.component
-    if not issubclass(kind, PixelEncoder):
+    if not kind.trainable:
         raise UserError(f"{run.name} trained no encoder: {kind.__name__} was frozen already")
     if not (run.folder / CHECKPOINT).exists():
         raise UserError(f"{run.folder} has no checkpoint yet: the run has not come that far")
     tensors, values = checkpoint.load_file(run.folder / CHECKPOINT)
     env: EnvFactory = build(config.env)
-    encoder: PixelEncoder = build(config.encoder, cameras=len(env.cameras))
+    encoder = build(config.encoder, cameras=len(env.cameras))
     head = encoder.head(torch.Generator())
-    for module, name in ((encoder, "online.encoder."), (head, "online.head.")):
-        module.load_state_dict({k.removeprefix(name): t for k, t in tensors.items() if k.startswith(name)})
-    facts = {"run": run.run_id, "name": run.name, "steps": values["steps"]}
-    facts |= {k: run.tags[k] for k in ("git_commit", "rrl", "env") if k in run.tags}
+    trained = _agent(config).encoder_state(tensors)
+    encoder.load_state_dict(trained["encoder"])
+    head.load_state_dict(trained["head"])
+    facts = {"run": run.run_id, "name": run.name, "steps": values["steps"], **_tags(run, "git_commit", "rrl", "env")}
     out.parent.mkdir(parents=True, exist_ok=True)
     fixed.save_encoder(out, encoder, head, facts)
     say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {run.name} after {values['steps']:,} environment steps")
 
 
-def _own(config: Any) -> tuple[EpisodeReturn.Config, ...]:
-    """The run's evaluators of success or return: of the end, or else those after updates."""
-    found = tuple(e for e in config.evaluators if isinstance(e, EpisodeReturn.Config))
-    return tuple(e for e in found if e.when == "end") or found
+def _absent(out: Path | None) -> None:
+    if out is not None and out.exists():
+        raise UserError(f"{out} exists already; choose another name or remove it first")
+
+
+def _agent(config: Any) -> type[Agent]:
+    agent: type[Agent] = config.agent.component
+    return agent
+
+
+def _tags(run: Result, *names: str) -> dict[str, str]:
+    return {name: run.tags[name] for name in names if name in run.tags}
 
 
 def _no_demonstrations(*_: Any) -> NoReturn:

@@ -417,7 +417,7 @@ def test_the_encoder_is_no_part_of_the_agent() -> None:
 
 @pytest.mark.parametrize("cls", [BC, NPG, DAPG])
 def test_a_learning_encoder_is_refused(cls: type[BC]) -> None:
-    with pytest.raises(UserError, match=f"{cls.__name__} needs a frozen encoder, but Colours learns"):
+    with pytest.raises(UserError, match=f"{cls.__name__} can't train Colours"):
         make(cls, encoder=Colours(learns=True))
 
 
@@ -549,5 +549,5 @@ def test_settings_live_where_they_matter() -> None:
     assert DAPG.Config().trajectories == 200
     assert not {"bc_lr", "lam_0"} & NPG.Config.model_fields.keys()
     assert not {"trajectories", "gamma"} & BC.Config.model_fields.keys()
-    assert make(DAPG, trajectories=7).wants.count == 7
-    assert BC.wants.count == 0
+    assert make(DAPG, trajectories=7).config.wants().count == 7
+    assert BC.Config().wants().count == 0

@@ -22,8 +22,9 @@ from helpers.sac_agents import (
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from torch.nn import functional as F
 
+from rrl.agents.off_policy import Seen
 from rrl.agents.rad import RAD, SACAE
-from rrl.agents.sac import SAC, Actor, Seen, log_slope
+from rrl.agents.sac import SAC, Actor, log_slope
 
 # ---- the policy's density
 
@@ -105,7 +106,7 @@ def test_targets_on_a_state_by_hand(form):
     agent.replay.add(some_rollout(agent, (6, 1, 5, 9, 4), terminated=(0, 1, 3)))
     batch = agent.replay.draw(40, agent.generator)
     following = batch.rows[:, -1].astype(np.float64)
-    noise = agent._noise(40)
+    noise = agent.noise(40)
     a, log_pi = sampled(weights_of(agent.actor), following, noise.double().numpy(), agent.config)
     q = both_q(weights_of(agent.target["critic"]), following, a)
     expected = batch.rewards.double().numpy() + 0.9 * batch.not_done.double().numpy() * (np.minimum(*q) - 0.3 * log_pi)
@@ -141,7 +142,7 @@ def test_targets_on_pictures_by_hand(cls):
     squash = cls is SACAE
     for_actor = codes(agent.pixels.convolutions, agent.actor_head, after.frames, squash)
     for_critic = codes(agent.target["encoder"].convolutions, agent.target["head"], after.frames, squash)
-    noise = agent._noise(8)
+    noise = agent.noise(8)
     x = np.hstack((for_actor, state))
     a, log_pi = sampled(weights_of(agent.actor), x, noise.double().numpy(), agent.config)
     q = both_q(weights_of(agent.target["critic"]), np.hstack((for_critic, state)), a)
@@ -167,7 +168,7 @@ def test_losses_and_gradients_on_a_state_equal_finite_differences(form, monkeypa
 
     batch = [torch.tensor(x) for x in (actions, rewards, not_done)]
     noise = rng.standard_normal((8, ACTION))
-    agent._learn_critic(now, *batch, then, torch.tensor(noise))
+    agent.learn_critic(now, *batch, then, torch.tensor(noise))
     actor, critic = weights_of(agent.actor), weights_of(agent.online["critic"])
     a, log_pi = sampled(actor, after, noise, config)
     q = both_q(weights_of(agent.target["critic"]), after, a)
@@ -182,7 +183,7 @@ def test_losses_and_gradients_on_a_state_equal_finite_differences(form, monkeypa
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
     noise = rng.standard_normal((8, ACTION))
-    metrics = agent._learn_actor(now, torch.tensor(noise))
+    metrics = agent.learn_actor(now, torch.tensor(noise))
 
     def actor_loss(alpha=0.3):
         a, log_pi = sampled(actor, s, noise, config)
@@ -223,7 +224,7 @@ def test_gradients_on_pictures_equal_an_independent_graph(monkeypatch):
     (now,) = agent.augmented(agent.split(batch.rows[:, :-1]))
     y = torch.randn(8, generator=torch.Generator().manual_seed(5))
     monkeypatch.setattr(agent, "targets", lambda *_: y)
-    agent._learn_critic(now, batch.actions, batch.rewards, batch.not_done, now, agent._noise(8))
+    agent.learn_critic(now, batch.actions, batch.rewards, batch.not_done, now, agent.noise(8))
     parameters = [p.detach().double().requires_grad_() for p in agent.optimisers["critic"].parameters]
     c1, b1, c2, b2, w, b, gain, shift, *q = parameters
     maps = now.frames.permute(0, 3, 1, 2).double() / 255

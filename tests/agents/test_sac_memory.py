@@ -97,7 +97,7 @@ def test_critics_see_this_moment_and_targets_the_next(monkeypatch):
         return kept["views"]
 
     monkeypatch.setattr(agent, "augmented", augmenting)
-    for name in ("_learn_critic", "_learn_actor", "learn_encoder"):
+    for name in ("learn_critic", "learn_actor", "learn_encoder"):
         original = getattr(agent, name)
 
         def recording(*args, name=name, original=original):
@@ -110,13 +110,13 @@ def test_critics_see_this_moment_and_targets_the_next(monkeypatch):
         rows = batch.rows[:, offset : offset + 2, :1200].reshape(8, 2, 20, 20, 3)
         assert np.array_equal(seen.frames, np.concatenate((rows[:, 0], rows[:, 1]), axis=-1))
     now, after = kept["views"]
-    critic_now, actions, rewards, not_done, critic_after, noise = kept["_learn_critic"]
+    critic_now, actions, rewards, not_done, critic_after, noise = kept["learn_critic"]
     assert critic_now.frames is now.frames and critic_after.frames is after.frames
     assert critic_now.vector is now.vector and critic_after.vector is after.vector
     assert now.frames.shape == (8, 16, 16, 6)
     assert torch.equal(actions, batch.actions) and torch.equal(rewards, batch.rewards)
     assert torch.equal(not_done, batch.not_done)
-    actor_now, actor_noise = kept["_learn_actor"]
+    actor_now, actor_noise = kept["learn_actor"]
     assert actor_now is critic_now and not torch.equal(actor_noise, noise)
     assert kept["learn_encoder"] == (now, raw["seen"][0])  # CURL's anchor is the update's own crop
 
@@ -192,7 +192,7 @@ def test_policies_of_other_networks_are_refused():
 def test_demonstrations_are_refused_without_ferm():
     agent = make()
     assert agent.warm_start(None) == {}
-    with pytest.raises(UserError, match="take FERM"):
+    with pytest.raises(UserError, match=r"demos = None`, or take one of .*@FERM\(\)"):
         agent.warm_start(some_rollout(agent))
     with pytest.raises(UserError, match="SAC has no warm start"):
         make(encoder_loss="warm_start")

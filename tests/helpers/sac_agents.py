@@ -42,6 +42,9 @@ class Colours(Encoder):
         return self  # a module: it must not become part of the agent
 
 
+Colours.Config.component = Colours  # as `register` does
+
+
 def make(
     cls=SAC,
     *,

@@ -1,0 +1,54 @@
+"""What agents on frozen encoders share: features and state, a row for each observation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rrl.agents.base import Agent
+from rrl.encoders.base import Encoder, Inference
+from rrl.registry import Component, UserError
+from rrl.rollout.data import Obs
+
+
+class Features:
+    """[features, state] of a batch of observations. No module: the encoder is no part of an agent or its files."""
+
+    def __init__(self, encoder: Encoder, inference: Inference, agent: str) -> None:
+        """UserError if the encoder isn't frozen: `agent`, a name for it, couldn't train it."""
+        if encoder.learns:
+            raise UserError(
+                f"{agent} can't train {type(encoder).__name__}, whose parameters take gradients: take a frozen encoder"
+            )
+        self.dim = encoder.dim
+        self._encode = encoder.inference(inference)
+
+    @torch.no_grad()
+    def __call__(self, obs: Obs) -> NDArray[np.float32]:
+        """float32 [N, dim + p]; the state alone if the encoder gives no features. ValueError without frames."""
+        if self.dim == 0:
+            return np.array(obs.state, np.float32)
+        if obs.frames is None:
+            raise ValueError("the encoder needs frames, but the environment rendered none")
+        features = self._encode(torch.as_tensor(obs.frames)).cpu().numpy()
+        return np.concatenate((features, obs.state), axis=1, dtype=np.float32)
+
+
+class FrozenAgent(Agent):
+    """Base of agents that see features and state: `observe` is done, `act` gets its rows."""
+
+    obs_dim: int
+    """Length of a row."""
+
+    def __init__(self, config: Component.Config, *, encoder: Encoder, state_dim: int, **context: Any) -> None:
+        """`context` is what every agent takes beside them: action_dim, seed, inference, slots."""
+        super().__init__(config, encoder=encoder, state_dim=state_dim, **context)
+        self.features = Features(encoder, context["inference"], type(self).__name__)
+        self.obs_dim = self.features.dim + state_dim
+
+    def observe(self, obs: Obs) -> NDArray[np.float32]:
+        """[features, state] of a batch, float32 [N, n]; the state alone if the encoder gives no features."""
+        return self.features(obs)

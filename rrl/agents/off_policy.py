@@ -1,0 +1,439 @@
+"""What off-policy actor-critics share, whatever their losses: rows, views, replay memory, targets, the update loop.
+
+An agent (`rrl.agents.sac`) adds its networks and its losses: `make_networks`, `choose`, `learn_critic`,
+`learn_actor`. Its encoder is frozen, or a `PixelEncoder` that it trains: with the critics' loss, and on the encoder's
+own one if it has one, never with the actor's.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from rrl.agents.adam import Adam, laid_out
+from rrl.agents.base import Agent, AgentSteps, Metrics, beginning, cpu_copy
+from rrl.agents.frozen import Features
+from rrl.agents.replay import Batch, Replay
+from rrl.encoders.base import Encoder, Inference, warn_of_emulation
+from rrl.encoders.pixel import PixelEncoder
+from rrl.machine.cuda_graphs import Replayed
+from rrl.registry import Component, Mistake, Parts, UserError, proposals
+from rrl.rollout.data import Obs, Rollout
+
+
+class OffPolicyConfig(Agent.Config):
+    """Settings of off-policy actor-critics; the defaults are pytorch_sac's for states."""
+
+    replay: PositiveInt = 1_000_000
+    """Observations in the replay memory (state: 1M; RAD, CURL, RRL_SAC: 100k)."""
+    init_steps: NonNegativeInt = 5_000
+    """Agent steps of uniformly random actions before the first update."""
+    catch_up: bool = False
+    """Make `init_steps` updates at once when learning begins (SAC+AE)."""
+    updates_per_step: PositiveInt = 1
+    """Gradient updates for each agent step of each environment."""
+    batch: PositiveInt = 1024
+    """Transitions per update."""
+    hidden: tuple[PositiveInt, ...] = (1024, 1024)
+    """Units in each hidden ReLU layer of actor and critics."""
+    stack: PositiveInt = 1
+    """Latest feature vectors that a frozen encoder's policy sees (RRL_SAC: 3); an encoder that learns has a
+    stack of its own."""
+    actor_lr: PositiveFloat = 1e-4
+    """Adam's learning rate of the actor."""
+    critic_lr: PositiveFloat = 1e-4
+    """Adam's learning rate of the critics, and of the encoder's part in the critics' loss."""
+    beta: float = Field(0.9, ge=0, lt=1)
+    """Adam's beta1 of actor and critics."""
+    actor_every: PositiveInt = 1
+    """Updates between steps of actor and temperature."""
+    target_every: PositiveInt = 2
+    """Updates between moves of the target networks."""
+    critic_tau: float = Field(0.005, gt=0, le=1)
+    """How far the target critics move towards the critics."""
+    encoder_tau: float = Field(0.05, gt=0, le=1)
+    """How far the target encoder moves (RAD, CURL, SAC+AE: 0.05)."""
+    encoder_loss: Literal["never", "warm_start", "always"] = "always"
+    """When an encoder with an objective of its own (CURL, SAC+AE) is trained on it; `warm_start`: FERM's."""
+
+    def wants(self) -> AgentSteps:
+        """One step of every environment."""
+        return AgentSteps(1)
+
+    def memory(self, steps: int) -> int:
+        """The latest `replay` observations."""
+        return min(self.replay, steps)
+
+    def at_once(self) -> OffPolicyConfig:
+        """Without random steps before the first update."""
+        return self.model_copy(update={"init_steps": 1, "catch_up": False})
+
+    def misfit(self, run: Parts) -> Iterable[Mistake]:
+        """Nothing to train the encoder on, or no warm start to train it in."""
+        yield from super().misfit(run)
+        yield from self.untrainable(run.encoder)
+
+    def untrainable(self, encoder: Encoder.Config) -> Iterable[Mistake]:
+        """What keeps this agent from training an encoder on the encoder's own loss, where it is to."""
+        agent, kind = self.component, encoder.component
+        assert issubclass(agent, OffPolicyAgent) and issubclass(kind, Encoder)
+        name = agent.__name__
+        if self.encoder_loss == "warm_start" and agent.demos == "none":
+            yield Mistake(
+                "encoder",
+                f"{name} has no warm start to train the encoder in",
+                f"set `{name}.encoder_loss` to 'always' or 'never', or take an agent with a warm start: "
+                f"{proposals('agent', demos='required', trains_encoder=True)}",
+            )
+        elif agent.needs_loss and self.encoder_loss != "never" and not kind.has_loss:
+            yield Mistake(
+                "encoder",
+                f"{name} trains its encoder on a loss of the encoder's own, and {kind.__name__} has none",
+                f"take one that has: {proposals('encoder', has_loss=True)}; or set `{name}.encoder_loss = 'never'` to "
+                "go without",
+            )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A batch of what the policy chooses actions from."""
+
+    frames: Tensor | None
+    """uint8 [B, H, W, C], stacked, as the environment rendered them, while the encoder learns; else None."""
+    vector: Tensor
+    """float32 [B, p]: features and state of a frozen encoder, stacked; beside pictures the state alone."""
+
+
+class OffPolicyAgent(Agent):
+    """An actor and critics that learn from a replay memory, one update per agent step."""
+
+    trains_encoder = True
+    needs_loss: ClassVar[bool] = False
+    """Is the encoder's own loss part of the method? Then an encoder without one is refused."""
+    config: OffPolicyConfig
+    actor: nn.Module
+    replay: Replay
+    seen: Tensor
+    """[]: agent steps so far, of all environments."""
+
+    # To write
+
+    @abstractmethod
+    def make_networks(self, size: int) -> tuple[nn.Module, nn.Module]:
+        """(actor, critic) for inputs [B, size], with weights drawn from `generator`."""
+
+    @abstractmethod
+    def choose(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """Actions [N, m] in [-1, 1] for the actor's inputs [N, size] and standard normal noise; None: the mean ones."""
+
+    @abstractmethod
+    def learn_critic(
+        self, now: Seen, actions: Tensor, rewards: Tensor, not_done: Tensor, after: Seen, noise: Tensor
+    ) -> dict[str, Tensor]:
+        """A step of the critics on transitions; `noise` [B, m] is for the next actions. Returns metrics, scalars.
+        May not look at numbers (`item`) nor draw any: see `Replayed`."""
+
+    @abstractmethod
+    def learn_actor(self, now: Seen, noise: Tensor) -> dict[str, Tensor]:
+        """A step of the actor; as `learn_critic`."""
+
+    # Networks
+
+    def __init__(
+        self, config: Component.Config, *, encoder: Encoder, inference: Inference, slots: int = 1, **context: Any
+    ) -> None:
+        """`context` is what every agent takes beside them: state_dim, action_dim, seed."""
+        super().__init__(config, encoder=encoder, inference=inference, slots=slots, **context)
+        config = self.config
+        assert isinstance(encoder.config, Encoder.Config)
+        for mistake in config.untrainable(encoder.config):
+            raise UserError(f"{mistake.message}: {mistake.hint}")
+        learnt: dict[str, nn.Module] = {}
+        self.actor_head: nn.Module | None = None
+        if isinstance(encoder, PixelEncoder):
+            encoder.mixed = inference.precision == "bf16"
+            warn_of_emulation(inference)
+            frames = encoder.config.frames()
+            self.stack = frames.stack
+            self.picture = (frames.size, frames.size, 3 * encoder.cameras)
+            self.row = int(np.prod(self.picture)) + 4 * self.state_dim
+            size = encoder.code_dim + self.state_dim
+            encoder.initialise(self.generator)
+            learnt = {"encoder": encoder, "head": encoder.head(self.generator)}
+            self.actor_head = encoder.head(self.generator)
+        else:
+            self.features = Features(encoder, inference, type(self).__name__)
+            self.stack, self.row = config.stack, encoder.dim + self.state_dim
+            size = self.stack * self.row
+        self.actor, learnt["critic"] = self.make_networks(size)
+        self.online = nn.ModuleDict(learnt)
+        """What the critics' loss moves: `critic` and, while the encoder learns, `encoder` and `head`."""
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.to(self.device)
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.start = [p.detach().clone() for p in self._trunk()]
+        kind = np.float32 if self.pixels is None else np.uint8
+        self.replay = Replay(config.replay, self.row, kind, self.action_dim, self.stack)
+        self.optimisers = self.make_optimisers()
+        self._replayed = Replayed(graphs=self.device.type == "cuda")
+
+    @property
+    def pixels(self) -> PixelEncoder | None:
+        """The encoder, while it learns."""
+        encoder = dict(self.online.items()).get("encoder")
+        assert encoder is None or isinstance(encoder, PixelEncoder)
+        return encoder
+
+    def _trunk(self) -> list[nn.Parameter]:
+        return [] if self.pixels is None else self.pixels.trunk_parameters()
+
+    def make_optimisers(self) -> dict[str, Adam]:
+        """By the names that `step` takes: `critic`, which moves the encoder too, and `actor`; `encoder` and `own` for
+        an encoder with a loss of its own."""
+        config = self.config
+        shared = [*self._trunk(), *(self.online["head"].parameters() if "head" in self.online else [])]
+        head = [] if self.actor_head is None else list(self.actor_head.parameters())
+        optimisers = {
+            "critic": Adam([*shared, *self.online["critic"].parameters()], config.critic_lr, beta=config.beta),
+            "actor": Adam([*head, *self.actor.parameters()], config.actor_lr, beta=config.beta),
+        }
+        if self.pixels is not None and self.pixels.own_parameters() and config.encoder_loss != "never":
+            # On its own loss, an encoder has optimisers of its own (CURL: both hold the encoder).
+            own = self.pixels.own_parameters() + (shared if self.pixels.doubled else [])
+            lr = self.pixels.config.own_learning_rate
+            optimisers |= {
+                "encoder": Adam(shared, lr),
+                "own": Adam(own, lr, weight_decay=self.pixels.own_weight_decay),
+            }
+        return optimisers
+
+    # Acting
+
+    @torch.no_grad()
+    def observe(self, obs: Obs) -> NDArray[Any]:
+        """A row for each observation: [features, state] float32 of a frozen encoder; while the encoder
+        learns, uint8: the newest picture's bytes, then the bytes of the state."""
+        if self.pixels is None:
+            return self.features(obs)
+        if obs.frames is None:
+            raise ValueError("the encoder needs frames, but the environment rendered none")
+        state = np.ascontiguousarray(obs.state, np.float32)
+        newest = obs.frames[..., -self.picture[2] :].reshape(len(state), -1)
+        return np.concatenate((newest, state.view(np.uint8)), axis=1)
+
+    @torch.no_grad()
+    def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """What the actor chooses, [N, m] in [-1, 1]. Until `init_steps` agent steps were seen, actions with noise
+        are uniform, in evaluations too: the noise's own quantiles."""
+        if noise is not None and self.seen < self.config.init_steps:
+            return torch.erf(torch.as_tensor(noise) / math.sqrt(2)).numpy()
+        seen = self.split(observed.reshape(len(observed), self.stack, self.row))
+        if self.pixels is not None and seen.frames is not None:
+            seen = Seen(self.pixels.view(seen.frames), seen.vector)
+        drawn = None if noise is None else torch.as_tensor(noise, device=self.device)
+        return self.choose(self.for_actor(seen), drawn).cpu().numpy()
+
+    def split(self, rows: NDArray[Any] | Tensor) -> Seen:
+        """[B, stack, n] rows -> what they hold, on the agent's device."""
+        rows = torch.as_tensor(rows, device=self.device)
+        if self.pixels is None:
+            return Seen(None, rows.reshape(len(rows), -1))
+        size = math.prod(self.picture)
+        pictures = rows[:, :, :size].reshape(len(rows), self.stack, *self.picture)
+        # By torch, on a GPU there: for 128 stacks of three pictures numpy took 28 ms, torch on the CPU 13.
+        stacked = torch.cat(pictures.unbind(1), dim=-1)
+        state = rows[:, -1, size:].flatten().clone().view(torch.float32)  # where numbers of 4 bytes can lie
+        return Seen(stacked, state.view(len(rows), self.state_dim))
+
+    # What the networks see, of views
+
+    def augmented(self, *raw: Seen) -> tuple[Seen, ...]:
+        """Training views of the pictures: each moment's own, or one for all, as the encoder says."""
+        stacks = [seen.frames for seen in raw if seen.frames is not None]
+        if self.pixels is None or not stacks:
+            return raw
+        views = self.pixels.augment(*stacks, generator=self.generator)
+        return tuple(Seen(view, seen.vector) for view, seen in zip(views, raw, strict=True))
+
+    def for_actor(self, seen: Seen) -> Tensor:
+        """The actor's input [B, size]. The actor never trains the convolutions."""
+        return self._codes(seen, self.actor_head)[0]
+
+    def for_both(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """The actor's input and the critics', [B, size] each, for the actor's step: from one pass through the
+        convolutions, which it doesn't train; nor the critics' head."""
+        x, for_critic = self._codes(seen, self.actor_head, dict(self.online.items()).get("head"))
+        return x, for_critic.detach()
+
+    def for_critic(self, seen: Seen, modules: nn.ModuleDict) -> Tensor:
+        """The critics' input [B, size], by the networks (`online`) or by their targets (`target`)."""
+        if seen.frames is None:
+            return seen.vector
+        return torch.cat((self._code(seen.frames, modules), seen.vector), dim=1)
+
+    def _codes(self, seen: Seen, *heads: nn.Module | None) -> list[Tensor]:
+        if seen.frames is None or self.pixels is None:
+            return [seen.vector for _ in heads]
+        with torch.no_grad():
+            shared = self.pixels.trunk(seen.frames)
+        return [torch.cat((head(shared), seen.vector), dim=1) for head in heads if head is not None]
+
+    def _code(self, views: Tensor, modules: nn.ModuleDict) -> Tensor:
+        return modules["head"](modules["encoder"].trunk(views))  # type: ignore[no-any-return, operator]
+
+    # Learning
+
+    def update(self, rollout: Rollout) -> Metrics:
+        """Take in the steps; from `init_steps` on, `updates_per_step` updates for each. Returns the last
+        update's metrics and `encoder/*`: losses, how far the convolutions moved."""
+        self.replay.add(rollout)
+        before = int(self.seen)
+        self.seen += len(rollout.rewards)
+        count = len(rollout.rewards) * self.config.updates_per_step
+        if int(self.seen) < max(self.config.init_steps, 1):
+            return {}
+        catching_up = self.config.catch_up and before < self.config.init_steps
+        if catching_up:
+            count = self.config.init_steps
+        metrics: Metrics = {}
+        for _ in range(count):
+            # SAC+AE's authors count the periods in steps, which stand still at an even number meanwhile.
+            metrics |= self.learn(self.replay.draw(self.config.batch, self.generator), whole=catching_up)
+        return metrics | self.moved()
+
+    def learn(self, batch: Batch, *, whole: bool = False) -> Metrics:
+        """One update from a batch of transitions; see `update` for what it returns. `whole`: of actor and
+        targets too, whatever their periods."""
+        rows = torch.as_tensor(batch.rows, device=self.device)
+        raw, following = self.split(rows[:, :-1]), self.split(rows[:, 1:])
+        now, after = self.augmented(raw, following)
+        actor = whole or self.updates % self.config.actor_every == 0
+        targets = whole or self.updates % self.config.target_every == 0
+        scalars = self._replayed(
+            (actor, targets),
+            partial(self._learn_networks, actor, targets),
+            *(now.frames, now.vector, after.frames, after.vector),
+            *(x.to(self.device) for x in (batch.actions, batch.rewards, batch.not_done)),
+            *(self.noise(len(batch.rewards)) for _ in range(1 + actor)),
+        )
+        metrics = dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
+        if self.config.encoder_loss == "always":
+            metrics |= self.learn_encoder(now, raw)
+        self.updates += 1
+        if self.updates % 100 == 0:
+            for optimiser in self.optimisers.values():
+                optimiser.drop_denormals()
+        return metrics
+
+    def _learn_networks(
+        self,
+        actor: bool,
+        targets: bool,
+        frames: Tensor | None,
+        vector: Tensor,
+        frames_after: Tensor | None,
+        vector_after: Tensor,
+        actions: Tensor,
+        rewards: Tensor,
+        not_done: Tensor,
+        *noise: Tensor,
+    ) -> dict[str, Tensor]:
+        """The critics' step and, if so, the actor's and the targets'; see `Replayed` for what it may do."""
+        now, after = Seen(frames, vector), Seen(frames_after, vector_after)
+        scalars = self.learn_critic(now, actions, rewards, not_done, after, noise[0])
+        if actor:
+            scalars |= self.learn_actor(now, noise[1])
+        if targets:
+            self.move_targets()
+        return scalars
+
+    def noise(self, count: int) -> Tensor:
+        """Standard normal [count, m] from the agent's generator."""
+        return torch.randn(count, self.action_dim, generator=self.generator).to(self.device)
+
+    def learn_encoder(self, now: Seen, raw: Seen) -> Metrics:
+        """One step on the encoder's own loss, if it has one, at the views `now` of the pictures `raw`."""
+        if "own" not in self.optimisers or self.pixels is None or now.frames is None or raw.frames is None:
+            return {}
+
+        def target_code(views: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self._code(views, self.target)
+
+        loss = self.pixels.loss(
+            lambda views: self._code(views, self.online), target_code, now.frames, raw.frames, self.generator
+        )
+        assert loss is not None
+        self.step(loss, "encoder", "own")
+        return {"encoder/loss": loss.item()}
+
+    def moved(self) -> Metrics:
+        """|weights - first weights| / |first weights| of the convolutions; UserError if they diverged."""
+        if not self.start:
+            return {}
+        pairs = list(zip(self._trunk(), self.start, strict=True))
+        moved = sum(float((p.detach() - s).square().sum()) for p, s in pairs)
+        if not math.isfinite(moved):  # in bf16 nothing else would show it: its ReLU makes zeros of NaNs
+            name = type(self).__name__
+            raise UserError(
+                f"{name} diverged: the encoder's weights aren't finite any more\n  lower {name}.critic_lr "
+                f"(it is {self.config.critic_lr:g}), or try Experiment.precision = 'fp32'"
+            )
+        return {"encoder/moved": math.sqrt(moved / sum(float(s.square().sum()) for _, s in pairs))}
+
+    def step(self, loss: Tensor, *names: str) -> None:
+        """A step of the named optimisers on `loss`; nothing else than their parameters gets a gradient."""
+        optimisers = [self.optimisers[name] for name in names]
+        parameters = list(dict.fromkeys(p for optimiser in optimisers for p in optimiser.parameters))
+        gradients = dict(zip(parameters, torch.autograd.grad(loss, parameters), strict=True))
+        for optimiser in optimisers:
+            optimiser.step([gradients[p] for p in optimiser.parameters])
+
+    @torch.no_grad()
+    def move_targets(self) -> None:
+        """theta' <- theta' + tau (theta - theta'): Polyak averages, the encoder's faster than the critics' (SAC+AE)."""
+        for name, module in self.online.items():
+            tau = self.config.critic_tau if name == "critic" else self.config.encoder_tau
+            targets: list[Tensor] = list(self.target[name].parameters())
+            torch._foreach_lerp_(targets, [p.detach() for p in module.parameters()], tau)
+
+    # Files
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """Actor, its head, the convolutions that learn, and the count of steps seen, as fresh CPU tensors."""
+        trunk = {id(p) for p in self._trunk()}
+        names = {name for name, p in self.named_parameters() if id(p) in trunk} | {"seen"}
+        return {
+            name: cpu_copy(t)
+            for name, t in self.state_dict().items()
+            if name in names or name.startswith(("actor.", "actor_head."))
+        }
+
+    @classmethod
+    def encoder_state(cls, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """The encoder and the critics' head, if the encoder learnt."""
+        parts = {name: beginning(tensors, f"online.{name}.") for name in ("encoder", "head")}
+        return {name: part for name, part in parts.items() if part}
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """As the base's, with the convolutions as they were in the beginning; the replay memory writes itself."""
+        tensors, values = super().snapshot()
+        return tensors | {f"start.{i}": cpu_copy(t) for i, t in enumerate(self.start)}, values
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
+        """Undo of `snapshot`, for an agent of the same configuration."""
+        super().restore(tensors, values)
+        # Laid out as the weights are, or sums over both would have another order.
+        self.start = [laid_out(tensors[f"start.{i}"], p) for i, p in enumerate(self._trunk())]
+        self._replayed.forget()
