@@ -82,6 +82,7 @@ class Adroit(EnvFactory):
 
     config: Config
     packages = ("mujoco", "gymnasium-robotics")
+    visual = frozenset({"look"})
     oracle = "Adroit.state = 'task'"
 
     def __init__(self, config: Config) -> None:

@@ -48,6 +48,8 @@ class EnvFactory(Component, abc.ABC):
 
     packages: ClassVar[tuple[str, ...]] = ("mujoco",)
     """Distributions that decide what the simulator computes: their versions are facts, `rrl doctor` shows them."""
+    visual: ClassVar[frozenset[str]] = frozenset()
+    """Settings that decide how pictures look and nothing else: runs without pictures may differ in them."""
     oracle: ClassVar[str] = ""
     """The binding with which the state vector holds the task's objects, such as `Adroit.state = 'task'`: what an
     error may propose. Empty if there is none."""

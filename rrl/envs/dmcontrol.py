@@ -92,6 +92,7 @@ class DMControl(EnvFactory):
 
     config: Config
     packages = ("mujoco", "dm-control")
+    visual = frozenset({"look"})
     oracle = "DMControl.state = 'task'"
 
     @property
