@@ -91,6 +91,8 @@ class EnvFactory(Component, abc.ABC):
 
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions that decide what the simulator computes: their versions are facts, `rrl doctor` shows them."""
+    visual: ClassVar[frozenset[str]] = frozenset()
+    """Settings that decide how pictures look and nothing else: runs without pictures may differ in them."""
     oracle: ClassVar[str] = ""
     """The binding with which the state vector holds the task's objects, such as `Adroit.state = 'task'`: what an
     error may propose. Empty if there is none."""
@@ -179,6 +181,7 @@ class MuJoCoFactory(EnvFactory):
     that the state vector holds the task's objects, and `none` that it is empty."""
 
     packages: ClassVar[tuple[str, ...]] = ("mujoco",)
+    visual: ClassVar[frozenset[str]] = frozenset({"look"})
     config: Any
 
     @property

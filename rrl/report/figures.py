@@ -18,7 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rrl.report.groups import Group, Report
-from rrl.report.numbers import PARTS, TRAIN, Aggregate, Compute, Curve, curve
+from rrl.report.numbers import PARTS, Aggregate, Compute, Curve, curve
+from rrl.score import Space
 
 # Okabe and Ito's colours, told apart by colour-blind people, without the yellow that white swallows.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
@@ -60,7 +61,7 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
 @dataclass(frozen=True)
 class Published:
-    """A curve that others published, drawn as dotted points beside ours; success in percent."""
+    """A curve that others published, drawn as dotted points beside ours; percent where our score is."""
 
     label: str
     task: str
@@ -69,7 +70,7 @@ class Published:
     mean: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
-    metric: str = TRAIN
+    space: Space = "train"
     """The figure that it belongs in."""
 
 
@@ -102,39 +103,28 @@ def looks(report: Report) -> dict[tuple[object, ...], Look]:
 @styled
 def curves(
     groups: Sequence[Group],
-    metric: str,
+    space: Space,
     published: Sequence[Published] = (),
     styles: dict[tuple[object, ...], Look] | None = None,
 ) -> Figure | None:
-    """Success (%) or return over environment steps of one task's groups: means, bands, single seeds thin, and
-    what others published. None if none of them measured it."""
-    found = [(group, c) for group in groups if (c := curve(group, metric))]
-    if not found:
+    """The score over environment steps of one task's groups: means, bands, single seeds thin, and what others
+    published. None if none of them measured it."""
+    lines = [(group, line) for group in groups if (line := curve(group, space))]
+    if not lines:
         return None
     styles = styles or looks(Report(tuple(groups)))
-    published = [p for p in published if p.task == groups[0].task and p.metric == metric]
+    published = [p for p in published if p.task == groups[0].task and p.space == space]
     figure, axes = _figure(3.3)
-    handles = []
-    for group, line in found:
-        style = styles[group.key]
-        kind: dict[str, Any] = {"color": style.colour, "linestyle": style.dash}
-        for steps, values in line.seeds if len(line.seeds) > 1 else ():
-            axes.plot(steps, values, linewidth=0.7, alpha=0.45, **kind)
-        if line.band:
-            axes.fill_between(line.steps, line.low, line.high, color=style.colour, alpha=0.18, linewidth=0)
-        marker = "o" if len(line.steps) < 12 else None
-        axes.plot(line.steps, line.mean, linewidth=2, marker=marker, markersize=4, **kind)
-        handles.append(Line2D([], [], linewidth=2, label=_with_seeds(group, line), **kind))
+    handles = [_line(axes, group, line, styles[group.key]) for group, line in lines]
     own = axes.get_xlim()[1]
     for other in published:
         axes.fill_between(other.steps, other.low, other.high, color=INK, alpha=0.1, linewidth=0)
-        kind = {"color": INK, "linewidth": 1.4, "linestyle": ":", "marker": "o", "markersize": 4}
-        axes.plot(other.steps, other.mean, **kind)  # what was published are the points, not the line
-        handles.append(Line2D([], [], label=other.label, **kind))
+        style: dict[str, Any] = {"color": INK, "linewidth": 1.4, "linestyle": ":", "marker": "o", "markersize": 4}
+        axes.plot(other.steps, other.mean, **style)  # what was published are the points, not the line
+        handles.append(Line2D([], [], label=other.label, **style))
     reach = max((max(p.steps) for p in published), default=0)
-    axes.set(xlabel="environment steps", ylabel="return")
-    if "/return" not in metric:
-        axes.set(ylabel="success (%)", ylim=(-3, 103))
+    score = groups[0].score
+    axes.set(xlabel="environment steps", ylabel=score.axis, **({"ylim": (-3, 103)} if score.counted else {}))
     axes.set_xlim(left=0, right=max(own, min(reach, 2 * own), 1))  # ours must not shrink to a corner
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -144,17 +134,29 @@ def curves(
     return figure
 
 
+def _line(axes: Axes, group: Group, line: Curve, look: Look) -> Line2D:
+    """Draw a group's curve; its entry in the legend."""
+    style: dict[str, Any] = {"color": look.colour, "linestyle": look.dash}
+    for steps, values in line.seeds if len(line.seeds) > 1 else ():
+        axes.plot(steps, values, linewidth=0.7, alpha=0.45, **style)
+    if line.band:
+        axes.fill_between(line.steps, line.low, line.high, color=look.colour, alpha=0.18, linewidth=0)
+    marker = "o" if len(line.steps) < 12 else None
+    axes.plot(line.steps, line.mean, linewidth=2, marker=marker, markersize=4, **style)
+    return Line2D([], [], linewidth=2, label=_with_seeds(group, line), **style)
+
+
 @styled
-def aggregate(found: Sequence[Aggregate], styles: dict[tuple[object, ...], Look], step: int) -> Figure | None:
+def aggregate(aggregates: Sequence[Aggregate], styles: dict[tuple[object, ...], Look], step: int) -> Figure | None:
     """Interquartile means with intervals, a line for each method: at the end (filled), at equal samples
     (open). None without any."""
-    found = [a for a in found if a.end or a.equal]
-    if not found:
+    aggregates = [a for a in aggregates if a.end or a.equal]
+    if not aggregates:
         return None
-    names = [_wrapped(method.groups[0].method) for method in found]
+    names = [_wrapped(method.groups[0].method) for method in aggregates]
     rows, height = _rows(names, 0.27)
     figure, axes = _figure(0.9 + 0.62 * height)
-    for method, name, n in zip(found, names, rows, strict=True):
+    for method, name, n in zip(aggregates, names, rows, strict=True):
         colour = styles[method.groups[0].key].colour
         axes.text(0, n - 0.13, name, va="bottom", fontsize=9)
         for value, offset, fill in ((method.end, 0.08, colour), (method.equal, 0.32, "none")):
@@ -173,21 +175,21 @@ def aggregate(found: Sequence[Aggregate], styles: dict[tuple[object, ...], Look]
 
 
 @styled
-def times(found: Sequence[Compute], report: Report) -> Figure | None:
+def times(computes: Sequence[Compute], report: Report) -> Figure | None:
     """Stacked bars: seconds per update by part, a bar for each group. None if nothing was timed."""
-    found = [c for c in found if sum(c.seconds.values()) > 0]
-    if not found:
+    computes = [c for c in computes if sum(c.seconds.values()) > 0]
+    if not computes:
         return None
     several = len(report.tasks) > 1
-    names = [_wrapped(c.group.label if several else c.group.method) for c in found]
+    names = [_wrapped(c.group.label if several else c.group.method) for c in computes]
     rows, height = _rows(names, 0.3)
     figure, axes = _figure(1.25 + 0.55 * height)
-    most = max(sum(c.seconds.values()) for c in found)
-    for group, name, n in zip(found, names, rows, strict=True):
+    most = max(sum(c.seconds.values()) for c in computes)
+    for group, name, n in zip(computes, names, rows, strict=True):
         left = 0.0
         axes.text(0, n - 0.22, name, va="bottom", fontsize=9)
         for part, colour in zip(PARTS, PART_COLOURS, strict=True):
-            first = part if group is found[0] else None
+            first = part if group is computes[0] else None
             axes.barh(n + 0.1, group.seconds[part], 0.48, left, color=colour, label=first)
             left += group.seconds[part]
         axes.text(left + 0.01 * most, n + 0.1, f"{left:.3g} s", va="center", fontsize=9)
@@ -278,6 +280,6 @@ def _wrapped(text: str) -> str:
 
 def _with_seeds(group: Group, line: Curve) -> str:
     """A method's name and of how many seeds its line is the mean; thin lines show them all."""
-    every = len(line.seeds)
-    counted = f"{every - len(line.short)} of {every}" if line.short else f"{every}"
-    return _wrapped(f"{group.method} · {counted} seed{'s' if every > 1 else ''}")
+    seeds = len(line.seeds)
+    counted = f"{seeds - len(line.short)} of {seeds}" if line.short else f"{seeds}"
+    return _wrapped(f"{group.method} · {counted} seed{'s' if seeds > 1 else ''}")

@@ -6,17 +6,14 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Literal
 
-from rrl.store.results import Result
+from rrl.score import Score
+from rrl.store.results import PARTS, Result
 
 # Which run of a group it is, and where and how fast it computed; `groups` follows from device and workers.
 WITHIN = frozenset({"seed", "device", "threads", "workers", "groups"})
-UNSEEN = frozenset({"precision", "backend", "env.look"})  # decide nothing in runs without pictures
 ABSENT = "-"
 IN_LABEL = 4  # settings
-Kind = Literal["success", "return"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,11 @@ class Group:
         return f"{self.task} · {self.method}"
 
     @property
+    def score(self) -> Score:
+        """What its task is judged by."""
+        return self.runs[0].score
+
+    @property
     def measured(self) -> tuple[Result, ...]:
         """Runs that got as far as to measure anything."""
         return tuple(run for run in self.runs if run.rows)
@@ -83,74 +85,38 @@ class Report:
         return [run for group in self.groups for run in group.all_runs]
 
     @property
+    def packages(self) -> list[str]:
+        """Distributions whose versions may decide numbers, torch last: its versions matter least."""
+        names = dict.fromkeys(name for run in self.runs for name in run.packages if name != "torch")
+        return [*names, "torch"]
+
+    @property
     def tasks(self) -> dict[str, list[Group]]:
         """The groups of each task."""
-        found: dict[str, list[Group]] = defaultdict(list)
+        tasks: dict[str, list[Group]] = defaultdict(list)
         for group in self.groups:
-            found[group.task].append(group)
-        return dict(found)
+            tasks[group.task].append(group)
+        return dict(tasks)
 
     @property
     def methods(self) -> dict[tuple[object, ...], list[Group]]:
         """The groups of each method, in order; a method's place here is its colour in every figure."""
-        found: dict[tuple[object, ...], list[Group]] = defaultdict(list)
+        methods: dict[tuple[object, ...], list[Group]] = defaultdict(list)
         for group in self.groups:
-            found[group.key].append(group)
-        return dict(found)
+            methods[group.key].append(group)
+        return dict(methods)
 
-    @cached_property
-    def kinds(self) -> dict[str, Kind]:
-        """What each task is measured by."""
-        return {task: kind(groups) for task, groups in self.tasks.items()}
-
-    @cached_property
-    def counted(self) -> Report:
-        """The tasks with success rates."""
-        return Report(tuple(g for g in self.groups if self.kinds[g.task] == "success"))
-
-    @cached_property
-    def scored(self) -> Report:
-        """The tasks that have returns alone."""
-        return Report(tuple(g for g in self.groups if self.kinds[g.task] == "return"))
-
-
-def kind(groups: Sequence[Group]) -> Kind:
-    """What a task's runs are measured by: success, but the return where they measured returns and no success,
-    as DMControl's, which has no success test."""
-    names = {n for group in groups for run in group.all_runs for row in run.rows for n in row.metrics}
-    measured = {n.partition("/")[2] for n in names if n.startswith(("train/", "eval/", "final/"))}
-    returns, success = (any(n.startswith(word) for n in measured) for word in ("return", "success"))
-    return "return" if returns and not success else "success"
-
-
-def pictures(run: Result) -> bool:
-    """Does this run's policy see pictures?"""
-    return run.params.get("encoder") != "State" and run.tags.get("renderer") != "none"
-
-
-def task_of(run: Result) -> str:
-    """Such as `door`; of DMControl with the domain, such as `cartpole swingup`."""
-    names = [run.params[name] for name in ("env.domain", "env.task") if run.params.get(name)]
-    return " ".join(names) or run.tags.get("env") or run.params.get("env", "?")
-
-
-def encoder_of(run: Result) -> str:
-    """The encoder's name with its depth, and with a mark if it is untrained or blind."""
-    name = run.params.get("encoder", "?")
-    mark = run.tags.get("encoder", "")[len(name) :]
-    if not run.tags:  # it failed before it could say
-        untrained, blind = run.params.get("encoder.weights") == "None", run.params.get("encoder.blind")
-        mark = " (UNTRAINED)" if untrained else " (blind)" if blind == "True" else ""
-    return f"{name}{run.params.get('encoder.depth', '')}{mark}"
+    def judged(self, *, counted: bool) -> Report:
+        """The tasks whose score is a share of episodes, or those whose score is a number."""
+        return Report(tuple(group for group in self.groups if group.score.counted == counted))
 
 
 def collect(runs: Iterable[Result]) -> Report:
     """Sort runs into groups. Of two runs of one seed that which got further counts, or else the later one."""
     alike: dict[tuple[object, ...], list[Result]] = defaultdict(list)
     for run in runs:
-        skip = WITHIN if pictures(run) else WITHIN | UNSEEN
-        params = tuple(sorted((k, v) for k, v in run.params.items() if k not in skip))
-        alike[task_of(run), encoder_of(run), run.params.get("agent", "?"), params].append(run)
+        params = tuple(sorted((k, v) for k, v in run.params.items() if k not in WITHIN | run.unseen))
+        alike[(*(run.labels[part] for part in PARTS), params)].append(run)
     groups = []
     for (task, encoder, agent, _), members in alike.items():
         best: dict[int, Result] = {}
@@ -171,15 +137,13 @@ def differing(groups: Sequence[Group]) -> list[str]:
     """Settings that differ between these groups; of a component that differs, not what
     is inside it."""
     names = {name: None for group in groups for name in group.params}
-    found = [n for n in names if n not in WITHIN and len({_value(g, n) for g in groups} - {None}) > 1]
-    return [n for n in found if not any(n.startswith(f"{other}.") for other in found)]
+    differ = [n for n in names if n not in WITHIN and len({setting(g, n) for g in groups} - {None}) > 1]
+    return [n for n in differ if not any(n.startswith(f"{other}.") for other in differ)]
 
 
-def _value(group: Group, name: str) -> str | None:
-    """None: this group has no say in it."""
-    if name in UNSEEN and not pictures(group.runs[0]):
-        return None
-    return group.params.get(name, ABSENT)
+def setting(group: Group, name: str) -> str | None:
+    """A setting of a group; `ABSENT` if it has none of this name, None if it decides nothing there."""
+    return None if name in group.runs[0].unseen else group.params.get(name, ABSENT)
 
 
 def _named(groups: Sequence[Group]) -> Report:
@@ -190,17 +154,25 @@ def _named(groups: Sequence[Group]) -> Report:
         classes[group.task, group.encoder, group.agent].append(group)
         tasks[group.task].append(group)
     apart = list(dict.fromkeys(name for alike in classes.values() for name in differing(alike)))
-    told = {"encoder", "encoder.depth", "agent"}  # by the label itself
-    within = dict.fromkeys(n for alike in tasks.values() for n in differing(alike) if n not in told)
-    every = list(dict.fromkeys([*apart, *within]))
-    short = _short(every)
+    within = dict.fromkeys(n for alike in tasks.values() for n in differing(alike) if not _in_label(n, alike))
+    names = list(dict.fromkeys([*apart, *within]))
+    short = _short(names)
 
     def chosen(group: Group, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-        values = {name: _value(group, name) for name in names}
+        values = {name: setting(group, name) for name in names}
         return tuple((short[n], v) for n, v in values.items() if v is not None and v != ABSENT)
 
-    named = [replace(g, extras=chosen(g, apart), settings=chosen(g, every)) for g in groups]
+    named = [replace(g, extras=chosen(g, apart), settings=chosen(g, names)) for g in groups]
     return Report(tuple(sorted(named, key=_order)))
+
+
+def _in_label(name: str, groups: Sequence[Group]) -> bool:
+    """Do the labels of these groups' encoders or agents hold this setting, as `ResNet34` holds the depth?"""
+    values: dict[str, set[str]] = defaultdict(set)
+    for group in groups:
+        label = {"encoder": group.encoder, "agent": group.agent}.get(name.partition(".")[0], "")
+        values[label].add(group.params.get(name, ABSENT))
+    return all(len(held) == 1 and held.pop() in label for label, held in values.items())
 
 
 def _short(names: Sequence[str]) -> dict[str, str]:

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rrl.report.groups import Report, pictures, seed_of
-from rrl.report.numbers import CURVES, ENOUGH, curve
+from rrl.report.groups import Group, Report, seed_of
+from rrl.report.numbers import ENOUGH, SPACES, curve
 from rrl.store.results import Result
 
 SHOWN = 8  # characters of run ids and checksums
@@ -36,13 +36,13 @@ class Unfinished:
 
 def notices(report: Report) -> list[Notice]:
     """All warnings and notes of a page, serious ones first."""
-    found = [*_mixed(report), *_marked(report), *_short_curves(report), *_few(report)]
-    return sorted(found, key=lambda n: not n.serious)
+    every = [*_mixed(report), *_marked(report), *_short_curves(report), *_few(report)]
+    return sorted(every, key=lambda notice: not notice.serious)
 
 
 def unfinished(report: Report) -> list[Unfinished]:
     """Runs that are not, or not fully, in the numbers."""
-    found = []
+    entries = []
     for group in report.groups:
         for run in group.all_runs:
             why = run.reason.strip() or {"running": "still running"}.get(run.status, "no reason was recorded")
@@ -54,8 +54,8 @@ def unfinished(report: Report) -> list[Unfinished]:
                 continue
             goes_on = run.status in ("stopped", "failed") and run not in group.repeats
             again = f"rrl resume {run.run_id[:SHOWN]}" if goes_on else ""
-            found.append(Unfinished(run, group.label, why, again))
-    return found
+            entries.append(Unfinished(run, group.label, why, again))
+    return entries
 
 
 def commit(run: Result) -> str:
@@ -64,19 +64,30 @@ def commit(run: Result) -> str:
     return ", then ".join(v[:10] + ("-dirty" if v.endswith("-dirty") else "") for v in values)
 
 
+@dataclass(frozen=True)
+class Fact:
+    """What runs must have in common before their numbers may be compared."""
+
+    name: str
+    """In the plural."""
+    value: Callable[[Result], str]
+    """Empty for a run that has none."""
+    scope: Callable[[Group], object] = lambda group: None
+    """Groups are compared where this is equal; by default everywhere."""
+    serious: bool = True
+
+
 def _tag(name: str) -> Callable[[Result], str]:
     return lambda run: run.tags.get(name, "")
 
 
-def _protocol(run: Result) -> str:
-    """DMControl's suite has one only: beside others it is no difference."""
-    value = run.tags.get("protocol", "")
-    return "" if value == "suite" else value
+def _looks(run: Result) -> str:
+    return ", ".join(run.params.get(name, "") for name in run.visual) if run.pictures else ""
 
 
 def _cameras(run: Result) -> str:
     names = run.tags.get("cameras", "")
-    return str(len(names.split(","))) if names and pictures(run) else ""
+    return str(len(names.split(","))) if names and run.pictures else ""
 
 
 def _demos(run: Result) -> str:
@@ -84,42 +95,55 @@ def _demos(run: Result) -> str:
     return f"{name} ({checksum[:SHOWN]})" if name else ""
 
 
-# (what, its value in a run or "" if it has none, whether it must only agree within a task, serious)
-FACTS: tuple[tuple[str, Callable[[Result], str], bool, bool], ...] = (
-    ("protocols", _protocol, False, True),
-    ("rewards", _tag("reward"), False, True),
-    ("horizons", _tag("horizon"), True, True),
-    ("action repeats", _tag("action_repeat"), True, True),
-    ("looks of the pictures", lambda run: _tag("look")(run) if pictures(run) else "", False, True),
-    ("numbers of cameras", _cameras, True, True),
-    ("demonstrations", _demos, True, True),
-    ("versions of MuJoCo", _tag("mujoco"), False, True),
-    ("versions of gymnasium-robotics", _tag("gymnasium-robotics"), False, True),
-    ("versions of dm_control", _tag("dm-control"), False, True),
-    ("git commits", commit, False, True),
-    ("versions of torch", _tag("torch"), False, False),
-    ("devices", _tag("device"), False, False),
+def _task(group: Group) -> str:
+    return group.task
+
+
+def _encoder(group: Group) -> object:
+    """The encoder with its settings."""
+    return group.encoder, *((name, text) for name, text in group.params.items() if name.startswith("encoder."))
+
+
+FACTS = (
+    Fact("protocols", _tag("protocol"), lambda group: group.params.get("env")),
+    Fact("rewards", _tag("reward")),
+    Fact("horizons", _tag("horizon"), _task),
+    Fact("action repeats", _tag("action_repeat"), _task),
+    Fact("scores", lambda run: run.score.axis, _task),
+    Fact("looks of the pictures", _looks),
+    Fact("numbers of cameras", _cameras, _task),
+    Fact("demonstrations", _demos, _task),
+    Fact("weights of the encoder under the same settings", _tag("encoder.weights"), _encoder),
 )
+"""Those of an environment go by the names that it gives them (`EnvFactory.facts`)."""
+
+
+def _facts(report: Report) -> list[Fact]:
+    """With the versions that may decide numbers."""
+    versions = [Fact(f"versions of {name}", _tag(name), serious=name != "torch") for name in report.packages]
+    return [*FACTS, *versions, Fact("git commits", commit), Fact("devices", _tag("device"), serious=False)]
 
 
 def _mixed(report: Report) -> Iterator[Notice]:
-    for what, value, within, serious in FACTS:
-        scopes = report.tasks.values() if within else [list(report.groups)]
-        for groups in scopes:
-            have: dict[str, dict[str, None]] = defaultdict(dict)
+    for fact in _facts(report):
+        scopes: dict[object, list[Group]] = defaultdict(list)
+        for group in report.groups:
+            scopes[fact.scope(group)].append(group)
+        for groups in scopes.values():
+            labels: dict[str, dict[str, None]] = defaultdict(dict)
             for group in groups:
                 for run in group.runs:
-                    if run.tags and value(run):
-                        have[value(run)][group.label] = None
-            if len(have) < 2:
+                    if run.tags and fact.value(run):
+                        labels[fact.value(run)][group.label] = None
+            if len(labels) < 2:
                 continue
-            every = {group.label for group in groups}
+            everyone = {group.label for group in groups}
             items = tuple(
-                f"{v}: {'all groups' if set(labels) == every else '; '.join(labels)}"
-                for v, labels in sorted(have.items())
+                f"{value}: {'all groups' if set(having) == everyone else '; '.join(having)}"
+                for value, having in sorted(labels.items())
             )
-            where = f" on {groups[0].task}" if within and len(report.tasks) > 1 else ""
-            yield Notice(serious, f"These runs{where} have different {what}.", items)
+            where = f" on {groups[0].task}" if fact.scope is _task and len(report.tasks) > 1 else ""
+            yield Notice(fact.serious, f"These runs{where} have different {fact.name}.", items)
 
 
 def _marked(report: Report) -> Iterator[Notice]:
@@ -150,9 +174,9 @@ def _short_curves(report: Report) -> Iterator[Notice]:
     items = []
     for group in report.groups:
         short: dict[str, Result] = {}
-        for metric in CURVES[report.kinds[group.task]]:
-            found = curve(group, metric)
-            short |= {run.run_id: run for run in (found.short if found else ())}
+        for space in SPACES:
+            line = curve(group, space)
+            short |= {run.run_id: run for run in (line.short if line else ())}
         items += [f"{group.label}: seed {seed_of(run)} ({run.status} at {run.steps:,} steps)" for run in short.values()]
     if items:
         text = "Not in the mean lines and not in comparisons at equal samples, because they ended before the "

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
-from rrl.report.groups import Group, Kind, Report, kind, seed_of
+from rrl.report.groups import Group, Report, seed_of
+from rrl.score import Space
 from rrl.statistics import (
     Floats,
     align,
@@ -25,9 +27,8 @@ from rrl.statistics import (
 )
 from rrl.store.results import Result
 
-TRAIN, EVAL, FINAL = "train/success", "eval/success", "final/success"
-CURVES: dict[Kind, tuple[str, str]] = {"success": (TRAIN, EVAL), "return": ("train/return", "eval/return")}
-"""(training, evaluation) metric of tasks that are measured by success, or by the return."""
+SPACES: tuple[Space, ...] = ("train", "eval")
+"""Whose curves are drawn."""
 THRESHOLDS = (50.0, 90.0)
 ENOUGH = 3  # seeds, below which an interval across seeds says nothing
 PARTS = ("simulate", "render", "encode", "act", "learning", "evaluating", "other")
@@ -43,7 +44,7 @@ class Curve:
     low: Floats
     high: Floats
     band: str
-    """What `low` to `high` is, in words; empty for the return of a single seed."""
+    """What `low` to `high` is, in words; empty for a single seed whose score is not counted."""
     seeds: Sequence[tuple[Sequence[int], Sequence[float]]]
     """Every run's own curve."""
     short: Sequence[Result]
@@ -58,79 +59,123 @@ def reach(group: Group, metric: str) -> int:
     return min(finished) if finished else max((step for _, step in ends), default=0)
 
 
-def curve(group: Group, metric: str) -> Curve | None:
-    """The mean over the seeds that got as far as the group (`reach`), in their common range; None if the
-    metric was never measured."""
-    measured = [(run, run.series(metric)) for run in group.runs if run.series(metric)[0]]
-    if not measured:
+def curve(group: Group, space: Space) -> Curve | None:
+    """The score's mean over the seeds that got as far as the group (`reach`), in their common range; None if it
+    was never measured."""
+    metric = group.score.metric(space)
+    series = [(run, points) for run in group.runs if (points := run.series(metric))[0]]
+    if not series:
         return None
     end = reach(group, metric)
-    whole = [series for _, series in measured if series[0][-1] >= end]
-    grid, values = align(whole)
+    whole = [(run, points) for run, points in series if points[0][-1] >= end]
+    grid, values = align([points for _, points in whole])
+    intervals = _intervals(whole[0][0], metric) if len(whole) == 1 else []
     if len(whole) >= ENOUGH and len(grid):
         low, high = mean_band(values)
         band = "95 % bootstrap interval of the mean over seeds"
-    elif len(whole) == 1 and (counted := _counted(next(r for r, s in measured if s is whole[0]), metric)):
-        low, high = 100 * np.array(counted).T
+    elif intervals:
+        low, high = 100 * np.array(intervals).T
         band = "of a single seed, 95 % Wilson interval of each point's episodes"
     else:
         low, high = values.min(axis=0), values.max(axis=0)
         band = "lowest to highest seed" if len(whole) > 1 else ""
-    return Curve(
-        grid.tolist(),
-        values.mean(axis=0),
-        low,
-        high,
-        band,
-        [series for _, series in measured],
-        [run for run, series in measured if series[0][-1] < end],
-    )
+    short = [run for run, points in series if points[0][-1] < end]
+    return Curve(grid.tolist(), values.mean(axis=0), low, high, band, [points for _, points in series], short)
 
 
-def _counted(run: Result, metric: str) -> list[tuple[float, float]]:
-    """Wilson intervals of each point of a success; empty of a return."""
-    if "/return" in metric:
-        return []
-    rows = [row.metrics for row in run.rows if metric in row.metrics]
-    found = [_measured(metric, m[metric], m.get(_episodes(metric), 0.0)) for m in rows]
-    return [wilson(m.wins, m.episodes) for m in found] if all(m.episodes for m in found) else []
+def _intervals(run: Result, metric: str) -> list[tuple[float, float]]:
+    """Wilson intervals of each point of a counted score; none if the episodes of a point are not known."""
+    points = measurements(run, metric)
+    known = run.score.counted and all(point.episodes for point in points)
+    return [wilson(point.wins, point.episodes) for point in points] if known else []
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Success of one run at one moment, or its return."""
+    """The score of one run at one moment."""
 
+    step: int
+    """Environment steps of training before."""
     value: float
-    """Percent; a return as it is."""
+    """Percent if it is counted."""
     wins: int
-    """0 of a return."""
+    """0 if it is not counted."""
     episodes: int
+
+
+def measurements(run: Result, metric: str) -> list[Measured]:
+    """Every value of a metric of the score, in order."""
+    # `eval/success` -> `eval/episodes`, `final/success_sampled` -> `final/episodes_sampled`
+    episodes = f"{metric.partition('/')[0]}/episodes" + ("_sampled" if metric.endswith("_sampled") else "")
+    points = []
+    for row in run.rows:
+        if metric in row.metrics:
+            value, count = row.metrics[metric], row.metrics.get(episodes, 0.0)
+            wins = round(value / 100 * count) if run.score.counted else 0
+            points.append(Measured(row.step, value, wins, round(count)))
+    return points
 
 
 def at(run: Result, metric: str, step: int) -> Measured | None:
     """The last measurement at or before `step`; None for a run that did not get there."""
-    steps, _ = run.series(metric)
-    if not steps or steps[-1] < step or steps[0] > step:
+    points = measurements(run, metric)
+    if not points or points[-1].step < step:
         return None
-    row = [row for row in run.rows if metric in row.metrics and row.step <= step][-1]
-    return _measured(metric, row.metrics[metric], row.metrics.get(_episodes(metric), 0.0))
+    return next((point for point in reversed(points) if point.step <= step), None)
 
 
-def _episodes(metric: str) -> str:
-    """`eval/success` -> `eval/episodes`, `final/success_sampled` -> `final/episodes_sampled`"""
-    space = metric.partition("/")[0]
-    return f"{space}/episodes" + ("_sampled" if metric.endswith("_sampled") else "")
+@dataclass(frozen=True)
+class Scores:
+    """The score of a group's seeds."""
+
+    group: Group
+    metric: str
+    """Empty if none of them measured it."""
+    by_seed: Mapping[int, Measured]
+
+    @property
+    def values(self) -> list[float]:
+        """Of each seed."""
+        return [point.value for point in self.by_seed.values()]
+
+    @property
+    def wins(self) -> int:
+        """Of all seeds."""
+        return sum(point.wins for point in self.by_seed.values())
+
+    @property
+    def episodes(self) -> int:
+        """Of all seeds."""
+        return sum(point.episodes for point in self.by_seed.values())
+
+    @property
+    def mean(self) -> float | None:
+        """Over the episodes of all seeds if they are counted, else over seeds; None without any."""
+        if self.group.score.counted and self.episodes:
+            return 100 * self.wins / self.episodes
+        return float(np.mean(self.values)) if self.by_seed else None
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation over seeds (of the sample: n - 1); None of fewer than two."""
+        return float(np.std(self.values, ddof=1)) if len(self.by_seed) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % Wilson interval of the pooled episodes, percent; None where nothing is counted."""
+        if not (self.group.score.counted and self.episodes):
+            return None
+        low, high = wilson(self.wins, self.episodes)
+        return 100 * low, 100 * high
 
 
-def _measured(metric: str, value: float, episodes: float) -> Measured:
-    wins = 0 if "/return" in metric else round(value / 100 * episodes)
-    return Measured(value, wins, round(episodes))
-
-
-def last(run: Result, metric: str) -> Measured | None:
-    """The last measurement; None without any."""
-    found = [row.metrics for row in run.rows if metric in row.metrics]
-    return _measured(metric, found[-1][metric], found[-1].get(_episodes(metric), 0.0)) if found else None
+def scores(group: Group, *metrics: str) -> Scores:
+    """Where its runs ended, by the first of these metrics that any of them measured; the others are left out."""
+    for metric in metrics:
+        by_seed = {seed_of(run): points[-1] for run in group.runs if (points := measurements(run, metric))}
+        if by_seed:
+            return Scores(group, metric, by_seed)
+    return Scores(group, "", {})
 
 
 @dataclass(frozen=True)
@@ -156,71 +201,50 @@ def effort(group: Group) -> Effort:
 
 @dataclass(frozen=True)
 class Final:
-    """Where a group ended, episodes pooled over seeds; percent."""
+    """Where a group ended."""
 
     group: Group
-    source: str
-    """Metric of `success`: `final/success`, else `eval/success`; empty without evaluations."""
-    seeds: int
-    """Runs that `success` is from."""
-    wins: int
-    episodes: int
-    success: float | None
-    low: float
-    high: float
-    rrl: float | None
-    """Success under the RRL authors' rule."""
-    sampled: float | None
-    sampled_source: str
-    blind: float | None
-    """Success of the blind control."""
+    scores: Scores
+    """Of the final evaluation, or else of the last one; mean action."""
+    sampled: Scores
+    """With exploration noise, of the same evaluation, or else of the last training episodes; counted scores only."""
+    flags: Mapping[str, float | None]
+    """Success under the task's further goal flags, percent, as `scores` was measured."""
+    controls: Mapping[str, float]
+    """The score in other circumstances, as evaluators call them, such as `blind`; mean over seeds."""
     effort: Effort
-
-    @property
-    def scores(self) -> list[float]:
-        """Success of each seed, percent."""
-        return [m.value for run in self.group.runs if (m := last(run, self.source))] if self.source else []
 
 
 def final(group: Group) -> Final:
     """Runs with a final evaluation are pooled; those without are left out, unless none has one."""
-
-    def pooled(metric: str) -> tuple[list[Measured], float | None]:
-        found = [m for run in group.runs if (m := last(run, metric))]
-        total = sum(m.episodes for m in found)
-        if total:
-            return found, 100 * sum(m.wins for m in found) / total
-        return found, float(np.mean([m.value for m in found])) if found else None
-
-    source = next((m for m in (FINAL, EVAL) if pooled(m)[0]), "")
-    found, success = pooled(source)
-    wins, episodes = sum(m.wins for m in found), sum(m.episodes for m in found)
-    low, high = wilson(wins, episodes)
-    space = source.partition("/")[0]
-    rrl = [(run.last(f"{space}/success_rrl"), last(run, source)) for run in group.runs]
-    weighed = [(value, m.episodes or 1) for value, m in rrl if value is not None and m]
-    sampled = next((m for m in (f"{FINAL}_sampled", f"{EVAL}_sampled", TRAIN) if pooled(m)[0]), "")
-    blind = [value for run in group.runs if (value := run.last("final/blind_success")) is not None]
+    score = group.score
+    end = scores(group, score.metric("final"), score.metric("eval"))
+    sampled = [score.metric("final", "sampled"), score.metric("eval", "sampled"), score.metric("train")]
+    flags = {flag: _under(flag, end) for flag in dict.fromkeys(f for run in group.runs for f in run.flags[1:])}
+    measured = {name for run in group.runs for row in run.rows for name in row.metrics}
+    kinds = [match[1] for name in measured if (match := re.fullmatch(rf"final/(\w+)_{score.name}", name))]
+    lasts = {kind: [run.last(score.metric("final", kind)) for run in group.runs] for kind in sorted(kinds)}
     return Final(
         group,
-        source,
-        len(found),
-        wins,
-        episodes,
-        success,
-        100 * low,
-        100 * high,
-        sum(v * n for v, n in weighed) / sum(n for _, n in weighed) if weighed else None,
-        pooled(sampled)[1],
-        sampled,
-        float(np.mean(blind)) if blind else None,
+        end,
+        scores(group, *(sampled if score.counted else ())),
+        flags,
+        {kind: float(np.mean([v for v in values if v is not None])) for kind, values in lasts.items()},
         effort(group),
     )
 
 
+def _under(flag: str, end: Scores) -> float | None:
+    """Success under another flag, over the episodes of all seeds."""
+    metric = f"{end.metric.partition('/')[0]}/{flag}"
+    pairs = [(run.last(metric), end.by_seed.get(seed_of(run))) for run in end.group.runs]
+    weighed = [(value, point.episodes or 1) for value, point in pairs if value is not None and point]
+    return sum(v * n for v, n in weighed) / sum(n for _, n in weighed) if weighed else None
+
+
 @dataclass(frozen=True)
 class Reached:
-    """When a group's training curve first showed a success rate."""
+    """When a group's training curve first showed a score."""
 
     group: Group
     threshold: float
@@ -232,23 +256,31 @@ class Reached:
 
 
 def reached(group: Group, threshold: float) -> Reached:
-    """First update whose training episodes reach `threshold` percent, for each seed."""
-    series = [run.series(TRAIN) for run in group.runs if run.series(TRAIN)[0]]
-    firsts = [(first_at(*s, threshold), s[0][-1]) for s in series]
+    """First update whose training episodes reach `threshold` (percent if counted), for each seed."""
+    metric = group.score.metric("train")
+    series = [points for run in group.runs if (points := run.series(metric))[0]]
+    firsts = [(first_at(*points, threshold), points[0][-1]) for points in series]
     # A seed that stopped early tells nothing about later.
-    trained = reach(group, TRAIN)
+    trained = reach(group, metric)
     known = [first for first, end in firsts if first is not None or end >= trained]
     return Reached(group, threshold, known, median_reached(known), trained)
 
 
-def common(groups: Sequence[Group]) -> tuple[str, int]:
-    """(metric, steps) at which groups can be compared: the most samples that all that trained got to, with
-    `eval/success` if all of them measured it, else `train/success`; with the return where tasks have no
-    success. 0 steps: there is no such moment."""
-    train, evaluation = CURVES[kind(groups)]
-    training = [g for g in groups if reach(g, train) > 0]
-    metric = evaluation if all(reach(g, evaluation) > 0 for g in training) else train
-    return metric, min((reach(g, metric) for g in training), default=0)
+def common(groups: Sequence[Group]) -> tuple[Space, int]:
+    """(space, steps) at which groups can be compared: the most samples that all that trained got to, of
+    evaluations if all of them evaluated the score, else of training. 0 steps: there is no such moment."""
+    reaches = [{space: reach(g, g.score.metric(space)) for space in SPACES} for g in groups]
+    trained = [steps for steps in reaches if steps["train"] > 0]
+    space: Space = "eval" if all(steps["eval"] > 0 for steps in trained) else "train"
+    return space, min((steps[space] for steps in trained), default=0)
+
+
+def at_common(group: Group, space: Space, step: int) -> Scores:
+    """The scores of a group's seeds at such a moment; none of a group that didn't train."""
+    metric = group.score.metric(space)
+    trained = step and reach(group, group.score.metric("train"))
+    points = {seed_of(run): at(run, metric, step) for run in group.runs} if trained else {}
+    return Scores(group, metric, {seed: point for seed, point in points.items() if point})
 
 
 @dataclass(frozen=True)
@@ -263,32 +295,30 @@ class Aggregate:
     """Values (tasks x seeds) in `end`."""
 
 
-def aggregates(report: Report) -> tuple[list[Aggregate], str, int]:
-    """(one for each method, metric at equal samples, steps there), for tasks with success."""
-    report = report.counted
-    metric, step = common(report.groups)
-
-    def of(strata: Sequence[Sequence[float]]) -> tuple[float, float, float] | None:
-        strata = [s for s in strata if s]
-        if not strata:
-            return None
-        mean = float(iqm(np.concatenate([np.asarray(s, float) for s in strata])))
-        return mean, *(bootstrap(strata) if max(map(len, strata)) > 1 else (math.nan, math.nan))
-
-    found = []
+def aggregates(report: Report) -> tuple[list[Aggregate], Space, int]:
+    """(one for each method, space and steps of equal samples), for tasks with counted scores."""
+    report = report.judged(counted=True)
+    space, step = common(report.groups)
+    aggregates = []
     for groups in report.methods.values():
-        ends = [final(group).scores for group in groups]
-        equal = [
-            [m.value for run in g.runs if (m := at(run, metric, step))] if step and reach(g, TRAIN) else []
-            for g in groups
-        ]
-        found.append(Aggregate(groups, of(ends), of(equal), sum(map(len, ends))))
-    return found, metric, step
+        ends = [final(group).scores.values for group in groups]
+        equal = [at_common(group, space, step).values for group in groups]
+        aggregates.append(Aggregate(groups, _pooled(ends), _pooled(equal), sum(map(len, ends))))
+    return aggregates, space, step
+
+
+def _pooled(strata: Sequence[Sequence[float]]) -> tuple[float, float, float] | None:
+    """Interquartile mean and its interval over tasks (each a stratum) and seeds."""
+    strata = [values for values in strata if values]
+    if not strata:
+        return None
+    mean = float(iqm(np.concatenate([np.asarray(values, float) for values in strata])))
+    return mean, *(bootstrap(strata) if max(map(len, strata)) > 1 else (math.nan, math.nan))
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two groups of a task at equal samples: first minus second, percentage points, or returns."""
+    """Two groups of a task at equal samples: first minus second, in percentage points if they are counted."""
 
     first: Group
     second: Group
@@ -305,42 +335,34 @@ class Pair:
     paired: bool
 
 
-def pairs(groups: Sequence[Group]) -> tuple[list[Pair], str, int]:
-    """(comparisons, metric, steps) of the groups of one task that trained; with many of them, only those
-    with the best one."""
-    metric, step = common(groups)
-    if not step:
-        return [], metric, step
-    scores = [(g, {seed_of(run): m for run in g.runs if (m := at(run, metric, step))}) for g in groups]
-    train = CURVES[kind(groups)][0]
-    scores = [(group, found) for group, found in scores if found and reach(group, train)]
-    couples = list(combinations(scores, 2))
+def pairs(groups: Sequence[Group]) -> tuple[list[Pair], Space, int]:
+    """(comparisons, space, steps) of the groups of one task that trained; with many of them, only those with the
+    best one."""
+    space, step = common(groups)
+    sides = [side for group in groups if (side := at_common(group, space, step)).by_seed]
+    couples = list(combinations(sides, 2))
     if len(couples) > MANY:
-        best = max(scores, key=lambda s: float(np.mean([m.value for m in s[1].values()])))
-        couples = [(best, other) for other in scores if other is not best]
-    counted = kind(groups) == "success"
-    return [_pair(*a, *b, counted) for a, b in couples], metric, step
+        best = max(sides, key=lambda side: float(np.mean(side.values)))
+        couples = [(best, other) for other in sides if other is not best]
+    return [_pair(*couple) for couple in couples], space, step
 
 
-def _pair(a: Group, of_a: dict[int, Measured], b: Group, of_b: dict[int, Measured], counted: bool) -> Pair:
-    both = sorted(of_a.keys() & of_b.keys())
-    paired = of_a.keys() == of_b.keys() or len(both) >= ENOUGH
-    x = [of_a[s] for s in both] if paired else list(of_a.values())
-    y = [of_b[s] for s in both] if paired else list(of_b.values())
-    left, right = [m.value for m in x], [m.value for m in y]
-    if min(len(x), len(y)) >= ENOUGH:
-        gap, low, high = difference(left, right, paired=paired)
+def _pair(a: Scores, b: Scores) -> Pair:
+    both = sorted(a.by_seed.keys() & b.by_seed.keys())
+    paired = a.by_seed.keys() == b.by_seed.keys() or len(both) >= ENOUGH
+    if paired:
+        a, b = (Scores(side.group, side.metric, {seed: side.by_seed[seed] for seed in both}) for side in (a, b))
+    gap, low, high = float(np.mean(a.values) - np.mean(b.values)), math.nan, math.nan
+    if min(len(a.values), len(b.values)) >= ENOUGH:
+        gap, low, high = difference(a.values, b.values, paired=paired)
         how = "bootstrap over pairs of seeds" if paired else "bootstrap over seeds"
-    elif not counted:
-        gap, low, high = float(np.mean(left) - np.mean(right)), math.nan, math.nan
-        how = f"fewer than {ENOUGH} seeds: no interval"
-    else:
-        counts = [sum(m.wins for m in x), sum(m.episodes for m in x)]
-        counts += [sum(m.wins for m in y), sum(m.episodes for m in y)]
-        gap = float(np.mean(left) - np.mean(right))
-        low, high = (100 * end for end in newcombe(*counts))
+    elif a.group.score.counted:
+        low, high = (100 * end for end in newcombe(a.wins, a.episodes, b.wins, b.episodes))
         how = "Newcombe: episodes alone, not seeds"
-    return Pair(a, b, gap, low, high, how, improvement(left, right), (len(x), len(y)), paired)
+    else:
+        how = f"fewer than {ENOUGH} seeds: no interval"
+    seeds = len(a.values), len(b.values)
+    return Pair(a.group, b.group, gap, low, high, how, improvement(a.values, b.values), seeds, paired)
 
 
 @dataclass(frozen=True)
@@ -358,33 +380,36 @@ class Compute:
 def compute(group: Group) -> Compute:
     """`evaluating` is what an update took beyond sampling and learning, `other` what sampling took beyond its
     four parts."""
-    rows = [metrics for run in group.runs for metrics in _timed(run)]
+    rows = [seconds for run in group.runs for seconds in _timed(run)]
 
     def mean(name: str) -> float:
-        return float(np.mean([row.get(f"time/{name}", 0.0) for row in rows])) if rows else 0.0
+        return float(np.mean([row.get(name, 0.0) for row in rows])) if rows else 0.0
 
     seconds = {part: mean(part) for part in PARTS[:4]}
-    sampling = mean("sampling")
+    sampling, learning = mean("sampling"), mean("learning")
     other = max(0.0, sampling - sum(seconds.values()))
-    seconds["learning"] = mean("policy_update") + mean("value_fit") + mean("update")
-    seconds["evaluating"] = max(0.0, mean("iteration") - sampling - seconds["learning"])
-    seconds["other"] = other
+    evaluating = max(0.0, mean("iteration") - sampling - learning)
+    seconds |= {"learning": learning, "evaluating": evaluating, "other": other}
     devices = dict.fromkeys(_device(run) for run in group.all_runs if run.tags)
     return Compute(group, seconds, sum(run.seconds for run in group.all_runs) / 3600, list(devices))
 
 
-def _timed(run: Result) -> Iterator[Mapping[str, float]]:
-    """The metrics of its updates. Agents that learn at every step time all steps and updates of a round
-    together (`time/steps_per_second`); without `time/update`, that is their sampling."""
+def _timed(run: Result) -> Iterator[dict[str, float]]:
+    """Seconds of each of its updates: `iteration`, `sampling` with its four parts, and `learning`."""
     before = 0
     for row in run.rows:
-        metrics, made, before = row.metrics, row.step - before, row.step
-        if "time/iteration" not in metrics:
+        seconds = {name[5:]: value for name, value in row.metrics.items() if name.startswith("time/")}
+        steps, before = row.step - before, row.step
+        if "iteration" not in seconds:
             continue
-        if "time/update" in metrics and metrics.get("time/steps_per_second"):
-            whole = made / metrics["time/steps_per_second"]
-            metrics = {**metrics, "time/sampling": max(0.0, whole - metrics["time/update"])}
-        yield metrics
+        speed = seconds.pop("steps_per_second", 0.0)
+        # Older runs have no time of a whole update: all that the agent timed itself.
+        own = [value for name, value in seconds.items() if name not in {"iteration", "sampling", *PARTS}]
+        seconds["learning"] = seconds.get("update", sum(own))
+        if "sampling" not in seconds and "update" in seconds and speed:
+            # Agents that learn at every step time all steps and updates of a round together.
+            seconds["sampling"] = max(0.0, steps / speed - seconds["update"])
+        yield seconds
 
 
 def _device(run: Result) -> str:

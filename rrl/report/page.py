@@ -11,17 +11,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rrl.report import notices, numbers, score_tables, scores, tables, videos
+from rrl.report import notices, numbers, table1, tables, videos
 from rrl.report.figures import Drawn, Look, short
-from rrl.report.groups import Report
-from rrl.report.numbers import CURVES, ENOUGH, EVAL, TRAIN, curve
+from rrl.report.groups import Group, Report
+from rrl.report.numbers import ENOUGH, SPACES, curve
+from rrl.score import Score, Space
 
 REASON = 400  # characters of a failure's reason
-METRICS = {
-    TRAIN: "success of training episodes (sampled action)",
-    EVAL: "success of evaluation episodes (mean action)",
-    "train/return": "return of training episodes (sampled action)",
-    "eval/return": "return of evaluation episodes (mean action)",
+EPISODES: dict[Space, str] = {
+    "train": "training episodes (sampled action)",
+    "eval": "evaluation episodes (mean action)",
 }
 
 
@@ -47,31 +46,29 @@ def render(
     verdict: str | None = None,
 ) -> str:
     """The page as HTML; `drawn` holds the figures by section, `files` is the folder beside the page."""
-    found, metric, step = numbers.aggregates(report)
-    counted, scored = report.counted, report.scored
+    aggregates, space, step = numbers.aggregates(report)
+    counted, numeric = report.judged(counted=True), report.judged(counted=False)
     context = _head(report, title) | {
         "figures": {name: [{"svg": Markup(d.svg), "name": d.name} for d in ds] for name, ds in drawn.items()},
         "files": files,
         "verdict": verdict,
         "notices": notices.notices(report),
-        "unfinished": [
-            {"u": u, "why": u.why if len(u.why) <= REASON else u.why[:REASON] + " ..."}
-            for u in notices.unfinished(report)
-        ],
+        "unfinished": notices.unfinished(report),
+        "reason": lambda why: why if len(why) <= REASON else why[:REASON] + " ...",
         "legend": [(groups[0].method, looks[key]) for key, groups in report.methods.items()],
         "published": published,
         "bands": _bands(report),
-        "aggregate": tables.aggregate(found, step, len(counted.tasks), looks),
+        "aggregate": tables.aggregate(aggregates, step, len(counted.tasks), looks),
         "step": short(step) if step else "",
-        "metric": METRICS[metric],
-        "cautions": _cautions(counted, found),
+        "metric": f"success of {EPISODES[space]}",
+        "cautions": _cautions(counted, aggregates),
+        "rules": list(dict.fromkeys((run.score.name, run.flags[1:]) for run in report.runs)),
         "thresholds": tables.thresholds(report, looks),
-        "final": tables.final([numbers.final(group) for group in counted.groups], looks),
         "counted": list(counted.tasks),
-        "scored": list(scored.tasks),
-        "table1": score_tables.table1(scored) if scored.groups else None,
-        "recalled": scores.published() if scored.groups else None,
-        "ended": score_tables.ended([scores.ended(group) for group in scored.groups], looks),
+        "numeric": list(numeric.tasks),
+        "table1": table1.table1(numeric) if numeric.groups else None,
+        "recalled": table1.published(),
+        "finals": [tables.final([numbers.final(g) for g in part.groups], looks) for part in (numeric, counted)],
         "pairs": [_pairs(task, groups, looks) for task, groups in report.tasks.items() if len(groups) > 1],
         "many": numbers.MANY,
         "compute": tables.compute([numbers.compute(g) for g in report.groups], report, looks),
@@ -109,28 +106,28 @@ def _head(report: Report, title: str) -> dict[str, Any]:
 
 def _bands(report: Report) -> list[str]:
     """What the bands of the curves are, such as `lowest to highest seed`."""
-    every = [c for g in report.groups for m in CURVES[report.kinds[g.task]] if (c := curve(g, m))]
-    return list(dict.fromkeys(c.band for c in every if c.band))
+    lines = [line for group in report.groups for space in SPACES if (line := curve(group, space))]
+    return list(dict.fromkeys(line.band for line in lines if line.band))
 
 
-def _cautions(report: Report, found: Sequence[numbers.Aggregate]) -> list[str]:
+def _cautions(report: Report, aggregates: Sequence[numbers.Aggregate]) -> list[str]:
     lines = []
     if len(report.tasks) == 1:
         lines.append("There is one task: this is about its seeds only, not about tasks in general.")
     if any(len(group.measured) < ENOUGH for group in report.groups):
         lines.append(f"Some groups have fewer than {ENOUGH} seeds: their intervals are not meaningful.")
-    if any(0 < a.scores < 4 for a in found):
+    if any(0 < a.scores < 4 for a in aggregates):
         lines.append("With fewer than four values nothing is trimmed: the IQM is the mean.")
     return lines
 
 
-def _pairs(task: str, groups: Sequence[Any], looks: tables.Looks) -> dict[str, Any]:
-    found, metric, step = numbers.pairs(groups)
-    all_shown = len(found) == len(groups) * (len(groups) - 1) // 2
+def _pairs(task: str, groups: Sequence[Group], looks: tables.Looks) -> dict[str, Any]:
+    pairs, space, step = numbers.pairs(groups)
+    score: Score = groups[0].score
     return {
         "task": task,
-        "table": tables.pairs(found, looks, "return" if "/return" in metric else "points"),
-        "metric": METRICS[metric],
+        "table": tables.pairs(pairs, looks, score),
+        "metric": f"{score.name} of {EPISODES[space]}",
         "step": short(step),
-        "all": all_shown,
+        "all": len(pairs) == len(groups) * (len(groups) - 1) // 2,
     }

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rrl.report import numbers
 from rrl.report.figures import Look, short
-from rrl.report.groups import ABSENT, UNSEEN, WITHIN, Group, Report, pictures, seed_of
+from rrl.report.groups import ABSENT, WITHIN, Group, Report, setting
 from rrl.report.notices import commit
-from rrl.report.numbers import EVAL, FINAL, PARTS, THRESHOLDS, TRAIN, Aggregate, Compute, Effort, Final, Pair
+from rrl.report.numbers import PARTS, THRESHOLDS, Aggregate, Compute, Final, Pair, Reached, Scores
+from rrl.score import Score
 
 Looks = dict[tuple[object, ...], Look]
 NONE = "\N{EM DASH}"
-# Where a success rate is from, in a word.
-SOURCES = {
-    FINAL: "final",
-    EVAL: "last",
-    f"{FINAL}_sampled": "final",
-    f"{EVAL}_sampled": "last",
-    TRAIN: "training",
-    "": "",
-}
-# Facts beside the settings: what the environment filled in, and versions.
-FACTS = (
-    *("reward", "cameras", "horizon", "action_repeat", "demos"),
-    *("mujoco", "gymnasium-robotics", "dm-control", "torch", "rrl"),
-)
+SOURCES = {"final": "final", "eval": "last", "train": "training"}
+"""Where a score is from, in a word."""
+FACTS = ("reward", "cameras", "horizon", "action_repeat", "demos")
+"""Tags beside the settings: what the environment filled in."""
 
 
 @dataclass(frozen=True)
@@ -78,126 +66,96 @@ def _name(group: Group, report: Report, looks: Looks) -> Cell:
     return Cell(group.label if len(report.tasks) > 1 else group.method, look=looks[group.key])
 
 
-def final(found: Sequence[Final], looks: Looks) -> Table:
-    """A row for each group; columns that no group has anything in are left out."""
-    with_settings = any(f.group.settings for f in found)
-    with_blind = any(f.blind is not None for f in found)
-    columns = ["task", "encoder", "agent", *(["settings"] if with_settings else []), "n", "success (%)"]
-    columns += [
-        "95 % Wilson",
-        "success_rrl (%)",
-        "sampled (%)",
-        *(["blind control (%)"] if with_blind else []),
-    ]
-    columns += ["seeds", "samples", "hours", "steps/s"]
+def plus_minus(mean: float | None, std: float | None) -> str:
+    """`828 ± 27`, `828` without a deviation, or a dash; a decimal below 100."""
+    if mean is None:
+        return NONE
+    digits = 0 if abs(mean) >= 100 else 1
+    return together(f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}"))
+
+
+def final(finals: Sequence[Final], looks: Looks) -> Table:
+    """Where groups with one kind of score ended, a row for each; columns that no group has anything in are left
+    out."""
+    kinds = list(dict.fromkeys(kind for final in finals for kind in final.controls))
     rows = []
-    for f in found:
-        g = f.group
-        row = [Cell(g.task), Cell(g.encoder, look=looks[g.key]), Cell(g.agent)]
-        row += [Cell(", ".join(together(f"{k} {v}") for k, v in g.settings) or NONE)] if with_settings else []
-        row += [number(str(f.episodes) if f.episodes else NONE)]
-        row += [number(percent(f.success), SOURCES[f.source])]
-        row += [number(between(f.low, f.high) if f.episodes else NONE), number(percent(f.rrl))]
-        row += [number(percent(f.sampled), SOURCES[f.sampled_source].partition(",")[0] if f.sampled_source else "")]
-        row += [number(percent(f.blind))] if with_blind else []
-        runs = len(g.runs)
-        counted = f.seeds if f.source else len(g.measured)
-        row += [number(str(counted), f"of {runs}" if counted < runs else "")]
-        rows.append([*row, *effort_cells(f.effort)])
-    return Table(columns, rows)
+    for f in finals:
+        settings = ", ".join(together(f"{name} {value}") for name, value in f.group.settings)
+        row = {"task": Cell(f.group.task), "encoder": Cell(f.group.encoder, look=looks[f.group.key])}
+        row |= {"agent": Cell(f.group.agent), "settings": Cell(settings or NONE)}
+        rows.append(row | (_counted(f, kinds) if f.group.score.counted else _number(f, kinds)) | _effort(f))
+    empty = {} if any(f.group.settings for f in finals) else {"settings"}
+    columns = list(dict.fromkeys(name for row in rows for name in row if name not in empty))
+    return Table(columns, [[row.get(name, number(NONE)) for name in columns] for row in rows])
 
 
-def effort_cells(effort: Effort) -> list[Cell]:
-    """Samples, hours, steps/s."""
-    least, most = (short(s) for s in effort.samples)
+def _counted(final: Final, kinds: Sequence[str]) -> dict[str, Cell]:
+    """A share of episodes with its interval, and what it was under other rules and in other circumstances."""
+    group, scores, sampled = final.group, final.scores, final.sampled
+    return {
+        "n": _episodes(scores),
+        group.score.axis: number(percent(scores.mean), _source(scores)),
+        "95 % Wilson": number(between(*scores.interval) if scores.interval else NONE),
+        **{f"{flag} (%)": number(percent(value)) for flag, value in final.flags.items()},
+        "sampled (%)": number(percent(sampled.mean), _source(sampled)),
+        **{f"{kind} (%)": number(percent(final.controls.get(kind))) for kind in kinds},
+        "seeds": _seeds(len(scores.by_seed) if scores.metric else len(group.measured), group),
+    }
+
+
+def _number(final: Final, kinds: Sequence[str]) -> dict[str, Cell]:
+    """Mean and standard deviation over seeds."""
+    group, scores = final.group, final.scores
+    return {
+        group.score.axis: number(plus_minus(scores.mean, scores.std), _source(scores)),
+        **{kind: number(plus_minus(final.controls.get(kind), None)) for kind in kinds},
+        "seeds": _seeds(len(scores.by_seed), group),
+        "n": _episodes(scores),
+    }
+
+
+def _seeds(counted: int, group: Group) -> Cell:
+    return number(str(counted), f"of {len(group.runs)}" if counted < len(group.runs) else "")
+
+
+def _episodes(scores: Scores) -> Cell:
+    return number(str(scores.episodes) if scores.episodes else NONE)
+
+
+def _source(scores: Scores) -> str:
+    return SOURCES.get(scores.metric.partition("/")[0], "")
+
+
+def _effort(final: Final) -> dict[str, Cell]:
+    effort = final.effort
+    least, most = (short(steps) for steps in effort.samples)
     hours, speed = (f"{effort.hours:.2g}", f"{effort.speed:.0f}") if effort.speed else (NONE, NONE)
-    return [number(least if least == most else f"{least} to {most}"), number(hours), number(speed)]
-
-
-def final_csv(found: Sequence[Final], path: Path) -> None:
-    """The final table with all digits."""
-    head = "task,encoder,agent,settings,n,wins,success,low,high,success_rrl,sampled,blind,source,sampled_source"
-    with path.open("w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(
-            [
-                *head.split(","),
-                "seeds",
-                "success_seeds",
-                "samples_min",
-                "samples_max",
-                "hours",
-                "steps_per_second",
-            ]
-        )
-        for f in found:
-            g = f.group
-            settings = ", ".join(f"{k} {v}" for k, v in g.settings)
-            interval = (f.low, f.high) if f.episodes else ("", "")
-            values = [
-                g.task,
-                g.encoder,
-                g.agent,
-                settings,
-                f.episodes,
-                f.wins,
-                f.success,
-                *interval,
-                f.rrl,
-                f.sampled,
-            ]
-            values += [
-                f.blind,
-                f.source,
-                f.sampled_source,
-                len(g.runs),
-                f.seeds,
-                *f.effort.samples,
-                f.effort.hours,
-                f.effort.speed,
-            ]
-            out.writerow(["" if v is None else v for v in values])
-
-
-def curves_csv(report: Report, path: Path) -> None:
-    """All success rates and returns of all runs, one measurement a line."""
-    wanted = re.compile(r"(train|eval|final)/(\w*success\w*|return|episodes)")
-    with path.open("w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(["run", "name", "task", "encoder", "agent", "seed", "step", "metric", "value"])
-        for group in report.groups:
-            for run in group.all_runs:
-                facts = [run.run_id, run.name, group.task, group.encoder, group.agent, seed_of(run)]
-                for row in run.rows:
-                    kept = {k: v for k, v in row.metrics.items() if wanted.fullmatch(k)}
-                    out.writerows([*facts, row.step, metric, value] for metric, value in kept.items())
+    samples = least if least == most else f"{least} to {most}"
+    return {"samples": number(samples), "hours": number(hours), "steps/s": number(speed)}
 
 
 def thresholds(report: Report, looks: Looks) -> Table:
     """When training first showed 50 and 90 %, by group with success rates."""
     rows = []
-    for group in report.counted.groups:
-        row = [_name(group, report, looks)]
-        for threshold in THRESHOLDS:
-            found = numbers.reached(group, threshold)
-            got = [f for f in found.firsts if f is not None]
-            if not found.firsts:
-                row.append(number(NONE, "no training episodes"))
-            elif found.median is None:
-                text = f"not reached by {short(found.trained)}" if not got else f"more than {short(found.trained)}"
-                row.append(number(text, _of(got, found.firsts)))
-            else:
-                row.append(number(short(found.median), _of(got, found.firsts)))
-        rows.append(row)
+    for group in report.judged(counted=True).groups:
+        cells = [_reached(numbers.reached(group, threshold)) for threshold in THRESHOLDS]
+        rows.append([_name(group, report, looks), *cells])
     return Table(["method", *(f"steps to {t:.0f} %" for t in THRESHOLDS)], rows)
 
 
-def _of(got: Sequence[int], firsts: Sequence[int | None]) -> str:
-    each = f": {', '.join(short(f) for f in sorted(got))}" if got and len(firsts) > 1 else ""
-    return f"{len(got)} of {len(firsts)} seed{'s' if len(firsts) > 1 else ''}{each}"
+def _reached(reached: Reached) -> Cell:
+    seeds = [first for first in reached.firsts if first is not None]
+    if not reached.firsts:
+        return number(NONE, "no training episodes")
+    of = f"{len(seeds)} of {len(reached.firsts)} seed{'s' if len(reached.firsts) > 1 else ''}"
+    if seeds and len(reached.firsts) > 1:
+        of += f": {', '.join(short(first) for first in sorted(seeds))}"
+    if reached.median is not None:
+        return number(short(reached.median), of)
+    return number(f"{'more than' if seeds else 'not reached by'} {short(reached.trained)}", of)
 
 
-def aggregate(found: Sequence[Aggregate], step: int, tasks: int, looks: Looks) -> Table:
+def aggregate(aggregates: Sequence[Aggregate], step: int, tasks: int, looks: Looks) -> Table:
     """Interquartile means by method."""
 
     def cell(value: tuple[float, float, float] | None) -> Cell:
@@ -207,7 +165,7 @@ def aggregate(found: Sequence[Aggregate], step: int, tasks: int, looks: Looks) -
         return number(percent(mean), between(low, high) if math.isfinite(low) else "one seed: no interval")
 
     rows = []
-    for a in found:
+    for a in aggregates:
         group = a.groups[0]
         missing = "" if len(a.groups) == tasks else f"{len(a.groups)} of {tasks} tasks only: not comparable"
         row = [Cell(group.method, missing, looks[group.key]), cell(a.end)]
@@ -217,10 +175,10 @@ def aggregate(found: Sequence[Aggregate], step: int, tasks: int, looks: Looks) -
     return Table(["method", "IQM at the end (%)", *at, "values"], rows)
 
 
-def pairs(found: Sequence[Pair], looks: Looks, unit: str = "points") -> Table:
-    """Differences at equal samples, in percentage points or in `return`."""
+def pairs(pairs: Sequence[Pair], looks: Looks, score: Score) -> Table:
+    """Differences at equal samples, in percentage points or in what the score is."""
     rows = []
-    for p in found:
+    for p in pairs:
         a, b = p.seeds
         rows.append(
             [
@@ -231,13 +189,14 @@ def pairs(found: Sequence[Pair], looks: Looks, unit: str = "points") -> Table:
                 Cell(f"{a} pair{'s' if a > 1 else ''}" if p.paired else f"unpaired, {a} and {b} seeds", p.how),
             ]
         )
+    unit = "points" if score.counted else score.name
     return Table(["A", "B", f"A - B ({unit})", "P(A > B)", "seeds, interval"], rows)
 
 
-def compute(found: Sequence[Compute], report: Report, looks: Looks) -> Table:
+def compute(computes: Sequence[Compute], report: Report, looks: Looks) -> Table:
     """Seconds per update by part, hours, devices."""
     rows = []
-    for c in found:
+    for c in computes:
         timed = sum(c.seconds.values()) > 0
         row = [_name(c.group, report, looks)]
         row += [number(f"{c.seconds[part]:.2f}" if timed else NONE) for part in PARTS]
@@ -252,7 +211,7 @@ def differences(report: Report) -> Table:
         values = [_setting(group, name) for group in report.groups]
         if len(set(values) - {ABSENT}) > 1 or (ABSENT in values and len(set(values)) > 1):
             rows.append([Cell(name.replace(".", ".\N{ZERO WIDTH SPACE}")), *map(Cell, values)])
-    for name in (*FACTS, "git commit"):
+    for name in (*FACTS, *report.packages, "rrl", "git commit"):
         values = [_fact(group, name) for group in report.groups]
         if len(set(values) - {""}) > 1:
             rows.append([Cell(name, "as run"), *map(Cell, values)])
@@ -261,8 +220,8 @@ def differences(report: Report) -> Table:
 
 def same(report: Report) -> list[tuple[str, str]]:
     """(setting, value) of all that no group differs in."""
-    found = [(name, {_setting(group, name) for group in report.groups}) for name in _names(report)]
-    return [(name, next(iter(values))) for name, values in found if len(values) == 1]
+    values = {name: {_setting(group, name) for group in report.groups} for name in _names(report)}
+    return [(name, held.pop()) for name, held in values.items() if len(held) == 1]
 
 
 def _names(report: Report) -> list[str]:
@@ -270,11 +229,9 @@ def _names(report: Report) -> list[str]:
 
 
 def _setting(group: Group, name: str) -> str:
-    if name in UNSEEN and not pictures(group.runs[0]):
-        return ABSENT
-    if name not in WITHIN:
-        return group.params.get(name, ABSENT)
-    return _joined(run.params.get(name, ABSENT) for run in group.runs)
+    if name in WITHIN:
+        return _joined(run.params.get(name, ABSENT) for run in group.runs)
+    return setting(group, name) or ABSENT
 
 
 def _fact(group: Group, name: str) -> str:

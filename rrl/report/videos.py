@@ -25,19 +25,19 @@ class Film:
 def films(report: Report, limit: int = LIMIT) -> list[Film]:
     """The last video of each group's first seed that has one, then those of the others if there are few; what
     does not fit in `limit` bytes is listed only."""
-    each = [[(g, run) for run in g.runs if run.videos] for g in report.groups]
-    shown = [runs[0] for runs in each if runs]
-    rest = [pair for runs in each for pair in runs[1:]]
+    runs = [[(group, run) for run in group.runs if run.videos] for group in report.groups]
+    shown = [of_group[0] for of_group in runs if of_group]
+    rest = [pair for of_group in runs for pair in of_group[1:]]
     few = len(shown) + len(rest) <= FEW_RUNS
-    found, left = [], limit
+    films, left = [], limit
     for group, run in [*shown, *rest]:
         path = run.videos[-1]
         size = 4 * path.stat().st_size // 3
         fits = size <= left and (few or (group, run) in shown)
         data = base64.b64encode(path.read_bytes()).decode() if fits else ""
         left -= size if fits else 0
-        found.append(Film(_caption(group, seed_of(run), path), path, data))
-    return sorted(found, key=lambda film: film.caption) if few else found
+        films.append(Film(_caption(group, seed_of(run), path), path, data))
+    return sorted(films, key=lambda film: film.caption) if few else films
 
 
 def _caption(group: Group, seed: int, path: Path) -> str:
@@ -45,6 +45,6 @@ def _caption(group: Group, seed: int, path: Path) -> str:
     return f"{group.label}, seed {seed}" + ("" if update is None else f", after update {update}")
 
 
-def listed(found: Sequence[Film]) -> list[Film]:
+def listed(films: Sequence[Film]) -> list[Film]:
     """Those that are not in the page."""
-    return [film for film in found if not film.data]
+    return [film for film in films if not film.data]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rrl.registry import UserError
-from rrl.report import figures, numbers, page, score_tables, tables
+from rrl.report import csv_files, figures, numbers, page, tables
 from rrl.report.figures import Drawn, Published
 from rrl.report.groups import Report, collect
 from rrl.store import results
@@ -55,11 +55,7 @@ def write(
         files.mkdir(parents=True, exist_ok=True)
         for figure in (figure for section in drawn.values() for figure in section):
             (files / f"{figure.name}.png").write_bytes(figure.png)
-        tables.curves_csv(report, files / "curves.csv")
-        tables.final_csv([numbers.final(group) for group in report.counted.groups], files / "table.csv")
-        if report.scored.groups:
-            score_tables.scores_csv(report.scored, files / "scores.csv")
-            score_tables.ended_csv(report.scored, files / "returns.csv")
+        csv_files.write_all(report, files)
         part = out.with_name(f"{out.name}.part")
         part.write_text(text, encoding="utf-8")
         part.replace(out)
@@ -80,19 +76,16 @@ def check(out: Path) -> None:
 def draw(report: Report, looks: tables.Looks, published: Sequence[Published]) -> dict[str, list[Drawn]]:
     """The page's figures by section: `train`, `eval`, `aggregate`, `compute`."""
     drawn: dict[str, list[Drawn]] = {"train": [], "eval": [], "aggregate": [], "compute": []}
-    for n, section, words in (
-        (0, "train", "training {}, sampled action"),
-        (1, "eval", "evaluation {}, mean action"),
-    ):
+    words = {"train": "training {}, sampled action", "eval": "evaluation {}, mean action"}
+    for space in numbers.SPACES:
         for task, groups in report.tasks.items():
-            kind = report.kinds[task]
-            figure = figures.curves(groups, numbers.CURVES[kind][n], published, looks)
+            figure = figures.curves(groups, space, published, looks)
             if figure is not None:
-                name = f"curves-{section}-{re.sub(r'[^A-Za-z0-9_-]', '_', task)}"
-                title = f"{task}: {words.format(kind)} over environment steps"
-                drawn[section].append(figures.draw(figure, name, title))
-    found, _, step = numbers.aggregates(report)
-    figure = figures.aggregate(found, looks, step)
+                name = f"curves-{space}-{re.sub(r'[^A-Za-z0-9_-]', '_', task)}"
+                title = f"{task}: {words[space].format(groups[0].score.name)} over environment steps"
+                drawn[space].append(figures.draw(figure, name, title))
+    aggregates, _, step = numbers.aggregates(report)
+    figure = figures.aggregate(aggregates, looks, step)
     if figure is not None:
         drawn["aggregate"].append(figures.draw(figure, "aggregate", "Interquartile mean of success"))
     figure = figures.times([numbers.compute(group) for group in report.groups], report)

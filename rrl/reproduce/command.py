@@ -90,13 +90,13 @@ def _run(
     table: Table,
 ) -> tuple[SweepFolder, list[Job], int]:
     """Do the runs one after another, each for its part of the budget: (sweep, jobs to judge, exit code)."""
-    wanted = [each for each in figure.wanted if each.published or oracles]
     jobs: list[Job] = []
     judged: list[Job] = []
-    for each in wanted:
-        made = _jobs(each, task, seeds, overrides, table)
-        jobs += made
-        judged += made if each.published else []
+    for wanted in figure.wanted:
+        if wanted.published or oracles:
+            planned = _jobs(wanted, task, seeds, overrides, table)
+            jobs += planned
+            judged += planned if wanted.published else []
     folder = SweepFolder.open(f"reproduce {name} {task}")
     folder.record(jobs)
     table.line(f"{len(jobs)} runs: {', '.join(job.name for job in jobs)}")
@@ -139,8 +139,8 @@ def _drawn(curves: Curves) -> Published:
         label=curves.label,
         task=curves.task,
         steps=steps,
-        mean=[sum(each) / len(each) for each in values],
-        low=[min(each) for each in values],
-        high=[max(each) for each in values],
-        metric=curves.metric,
+        mean=[sum(scores) / len(scores) for scores in values],
+        low=[min(scores) for scores in values],
+        high=[max(scores) for scores in values],
+        space=curves.space,
     )

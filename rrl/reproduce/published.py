@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rrl.registry import UserError
+from rrl.score import Score, Space
 from rrl.store.results import Result
 
 
@@ -26,10 +27,19 @@ class Curves:
     source: str
     """Where the numbers come from, in a sentence."""
     task: str
-    metric: str
+    space: Space
+    score: Score
+    """What the numbers are, of which episodes: `train`, sampled actions."""
+    episodes: int
+    """Behind each number."""
     seeds: Mapping[str, tuple[tuple[int, ...], tuple[float, ...]]]
-    """Seed -> (environment steps, percent); a seed that stopped early has fewer points."""
+    """Seed -> (environment steps, scores); a seed that stopped early has fewer points."""
     conditions: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def metric(self) -> str:
+        """What runs of ours must have logged."""
+        return self.score.metric(self.space)
 
     def at(self, steps: int) -> dict[str, float]:
         """Each seed's value after so many steps, on straight lines between its published points; seeds whose
@@ -48,23 +58,23 @@ class Curves:
 
     def differences(self, run: Result) -> list[str]:
         """What is not as it was in the published runs, in words; empty: comparable."""
-        found = []
+        differences = []
         for name, condition in self.conditions.items():
             wanted = condition["value"]
             wanted = wanted[self.task] if isinstance(wanted, dict) else wanted
             where = run.tags if "tag" in condition else run.params
             ours = where.get(condition.get("tag") or condition["param"])
-            if ours is None and name == "encoder depth":
-                continue  # another encoder: said already
+            if ours is None and "only of" in condition:
+                continue  # another component, which has no such setting: said already
             if ours != wanted:
-                found.append(f"{name} {ours or 'unknown'} (theirs {wanted})")
-        return found
+                differences.append(f"{name} {ours or 'unknown'} (theirs {wanted})")
+        return differences
 
 
 def load(figure: str, task: str) -> Curves:
     """The published curves of a figure's task; UserError, with what there is, if there are none."""
-    every = {path.stem: json.loads(path.read_text()) for path in sorted(_folder().glob("*.json"))}
-    known = {name: facts for name, facts in every.items() if "samples" in facts}  # others hold tables
+    files = {path.stem: json.loads(path.read_text()) for path in sorted(_folder().glob("*.json"))}
+    known = {name: facts for name, facts in files.items() if "samples" in facts}  # others hold tables
     if figure not in known:
         raise UserError(f"no published numbers of {figure} come with rrl, only of {', '.join(known)}")
     facts = known[figure]
@@ -74,9 +84,10 @@ def load(figure: str, task: str) -> Curves:
         seed: (tuple(facts["samples"][: len(values)]), tuple(map(float, values)))
         for seed, values in facts["tasks"][task].items()
     }
-    named = {key: facts[key] for key in ("figure", "title", "label", "source", "metric", "conditions")}
-    return Curves(task=task, seeds=seeds, **named)
+    named = {key: facts[key] for key in ("figure", "title", "label", "source", "space", "conditions")}
+    score, episodes = Score(**facts["score"]), facts["episodes"][task]
+    return Curves(task=task, score=score, episodes=episodes, seeds=seeds, **named)
 
 
 def _folder() -> Path:
-    return Path(str(files("rrl"))) / "data" / "published"
+    return Path(str(resources.files("rrl"))) / "data" / "published"

@@ -11,26 +11,26 @@ import numpy as np
 from scipy.stats import t as student
 
 from rrl.reproduce.published import Curves
+from rrl.score import Score
 from rrl.statistics import wilson
 from rrl.store.results import Result
 
 UPDATES = 5
 """Our value is the mean over this many updates (fewer if there are fewer): one has 200 episodes of noise."""
-THEIR_EPISODES = {"pen": 400}
-"""Training episodes behind each of the authors' numbers; 200 for the other tasks."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A success rate in percent with its 95 % interval."""
+    """A score with its 95 % interval."""
 
+    score: Score
     mean: float
     low: float
     high: float
     seeds: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f} % ({self.low:.1f} to {self.high:.1f})"
+        return f"{self.score.text(self.mean)} ({self.low:.1f} to {self.high:.1f})"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Verdict:
     ours: Value
     theirs: Value
     difference: tuple[float, float, float]
-    """(ours - theirs, and its 95 % interval), in points."""
+    """(ours - theirs, and its 95 % interval), in points if they are counted."""
     word: Literal["within", "below", "above"]
     """`within`: the interval of the difference holds 0."""
     differences: tuple[str, ...]
@@ -53,9 +53,10 @@ class Verdict:
         """As text for people, the most important first."""
         mean, low, high = self.difference
         sides = {"within": "within the interval of", "below": "below", "above": "above"}
+        unit = " points" if self.ours.score.counted else ""
         text = [
             f"at {self.steps:,} environment steps ours is {sides[self.word]} the published curve: "
-            f"{self.ours} against {self.theirs}, difference {mean:+.1f} points ({low:+.1f} to {high:+.1f})"
+            f"{self.ours} against {self.theirs}, difference {mean:+.1f}{unit} ({low:+.1f} to {high:+.1f})"
         ]
         if self.differences:
             text.insert(0, "NOT COMPARABLE: " + "; ".join(self.differences))
@@ -66,35 +67,13 @@ class Verdict:
 
 def judge(runs: Sequence[Result], curves: Curves) -> Verdict | None:
     """Compare runs that differ in seeds alone; None without updates that the published curves cover."""
-    series = [run.series(curves.metric) for run in runs]
-    reached = [steps[-1] for steps, _ in series if steps]
+    reached = [steps[-1] for run in runs if (steps := run.series(curves.metric)[0])]
     first, last = curves.span
     if len(reached) < len(runs) or not reached or min(reached) < first:
         return None
     upto = min(min(reached), last)
-    values, episodes = [], 0
-    at: set[int] = set()
-    for run, (steps, percents) in zip(runs, series, strict=True):
-        chosen = [n for n, step in enumerate(steps) if first <= step <= upto][-UPDATES:]
-        counts = run.series("train/episodes")[1]
-        episodes += int(sum(counts[n] for n in chosen))
-        values.append(float(np.mean([percents[n] for n in chosen])))
-        at |= {steps[n] for n in chosen}
-    ours = _value(values, episodes)
-    # The authors' curve over the same updates as ours, not at their end: a rising curve would flatter them.
-    found = [curves.at(step) for step in sorted(at)]
-    seeds = set.intersection(*(set(each) for each in found))
-    means = [float(np.mean([each[seed] for each in found])) for seed in sorted(seeds)]
-    theirs = _value(means, THEIR_EPISODES.get(curves.task, 200) * len(means))
-    notes = []
-    before, after = curves.around(upto)
-    if before < upto < after:
-        ends = [float(np.mean(list(curves.at(point).values()))) for point in (before, after)]
-        theirs = replace(theirs, low=min(theirs.low, *ends), high=max(theirs.high, *ends))
-        notes.append(
-            f"the published points nearest to {upto:,} steps are at {before:,} ({ends[0]:.1f} %) and "
-            f"{after:,} ({ends[1]:.1f} %): between them their curve is not known; their interval holds both"
-        )
+    ours, steps = _ours(runs, curves, first, upto)
+    theirs, notes = _between_points(_theirs(curves, steps), curves, upto)
     mean = ours.mean - theirs.mean
     low = mean - math.hypot(ours.mean - ours.low, theirs.high - theirs.mean)
     high = mean + math.hypot(ours.high - ours.mean, theirs.mean - theirs.low)
@@ -109,12 +88,50 @@ def judge(runs: Sequence[Result], curves: Curves) -> Verdict | None:
     return Verdict(upto, ours, theirs, (mean, low, high), word, tuple(differences), tuple(notes))
 
 
-def _value(values: Sequence[float], episodes: int) -> Value:
-    """Mean over seeds. The interval is Wilson's over the pooled episodes (the choice of episodes); with 3
-    seeds or more, Student's over seeds (the choice of seeds) if that is wider."""
+def _ours(runs: Sequence[Result], curves: Curves, first: int, upto: int) -> tuple[Value, list[int]]:
+    """Our value, and the steps of the updates that it is of."""
+    values, episodes = [], 0
+    used: set[int] = set()
+    for run in runs:
+        steps, scores = run.series(curves.metric)
+        chosen = [n for n, step in enumerate(steps) if first <= step <= upto][-UPDATES:]
+        counts = run.series(f"{curves.space}/episodes")[1]
+        episodes += int(sum(counts[n] for n in chosen))
+        values.append(float(np.mean([scores[n] for n in chosen])))
+        used |= {steps[n] for n in chosen}
+    return _value(curves.score, values, episodes), sorted(used)
+
+
+def _theirs(curves: Curves, steps: Sequence[int]) -> Value:
+    """The authors' curve over the same updates as ours, not at their end: a rising curve would flatter them."""
+    points = [curves.at(step) for step in steps]
+    seeds = set.intersection(*map(set, points))
+    means = [float(np.mean([scores[seed] for scores in points])) for seed in sorted(seeds)]
+    return _value(curves.score, means, curves.episodes * len(means))
+
+
+def _between_points(theirs: Value, curves: Curves, steps: int) -> tuple[Value, list[str]]:
+    """Between published points their curve is not known: an interval that holds both, and a note that says so."""
+    before, after = curves.around(steps)
+    if not before < steps < after:
+        return theirs, []
+    ends = [float(np.mean(list(curves.at(point).values()))) for point in (before, after)]
+    note = (
+        f"the published points nearest to {steps:,} steps are at {before:,} ({curves.score.text(ends[0])}) and "
+        f"{after:,} ({curves.score.text(ends[1])}): between them their curve is not known; their interval holds both"
+    )
+    return replace(theirs, low=min(theirs.low, *ends), high=max(theirs.high, *ends)), [note]
+
+
+def _value(score: Score, values: Sequence[float], episodes: int) -> Value:
+    """Mean over seeds. The interval of a counted score is Wilson's over the pooled episodes (the choice of
+    episodes); with 3 seeds or more, Student's over seeds (the choice of seeds) if that is wider."""
     mean = float(np.mean(values))
-    low, high = (100 * end for end in wilson(round(mean / 100 * episodes), episodes))
+    low, high, least, most = mean, mean, -math.inf, math.inf
+    if score.counted:
+        low, high = (100 * end for end in wilson(round(mean / 100 * episodes), episodes))
+        least, most = 0.0, 100.0
     if len(values) >= 3:
         half = float(student.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-        low, high = max(0.0, min(low, mean - half)), min(100.0, max(high, mean + half))
-    return Value(mean, min(low, mean), max(high, mean), len(values))
+        low, high = max(least, min(low, mean - half)), min(most, max(high, mean + half))
+    return Value(score, mean, min(low, mean), max(high, mean), len(values))

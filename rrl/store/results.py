@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
+from rrl import registry
 from rrl.config import ginfile
 from rrl.registry import Config, UserError, build
 from rrl.score import RETURN, Score
@@ -18,26 +22,43 @@ from rrl.store.tracking import Row
 Status = Literal["finished", "stopped", "failed", "running"]
 ROOT = Path("runs")
 STATUS, TAGS, PARAMS, LOCK = "status.json", "tags.json", "params.json", "lock"
+PARTS = ("env", "encoder", "agent")
+"""Those that every run has, and whose names tell runs apart."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """One run: settings, facts, numbers and how it ended."""
+class Setup:
+    """What a run's configuration says of it, in the words of the code that ran it: `params.json` in its folder."""
 
-    folder: Path
-    run_id: str
-    name: str
-    """Such as `adroit_door_state-seed0`."""
     params: Mapping[str, str]
     """Every setting, flat, as MLflow shows them: `agent.step_size`, `encoder`, `seed`, ..."""
     labels: Mapping[str, str]
     """What its parts are called: `env` (the task, such as `door`), `encoder`, `agent`."""
     score: Score
     """What its task is judged by."""
+    flags: tuple[str, ...]
+    """Its task's goal flags; the first one is the score's."""
     pictures: bool
     """Does its policy see pictures?"""
+    visual: tuple[str, ...]
+    """Settings, by their names in `params`, that decide how pictures look and nothing else."""
+
+
+_setups = TypeAdapter(Setup)
+
+
+@dataclass(frozen=True)
+class Result(Setup):
+    """One run: settings, facts, numbers and how it ended."""
+
+    folder: Path
+    run_id: str
+    name: str
+    """Such as `adroit_door_state-seed0`."""
     tags: Mapping[str, str]
-    """What it ran on: protocol, reward, look, demos, git commit, versions, ... (see `Experiment.tags`)."""
+    """What it ran on: protocol, reward, look, demos, git commit, versions, ... (see `rrl.run.facts`)."""
+    packages: tuple[str, ...]
+    """Distributions whose versions may decide its numbers; tags of their names say which."""
     rows: tuple[Row, ...]
     """Its metrics, one row per update; the first one after the warm start, at step 0. Without the final
     evaluations of an end that a lengthened run has gone beyond."""
@@ -72,6 +93,11 @@ class Result:
         return sum(self.series("time/iteration")[1])
 
     @property
+    def unseen(self) -> frozenset[str]:
+        """Settings that decide nothing here: those about pictures, in a run without any."""
+        return frozenset() if self.pictures else frozenset({"precision", "backend", *self.visual})
+
+    @property
     def videos(self) -> list[Path]:
         """Its videos, oldest first."""
         return sorted((self.folder / "videos").glob("*.mp4"))
@@ -81,28 +107,22 @@ def read(folder: Path) -> Result:
     """The run in a folder. UserError if there is none or its files are damaged."""
     try:
         facts = json.loads((folder / "run.json").read_text())
-        told = _told(folder)
-        path = folder / "metrics.jsonl"
-        text = path.read_text() if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]  # a last line without its end is being written, or was cut
-        rows = _current([Row(**json.loads(line)) for line in whole.splitlines()])
-        tags = files.read_json(folder / TAGS)
+        setup = _read_setup(folder)
         run_id, started = facts["run_id"], facts["started"]
-        name = facts.get("name") or f"{Path(facts['source']).stem}-seed{told.params.get('seed', 0)}"
+        name = facts.get("name") or f"{Path(facts['source']).stem}-seed{setup.params.get('seed', 0)}"
+        rows = _read_rows(folder / "metrics.jsonl")
     except KeyError as error:
         raise UserError(f"{folder / 'run.json'} is damaged: it lacks {error}") from error
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder} holds no run that can be read: {error}") from error
     status, reason = read_status(folder)
     return Result(
+        **vars(setup),
         folder=folder,
         run_id=run_id,
         name=name,
-        params=told.params,
-        labels=told.labels,
-        score=told.score,
-        pictures=told.pictures,
-        tags=tags,
+        tags=files.read_json(folder / TAGS),
+        packages=tuple(facts.get("versions", ())),
         rows=rows,
         status=status,
         reason=reason,
@@ -112,59 +132,86 @@ def read(folder: Path) -> Result:
     )
 
 
-@dataclass(frozen=True)
-class Told:
-    """What a run's configuration says of it, as today's code or that of its own time understood it."""
-
-    params: Mapping[str, str]
-    labels: Mapping[str, str]
-    score: Score
-    pictures: bool
-
-
-def told(config: Config) -> Told:
-    """Of a configuration as it is today."""
+def setup_of(config: Config) -> Setup:
+    """What an experiment's configuration says of its runs."""
     run: Any = config
-    env = build(run.env)
-    labels = {name: getattr(run, name).label() for name in ("env", "encoder", "agent")}
-    return Told(ginfile.flatten(config), labels, env.score, run.encoder.frames() is not None)
+    env: Any = build(run.env)
+    return Setup(
+        params=ginfile.flatten(config),
+        labels={part: getattr(run, part).label() for part in PARTS},
+        score=env.score,
+        flags=tuple(env.flags),
+        pictures=run.encoder.frames() is not None,
+        visual=tuple(f"env.{name}" for name in sorted(env.visual)),
+    )
 
 
 def write_config(folder: Path, config: Config) -> None:
     """Write a run's `config.gin`, and what it says beside it: reports must be able to read old runs when settings
     have gone from the schema, or files that they name from the machine."""
     files.write_text(folder / "config.gin", ginfile.dumps(config))
-    files.write_json(folder / PARAMS, {"format": 1, **asdict(told(config))})
+    files.write_json(folder / PARAMS, asdict(setup_of(config)))
 
 
-def _told(folder: Path) -> Told:
-    values = files.read_json(folder / PARAMS)
-    if values:
-        return Told(values["params"], values["labels"], Score(**values["score"]), values["pictures"])
-    # A run of a version that left no such file: as today's schema reads it, or else as its text says.
-    path = folder / "config.gin"
+def _read_setup(folder: Path) -> Setup:
+    """As it was written; of a run without that file, or with a damaged one, as `config.gin` says."""
     try:
-        return told(ginfile.load(path))
+        return _setups.validate_python(files.read_json(folder / PARAMS))
+    except ValueError:
+        path = folder / "config.gin"
+    try:
+        return setup_of(ginfile.load(path))
     except UserError:
-        params = ginfile.flatten_text(path.read_text(), str(path))
-    known = files.read_json(folder / TAGS)
-    labels = {"env": known.get("env", params.get("env", "?"))}
-    labels |= {name: known.get(name, params.get(name, "?")) for name in ("encoder", "agent")}
-    return Told(params, labels, _score(folder), known.get("renderer") != "none")
+        return _setup_of_text(path.read_text(), folder)
 
 
-def _score(folder: Path) -> Score:
-    """By what it logged."""
-    path = folder / "metrics.jsonl"
-    success = path.exists() and "/success" in path.read_text()
-    return Score("success", counted=True) if success else RETURN
+def _setup_of_text(text: str, folder: Path) -> Setup:
+    """Of a `config.gin` that today's schema refuses: part by part as far as the code still knows them, and else by
+    what the run said in its tags and logged. ValueError if the text is no run's configuration."""
+    params = ginfile.flatten_text(text, str(folder / "config.gin"))
+    if not params.keys() >= set(PARTS):
+        raise ValueError("config.gin is damaged")
+    parts: dict[str, Any] = {name: _part(name, params[name], text) for name in PARTS}
+    tags = files.read_json(folder / TAGS)
+    labels = {name: part.label() if part else tags.get(name, params[name]) for name, part in parts.items()}
+    env: Any = build(parts["env"]) if parts["env"] else None
+    score = env.score if env else _logged_score(_read_rows(folder / "metrics.jsonl"))
+    return Setup(
+        params=params,
+        labels=labels,
+        score=score,
+        flags=tuple(env.flags) if env else (score.name,) * score.counted,
+        pictures=parts["encoder"].frames() is not None if parts["encoder"] else tags.get("renderer") != "none",
+        visual=tuple(f"env.{name}" for name in sorted(env.visual)) if env else (),
+    )
 
 
-def _current(rows: list[Row]) -> tuple[Row, ...]:
-    newest = max((k for k, row in enumerate(rows) if "iteration" in row.metrics), default=-1)
-    for k, row in enumerate(rows[:newest]):
-        kept = {name: value for name, value in row.metrics.items() if not name.startswith("final/")}
-        rows[k] = replace(row, metrics=kept)
+def _part(place: str, component: str, text: str) -> Config | None:
+    """One part of a run, without the settings that it has no more; None if there is no such component now, or its
+    settings are wrong today."""
+    try:
+        known = registry.get(component).Config.model_fields
+        bindings = re.findall(rf"^(?:{place}/)?({component}\.(\w+) = .*)$", text, re.MULTILINE)
+        return ginfile.loads("\n".join(line for line, field in bindings if field in known), root=component)
+    except (KeyError, UserError):
+        return None
+
+
+def _logged_score(rows: Iterable[Row]) -> Score:
+    """What rows are of: a share of episodes has an interval."""
+    metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+    counted = [name.partition("/")[2] for name in metrics if f"{name}_low" in metrics]
+    return Score(counted[0], counted=True) if counted else RETURN
+
+
+def _read_rows(path: Path) -> tuple[Row, ...]:
+    text = path.read_text() if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]  # a last line without its end is being written, or was cut
+    rows = [Row(**json.loads(line)) for line in whole.splitlines()]
+    newest = max((n for n, row in enumerate(rows) if "iteration" in row.metrics), default=-1)
+    for n, row in enumerate(rows[:newest]):
+        metrics = {name: value for name, value in row.metrics.items() if not name.startswith("final/")}
+        rows[n] = replace(row, metrics=metrics)
     return tuple(rows)
 
 
@@ -175,7 +222,7 @@ def find(names: Iterable[str], root: Path | None = None) -> list[Result]:
     UserError for a name that means nothing, or more than one thing.
     """
     root = root or ROOT
-    every = {path.parent.name: path.parent for path in root.glob("*/run.json")}
+    known = {path.parent.name: path.parent for path in root.glob("*/run.json")}
     folders: dict[Path, None] = {}
     names = list(names)
     for name in names:
@@ -186,14 +233,14 @@ def find(names: Iterable[str], root: Path | None = None) -> list[Result]:
         elif (Path(name) / "run.json").is_file():
             folders[Path(name)] = None
         else:
-            meant = [folder for run_id, folder in sorted(every.items()) if run_id.startswith(name)]
-            meant += [path.parent for path in root.glob(f"{name}*/sweep.json")] if "/" not in name else []
-            if len(meant) != 1:
-                what = f"may be any of {', '.join(f.name for f in meant)}" if meant else "is no run or sweep"
+            matches = [folder for run_id, folder in sorted(known.items()) if run_id.startswith(name)]
+            matches += [path.parent for path in root.glob(f"{name}*/sweep.json")] if "/" not in name else []
+            if len(matches) != 1:
+                what = f"may be any of {', '.join(f.name for f in matches)}" if matches else "is no run or sweep"
                 raise UserError(f"{name} {what} in {root.resolve()}; `rrl ui` lists them")
-            folders[meant[0]] = None
-    found = [read(folder) for folder in folders] if names else list(_readable(every.values()))
-    return sorted(found, key=lambda r: (r.started, r.name))
+            folders[matches[0]] = None
+    runs = [read(folder) for folder in folders] if names else _readable(known.values())
+    return sorted(runs, key=lambda run: (run.started, run.name))
 
 
 def _readable(folders: Iterable[Path]) -> Iterator[Result]:
@@ -210,9 +257,11 @@ def sweep_folder(name: str, root: Path | None = None) -> Path | None:
     may mean something else as well."""
     if (Path(name) / "sweep.json").is_file():
         return Path(name)
-    found = [path.parent for path in (root or ROOT).glob(f"{name}*/*.json")] if name and "/" not in name else []
-    meant = {folder for folder in found if (folder / "sweep.json").exists() or (folder / "run.json").exists()}
-    return meant.pop() if len(meant) == 1 and (next(iter(meant)) / "sweep.json").exists() else None
+    if not name or "/" in name:
+        return None
+    paths = [path for path in (root or ROOT).glob(f"{name}*/*.json") if path.name in ("sweep.json", "run.json")]
+    matches = list({path.parent for path in paths})
+    return matches[0] if len(matches) == 1 and (matches[0] / "sweep.json").exists() else None
 
 
 def runs_of(sweep: str, root: Path | None = None) -> list[Path]:
@@ -230,12 +279,12 @@ def read_status(folder: Path) -> tuple[Status, str]:
     """(status, reason) of the run in a folder; one that says RUNNING without a process was killed."""
     if busy(folder):
         return "running", ""
-    said = files.read_json(folder / STATUS)
-    if not said:  # of a version that kept no states
+    written = files.read_json(folder / STATUS)
+    if not written:  # of a version that kept no states
         return ("finished", "") if _trained(folder) else ("stopped", "")
-    if said["status"] == "RUNNING":
+    if written["status"] == "RUNNING":
         return "stopped", "killed, or the machine went down"
-    return said["status"].lower(), said["reason"]
+    return written["status"].lower(), written["reason"]
 
 
 def _trained(folder: Path) -> bool:

@@ -70,8 +70,9 @@ def begin(root: Path, run_id: str, source: str, config: Experiment.Config, facts
     """The folder of a run that has not measured anything."""
     folder = root / run_id
     folder.mkdir(parents=True)
-    (folder / "config.gin").write_text(ginfile.dumps(config))
-    known = {"uri": "sqlite:///mlflow.db", "run_id": run_id, "source": source, "versions": {}}
+    results.write_config(folder, config)
+    known = {"uri": "sqlite:///mlflow.db", "run_id": run_id, "source": source}
+    known |= {"versions": {"torch": "2.9.1", "mujoco": "3.2"}}
     (folder / "run.json").write_text(json.dumps({**known, **facts}))
     return folder
 

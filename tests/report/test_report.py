@@ -8,62 +8,22 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.report_runs import make_run
+from helpers.report_pages import Parsed, page_of, report_of, rows_of
+from helpers.report_runs import log, make_run, make_scored
 
 from rrl.registry import UserError
 from rrl.report import figures, notices, numbers, tables, videos
-from rrl.report.groups import Group, Report, collect
+from rrl.report.groups import Group
 from rrl.report.write import write
 from rrl.statistics import first_at, wilson
 from rrl.store import results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 BC = ("Experiment.agent = @BC()", "Experiment.iterations = 0", "BC.policy_hidden = (32, 32)")
-
-
-def report_of(root: Path) -> Report:
-    return collect(results.find([], root))
-
-
-def page_of(root: Path, **kwargs: object) -> str:
-    write([], root / "report.html", lambda _: None, root=root, **kwargs)  # type: ignore[arg-type]
-    return (root / "report.html").read_text()
-
-
-class Parsed(HTMLParser):
-    """Tags with attributes, and the text outside of style sheets."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {k: v or "" for k, v in attrs}))
-        self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        while self.open and self.open.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def rows_of(table: tables.Table) -> list[dict[str, str]]:
-    return [dict(zip(table.columns, (cell.text for cell in row), strict=True)) for row in table.rows]
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +58,8 @@ def test_runs_that_differ_in_seed_and_place_are_one_group(tmp_path: Path) -> Non
     make_run(tmp_path, "a0", seed=0)
     make_run(tmp_path, "a1", seed=1, overrides=["Experiment.precision = 'bf16'"])  # no pictures: decides nothing
     make_run(tmp_path, "a2", seed=2, overrides=["DAPG.lam_0 = 0.02"])
-    text = (tmp_path / "a1" / "config.gin").read_text().replace("threads = 2", "threads = 7")
-    (tmp_path / "a1" / "config.gin").write_text(text)
+    settings = tmp_path / "a1" / results.PARAMS
+    settings.write_text(settings.read_text().replace('"threads": "2"', '"threads": "7"'))
     first, second = report_of(tmp_path).groups
     assert [run.run_id for run in first.runs] == ["a0", "a1"]
     assert [run.run_id for run in second.runs] == ["a2"]
@@ -139,7 +99,7 @@ def test_figures_name_every_method_to_its_end(tmp_path: Path) -> None:
     make_run(tmp_path, "b0", overrides=[*common, "DemoSet.episodes = 10"])
     make_run(tmp_path, "c0")  # whose std factor and source make the names of the others long
     report = report_of(tmp_path)
-    figure = figures.curves(report.groups, numbers.TRAIN)
+    figure = figures.curves(report.groups, "train")
     assert figure is not None
     told = [" ".join(text.get_text().split()) for text in figure.legends[0].texts]
     assert told == [f"{group.method} · 1 seed" for group in report.groups]
@@ -176,7 +136,7 @@ def test_encoders_are_marked_even_without_tags(tmp_path: Path) -> None:
 def test_warnings_say_which_group_has_what(mixed: Path) -> None:
     found = notices.notices(report_of(mixed))
     serious = {n.text: n.items for n in found if n.serious}
-    mujoco = serious["These runs have different versions of MuJoCo."]
+    mujoco = serious["These runs have different versions of mujoco."]
     assert any(item.startswith("9.9.9: door · MobileNetV2 · DAPG") for item in mujoco)
     assert any("UNTRAINED" in text for text in serious)
     assert not any("looks" in text for text in serious)  # State sees no pictures: its look does not count
@@ -196,14 +156,46 @@ def test_no_warning_without_cause(tmp_path: Path) -> None:
         ("protocol", "stock", "protocols"),
         ("reward", "dense", "rewards"),
         ("demos.checksum", "0" * 16, "demonstrations"),
+        ("mujoco", "9.9.9", "versions of mujoco"),
+        ("encoder.weights", "imagenet:ffff", "weights of the encoder under the same settings"),
     ],
 )
 def test_mixed_conditions_are_warned_of(tmp_path: Path, tag: str, value: str, word: str) -> None:
     for seed in (0, 1, 2):
-        make_run(tmp_path, f"a{seed}", seed=seed, tags={tag: value} if seed == 2 else {})
+        weights = {"encoder.weights": "imagenet:abcd"}
+        make_run(tmp_path, f"a{seed}", seed=seed, tags=weights | ({tag: value} if seed == 2 else {}))
     (notice,) = notices.notices(report_of(tmp_path))
     assert notice.serious
     assert notice.text == f"These runs have different {word}."
+
+
+def test_other_settings_of_an_encoder_may_have_other_weights(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        for network in ("resnet34", "mobilenetv2"):
+            tags = {"encoder.weights": f"imagenet:{network}"}
+            make_run(tmp_path, f"{network}{seed}", f"adroit_door_{network}", seed=seed, tags=tags)
+    assert not any("weights" in notice.text for notice in notices.notices(report_of(tmp_path)))
+
+
+def test_protocols_of_different_environments_are_not_compared(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        make_run(tmp_path, f"a{seed}", seed=seed, tags={"protocol": "paper"})
+        make_scored(tmp_path, f"b{seed}", "dmc_walker_walk_state_sac", {0: 1.0, 50_000: 2.0}, seed=seed)
+    texts = [notice.text for notice in notices.notices(report_of(tmp_path))]
+    assert not any("protocols" in text for text in texts)
+
+
+def test_the_look_of_pictures_is_compared_among_runs_that_see_some(tmp_path: Path) -> None:
+    for run_id, source in (("a0", "adroit_door_state"), ("b0", "adroit_door_mobilenetv2")):
+        make_run(tmp_path, run_id, source, ["Adroit.look = 'fast'"])
+    make_run(tmp_path, "a1", seed=1, overrides=["Adroit.look = 'default'"])
+    report = report_of(tmp_path)
+    assert [len(group.runs) for group in report.groups] == [1, 2]  # State sees no pictures: its look decides nothing
+    assert not any("looks" in notice.text for notice in notices.notices(report))
+    make_run(tmp_path, "b1", "adroit_door_mobilenetv2", ["Adroit.look = 'default'"], seed=1)
+    report = report_of(tmp_path)
+    assert len(report.groups) == 3
+    assert any("different looks of the pictures" in notice.text for notice in notices.notices(report))
 
 
 def test_failed_and_stopped_runs_say_how_to_go_on(mixed: Path) -> None:
@@ -221,10 +213,10 @@ def test_table_pools_episodes_and_gives_wilson_of_them(mixed: Path) -> None:
     final = numbers.final(report.groups[0])
     runs = [results.read(mixed / run_id) for run_id in ("bb00", "bb10")]
     wins = sum(round(run.last("final/success") or 0) for run in runs)  # of 100 episodes each
-    assert (final.group.encoder, final.wins, final.episodes) == ("MobileNetV2", wins, 200)
+    assert (final.group.encoder, final.scores.wins, final.scores.episodes) == ("MobileNetV2", wins, 200)
     low, high = wilson(wins, 200)
-    assert (final.low, final.high) == (100 * low, 100 * high)
-    assert final.success == pytest.approx(wins / 2)
+    assert final.scores.interval == (100 * low, 100 * high)
+    assert final.scores.mean == pytest.approx(wins / 2)
     row = rows_of(tables.final([final], figures.looks(report)))[0]
     assert row["n"] == "200"
     assert row["95 % Wilson"] == f"{100 * low:.1f} to {100 * high:.1f}"
@@ -236,9 +228,9 @@ def test_table_pools_episodes_and_gives_wilson_of_them(mixed: Path) -> None:
 def test_without_a_final_evaluation_the_last_one_counts_and_says_so(mixed: Path) -> None:
     group = next(g for g in report_of(mixed).groups if "UNTRAINED" in g.encoder)
     final = numbers.final(group)
-    assert (final.source, final.episodes) == ("eval/success", 25)
-    assert final.success == group.runs[0].last("eval/success")
-    assert final.sampled_source == "train/success"
+    assert (final.scores.metric, final.scores.episodes) == ("eval/success", 25)
+    assert final.scores.mean == group.runs[0].last("eval/success")
+    assert final.sampled.metric == "train/success"
 
 
 def test_runs_without_the_final_evaluation_are_not_pooled_with_those_that_have_it(tmp_path: Path) -> None:
@@ -246,7 +238,7 @@ def test_runs_without_the_final_evaluation_are_not_pooled_with_those_that_have_i
     make_run(tmp_path, "a1", seed=1, status="STOPPED", reason="SIGTERM", updates=3)
     (group,) = report_of(tmp_path).groups
     final = numbers.final(group)
-    assert (final.source, final.seeds, final.episodes) == ("final/success", 1, 100)
+    assert (final.scores.metric, len(final.scores.by_seed), final.scores.episodes) == ("final/success", 1, 100)
 
 
 def test_means_end_where_the_group_got_to(tmp_path: Path) -> None:
@@ -254,16 +246,16 @@ def test_means_end_where_the_group_got_to(tmp_path: Path) -> None:
         make_run(tmp_path, f"a{seed}", seed=seed, updates=updates)
     make_run(tmp_path, "a2", seed=2, updates=2, status="FAILED", reason="lost")
     (group,) = report_of(tmp_path).groups
-    curve = numbers.curve(group, numbers.TRAIN)
+    curve = numbers.curve(group, "train")
     assert curve is not None
     assert curve.steps == [1000, 2000, 3000, 4000, 5000]
     assert len(curve.seeds) == 3
     assert [run.run_id for run in curve.short] == ["a2"]
-    own = [run.series(numbers.TRAIN)[1][:5] for run in group.runs[:2]]
+    own = [run.series("train/success")[1][:5] for run in group.runs[:2]]
     assert curve.mean == pytest.approx(np.mean(own, axis=0))
     assert curve.band == "lowest to highest seed"
     assert curve.low == pytest.approx(np.min(own, axis=0))
-    figure = figures.curves([group], numbers.TRAIN)
+    figure = figures.curves([group], "train")
     assert figure is not None
     assert figure.legends[0].texts[0].get_text().replace("\n", " ").endswith("· 2 of 3 seeds")
 
@@ -271,8 +263,8 @@ def test_means_end_where_the_group_got_to(tmp_path: Path) -> None:
 def test_the_band_of_one_seed_is_of_its_episodes(tmp_path: Path) -> None:
     make_run(tmp_path, "a0")
     (group,) = report_of(tmp_path).groups
-    for metric, episodes in ((numbers.TRAIN, "train/episodes"), (numbers.EVAL, "eval/episodes")):
-        curve = numbers.curve(group, metric)
+    for space, episodes in (("train", "train/episodes"), ("eval", "eval/episodes")):
+        curve = numbers.curve(group, space)
         assert curve is not None
         assert curve.band.startswith("of a single seed, 95 % Wilson")
         counts = group.runs[0].series(episodes)[1]
@@ -292,8 +284,9 @@ def test_samples_to_threshold(mixed: Path) -> None:
 
 def test_equal_samples_is_as_far_as_all_groups_got(mixed: Path) -> None:
     report = report_of(mixed)
-    metric, step = numbers.common(report.groups)
-    assert (metric, step) == ("eval/success", 2000)  # where the stopped run is
+    space, step = numbers.common(report.groups)
+    assert (space, step) == ("eval", 2000)  # where the stopped run is
+    metric = "eval/success"
     run = report.groups[0].runs[0]
     measured = numbers.at(run, metric, 2500)
     assert measured is not None
@@ -309,7 +302,8 @@ def test_pairs_of_few_seeds_compare_episodes_and_of_more_seeds_pairs(tmp_path: P
         make_run(tmp_path, f"a{seed}", seed=seed, top=90)
         make_run(tmp_path, f"b{seed}", "adroit_door_resnet34", seed=seed, top=40)
         make_run(tmp_path, f"c{seed}", "adroit_door_mobilenetv2", seed=seed + 7, top=60)
-    found, metric, step = numbers.pairs(report_of(tmp_path).groups)
+    found, space, step = numbers.pairs(report_of(tmp_path).groups)
+    metric = f"{space}/success"
     named = {(p.first.encoder, p.second.encoder): p for p in found}
     pair = named["ResNet34", "State"]
     assert (pair.paired, pair.how, pair.seeds) == (True, "bootstrap over pairs of seeds", (3, 3))
@@ -322,6 +316,18 @@ def test_pairs_of_few_seeds_compare_episodes_and_of_more_seeds_pairs(tmp_path: P
     assert min(gaps) <= pair.low <= pair.gap <= pair.high <= max(gaps)
     assert pair.better == 0.0
     assert not named["MobileNetV2", "State"].paired
+
+
+def test_learning_is_all_that_an_agent_timed_or_its_update(tmp_path: Path) -> None:
+    """Older runs have no `time/update`, and newer ones have it beside their sampling."""
+    common = {"time/iteration": 20.0, "time/sampling": 8.0, "time/simulate": 8.0, "time/steps_per_second": 125.0}
+    own = {"time/policy_update": 2.0, "time/anything": 3.0}
+    for run_id, more, learning in (("a0", own, 5.0), ("b0", {**own, "time/update": 6.0}, 6.0)):
+        folder = make_run(tmp_path / run_id, run_id)
+        log(folder, [(1000, {"iteration": 1.0, **common, **more})])
+        seconds = numbers.compute(report_of(tmp_path / run_id).groups[0]).seconds
+        expected = {"simulate": 8, "learning": learning, "evaluating": 12 - learning}
+        assert {part: value for part, value in seconds.items() if value} == pytest.approx(expected)
 
 
 def test_time_of_an_update_is_split_without_rest(mixed: Path) -> None:
@@ -464,7 +470,7 @@ def test_published_points_are_marked_on_their_task(mixed: Path, tmp_path: Path) 
     other = figures.Published("paper", "door", [0, 5000], [30.0, 90.0], [20.0, 80.0], [40.0, 95.0])
     for root, count in ((mixed, 1), (tmp_path, 0)):
         groups: Sequence[Group] = report_of(root).groups
-        figure = figures.curves(groups, numbers.TRAIN, [other])
+        figure = figures.curves(groups, "train", [other])
         assert figure is not None
         dotted = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == ":"]
         assert [line.get_ydata().tolist() for line in dotted] == [[30.0, 90.0]] * count

@@ -12,15 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.report_pages import Parsed, page_of, report_of, rows_of
 from helpers.report_runs import log, make_run, make_scored
 from rich.console import Console
-from test_report import Parsed, page_of, report_of, rows_of
 
 from rrl.encoders import ContrastiveCNN, FixedEncoder, PixelCNN
 from rrl.encoders.fixed import save_encoder
 from rrl.registry import UserError
-from rrl.report import figures, numbers, score_tables, scores, tables
-from rrl.report.groups import Report
+from rrl.report import figures, numbers, table1, tables
 from rrl.reproduce.published import load
 from rrl.sweeps.engine import Entry
 from rrl.sweeps.plan import Sweep, plan
@@ -72,7 +71,7 @@ def test_tasks_have_their_domains_name(scored: Path) -> None:
 
 def test_table_1_is_the_papers_layout_with_means_over_the_seeds_that_got_there(scored: Path) -> None:
     report = report_of(scored)
-    table = score_tables.table1(report.scored)
+    table = table1.table1(report.judged(counted=False))
     assert table.columns == [
         "budget",
         "task",
@@ -105,7 +104,7 @@ def test_table_1_tells_what_tasks_of_a_column_do_not_share(tmp_path: Path) -> No
     make_scored(tmp_path, "b0", f"{WALKER}_state_sac", {100_000: 600.0}, ["SAC.batch = 256"])
     twice = ["SAC.batch = 256", "SAC.updates_per_step = 2"]  # a column of its own, which tells that
     make_scored(tmp_path, "c0", f"{WALKER}_state_sac", {100_000: 700.0}, twice)
-    table = score_tables.table1(report_of(tmp_path).scored)
+    table = table1.table1(report_of(tmp_path).judged(counted=False))
     found = [(row[1].text, row[2].text, row[2].small) for row in table.rows[2:]]
     assert found == [
         ("cartpole swingup", "850", "1 seed; batch 1024"),
@@ -120,7 +119,7 @@ def test_the_papers_names_are_only_for_its_methods(tmp_path: Path) -> None:
     (tmp_path / "a0" / "tags.json").write_text('{"encoder": "MobileNetV2 (UNTRAINED)"}')
     make_scored(tmp_path, "b0", f"{CARTPOLE}_sac_ae", {0: 1.0, 50_000: 2.0})
     make_scored(tmp_path, "c0", f"{CARTPOLE}_rrl_sac_resnet34", {0: 1.0, 50_000: 2.0})
-    found = [(g.encoder, scores.paper_name(g)) for (g,) in scores.methods(report_of(tmp_path))]
+    found = [(g.encoder, table1.column(g)) for (g,) in table1.in_order(report_of(tmp_path))]
     assert found == [("ResNet34", "RRL_SAC"), ("AutoencoderCNN", "SAC+AE"), ("MobileNetV2 (UNTRAINED)", "")]
 
 
@@ -131,9 +130,9 @@ def test_the_fixed_encoders_column_is_for_rads_alone(tmp_path: Path) -> None:
         save_encoder(path, encoder, encoder.head(torch.Generator()), {})
         at = [f"FixedEncoder.file = '{path}'"]
         run = make_scored(tmp_path, f"a{n}", f"{CARTPOLE}_fixed_rad", {0: 1.0, 50_000: 2.0}, at)
-        told = FixedEncoder(FixedEncoder.Config(file=str(path)), cameras=1).told
-        (run / "tags.json").write_text(json.dumps({"encoder": told}))
-    found = {scores.paper_name(g) for (g,) in scores.methods(report_of(tmp_path))}
+        label = FixedEncoder.Config(file=str(path)).label()
+        (run / "tags.json").write_text(json.dumps({"encoder": label}))
+    found = {table1.column(g) for (g,) in table1.in_order(report_of(tmp_path))}
     assert found == {"Fixed RAD encoder", ""}
 
 
@@ -149,13 +148,13 @@ def test_scores_csv_has_all_digits_and_each_seed(scored: Path) -> None:
     curl = ours["cartpole swingup", "500000", "CURL"]
     assert (curl["seeds"], curl["mean"], curl["std"], curl["values"]) == ("0", "", "", "")
     told = {r["source"] for r in lines} - {"these runs"}
-    assert told == {scores.published().label}
+    assert told == {table1.published().label}
     assert "not checked" in told.pop()
     assert len(lines) == 2 * 4 + 2 * 2 * 4  # ours by budget and group; published by budget, task and method
 
 
 def test_published_scores_are_those_of_facts_and_no_curves() -> None:
-    found = scores.published().scores
+    found = table1.published().scores
     assert len(found) == 6 * 2 * 4
     assert found["cheetah run", 500_000, "CURL"] == (518, 28)
     assert found["ball_in_cup catch", 100_000, "State SAC"] == (746, 91)
@@ -194,28 +193,31 @@ def test_thin_runs_make_a_page(tmp_path: Path, run: dict[str, Any]) -> None:
     make_scored(tmp_path, "a0", f"{CARTPOLE}_rad", **run)
     text = page_of(tmp_path)
     assert "nan" not in Parsed(text).text.split()
-    if report_of(tmp_path).scored.groups:
-        ours = [row[2].text for row in score_tables.table1(report_of(tmp_path).scored).rows]
+    if report_of(tmp_path).judged(counted=False).groups:
+        ours = [row[2].text for row in table1.table1(report_of(tmp_path).judged(counted=False)).rows]
         assert ours == [DASH, DASH]
         assert "of 1 seed" in section(text, "scores")
 
 
 def test_curves_of_returns_have_their_own_axis(both: Path) -> None:
     report = report_of(both)
-    assert report.kinds == {"cartpole swingup": "return", "door": "success"}
-    figure = figures.curves(report.scored.groups, "eval/return")
+    assert {task: groups[0].score.name for task, groups in report.tasks.items()} == {
+        "cartpole swingup": "return",
+        "door": "success",
+    }
+    figure = figures.curves(report.judged(counted=False).groups, "eval")
     assert figure is not None
     assert figure.axes[0].get_ylabel() == "return"
     assert figure.axes[0].get_ylim()[1] > 700
-    figure = figures.curves(report.counted.groups, numbers.EVAL)
+    figure = figures.curves(report.judged(counted=True).groups, "eval")
     assert figure is not None
     assert (figure.axes[0].get_ylabel(), figure.axes[0].get_ylim()) == ("success (%)", (-3, 103))
 
 
 def test_where_groups_ended(scored: Path) -> None:
     report = report_of(scored)
-    found = [scores.ended(group) for group in report.scored.groups]
-    rows = {(r["task"], r["encoder"]): r for r in rows_of(score_tables.ended(found, figures.looks(report)))}
+    finals = [numbers.final(group) for group in report.judged(counted=False).groups]
+    rows = {(r["task"], r["encoder"]): r for r in rows_of(tables.final(finals, figures.looks(report)))}
     walker = rows["walker walk", "State"]
     assert (walker["return"].replace("\xa0", " "), walker["seeds"], walker["n"]) == ("945 ± 7", "2", "20")
     assert (walker["samples"], walker["hours"]) == ("500k", f"{10 * 100 / 3600:.2g}")
@@ -232,8 +234,8 @@ def test_a_final_evaluation_of_returns_counts_first(tmp_path: Path) -> None:
     with (tmp_path / "a0" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 100000, "time": 2, "metrics": {"final/return": 777.0, "final/episodes": 100}}\n')
     (group,) = report_of(tmp_path).groups
-    found = scores.ended(group)
-    assert (found.source, found.scores.mean, found.scores.std, found.episodes) == (
+    scores = numbers.final(group).scores
+    assert (scores.metric, scores.mean, scores.std, scores.episodes) == (
         "final/return",
         777.0,
         None,
@@ -253,22 +255,22 @@ def test_a_mixed_report_shows_each_task_by_its_own_measure(both: Path, tmp_path:
     for seed in (0, 1):
         make_run(tmp_path, f"a{seed}", seed=seed)
     alone = report_of(tmp_path)
-    for groups in (Report(report_of(both).counted.groups), alone):  # door's numbers are as without cartpole
-        assert numbers.final(groups.groups[0]).success == numbers.final(alone.groups[0]).success
+    for groups in (report_of(both).judged(counted=True), alone):  # door's numbers are as without cartpole
+        assert numbers.final(groups.groups[0]).scores.mean == numbers.final(alone.groups[0]).scores.mean
         assert numbers.aggregates(groups)[0][0].end == numbers.aggregates(alone)[0][0].end
     assert numbers.aggregates(report_of(both))[1:] == numbers.aggregates(alone)[1:]
 
 
 def test_pairs_of_returns_have_an_interval_from_three_seeds_on(scored: Path, tmp_path: Path) -> None:
     cartpole = report_of(scored).tasks["cartpole swingup"]
-    found, metric, step = numbers.pairs(cartpole)
-    assert (metric, step) == ("train/return", 100_000)  # RRL_SAC evaluated nothing
+    found, space, step = numbers.pairs(cartpole)
+    assert (space, step) == ("train", 100_000)  # RRL_SAC evaluated nothing
     assert {p.how for p in found} == {"fewer than 3 seeds: no interval"}
     for seed in (0, 1, 2):
         make_scored(tmp_path, f"a{seed}", f"{CARTPOLE}_rad", {0: 0.0, 100_000: 800.0 + seed}, seed=seed)
         make_scored(tmp_path, f"b{seed}", f"{CARTPOLE}_curl", {0: 0.0, 100_000: 500.0}, seed=seed)
-    ((pair,), metric, step) = numbers.pairs(report_of(tmp_path).groups)
-    assert (metric, step, pair.gap, pair.better) == ("eval/return", 100_000, -301.0, 0.0)
+    ((pair,), space, step) = numbers.pairs(report_of(tmp_path).groups)
+    assert (space, step, pair.gap, pair.better) == ("eval", 100_000, -301.0, 0.0)
     assert -302 <= pair.low <= -301 <= pair.high <= -300
     assert "A - B (return)" in section(page_of(tmp_path), "pairs")
 

@@ -15,6 +15,7 @@ from rrl.registry import UserError
 from rrl.reproduce.figures import FIGURES
 from rrl.reproduce.published import load
 from rrl.reproduce.verdict import judge
+from rrl.score import success
 from rrl.statistics import wilson
 from rrl.store import results
 from rrl.store.results import Result
@@ -32,7 +33,25 @@ def run(seed: int, curve: list[tuple[int, float]], **changed: str) -> Result:
         key = name.replace("__", ".")
         (tags if key in tags else params)[key] = value
     rows = tuple(Row(s, 0, {"train/success": v, "train/episodes": 200.0}) for s, v in curve)
-    return Result(Path(), f"r{seed}", f"r{seed}", params, tags, rows, "finished", "", None, None, "")
+    return Result(
+        params=params,
+        labels={},
+        score=success("success", 25),
+        flags=("success",),
+        pictures=True,
+        visual=(),
+        folder=Path(),
+        run_id=f"r{seed}",
+        name=f"r{seed}",
+        tags=tags,
+        packages=(),
+        rows=rows,
+        status="finished",
+        reason="",
+        sweep=None,
+        job=None,
+        started="",
+    )
 
 
 @pytest.mark.parametrize("figure", FIGURES)

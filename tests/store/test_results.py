@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from helpers.report_runs import make_run
+import torch
+from helpers.report_pages import page_of, report_of
+from helpers.report_runs import make_run, make_scored
 
+from rrl.encoders import PixelCNN
+from rrl.encoders.fixed import save_encoder
 from rrl.registry import UserError
 from rrl.run import process
 from rrl.store import results
@@ -61,7 +67,9 @@ def test_a_row_that_is_being_written_does_not_count_yet(tmp_path: Path) -> None:
 
 def test_a_damaged_run_is_told_but_hides_no_other(tmp_path: Path) -> None:
     make_run(tmp_path, "a1")
-    (make_run(tmp_path, "a2") / "config.gin").write_text("Experiment.nonsense = 1\n")
+    folder = make_run(tmp_path, "a2")
+    (folder / "config.gin").write_text("Experiment.nonsense = 1\n")
+    (folder / results.PARAMS).write_text("{")
     with pytest.warns(UserWarning, match="a2"):
         assert [run.run_id for run in results.find([], tmp_path)] == ["a1"]
     with pytest.raises(UserError):
@@ -105,3 +113,93 @@ def test_what_may_not_be_lengthened(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError, match="can't be found in the MLflow store"):
         process.resume("d1", iterations=10_000)
     assert {folder: (folder / "config.gin").read_text() for folder in before} == before
+
+
+# --- runs of other versions ------------------------------------------------------------------------------
+
+
+def aged(folder: Path, **names: str) -> Path:
+    """Make a run one of a version that left no `params.json`, with components of other names."""
+    (folder / results.PARAMS).unlink()
+    text = (folder / "config.gin").read_text()
+    for name, other in names.items():
+        text = text.replace(name, other)
+    (folder / "config.gin").write_text(text)
+    return folder
+
+
+def test_a_setting_that_is_gone_hides_no_run(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "a1", "adroit_door_resnet34", ["DAPG.lam_0 = 0.02"])
+    before = results.read(folder)
+    with (aged(folder) / "config.gin").open("a") as file:
+        file.write("Experiment.gone = (1, 2)\nResNet.gone = 'x'\nAdroit.gone = None\n")
+    run = results.read(folder)
+    gone = {"gone": "(1, 2)", "encoder.gone": "x", "env.gone": "None"}
+    assert run.params == {**before.params, **gone}
+    for name in ("labels", "score", "flags", "pictures", "visual", "rows"):
+        assert getattr(run, name) == getattr(before, name), name
+    assert run.labels == {"env": "door", "encoder": "ResNet34", "agent": "DAPG"}
+    make_run(tmp_path, "a2", "adroit_door_resnet34", ["DAPG.lam_0 = 0.02"], seed=1)
+    old, new = sorted(report_of(tmp_path).groups, key=lambda group: group.params["seed"])
+    assert (old.task, old.encoder, old.agent) == (new.task, new.encoder, new.agent)
+    assert {name for name, _ in old.extras} == {"gone", "encoder.gone", "env.gone"}  # and no other setting
+    assert "ResNet34" in page_of(tmp_path)
+
+
+def test_an_encoders_file_that_is_gone_hides_no_run(tmp_path: Path) -> None:
+    encoder = PixelCNN(PixelCNN.Config(), cameras=1)
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, encoder, encoder.head(torch.Generator()), {})
+    folder = make_scored(tmp_path, "a0", "dmc_cartpole_swingup_fixed_rad", {0: 1.0}, [f"FixedEncoder.file = '{path}'"])
+    before = results.read(folder)
+    assert before.labels["encoder"] == "FixedEncoder (PixelCNN)"
+    path.unlink()
+    assert results.read(folder) == before
+    (folder / "tags.json").write_text(json.dumps({"encoder": "FixedEncoder (PixelCNN)", "renderer": "llvmpipe"}))
+    run = results.read(aged(folder))
+    for name in ("params", "labels", "score", "flags", "pictures", "visual", "rows"):
+        assert getattr(run, name) == getattr(before, name), name
+
+
+def test_a_component_that_is_not_installed_hides_no_run(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "a0", "adroit_door_mobilenetv2")
+    before = results.read(folder)
+    run = results.read(aged(folder, Adroit="Robot", MobileNetV2="Eye", DAPG="Brain"))
+    assert run.labels == {"env": "adroit_door", "encoder": "MobileNetV2", "agent": "Brain"}  # its tags name two of them
+    assert run.params == {**before.params, "env": "Robot", "encoder": "Eye", "agent": "Brain"}
+    assert (run.score.name, run.score.counted, run.pictures) == ("success", True, True)  # as it logged
+    other = make_scored(tmp_path, "b0", "dmc_walker_walk_state_sac", {0: 1.0, 50_000: 2.0})
+    run = results.read(aged(other, DMControl="Robot", State="Eye"))
+    assert (run.score.name, run.score.counted, run.pictures) == ("return", False, False)
+    assert [group.task for group in report_of(tmp_path).groups] == ["adroit_door", "dmc_walker_walk"]
+    assert "Brain" in page_of(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"params": {}}', "types", "\x00"])
+def test_a_damaged_description_is_made_anew_from_the_configuration(tmp_path: Path, damage: str) -> None:
+    folder = make_run(tmp_path, "a0")
+    before = results.read(folder)
+    path = folder / results.PARAMS
+    wrong = json.dumps({**json.loads(path.read_text()), "labels": ["door"], "pictures": "perhaps"})
+    path.write_text(wrong if damage == "types" else damage)
+    assert results.read(folder) == before
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "Experiment.env = @Adroit()\n", "Experiment.env = 1\n"])
+def test_a_damaged_configuration_names_the_run(tmp_path: Path, text: str) -> None:
+    (aged(make_run(tmp_path, "a0")) / "config.gin").write_text(text)
+    with pytest.warns(UserWarning, match="a0 holds no run that can be read"):
+        assert results.find([], tmp_path) == []
+
+
+def test_results_are_read_without_torch_and_without_components(tmp_path: Path) -> None:
+    make_run(tmp_path, "a0")
+    code = f"""
+import sys
+from pathlib import Path
+from rrl.store import results
+(run,) = results.find([], Path({str(tmp_path)!r}))
+assert run.labels["env"] == "door"
+assert not {{"torch", "mujoco", "rrl.envs", "rrl.encoders", "rrl.agents"}} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
