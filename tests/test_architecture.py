@@ -40,7 +40,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.s
 # Of components, rooms up to `run` see the bases alone.
 BASES = {
     "envs": {"rrl.envs.base", "rrl.envs.vector"},
-    "encoders": {"rrl.encoders.base", "rrl.encoders.pixel"},
+    "encoders": {"rrl.encoders.base", "rrl.encoders.pixel", "rrl.encoders.backends"},
     "agents": {"rrl.agents.base"},
     "evaluators": {"rrl.evaluators.base"},
 }

@@ -113,7 +113,7 @@ FACTS = (
     Fact("looks of the pictures", _looks),
     Fact("numbers of cameras", _cameras, _task),
     Fact("demonstrations", _demos, _task),
-    Fact("weights of the encoder under the same settings", _tag("encoder.weights"), _encoder),
+    Fact("weights of the encoder under the same settings", lambda run: run.fact("encoder", "weights"), _encoder),
 )
 """Those of an environment go by the names that it gives them (`EnvFactory.facts`)."""
 

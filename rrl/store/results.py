@@ -72,6 +72,10 @@ class Result(Setup):
     started: str
     """ISO 8601, UTC."""
 
+    def fact(self, part: str, name: str) -> str:
+        """What a part's `facts()` said under this name; empty if nothing."""
+        return self.tags.get(f"{part}.{name}", "")
+
     def series(self, metric: str) -> tuple[list[int], list[float]]:
         """(environment steps, values) of a metric, in order."""
         points = [(row.step, row.metrics[metric]) for row in self.rows if metric in row.metrics]
