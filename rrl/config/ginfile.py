@@ -56,7 +56,8 @@ def load(sources: str | Path | Sequence[str | Path], overrides: Sequence[str] = 
     names = [sources] if isinstance(sources, (str, Path)) else list(sources)
     files = [_locate(name) for name in names]
     reader = _Reader()
-    if len(files) == 1 and str(names[0]).removesuffix(".gin") not in fragments():
+    part = Path(names[0]).parts[0] in FRAGMENTS and str(names[0]).removesuffix(".gin") in fragments()
+    if len(files) == 1 and not part:
         return _config(reader, reader.file(*files[0]), overrides, root)
     together = Place(" + ".join(map(str, names)), 0, "")
     return _config(reader, reader.layers(files), overrides, root, together)
@@ -87,14 +88,18 @@ def shipped() -> dict[str, Path]:
 
 def fragments(field: str = "") -> list[str]:
     """Names of the shipped parts of runs; with a field such as `Experiment.agent`, of those that give it to a run."""
-    names = [name for folder in FRAGMENTS for name in shipped() if name.split("/")[0] == folder]
-    gives = {name: FRAGMENTS[name.split("/")[0]] for name in names}
-    return [name for name in names if not field or (field in gives[name] and gives[name] <= _bound_in(name))]
+    known = shipped()
+    return [
+        name
+        for folder, gives in FRAGMENTS.items()
+        for name in known
+        if name.startswith(f"{folder}/") and (not field or (field in gives and gives <= _bound_in(known[name])))
+    ]
 
 
-def _bound_in(name: str) -> set[str]:
-    """What a shipped file and those that it includes bind."""
-    return {binding.label for binding, _ in _Reader().file(shipped()[name], name)}
+def _bound_in(path: Path) -> set[str]:
+    """What a file and those that it includes bind."""
+    return {binding.label for binding, _ in _Reader().file(path, str(path))}
 
 
 def find(name: str) -> Path:

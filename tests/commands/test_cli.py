@@ -68,11 +68,11 @@ def test_an_untrained_network_is_marked_everywhere(tmp_path):
     done = rrl(tmp_path, "run", "adroit_pen_resnet34", sets=(*TINY, "ResNet.weights = None"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WARNING: the encoder is UNTRAINED" in done.stdout
-    assert "ResNet (UNTRAINED)" in done.stdout  # the title: of the plot too
+    assert "ResNet18 (UNTRAINED)" in done.stdout  # the title: of the plot too
     run = tags(tmp_path)
     assert run.info.status == "FINISHED"
     assert run.data.tags["encoder.trained"] == "false"
-    assert run.data.tags["encoder"] == "ResNet (UNTRAINED)"
+    assert run.data.tags["encoder"] == "ResNet18 (UNTRAINED)"
     assert run.data.params["encoder.weights"] == "None"
     assert (only_run(tmp_path) / "learning_curve.png").stat().st_size > 5000
     again = rrl(tmp_path, "resume", only_run(tmp_path).name[:6])
