@@ -16,7 +16,6 @@ from typing import Any
 import pydantic
 import torch
 from pydantic import field_validator
-from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from rrl import registry
@@ -24,7 +23,7 @@ from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder, exactly
 from rrl.encoders.weights import WeightsError, checksum
 from rrl.envs.base import FrameRequest
-from rrl.registry import UserError, build, register
+from rrl.registry import UserError, build, mistake, register
 from rrl.store import checkpoint
 
 
@@ -115,8 +114,7 @@ class FixedEncoder(Encoder):
                 read_header(file)
             except WeightsError as error:
                 message, _, hint = str(error).partition("\n  ")
-                told = {"message": message, "field": "file", "hint": hint}
-                raise PydanticCustomError("config", "{message}", told) from error
+                raise mistake("file", message, hint) from error
             return file
 
         def frames(self) -> FrameRequest:

@@ -36,6 +36,7 @@ def modernise(tensors: Tensors) -> Tensors:
 class MobileNetV2(FrozenEncoder):
     """MobileNetV2 (1280 features per camera), as torchvision's IMAGENET1K_V1."""
 
+    packages = ("torch", "torchvision")
     pretrained = (
         Pretrained(
             "mobilenet_v2",

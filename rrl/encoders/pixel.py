@@ -343,7 +343,7 @@ def exactly(encoder: Encoder, how: Inference) -> Callable[[Tensor], Tensor]:
 
     def features(frames: Tensor) -> Tensor:
         with torch.no_grad(), cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            found: Tensor = encoder(frames.to(how.device))
-        return found
+            values: Tensor = encoder(frames.to(how.device))
+        return values
 
     return features

@@ -18,6 +18,7 @@ PUBLISHED = "https://download.pytorch.org/models/"
 class ResNet(FrozenEncoder):
     """ResNet-18 or -34 (512 features per camera) or -50 (2048), as torchvision's IMAGENET1K_V1."""
 
+    packages = ("torch", "torchvision")
     pretrained = (
         Pretrained("resnet18", 512, IMAGENET, PUBLISHED + "resnet18-f37072fd.pth", classifier="fc."),
         Pretrained("resnet34", 512, IMAGENET, PUBLISHED + "resnet34-b627a593.pth", classifier="fc."),

