@@ -118,10 +118,10 @@ class Adroit(MuJoCoFactory):
     def score(self) -> Score:
         return success(FLAG_NAMES[0], self._task.success_steps)
 
-    def facts(self) -> dict[str, str]:
+    def settings(self) -> dict[str, str]:
         noise = self.config.joint_noise
-        told = {"joint_noise": str(noise)} if noise else {}  # 0 changes no key of features already cached
-        return super().facts() | {"reward": self.reward} | told
+        noisy = {"joint_noise": str(noise)} if noise else {}  # 0 changes no key of features already cached
+        return super().settings() | {"reward": self.reward} | noisy
 
     def make_one(self, frames: FrameRequest | None) -> ExactSimEnv:
         from rrl.envs.adroit_sim import AdroitSim

@@ -165,9 +165,13 @@ class EnvFactory(Component, abc.ABC):
         """False if the state vector is empty."""
         return True
 
+    def settings(self) -> dict[str, str]:
+        """What `facts` say of the configuration: all of it, unless an environment says it better."""
+        return {name: str(value) for name, value in self.config}
+
     def facts(self) -> dict[str, str]:
         """What a run's tags and a feature cache's key must say: what decides observations and rewards."""
-        facts = {"env": self.name, "protocol": self.protocol, "cameras": ",".join(self.cameras)}
+        facts = {**self.settings(), "env": self.name, "protocol": self.protocol, "cameras": ",".join(self.cameras)}
         facts |= {"horizon": str(self.horizon)} | {name: version(name) for name in self.packages}
         return {name: value for name, value in facts.items() if value}
 
@@ -192,8 +196,8 @@ class MuJoCoFactory(EnvFactory):
     def has_state(self) -> bool:
         return bool(self.config.state != "none")
 
-    def facts(self) -> dict[str, str]:
-        return super().facts() | {"look": self.config.look, "state": self.config.state}
+    def settings(self) -> dict[str, str]:
+        return {"look": self.config.look, "state": self.config.state}
 
     @abc.abstractmethod
     def make_one(self, frames: FrameRequest | None) -> ExactSimEnv: ...
@@ -220,9 +224,9 @@ def find_recorded(facts: Mapping[str, Any], **settings: Any) -> EnvFactory.Confi
     task = str(facts["env"])
     for factory in _factories():
         if task in factory.tasks():
-            told = {name: str(facts[name]) for name in factory.variant if name in facts}
-            numbers = {name: int(text) if text.isdecimal() else text for name, text in told.items()}
-            return find_task(task, **{**numbers, **settings})
+            variant = {name: str(facts[name]) for name in factory.variant if name in facts}
+            values = {name: int(text) if text.isdecimal() else text for name, text in variant.items()}
+            return find_task(task, **{**values, **settings})
     raise UserError(f"this version of rrl has no environment {task}")
 
 

@@ -131,9 +131,9 @@ class DMControl(MuJoCoFactory):
     def cameras(self) -> tuple[str, ...]:
         return (f"camera {self.config.camera}",)
 
-    def facts(self) -> dict[str, str]:
-        _needs_dm_control()
-        return super().facts() | {"action_repeat": str(self.action_repeat)}
+    def settings(self) -> dict[str, str]:
+        _needs_dm_control()  # whose version is the next of the facts
+        return super().settings() | {"action_repeat": str(self.action_repeat)}
 
     def make_one(self, frames: FrameRequest | None) -> ExactSimEnv:
         _needs_dm_control()

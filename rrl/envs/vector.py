@@ -67,6 +67,7 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
         self.single_observation_space = gymnasium.spaces.Dict(spaces)
         self.single_action_space = probe.action_space
         self._lacks = {name for name in OPTIONAL if not _has(probe, name)}
+        self._renderer = "" if _has(probe, "renderer") else f"{type(probe).__name__} itself"
         probe.close()
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
@@ -143,7 +144,7 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
         seeds = [seed + j for j in range(self.num_envs)] if isinstance(seed, int) else seed
         jobs = [(j, None if seeds is None else seeds[j], initial[j]) if mask[j] else None for j in range(self.num_envs)]
         self._everywhere("reset", lambda slots: [jobs[j] for j in slots if jobs[j] is not None])
-        return self._observation(), {}
+        return self.observation(), {}
 
     def step(
         self, actions: NDArray[np.float32], active: NDArray[np.bool_] | None = None
@@ -154,7 +155,7 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
         self.wait(self.begin_step(actions, active))
         buffers = self._buffers
         info = {"flags": buffers["flags"], "seconds": buffers["seconds"]}
-        return self._observation(), buffers["reward"], buffers["terminated"], buffers["truncated"], info
+        return self.observation(), buffers["reward"], buffers["terminated"], buffers["truncated"], info
 
     def begin_step(self, actions: NDArray[np.float32], active: NDArray[np.bool_]) -> Pending:
         """Start a step of the `active` slots with `actions` [N, m] (other rows are not read)."""
@@ -188,13 +189,10 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
     def renderer(self) -> str:
         """What draws the pictures, as the environment's driver names it."""
         first: list[tuple[Any, ...] | None] = [(), *[None] * (self.num_envs - 1)]
-        return str(self.call_each("renderer", first)[0])
+        return self._renderer or str(self.call_each("renderer", first)[0])
 
     def observation(self) -> dict[str, NDArray[Any]]:
         """The current observation buffers (views)."""
-        return self._observation()
-
-    def _observation(self) -> dict[str, NDArray[Any]]:
         return {name: self._buffers[name] for name in self.single_observation_space}  # type: ignore[attr-defined]
 
     def _everywhere(self, command: str, jobs_of: Any) -> list[Any]:
@@ -265,11 +263,7 @@ class _Slots:
             return []
         answers: list[tuple[int, Any]] = []
         for slot, args in jobs:
-            sim = self.envs[slot]
-            if command == "renderer" and not _has(sim, command):
-                answers.append((slot, f"{type(sim).__name__} itself"))
-                continue
-            value = getattr(sim, command)(*args)
+            value = getattr(self.envs[slot], command)(*args)
             if command in ("show", "set_state"):  # these change the observation
                 self._observed(slot, value)
                 value = None

@@ -2,16 +2,16 @@
 
 import json
 
-import gymnasium
 import numpy as np
 import pydantic
 import pytest
+from helpers.point_mass import PointMass, PointMassSim
 
 from rrl import registry
 from rrl.agents.npg import NPG
 from rrl.encoders.mobilenet import MobileNetV2
 from rrl.encoders.state import State
-from rrl.envs.base import EnvFactory, FrameRequest, find_task, task_names
+from rrl.envs.base import FrameRequest, find_task, task_names
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.success import SuccessRate
 from rrl.evaluators.video import Video
@@ -22,54 +22,7 @@ from rrl.rollout.episodes import Collector
 from rrl.run import facts, loop
 from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
-from rrl.score import success
 from rrl.store import results
-
-# The new environment, as a plugin would write it
-
-
-class PointMassSim(gymnasium.Env):
-    """Push a point to the middle of a square that reaches from -1 to 1."""
-
-    def __init__(self, frames):
-        self.frames = frames
-        self.observation_space = gymnasium.spaces.Dict(state=gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32))
-        self.action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-
-    def observe(self):
-        seen = {"state": np.concatenate([self.at, self.speed]).astype(np.float32)}
-        if self.frames is not None:
-            half = self.frames.size / self.frames.crop_from  # the centre crop that the encoder asks for
-            axis = np.linspace(-half, half, self.frames.size)
-            near = np.hypot(axis - self.at[0], axis[:, None] + self.at[1]) < 0.1
-            seen["frames"] = np.where(near[..., None], (255, 0, 0), (40, 40, 40)).astype(np.uint8)
-        return seen
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.at, self.speed, self.steps = self.np_random.uniform(-0.5, 0.5, 2), np.zeros(2), 0
-        return self.observe(), {}
-
-    def step(self, action):
-        self.speed = 0.8 * self.speed + 0.05 * np.clip(action, -1, 1)
-        self.at, self.steps = self.at + self.speed, self.steps + 1
-        away = float(np.hypot(*self.at))
-        return self.observe(), -away, False, self.steps >= PointMass.horizon, {"success": away < 0.1}
-
-
-class PointMass(EnvFactory):
-    """Push a point to the middle."""
-
-    class Config(EnvFactory.Config):
-        """It has no settings."""
-
-    cameras, horizon, score = ("above",), 30, success("success", 5)
-
-    def make_one(self, frames):
-        return PointMassSim(frames)
-
-
-# What must work with it
 
 
 @pytest.fixture(autouse=True)
@@ -117,9 +70,10 @@ def rollout(workers, frames=None):
 def test_what_it_says_of_itself():
     env = factory()
     assert (env.name, env.config.label(), env.flags, env.protocol) == ("pointmass", "PointMass", ("success",), "")
-    assert env.facts() == {"env": "pointmass", "cameras": "above", "horizon": "30"}
+    assert env.facts() == {"env": "pointmass", "radius": "0.1", "cameras": "above", "horizon": "30"}
     assert env.has_state and not env.blind_state
     assert find_task("pointmass") == env.config
+    assert find_task("pointmass", radius=0.2).radius == 0.2
     assert "pointmass" in task_names()
 
 
@@ -150,7 +104,7 @@ def test_it_draws_its_own_pictures(workers):
         seen, _ = envs.reset(seed=[4, 5, 6])
         assert seen["frames"].shape == (3, 32, 32, 3)
         assert envs.renderer() == "PointMassSim itself"
-        alone = PointMassSim(request)
+        alone = PointMassSim(0.1, request)
         for slot in range(3):
             same = alone.reset(seed=4 + slot)[0]
             np.testing.assert_array_equal(seen["frames"][slot], same["frames"])
