@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +26,11 @@ class Score:
         if kind == "sampled":
             return f"{space}/{self.name}_sampled"
         return f"{space}/{kind}_{self.name}" if kind else f"{space}/{self.name}"
+
+    def kinds(self, space: Space, metrics: Iterable[str]) -> list[str]:
+        """Kinds of it that are among these metrics: `blind` of `final/blind_success`. Sorted, `sampled` left out."""
+        matches = (re.fullmatch(rf"{space}/(\w+)_{self.name}", metric) for metric in set(metrics))
+        return sorted(match[1] for match in matches if match)
 
     @property
     def unit(self) -> str:

@@ -131,5 +131,4 @@ def _by_seed(scores: Scores) -> dict[str, object]:
 
 
 def _effort(end: Final) -> dict[str, object]:
-    effort = end.effort
-    return dict(zip(EFFORT, (*effort.samples, effort.hours, effort.speed), strict=True))
+    return dict(zip(EFFORT, (*end.samples, end.hours, end.speed), strict=True))

@@ -36,8 +36,8 @@ class Unfinished:
 
 def notices(report: Report) -> list[Notice]:
     """All warnings and notes of a page, serious ones first."""
-    every = [*_mixed(report), *_marked(report), *_short_curves(report), *_few(report)]
-    return sorted(every, key=lambda notice: not notice.serious)
+    notices = [*_mixed(report), *_marked(report), *_short_curves(report), *_few(report)]
+    return sorted(notices, key=lambda notice: not notice.serious)
 
 
 def unfinished(report: Report) -> list[Unfinished]:
@@ -72,7 +72,7 @@ class Fact:
     """In the plural."""
     value: Callable[[Result], str]
     """Empty for a run that has none."""
-    scope: Callable[[Group], object] = lambda group: None
+    scope: Callable[[Group], object] = lambda _group: None
     """Groups are compared where this is equal; by default everywhere."""
     serious: bool = True
 
@@ -151,9 +151,9 @@ def _marked(report: Report) -> Iterator[Notice]:
     if untrained:
         text = "The encoder is UNTRAINED (random weights) in these groups:"
         yield Notice(True, text, tuple(untrained))
-    blind = [g.label for g in report.groups if "(blind)" in g.encoder]
-    if blind:
-        yield Notice(False, "Blind on purpose (joint angles alone, a control):", tuple(blind))
+    controls = [g.label for g in report.groups if g.runs[0].control]
+    if controls:
+        yield Notice(False, "Blind on purpose (joint angles alone, a control):", tuple(controls))
     dirty = sorted({g.label for g in report.groups for run in g.runs if commit(run).endswith("-dirty")})
     if dirty:
         text = "Run from a working tree with uncommitted changes: the commit does not say what ran."

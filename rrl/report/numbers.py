@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -179,27 +178,6 @@ def scores(group: Group, *metrics: str) -> Scores:
 
 
 @dataclass(frozen=True)
-class Effort:
-    """What a group's training took."""
-
-    samples: tuple[int, int]
-    """Least and most environment steps of a seed."""
-    hours: float
-    """Wall-clock, mean over seeds."""
-    speed: float
-    """Environment steps per second of training, all included; 0 for runs without training."""
-
-
-def effort(group: Group) -> Effort:
-    """Of the runs that got as far as to measure anything, or of all if none did."""
-    began = group.measured or group.runs
-    steps = [run.steps for run in began]
-    seconds = sum(run.seconds for run in began)
-    samples = (min(steps), max(steps))
-    return Effort(samples, seconds / 3600 / len(began), sum(steps) / seconds if seconds else 0.0)
-
-
-@dataclass(frozen=True)
 class Final:
     """Where a group ended."""
 
@@ -212,7 +190,12 @@ class Final:
     """Success under the task's further goal flags, percent, as `scores` was measured."""
     controls: Mapping[str, float]
     """The score in other circumstances, as evaluators call them, such as `blind`; mean over seeds."""
-    effort: Effort
+    samples: tuple[int, int]
+    """Least and most environment steps of training of a seed."""
+    hours: float
+    """Of training on the clock, mean over seeds."""
+    speed: float
+    """Environment steps per second of training, all included; 0 for runs without training."""
 
 
 def final(group: Group) -> Final:
@@ -221,16 +204,20 @@ def final(group: Group) -> Final:
     end = scores(group, score.metric("final"), score.metric("eval"))
     sampled = [score.metric("final", "sampled"), score.metric("eval", "sampled"), score.metric("train")]
     flags = {flag: _under(flag, end) for flag in dict.fromkeys(f for run in group.runs for f in run.flags[1:])}
-    measured = {name for run in group.runs for row in run.rows for name in row.metrics}
-    kinds = [match[1] for name in measured if (match := re.fullmatch(rf"final/(\w+)_{score.name}", name))]
-    lasts = {kind: [run.last(score.metric("final", kind)) for run in group.runs] for kind in sorted(kinds)}
+    kinds = score.kinds("final", (name for run in group.runs for row in run.rows for name in row.metrics))
+    controls = {kind: score.metric("final", kind) for kind in kinds if f"{kind}_{score.name}" not in flags}
+    lasts = {kind: [run.last(metric) for run in group.runs] for kind, metric in controls.items()}
+    began = group.measured or group.runs
+    steps, seconds = [run.steps for run in began], sum(run.seconds for run in began)
     return Final(
         group,
         end,
         scores(group, *(sampled if score.counted else ())),
         flags,
         {kind: float(np.mean([v for v in values if v is not None])) for kind, values in lasts.items()},
-        effort(group),
+        (min(steps), max(steps)),
+        seconds / 3600 / len(began),
+        sum(steps) / seconds if seconds else 0.0,
     )
 
 
@@ -246,8 +233,6 @@ def _under(flag: str, end: Scores) -> float | None:
 class Reached:
     """When a group's training curve first showed a score."""
 
-    group: Group
-    threshold: float
     firsts: Sequence[int | None]
     """Environment steps, for each seed that got there or trained as long as the group did."""
     median: float | None
@@ -263,7 +248,7 @@ def reached(group: Group, threshold: float) -> Reached:
     # A seed that stopped early tells nothing about later.
     trained = reach(group, metric)
     known = [first for first, end in firsts if first is not None or end >= trained]
-    return Reached(group, threshold, known, median_reached(known), trained)
+    return Reached(known, median_reached(known), trained)
 
 
 def common(groups: Sequence[Group]) -> tuple[Space, int]:

@@ -127,9 +127,8 @@ def _source(scores: Scores) -> str:
 
 
 def _effort(final: Final) -> dict[str, Cell]:
-    effort = final.effort
-    least, most = (short(steps) for steps in effort.samples)
-    hours, speed = (f"{effort.hours:.2g}", f"{effort.speed:.0f}") if effort.speed else (NONE, NONE)
+    least, most = map(short, final.samples)
+    hours, speed = (f"{final.hours:.2g}", f"{final.speed:.0f}") if final.speed else (NONE, NONE)
     samples = least if least == most else f"{least} to {most}"
     return {"samples": number(samples), "hours": number(hours), "steps/s": number(speed)}
 

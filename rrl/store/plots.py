@@ -18,13 +18,14 @@ def learning_curve(rows: Sequence[Row], title: str, score: Score, path: Path) ->
     figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    kinds = score.kinds("final", (name for row in rows for name in row.metrics))
     series = (
         (score.metric("train"), "training episodes, sampled action", "tab:blue", "-"),
         (score.metric("eval"), "evaluation, mean action", "tab:orange", "-"),
         (score.metric("eval", "sampled"), "evaluation, sampled action", "tab:green", "-"),
         (score.metric("final"), "final evaluation, mean action", "tab:red", "none"),
         (score.metric("final", "sampled"), "final evaluation, sampled action", "tab:purple", "none"),
-        (score.metric("final", "blind"), "blind control (joints only)", "dimgray", "none"),
+        *((score.metric("final", kind), f"final evaluation, {kind}", "dimgray", "none") for kind in kinds),
     )
     for name, label, colour, line in series:
         points = [row for row in rows if name in row.metrics]

@@ -40,6 +40,8 @@ class Setup:
     """Its task's goal flags; the first one is the score's."""
     pictures: bool
     """Does its policy see pictures?"""
+    control: bool
+    """Is its policy to see nothing, on purpose?"""
     visual: tuple[str, ...]
     """Settings, by their names in `params`, that decide how pictures look and nothing else."""
 
@@ -146,6 +148,7 @@ def setup_of(config: Config) -> Setup:
         score=env.score,
         flags=tuple(env.flags),
         pictures=run.encoder.frames() is not None,
+        control=run.encoder.blind_on_purpose,
         visual=tuple(f"env.{name}" for name in sorted(env.visual)),
     )
 
@@ -179,13 +182,15 @@ def _setup_of_text(text: str, folder: Path) -> Setup:
     tags = files.read_json(folder / TAGS)
     labels = {name: part.label() if part else tags.get(name, params[name]) for name, part in parts.items()}
     env: Any = build(parts["env"]) if parts["env"] else None
+    encoder = parts["encoder"]
     score = env.score if env else _logged_score(_read_rows(folder / "metrics.jsonl"))
     return Setup(
         params=params,
         labels=labels,
         score=score,
         flags=tuple(env.flags) if env else (score.name,) * score.counted,
-        pictures=parts["encoder"].frames() is not None if parts["encoder"] else tags.get("renderer") != "none",
+        pictures=encoder.frames() is not None if encoder else tags.get("renderer") != "none",
+        control=encoder.blind_on_purpose if encoder else False,
         visual=tuple(f"env.{name}" for name in sorted(env.visual)) if env else (),
     )
 

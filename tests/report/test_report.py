@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from helpers.report_pages import Parsed, page_of, report_of, rows_of
 from helpers.report_runs import log, make_run, make_scored
+from matplotlib.figure import Figure
 
 from rrl.registry import UserError
 from rrl.report import figures, notices, numbers, tables, videos
@@ -21,6 +22,7 @@ from rrl.report.groups import Group
 from rrl.report.write import write
 from rrl.statistics import first_at, wilson
 from rrl.store import results
+from rrl.store.plots import learning_curve
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 BC = ("Experiment.agent = @BC()", "Experiment.iterations = 0", "BC.policy_hidden = (32, 32)")
@@ -127,7 +129,10 @@ def test_encoders_are_marked_even_without_tags(tmp_path: Path) -> None:
     make_run(tmp_path, "a0", "adroit_door_mobilenetv2", ["MobileNetV2.weights = None"], rows=False, status="FAILED")
     blind = ["Adroit.state = 'joints'", "State.blind = True"]
     make_run(tmp_path, "b0", "adroit_door_state", blind, rows=False, status="FAILED")
-    assert [g.encoder for g in report_of(tmp_path).groups] == ["MobileNetV2 (UNTRAINED)", "State (blind)"]
+    report = report_of(tmp_path)
+    assert [g.encoder for g in report.groups] == ["MobileNetV2 (UNTRAINED)", "State (blind)"]
+    items = {notice.text: notice.items for notice in notices.notices(report)}
+    assert items["Blind on purpose (joint angles alone, a control):"] == (report.groups[1].label,)
 
 
 # --- warnings --------------------------------------------------------------------------------------------
@@ -223,6 +228,31 @@ def test_table_pools_episodes_and_gives_wilson_of_them(mixed: Path) -> None:
     assert row["samples"] == "4k"
     assert float(row["hours"]) == pytest.approx(np.mean([r.seconds for r in runs]) / 3600, rel=0.05)
     assert f"<span>{100 * low:.1f} to {100 * high:.1f}</span>" in page_of(mixed)
+
+
+def test_controls_have_columns_of_their_own(tmp_path: Path) -> None:
+    for seed, value in ((0, 60.0), (1, 70.0)):
+        folder = make_run(tmp_path, f"a{seed}", seed=seed)
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": 6000, "time": 2, "metrics": {"final/blind_success": value}}) + "\n")
+    make_run(tmp_path, "b0", "adroit_door_mobilenetv2")
+    report = report_of(tmp_path)
+    rows = rows_of(tables.final([numbers.final(group) for group in report.groups], figures.looks(report)))
+    assert [row["blind (%)"] for row in rows] == [tables.NONE, "65.0"]
+    page_of(tmp_path)
+    with (tmp_path / "report_files" / "table.csv").open() as file:
+        assert [row["blind"] for row in csv.DictReader(file)] == ["", "65.0"]
+    assert "final evaluation, blind" in labels_of_curve(tmp_path / "a0")
+
+
+def labels_of_curve(folder: Path) -> list[str]:
+    """What the learning curve that a run leaves shows."""
+    run, figures = results.read(folder), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, _path: figures.append(figure))
+        learning_curve(run.rows, "title", run.score, folder / "curve.png")
+    labels: list[str] = figures[0].axes[0].get_legend_handles_labels()[1]
+    return labels
 
 
 def test_without_a_final_evaluation_the_last_one_counts_and_says_so(mixed: Path) -> None:

@@ -39,6 +39,7 @@ def run(seed: int, curve: list[tuple[int, float]], **changed: str) -> Result:
         score=success("success", 25),
         flags=("success",),
         pictures=True,
+        control=False,
         visual=(),
         folder=Path(),
         run_id=f"r{seed}",
