@@ -40,7 +40,10 @@ BACKENDS = (
     "0",
 )
 _NO_EGL = "MuJoCo has no EGL library to render pictures with"
-_HELP = f"On Debian or Ubuntu: sudo apt-get install {PACKAGES}\nRuns without pictures, from the state alone, need none of this."
+_HELP = (
+    f"On Debian or Ubuntu: sudo apt-get install {PACKAGES}\n"
+    "Runs without pictures, from the state alone, need none of this."
+)
 _context: Any = None
 users: WeakSet[Any] = WeakSet()
 """What lives in the context: each one's `free()` is called before the context goes, at exit."""

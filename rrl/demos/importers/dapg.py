@@ -310,7 +310,7 @@ def read_dapg(source: str) -> list[Recorded]:
             f"{source} is refused: {error}. Only pickles of lists, dicts and numpy arrays are read"
         ) from error
     if not isinstance(data, list) or not all(isinstance(episode, dict) for episode in data):
-        raise UserError(f"{source} is not a list of episodes (dicts), as hand_dapg's demonstrations are")
+        raise UserError(f"{source} is not a list of episodes (dicts), as hand_dapg's pickles are")
     return [_episode(f"{source}, episode {i}", episode) for i, episode in enumerate(data)]
 
 
