@@ -241,59 +241,36 @@ def _import(package: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a sweep asks of a backend."""
-
-    jobs: int | None
-    """Runs at a time; None: as many as it takes."""
-    count: int
-    """Runs in all."""
-    settings: Mapping[str, str]
-    """Of the command line, for the backend alone."""
-    folder: Path
-    """The sweep's."""
-
-    @property
-    def at_once(self) -> int:
-        """Runs at a time, no more than there are."""
-        return min(self.jobs or self.count, self.count)
-
-
-@dataclass(frozen=True)
 class Kind:
     """A backend that `--backend` can name."""
 
-    make: Callable[[Wish], Backend]
+    make: Callable[[int | None, int, Mapping[str, str], Path], Backend]
+    """From runs at a time (None: as many as it takes), runs in all, settings and the sweep's folder."""
     package: str = ""
     """What it needs installed."""
-    option: str = ""
-    """The option of the command line that holds its settings; empty: it has none."""
+    settings: bool = False
+    """Does it take settings (`--slurm NAME=VALUE`)?"""
     here: bool = False
     """Do its runs share this machine's cores?"""
 
 
 BACKENDS = {
-    "local": Kind(lambda wish: Local(wish.at_once), here=True),
-    "ray": Kind(lambda wish: Ray(wish.at_once), "ray"),
-    "slurm": Kind(lambda wish: Slurm(wish.jobs, wish.settings, wish.folder / "slurm"), "submitit", "--slurm"),
+    "local": Kind(lambda jobs, count, *_: Local(min(jobs or count, count)), here=True),
+    "ray": Kind(lambda jobs, count, *_: Ray(min(jobs or count, count)), "ray"),
+    "slurm": Kind(lambda jobs, _, settings, folder: Slurm(jobs, settings, folder / "slurm"), "submitit", settings=True),
 }
 
 
-def find(name: str) -> Kind:
-    """The backend of this name; UserError if there is none, or what it needs is not installed."""
+def find(name: str, settings: Sequence[str]) -> tuple[Kind, dict[str, str]]:
+    """A backend, and its settings as name -> value; UserError if either can't be used."""
     if name not in BACKENDS:
         raise UserError(f"--backend takes {', '.join(BACKENDS)}; got {name}")
-    if BACKENDS[name].package:
-        _import(BACKENDS[name].package)
-    return BACKENDS[name]
-
-
-def settings(kind: Kind, option: str, texts: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE texts of an option as name -> value; UserError if the backend takes none or they are no such pairs."""
-    if texts and kind.option != option:
-        owner = next(name for name, other in BACKENDS.items() if other.option == option)
-        raise UserError(f"{option} goes with --backend {owner}")
-    wrong = [text for text in texts if "=" not in text]
+    kind = BACKENDS[name]
+    if settings and not kind.settings:
+        raise UserError(f"--slurm goes with --backend {', '.join(n for n, k in BACKENDS.items() if k.settings)}")
+    wrong = [text for text in settings if "=" not in text]
     if wrong:
-        raise UserError(f"{option} takes NAME=VALUE, such as slurm_partition=gpu; got {wrong[0]}")
-    return dict(text.split("=", 1) for text in texts)
+        raise UserError(f"--slurm takes NAME=VALUE, such as slurm_partition=gpu; got {wrong[0]}")
+    if kind.package:
+        _import(kind.package)
+    return kind, dict(text.split("=", 1) for text in settings)

@@ -25,8 +25,7 @@ def sweep(
     new: bool = False,
 ) -> int:
     """Check everything, print the plan, run it; returns the exit code."""
-    place = backends.find(backend)
-    settings = backends.settings(place, "--slurm", slurm)
+    place, settings = backends.find(backend, slurm)
     table = Table()
     planned = plan(name, config)
     count = len(planned.jobs) or (config.trials or 0) * len(config.files) * max(1, len(config.seeds))
@@ -41,8 +40,8 @@ def sweep(
         folder.record(planned.jobs, sources=list(config.files), search=config.search, metric=config.metric)
         table.line(f"sweep {folder.run_id}: {name}")
         search = OptunaSearch(planned, folder) if config.search == "optuna" else None
-        wish = backends.Wish(jobs, count, settings, folder.folder)
-        return _run(Engine(folder, planned.jobs, place.make(wish), table, budget, search), count)
+        started = place.make(jobs, count, settings, folder.folder)
+        return _run(Engine(folder, planned.jobs, started, table, budget, search), count)
 
 
 def _run(engine: Engine, count: int) -> int:

@@ -14,11 +14,14 @@ from rrl import registry
 from rrl.agents import npg
 from rrl.config import ginfile
 from rrl.demos import DemoSet
+from rrl.encoders.base import Inference
 from rrl.encoders.state import State
 from rrl.envs.adroit import Adroit
 from rrl.envs.dmcontrol import DMControl
 from rrl.evaluators.base import Evaluator
+from rrl.rollout.steps import Stepper
 from rrl.run.experiment import Experiment
+from rrl.run.iteration import on_steps
 from rrl.run.placement import resolve
 from rrl.sweeps import estimate
 from rrl.sweeps.speed import Speed
@@ -74,6 +77,18 @@ def test_an_agent_that_wants_steps(agents: Any) -> None:
     assert of_run.disk == 2 * 10**6 + estimate.BESIDE + 500 * 20
     all_kept = config(agents.WantsSteps.Config(album=10**6), log_every=1_025)
     assert estimate.of_run(all_kept, SPEED).disk == 2 * 10**6 + estimate.BESIDE + 10 * 2048 // REPEAT * 20
+
+
+@pytest.mark.parametrize("log_every", [1, 1_000, 1_025])
+def test_an_iteration_of_steps_is_as_long_as_the_loop_makes_it(agents: Any, log_every: int) -> None:
+    run = config(agents.WantsSteps.Config(), log_every=log_every, iterations=1, workers=0)
+    experiment = Experiment(run.model_copy(update={"device": "cpu"}))
+    envs = experiment.make_envs()
+    agent = experiment.make_agent(experiment.encoder, envs, Inference(), 0)
+    _, steps = on_steps(agent, Stepper(envs, agent.stack, 0), run.agent.wants().count, log_every, lambda count: None)
+    envs.close()
+    assert steps == estimate.training_steps(run)
+    assert set(agent.batches) == {64 * 2}
 
 
 class Thrice(Evaluator):

@@ -259,19 +259,21 @@ def test_a_search_proposes_what_its_runs_log(metric: str, scores: list[Score], t
 
 def test_backends_are_found_in_one_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--backend takes local, ray, slurm; got moon"):
-        backends.find("moon")
-    wishes: list[backends.Wish] = []
-    monkeypatch.setitem(backends.BACKENDS, "moon", backends.Kind(wishes.append, option="--slurm"))  # type: ignore[arg-type]
-    assert backends.settings(backends.find("moon"), "--slurm", ["a=1", "b=c=d"]) == {"a": "1", "b": "c=d"}
-    with pytest.raises(UserError, match="NAME=VALUE"):
-        backends.settings(backends.find("moon"), "--slurm", ["a"])
+        backends.find("moon", [])
     with pytest.raises(UserError, match="--slurm goes with --backend slurm"):
-        backends.settings(backends.find("local"), "--slurm", ["a=1"])
-    monkeypatch.setitem(backends.BACKENDS, "mars", backends.Kind(wishes.append, package="rrl_no_such_package"))  # type: ignore[arg-type]
+        backends.find("local", ["a=1"])
+    calls: list[tuple[Any, ...]] = []
+    moon: Any = backends.Kind(lambda *call: calls.append(call), settings=True)  # type: ignore[arg-type, return-value]
+    monkeypatch.setitem(backends.BACKENDS, "moon", moon)
+    kind, settings = backends.find("moon", ["a=1", "b=c=d"])
+    kind.make(None, 3, settings, tmp_path)
+    assert calls == [(None, 3, {"a": "1", "b": "c=d"}, tmp_path)]
+    with pytest.raises(UserError, match="NAME=VALUE"):
+        backends.find("moon", ["a"])
+    monkeypatch.setitem(backends.BACKENDS, "mars", backends.Kind(moon.make, package="rrl_no_such_package"))
     with pytest.raises(UserError, match="rrl_no_such_package is not installed"):
-        backends.find("mars")
-    local = backends.find("local").make(backends.Wish(jobs=8, count=3, settings={}, folder=tmp_path))
-    assert local.jobs == 3
+        backends.find("mars", [])
+    assert backends.find("local", [])[0].make(8, 3, {}, tmp_path).jobs == 3
 
 
 def test_a_sweeps_folder_is_locked_while_it_is_open(tmp_path: Path) -> None:
