@@ -22,8 +22,8 @@ from rrl.store.tracking import Row
 Status = Literal["finished", "stopped", "failed", "running"]
 ROOT = Path("runs")
 STATUS, TAGS, PARAMS, LOCK = "status.json", "tags.json", "params.json", "lock"
-PARTS = ("env", "encoder", "agent")
-"""Those that every run has, and whose names tell runs apart."""
+PARTS = {"env": "environment", "encoder": "encoder", "agent": "agent"}
+"""Those that every run has, and whose names tell runs apart; and their kinds."""
 
 
 @dataclass(frozen=True)
@@ -199,18 +199,22 @@ def _part(place: str, component: str, text: str) -> Config | None:
     """One part of a run, without the settings that it has no more; None if there is no such component now, or its
     settings are wrong today."""
     try:
-        known = registry.get(component).Config.model_fields
+        cls = registry.get(component)
+        if cls.kind != PARTS[place]:
+            return None
         bindings = re.findall(rf"^(?:{place}/)?({component}\.(\w+) = .*)$", text, re.MULTILINE)
-        return ginfile.loads("\n".join(line for line, field in bindings if field in known), root=component)
+        return ginfile.loads(
+            "\n".join(line for line, field in bindings if field in cls.Config.model_fields), root=component
+        )
     except (KeyError, UserError):
         return None
 
 
 def _logged_score(rows: Iterable[Row]) -> Score:
-    """What rows are of: a share of episodes has an interval."""
+    """What rows are of: a share of episodes has an interval. Variants of it have longer names."""
     metrics = dict.fromkeys(name for row in rows for name in row.metrics)
     counted = [name.partition("/")[2] for name in metrics if f"{name}_low" in metrics]
-    return Score(counted[0], counted=True) if counted else RETURN
+    return Score(min(counted, key=len), counted=True) if counted else RETURN
 
 
 def _read_rows(path: Path) -> tuple[Row, ...]:

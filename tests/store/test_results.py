@@ -192,6 +192,15 @@ def test_a_damaged_configuration_names_the_run(tmp_path: Path, text: str) -> Non
         assert results.find([], tmp_path) == []
 
 
+def test_parts_in_each_others_places_are_no_traceback(tmp_path: Path) -> None:
+    folder = aged(make_run(tmp_path, "a0"))
+    text = (folder / "config.gin").read_text().replace("env = @Adroit()", "env = @State()")
+    (folder / "config.gin").write_text(text.replace("encoder = @State()", "encoder = @Adroit()"))
+    run = results.read(folder)
+    assert (run.params["env"], run.params["encoder"]) == ("State", "Adroit")
+    assert run.score.name == "success"
+
+
 def test_results_are_read_without_torch_and_without_components(tmp_path: Path) -> None:
     make_run(tmp_path, "a0")
     code = f"""
