@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
@@ -74,7 +75,9 @@ class Experiment(Component):
         def _is_registered(cls, backend: str) -> str:
             if backend not in (known := ["auto", *backends.names()]):
                 message = f"Experiment.backend must be {', '.join(map(repr, known))}; got {backend!r}"
-                raise mistake("backend", message, "a backend of a plugin needs the plugin's package")
+                close = difflib.get_close_matches(backend, known, 1)
+                hint = f"did you mean {close[0]!r}?" if close else "a plugin's backend needs the plugin's package"
+                raise mistake("backend", message, hint)
             return backend
 
         @model_validator(mode="after")
