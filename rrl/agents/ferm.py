@@ -45,9 +45,12 @@ class FERM(SAC):
     def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Fill the memory with the demonstrations, each cut at the horizon; train the encoder; clone, if
         asked for. Returns the last losses."""
+        # The memory begins with the demonstrations, which age in it like everything else.
         demos = cut(self.required(demos))
         self.replay.add(demos, slots=self.slots)
         metrics: Metrics = {"demos/steps": float(len(demos.t))}
+        # The encoder is trained on them by its own loss alone; the target encoder, whose codes are the contrastive
+        # keys, follows.
         if self.config.encoder_loss != "never":
             progress.phase("warm start: encoder", self.config.warm_start_updates)
             for _ in range(self.config.warm_start_updates):
@@ -57,6 +60,7 @@ class FERM(SAC):
                 metrics |= self.learn_encoder(now, raw)
                 self.move_targets()
                 progress.advance(1)
+        # FERM's BC-only mode; else the actor learns online alone.
         cloning = self.config.bc_epochs * len(demos.t) // self.config.batch
         progress.phase("warm start: cloning", cloning)
         for _ in range(cloning):

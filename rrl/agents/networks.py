@@ -168,12 +168,12 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module], generator: to
 
 def orthogonal_mlp(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
     """Linear layers of these sizes with ReLU between them; orthogonal weights, biases 0 (SAC's networks)."""
-    made = mlp(sizes, nn.ReLU, generator)
-    for layer in made:
+    network = mlp(sizes, nn.ReLU, generator)
+    for layer in network:
         if isinstance(layer, nn.Linear):
             nn.init.orthogonal_(layer.weight, generator=generator)
             nn.init.zeros_(layer.bias)
-    return made
+    return network
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from rrl.registry import UserError
 from rrl.rollout.data import Rollout
+from rrl.store import files
 
 ARRAYS = ("rows", "actions", "rewards", "t", "kind")
 LAST, STEP, END = 0, 1, 2
@@ -122,18 +122,18 @@ class Replay:
         ends = np.cumsum(filled)
         if not filled.any():
             raise ValueError("the replay memory holds no transition yet")
-        found: list[NDArray[np.int64]] = []
+        drawn: list[NDArray[np.int64]] = []
         missing = count
         while missing > 0:
-            drawn = torch.randint(int(ends[-1]), (missing + 8,), generator=generator).numpy()
-            slot = np.searchsorted(ends, drawn, side="right")
-            place = self.head[slot] - 1 - (drawn - (ends[slot] - filled[slot]))  # before the newest one
+            index = torch.randint(int(ends[-1]), (missing + 8,), generator=generator).numpy()
+            slot = np.searchsorted(ends, index, side="right")
+            place = self.head[slot] - 1 - (index - (ends[slot] - filled[slot]))  # before the newest one
             back = np.minimum(self.stack - 1, self.t[slot, place % self.size])
             whole = place - back > self.head[slot] - self.size  # nothing of its stack is overwritten
             good = (self.kind[slot, place % self.size] != LAST) & whole
-            found.append(np.stack((slot[good], place[good]))[:, :missing])
-            missing -= found[-1].shape[1]
-        slot, place = np.concatenate(found, axis=1)
+            drawn.append(np.stack((slot[good], place[good]))[:, :missing])
+            missing -= drawn[-1].shape[1]
+        slot, place = np.concatenate(drawn, axis=1)
         here = place % self.size
         window = np.arange(1 - self.stack, 2)
         places = place[:, None] + np.maximum(window, -self.t[slot, here][:, None])
@@ -158,12 +158,8 @@ class Replay:
             places = np.arange(first, self.head[slot] + 1)
             name = f"{slot}-{first:012d}-{self.head[slot]:012d}.npz"
             arrays = {key: getattr(self, key)[slot, places % self.size] for key in ARRAYS}
-            part = folder / f"{name}.part"
-            with part.open("wb") as file:
+            with files.writing(folder / name) as file:
                 np.savez(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(folder / name)
             self._segments.append(_Segment(name, slot, int(first), len(places)))
             self._saved[slot] = self.head[slot]  # the newest place is still open: it is written again
         oldest = self.head + 1 - self.size
