@@ -10,6 +10,7 @@ from rrl.registry import UserError
 from rrl.report import csv_files, figures, numbers, page, tables
 from rrl.report.figures import Drawn, Published
 from rrl.report.groups import Report, collect
+from rrl.store import files as store_files
 from rrl.store import results
 
 GENERATOR = '<meta name="generator" content="rrl report">'
@@ -56,9 +57,7 @@ def write(
         for figure in (figure for section in drawn.values() for figure in section):
             (files / f"{figure.name}.png").write_bytes(figure.png)
         csv_files.write_all(report, files)
-        part = out.with_name(f"{out.name}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(out)
+        store_files.write_text(out, text)
     except OSError as error:
         raise UserError(f"the report can't be written: {error}; choose another place with --out") from error
     say(f"{len(report.runs)} runs in {len(report.groups)} groups: {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -176,7 +176,7 @@ def _kind(config: Experiment.Config) -> str:
         if name not in ignored and not name.startswith(("evaluators", "demos"))
     }
     facts = {"rrl": version("rrl"), "torch": version("torch"), "cores": str(cores())}
-    facts["measured"] = ",".join(speed.Speed.__dataclass_fields__)
+    facts["measured"] = ",".join(speed.Speed.__dataclass_fields__) + ", per environment step"
     return hashlib.sha256(json.dumps(settings | facts, sort_keys=True).encode()).hexdigest()[:24]
 
 
