@@ -1,4 +1,4 @@
-"""One run of a sweep, in a process of its own: `python -m rrl.sweeps.child`, a `Task` as JSON on its input.
+"""One run of a sweep, in a process of its own, which gets a `Task` as JSON on its input.
 
 It ends when the process that started it ends, however that ends.
 """
@@ -14,6 +14,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+PROGRAM = "import sys; from rrl.sweeps.child import main; sys.exit(main(sys.stdin.read()))"
+"""Not `-m`: environment workers import their parent's main module, and with it torch, which they never need."""
 PR_SET_PDEATHSIG = 1  # Linux: the kernel's word for "signal me when my parent dies"
 
 
@@ -45,7 +47,7 @@ class Task:
         # A session of its own: Ctrl-C in the terminal reaches the sweep alone, which then stops its children.
         with log.open("ab") as out:
             child = subprocess.Popen(
-                [sys.executable, "-m", "rrl.sweeps.child"],
+                [sys.executable, "-c", PROGRAM],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -89,7 +91,3 @@ def main(text: str) -> int:
     except UserError as error:
         print(f"error: {error}", flush=True)
         return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.stdin.read()))

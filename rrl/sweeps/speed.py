@@ -1,6 +1,6 @@
 """How fast and how large a run is on this machine: a few steps of it in a process of its own.
 
-`python -m rrl.sweeps.speed` reads a run's gin source and prints a `Speed` as JSON.
+That process reads the gin source from its input and prints a `Speed` as JSON.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from rrl.rollout.steps import Stepper
 from rrl.run.experiment import Experiment
 from rrl.sweeps.child import die_with
 
+PROGRAM = "from rrl.sweeps.speed import main; main()"
+"""Not `-m`, as `child.PROGRAM`."""
 LEAST = 2.0  # seconds of sampling to measure
 MOST = 40.0  # seconds after which an agent with long updates is measured no longer than it must
 SAMPLES = 4096  # of the update that is timed
@@ -52,7 +54,7 @@ class Speed:
 
 def measure(source: str) -> Speed:
     """Measure a run of this (resolved) gin source. RuntimeError with the process' last words if it fails."""
-    command = [sys.executable, "-m", "rrl.sweeps.speed", str(os.getpid())]
+    command = [sys.executable, "-c", PROGRAM, str(os.getpid())]
     start = time.monotonic()
     process = subprocess.run(command, input=source, capture_output=True, text=True)
     if process.returncode != 0:
@@ -159,6 +161,7 @@ def _steps(agent: Agent, collector: Collector, count: int) -> tuple[float, float
     return sampling / steps, learning / steps, rollout.obs[0]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the `Speed` of the source on the standard input; ends with the process whose number is the argument."""
     die_with(int(sys.argv[1]))
     print(json.dumps(_probe(sys.stdin.read())))
