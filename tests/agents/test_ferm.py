@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from helpers.sac_agents import ACTION, PIXELS, STATE, make, moved, names_of, rollout_of, step_of, values, watched
+from helpers.stores import prepared
 
 from rrl.agents.ferm import FERM, cut
 from rrl.registry import UserError
@@ -171,7 +172,7 @@ def test_updates_tell_how_far_the_convolutions_moved(cls):
 
 def test_an_experiment_fills_the_memory_with_its_demonstrations(tmp_path, monkeypatch):
     """From the shipped demonstrations, replayed and drawn, to updates at every step: `rrl run`."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(prepared(tmp_path))
     settings = ["iterations = 2", "log_every = 15", "evaluators = ()"]
     settings = [f"Experiment.{each}" for each in settings]
     settings += ["Adroit.horizon = 20", "DemoSet.episodes = 2"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.stores import prepared
 
 import rrl
 from rrl.commands import policies as evaluation
@@ -46,7 +47,7 @@ class Lines(Display):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished tiny run and the folder in which it was started."""
-    folder = tmp_path_factory.mktemp("eval")
+    folder = prepared(tmp_path_factory.mktemp("eval"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert process.start("adroit_pen_state", list(TINY), None, None) == 0
@@ -72,7 +73,7 @@ def test_eval_repeats_the_runs_own_final_evaluation(run, tmp_path, monkeypatch):
 
 
 def test_eval_repeats_the_last_evaluation_of_a_run_without_a_final_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(prepared(tmp_path))
     settings = ("iterations = 2", "log_every = 80", "eval_every = 80", "evaluators = (@EpisodeReturn(),)")
     settings = [*(f"Experiment.{each}" for each in settings), "EpisodeReturn.episodes = 2"]
     settings += ["DMControl.horizon = 15", "SAC.hidden = (8,)", "SAC.init_steps = 4", "SAC.batch = 4"]
@@ -141,7 +142,7 @@ def test_half_precision_is_half_the_size_and_acts_nearly_the_same(run, tmp_path,
 @pytest.fixture(scope="module")
 def rad(tmp_path_factory):
     """A finished tiny run of RAD, whose encoder has learnt something, and its folder."""
-    folder = tmp_path_factory.mktemp("rad")
+    folder = prepared(tmp_path_factory.mktemp("rad"))
     settings = ["iterations = 2", "log_every = 80", "eval_every = 80", "evaluators = (@EpisodeReturn(),)"]
     settings = [f"Experiment.{each}" for each in settings]
     settings += ["EpisodeReturn.episodes = 1", "DMControl.horizon = 15", *SMALL_RAD]
@@ -211,7 +212,7 @@ def test_an_exported_encoder_is_the_runs_and_trains_others(rad, tmp_path, monkey
     assert torch.allclose(got, expected, atol=1e-5) and got.shape == (3, 50)
     begun = saved["start.0"]
     assert not torch.equal(saved["online.encoder.convolutions.0.weight"], begun)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(prepared(tmp_path))
     settings = [
         "Experiment.iterations = 2",
         "Experiment.log_every = 80",

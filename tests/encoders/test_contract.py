@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.stores import prepared
 from plugins.encoder96 import PICTURE, Attention96
 from safetensors.torch import save_file
 from torch import nn
@@ -31,8 +32,8 @@ from rrl.store import results
 
 TESTS = Path(__file__).resolve().parent.parent
 RUN = """
-include 'base/rrl.gin'
-include 'base/door.gin'
+include 'method/rrl.gin'
+include 'env/adroit_door.gin'
 Experiment.encoder = @Attention96()
 Experiment.evaluators = (@SuccessRate(),)
 Experiment.iterations = 2
@@ -211,7 +212,7 @@ def test_a_registered_backend_is_checked_chosen_and_used(encoder, monkeypatch):
 @pytest.fixture(scope="module")
 def rrl(tmp_path_factory):
     """`rrl(command, ...)` -> what it prints, in a folder with the file `run.gin` and the plugin installed."""
-    root = tmp_path_factory.mktemp("plugin")
+    root = prepared(tmp_path_factory.mktemp("plugin"))
     (root / "run.gin").write_text(RUN)
     package = root / "site" / "encoder96-1.0.dist-info"
     package.mkdir(parents=True)

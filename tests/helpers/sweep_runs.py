@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
+from helpers.stores import prepared
 from rrl.store import results
 
 SMALL = (
@@ -30,14 +31,21 @@ def command(*arguments: str, sets: tuple[str, ...] = SMALL) -> list[str]:
 
 
 def sweep(root: Path, *arguments: str, code: int = 0, sets: tuple[str, ...] = SMALL) -> str:
+    _prepare(root, arguments)
     done = subprocess.run(command(*arguments, sets=sets), cwd=root, capture_output=True, text=True, timeout=400)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
 def begun(root: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    _prepare(root, arguments)
     with (root / "log.txt").open("a") as log:
         return subprocess.Popen(command(*arguments), cwd=root, stdout=log, stderr=log)
+
+
+def _prepare(root: Path, arguments: tuple[str, ...]) -> None:
+    if "--dry-run" not in arguments and not (root / "mlflow.db").exists():
+        prepared(root)
 
 
 def sweep_folder(root: Path) -> Path:

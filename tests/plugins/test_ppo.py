@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.plugins import install
+from helpers.stores import prepared
 from typer.testing import CliRunner
 
 import rrl
@@ -49,7 +50,7 @@ def here(tmp_path, monkeypatch):
     install(monkeypatch, tmp_path / "site", "plugins.ppo")
     monkeypatch.setenv("RRL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "tiny.gin").write_text(GIN.format(envs=2, iterations=3, log_every=2 * ROUND) + TINY)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(prepared(tmp_path))
     return tmp_path
 
 
@@ -106,6 +107,7 @@ def test_it_trains_reports_evaluates_and_exports(here):
 def test_an_interrupted_run_goes_on_bit_for_bit(here, monkeypatch):
     for name in ("whole", "cut"):
         (here / name).mkdir()
+        prepared(here / name)
     source = str(here / "tiny.gin")
     iterate = loop.Loop.iterate
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.report_runs import make_run
+from helpers.stores import prepared
 from scipy.stats import ttest_1samp
 
 from rrl.registry import UserError
@@ -209,7 +210,7 @@ def test_the_whole_way_in_small(tmp_path: Path) -> None:
         "Experiment.iterations = 1",
     )
     sets = [part for text in small for part in ("--set", text)]
-    text = rrl(tmp_path, "reproduce", "fig4", "--task", "door", "--budget", "60s", *sets)
+    text = rrl(prepared(tmp_path), "reproduce", "fig4", "--task", "door", "--budget", "60s", *sets)
     assert "NO VERDICT: the published curve begins at 40,000 steps" in text
     assert "our run adroit_door_resnet34-seed10 has reached 40" in text
     (ours,) = results.find([], tmp_path / "runs")
