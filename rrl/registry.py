@@ -33,9 +33,9 @@ def mistake(field: str, message: str, hint: str) -> PydanticCustomError:
     return PydanticCustomError("config", "{message}", {"message": message, "field": field, "hint": hint})
 
 
-def mistakes(found: Iterable[Mistake]) -> PydanticCustomError:
+def mistakes(misfits: Iterable[Mistake]) -> PydanticCustomError:
     """For validators: several mistakes at once."""
-    first, *others = found
+    first, *others = misfits
     context = {"message": first.message, "field": first.field, "hint": first.hint, "more": others}
     return PydanticCustomError("config", "{message}", context)
 
@@ -153,8 +153,10 @@ def names(kind: str | None = None) -> list[str]:
 
 def proposals(kind: str, **traits: Any) -> str:
     """Registered components of a kind whose class has these attributes, as an error proposes them: `@A(), @B()`."""
-    found = [name for name in names(kind) if all(getattr(_components[name], k, None) == v for k, v in traits.items())]
-    return ", ".join(f"@{name}()" for name in found)
+    matching = [
+        name for name in names(kind) if all(getattr(_components[name], k, None) == v for k, v in traits.items())
+    ]
+    return ", ".join(f"@{name}()" for name in matching)
 
 
 def build(config: Config, *args: Any, **context: Any) -> Any:

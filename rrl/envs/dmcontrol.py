@@ -65,8 +65,8 @@ class DMControl(MuJoCoFactory):
                 try:
                     dmcontrol_sim.check(domain, task)
                 except UserError as error:
-                    told = {"message": f"DMControl: {error}", "field": "task", "hint": ""}
-                    raise PydanticCustomError("config", "{message}", told) from error
+                    context = {"message": f"DMControl: {error}", "field": "task", "hint": ""}
+                    raise PydanticCustomError("config", "{message}", context) from error
             return task
 
         @pydantic.field_validator("action_repeat")

@@ -69,10 +69,10 @@ def choose_backend() -> None:
         raise UserError("MUJOCO_GL is osmesa, but there is no libOSMesa; unset it, or install libosmesa6")
     if asked and asked.lower() != "egl":
         return
-    found = _loads("libEGL.so.1")
-    if asked and not found:
+    library = _loads("libEGL.so.1")
+    if asked and not library:
         raise UserError(f"MUJOCO_GL is {asked}, but {_NO_EGL}.\n{_HELP}\nOr unset MUJOCO_GL.")
-    os.environ["MUJOCO_GL"] = "egl" if found else "disable"
+    os.environ["MUJOCO_GL"] = "egl" if library else "disable"
 
 
 def context() -> Any:

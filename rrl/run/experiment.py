@@ -83,9 +83,9 @@ class Experiment(Component):
         @model_validator(mode="after")
         def _fits_together(self) -> Experiment.Config:
             """Each part says what keeps it from working with the others; nothing here knows one by name."""
-            found = list(self._misfits())
-            if found:
-                raise mistakes(found)
+            misfits = list(self._misfits())
+            if misfits:
+                raise mistakes(misfits)
             return self
 
         def _misfits(self) -> Iterator[Mistake]:

@@ -30,7 +30,7 @@ def title(experiment: Experiment) -> str:
 def tags(experiment: Experiment, inference: Inference, renderer: str) -> dict[str, str]:
     """Facts for MLflow and for reports, by name."""
     config, encoder = experiment.config, experiment.encoder
-    found = {
+    facts = {
         **experiment.env.facts(),
         **{f"encoder.{k}": v for k, v in (encoder.facts() | backends.facts(inference)).items()},
         "encoder": config.encoder.label(),
@@ -44,18 +44,18 @@ def tags(experiment: Experiment, inference: Inference, renderer: str) -> dict[st
         "python": platform.python_version(),
     }
     if experiment.demos is not None:
-        found |= {"demos": experiment.demos.name, **{f"demos.{k}": v for k, v in experiment.demos.facts().items()}}
-    return found
+        facts |= {"demos": experiment.demos.name, **{f"demos.{k}": v for k, v in experiment.demos.facts().items()}}
+    return facts
 
 
 def record(experiment: Experiment, inference: Inference, renderer: str, folder: Path, tracker: Tracker) -> None:
     """Tags go to MLflow and, for reports, beside the run; a resumed run tells all its commits."""
-    found = tags(experiment, inference, renderer)
-    before = files.read_json(folder / TAGS).get("git_commit", found["git_commit"])
-    if before.rpartition("then ")[2] != found["git_commit"]:
-        found["git_commit"] = f"{before}, then {found['git_commit']}"
-    files.write_json(folder / TAGS, found)
-    tracker.tags(found)
+    values = tags(experiment, inference, renderer)
+    before = files.read_json(folder / TAGS).get("git_commit", values["git_commit"])
+    if before.rpartition("then ")[2] != values["git_commit"]:
+        values["git_commit"] = f"{before}, then {values['git_commit']}"
+    files.write_json(folder / TAGS, values)
+    tracker.tags(values)
 
 
 def git_commit() -> str:

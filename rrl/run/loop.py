@@ -141,8 +141,8 @@ class Loop:
         if self.deadline is not None and usual > self.deadline - time.monotonic():
             raise BudgetOver  # another update of the usual length would not fit
         start = time.monotonic()
-        metrics, made = self.collect_and_update(f"update {self.iteration + 1}/{self.config.iterations}")
-        self.iteration, self.steps = self.iteration + 1, self.steps + made
+        metrics, steps = self.collect_and_update(f"update {self.iteration + 1}/{self.config.iterations}")
+        self.iteration, self.steps = self.iteration + 1, self.steps + steps
         if self.steps - self.evaluated >= self.config.eval_every or self.iteration == self.config.iterations:
             self.evaluated = self.steps
             metrics |= self.evaluate("always")

@@ -153,11 +153,11 @@ def find(run: str) -> Path:
     path = Path(run)
     if (path / "run.json").is_file():
         return path
-    found = sorted(p.parent for p in ROOT.glob(f"{run}*/run.json")) if run and "/" not in run else []
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f"{run} may be any of {', '.join(p.name for p in found)}; give more of the id")
+    folders = sorted(p.parent for p in ROOT.glob(f"{run}*/run.json")) if run and "/" not in run else []
+    if len(folders) == 1:
+        return folders[0]
+    if folders:
+        raise UserError(f"{run} may be any of {', '.join(p.name for p in folders)}; give more of the id")
     known = sorted(ROOT.glob("*/run.json"), key=os.path.getmtime)[-5:]
     newest = f"The newest here are {', '.join(p.parent.name for p in known)}" if known else "There are none here"
     raise UserError(f"there is no run {run} in {ROOT.resolve()}. {newest}")
@@ -189,8 +189,8 @@ def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budge
         except (Stopped, KeyboardInterrupt) as cause:
             status, code = "KILLED", 143 if isinstance(cause, Stopped) else 130
             reason = "SIGTERM" if isinstance(cause, Stopped) else "Ctrl-C"
-            kept = "after the last checkpoint" if (folder / CHECKPOINT).exists() else "from the start"
-            display.line(f"stopped; go on {kept} with: {again}")
+            point = "after the last checkpoint" if (folder / CHECKPOINT).exists() else "from the start"
+            display.line(f"stopped; go on {point} with: {again}")
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"[:4000]
             tracker.tags({"failure": reason})

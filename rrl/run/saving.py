@@ -71,14 +71,14 @@ def save(folder: Path, agent: Agent, stepper: Stepper | None, values: dict[str, 
         agent.replay.tidy(folder / REPLAY)
 
 
-def restore(folder: Path, agent: Agent, stepper: Stepper | None, demos: Rollout | None, found: Checkpoint) -> None:
+def restore(folder: Path, agent: Agent, stepper: Stepper | None, demos: Rollout | None, last: Checkpoint) -> None:
     """Undo of `save`, in an agent and a stepper of the same configuration."""
     if demos is not None:
         agent.remember(demos)
-    agent.restore(found.tensors, found.values["agent"])
+    agent.restore(last.tensors, last.values["agent"])
     if stepper is not None:
-        arrays = checkpoint.unpack(found.tensors, found.values["stepper"]["layout"])
+        arrays = checkpoint.unpack(last.tensors, last.values["stepper"]["layout"])
         arrays = {name.removeprefix("stepper."): array for name, array in arrays.items()}
-        stepper.restore(arrays, found.values["stepper"]["values"])
+        stepper.restore(arrays, last.values["stepper"]["values"])
     if agent.replay is not None:
-        agent.replay.load(folder / REPLAY, found.values["replay"])
+        agent.replay.load(folder / REPLAY, last.values["replay"])
