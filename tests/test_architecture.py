@@ -248,3 +248,14 @@ def test_environments_need_no_torch(tmp_path: Path) -> None:
     """Worker processes simulate and render; torch in each would cost memory and start-up time."""
     code = "import sys, rrl.envs, rrl.envs.vector, rrl.rollout.episodes; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+
+
+def test_the_picture_of_the_rooms_is_up_to_date() -> None:
+    """It carries its arrows as text."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import draw_architecture as script
+
+    sys.path.remove(str(ROOT / "scripts"))
+    described = script.described(script.arrows(ROOT / "rrl"))
+    drawn = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    assert described.replace(">", "&gt;") in drawn, "run: python scripts/draw_architecture.py"
