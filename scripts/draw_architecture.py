@@ -80,13 +80,16 @@ def count(package: Path) -> list[str]:
 
 
 def draw(edges: Counter[tuple[str, str]]) -> None:
-    """One row of boxes a floor, the highest on top; the thicker an arrow, the more imports."""
+    """One row of boxes a floor, the highest on top. Dark arrows say it all: a faint one goes where a chain of dark ones
+    leads too. The registry, which everybody imports, is left out."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "rrl"
     from matplotlib import pyplot as plt
 
+    text = described(edges)
+    edges = Counter({edge: number for edge, number in edges.items() if "registry" not in edge})
     rows: dict[int, list[str]] = {}
     for name, height in floors(edges).items():
         rows.setdefault(height, []).append(name)
@@ -95,17 +98,21 @@ def draw(edges: Counter[tuple[str, str]]) -> None:
     for height, names in rows.items():
         for i, name in enumerate(names):
             places[name] = ((i + 0.5) / len(names) * 10 + 0.35 * (height % 2), float(height))
-    for (upper, lower), number in edges.items():
-        if lower == "registry":
-            continue
-        style = {"arrowstyle": "-|>", "color": "#0072b2", "alpha": 0.35, "linewidth": 0.5 + 0.12 * min(number, 12)}
-        axes.annotate("", places[lower], places[upper], arrowprops={**style, "shrinkA": 9, "shrinkB": 9})
+    for upper, lower in edges:
+        dark = not any(reaches(edges, other, lower) for above, other in edges if above == upper and other != lower)
+        style = {"arrowstyle": "-|>", "color": "#0072b2", "alpha": 0.9 if dark else 0.13, "shrinkA": 9, "shrinkB": 9}
+        axes.annotate("", places[lower], places[upper], arrowprops=style)
     for name, (x, y) in places.items():
         box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "#333333"}
         axes.text(x, y, name, ha="center", va="center", fontsize=10, bbox=box)
     axes.set(xlim=(-0.6, 11), ylim=(-0.6, len(rows) - 0.4))
     axes.axis("off")
-    figure.savefig(OUT, metadata={"Date": None, "Description": described(edges)}, bbox_inches="tight")
+    figure.savefig(OUT, metadata={"Date": None, "Description": text}, bbox_inches="tight")
+
+
+def reaches(edges: Counter[tuple[str, str]], start: str, end: str) -> bool:
+    """Is there a chain of arrows from one room to another?"""
+    return start == end or any(reaches(edges, lower, end) for upper, lower in edges if upper == start)
 
 
 def described(edges: Counter[tuple[str, str]]) -> str:
