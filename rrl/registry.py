@@ -7,7 +7,10 @@ work without it: `ResNet(ResNet.Config(depth=18), cameras=1)`.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import inspect
+import sys
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
@@ -81,6 +84,10 @@ class Parts(Protocol):
     def precision(self) -> str:
         """Of the encoder."""
 
+    @property
+    def num_envs(self) -> int:
+        """Environments that are stepped together."""
+
 
 class UserError(Exception):
     """A mistake that the user can mend: shown as plain text, never as a traceback; exit code 2."""
@@ -123,14 +130,17 @@ _plugins_loaded = False
 def register(cls: C) -> C:
     """Class decorator: make `cls` known under its class name.
 
-    Raises ValueError if the class has no `Config` of its own, no known `kind`, or a name that
-    another class already took.
+    Raises ValueError if the class has no `Config` of its own, no known `kind`, not all that its base asks for, or a
+    name that another class already took.
     """
     name = cls.__name__
     if "Config" not in cls.__dict__:
         raise ValueError(f"{name} needs a nested `class Config(...)` of its own")
     if getattr(cls, "kind", None) not in KINDS:
         raise ValueError(f"{name} must subclass an encoder, agent, environment, ... base: it has no kind")
+    missing = sorted({*getattr(cls, "__abstractmethods__", ()), *getattr(cls.Config, "__abstractmethods__", ())})
+    if missing:
+        raise ValueError(f"{name} lacks what its base asks for: {', '.join(missing)}")
     known = _components.get(name)
     if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ValueError(f"{name} is already registered by {known.__module__}; choose another class name")
@@ -165,7 +175,8 @@ def build(config: Config, *args: Any, **context: Any) -> Any:
 
 
 def load_plugins() -> None:
-    """Import the built-in components and every module advertised in the entry-point group."""
+    """Import the built-in components and every module advertised in the entry-point group; one that can't be imported
+    is told and left out."""
     global _plugins_loaded
     if _plugins_loaded:
         return
@@ -173,4 +184,19 @@ def load_plugins() -> None:
     for module in BUILT_IN:
         importlib.import_module(module)
     for point in entry_points(group=PLUGIN_GROUP):
-        point.load()
+        try:
+            point.load()
+        except Exception as error:  # whatever a stranger's module raises
+            reason = f"{type(error).__name__}: {error}"
+            print(f"note: the plugin {point.name} = {point.value} is left out: {reason}", file=sys.stderr)
+
+
+def source_of(component: type[Component]) -> str:
+    """12 hex digits of a plugin's source code; empty for components of rrl, which its version tells apart."""
+    if component.__module__.split(".")[0] == "rrl":
+        return ""
+    try:
+        source = inspect.getsource(sys.modules[component.__module__])
+    except (OSError, TypeError):  # made on the fly
+        return "unknown"
+    return hashlib.sha256(source.encode()).hexdigest()[:12]

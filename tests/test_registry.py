@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
 
@@ -112,3 +114,34 @@ def test_importing_the_registry_is_light():
     code = "import sys, rrl.registry; assert not {'torch', 'gin', 'numpy', 'mlflow'} & set(sys.modules)"
     root = Path(registry.__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=60)
+
+
+def test_what_lacks_something_is_not_registered():
+    class Abstract(Component):
+        kind: ClassVar[str] = "agent"
+
+        class Config(Component.Config):
+            @abc.abstractmethod
+            def wants(self): ...
+
+    class Mine(Abstract):
+        class Config(Abstract.Config):
+            pass
+
+    with pytest.raises(ValueError, match="Mine lacks what its base asks for: wants"):
+        registry.register(Mine)
+
+
+def test_a_broken_plugin_is_told_and_left_out(monkeypatch, capsys):
+    broken = metadata.EntryPoint("mine", "no_such_module_anywhere", registry.PLUGIN_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [broken])
+    assert registry.names() == []
+    told = capsys.readouterr().err
+    assert "the plugin mine = no_such_module_anywhere is left out: ModuleNotFoundError" in told
+
+
+def test_a_plugins_code_has_a_checksum_and_ours_none():
+    from rrl.encoders.state import State
+
+    assert registry.source_of(State) == ""
+    assert len(registry.source_of(Lens)) == 12

@@ -31,7 +31,8 @@ class Episodes:
 @dataclass(frozen=True)
 class AgentSteps:
     """The agent wants this many steps of every environment before each update, episodes going on from
-    one update to the next."""
+    one update to the next: `count * Experiment.num_envs` in all. A run's iteration is as many rounds of steps and one
+    update as reach `Experiment.log_every` environment steps, at least one."""
 
     count: int
 

@@ -38,7 +38,13 @@ class Features:
 
 
 class FrozenAgent(Agent):
-    """Base of agents that see features and state: `observe` is done, `act` gets its rows."""
+    """Base of agents that see features and state: `observe` is done, `act` gets its rows.
+
+    A subclass's `__init__` calls this one, draws its networks' weights from `self.generator` (torch's own
+    initialisation ignores the run's seed), moves them by `self.to(self.device)`, and then puts `rrl.agents.adam.Adam`s
+    into `self.optimisers`: whatever is in there, in parameters and buffers, and `self.updates` (to be counted in
+    `update`) is in checkpoints. Environments clip actions to [-1, 1].
+    """
 
     obs_dim: int
     """Length of a row."""

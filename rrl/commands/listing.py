@@ -26,7 +26,7 @@ def show(kind: str | None, line: Callable[[str], None]) -> None:
         if kind in (None, shown):
             line(f"{shown}:")
             for name in registry.names(shown):
-                summary = (registry.get(name).__doc__ or "").strip().splitlines()[0]
+                summary = (registry.get(name).__doc__ or "").strip().partition("\n")[0]
                 line(f"  {name:<14} {summary}")
     if kind in (None, "files"):
         _files(line)

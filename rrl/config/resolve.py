@@ -87,6 +87,7 @@ class Names:
             first, *others = sorted(set(places), key=lambda place: (files.index(place.file), place.line))
             also = f" (also at {', '.join(map(str, others))})" if others else ""
             hint = meant(name.rsplit(".", 1)[-1], self.expected.get(name) or registry.names())
+            hint += "" if hint.startswith("did you mean") else "; if a plugin has it, install that"
             yield Problem.at(first, f"no component is named {name}{also}", hint)
 
 

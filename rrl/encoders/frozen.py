@@ -19,10 +19,17 @@ from rrl.encoders.base import Encoder, Inference
 from rrl.encoders.input import IMAGENET
 from rrl.encoders.weights import Pretrained
 from rrl.envs.base import FrameRequest
+from rrl.registry import UserError
 
 
 class FrozenEncoder(Encoder):
-    """Base of frozen encoders: a subclass describes its networks and their weights, and makes the network."""
+    """Base of frozen encoders: a subclass describes its networks and their weights, and makes the network.
+
+    `pretrained = (Pretrained("tiny", features=48, input=Input(96, mean, std)),)`, with `Pretrained` of
+    `rrl.encoders.weights` and `Input` of `rrl.encoders.input` (mean and std of pixels in [0, 1]), is a network without
+    published weights: its file, in `weights`, holds what `make_network().state_dict()` does. Give such an encoder a
+    default of its own: `weights: str | None = None` in its Config.
+    """
 
     backends = None
     pretrained: ClassVar[tuple[Pretrained, ...]]
@@ -93,7 +100,16 @@ class FrozenEncoder(Encoder):
         """uint8 [N, size, size, 3 * cameras] -> float32 [N, dim]; ValueError for other pictures."""
         scale, shift = self.scale.to(frames.device), self.shift.to(frames.device)
         features: Tensor = self.network(self.source.input.normalised(self._pictures(frames), scale, shift))
-        return features.reshape(len(frames), self.dim)
+        return self._rows(features, len(frames))
+
+    def _rows(self, features: Tensor, count: int) -> Tensor:
+        """[count * cameras, features] -> [count, dim]; UserError if the network gives another number."""
+        if features.numel() != count * self.dim:
+            name, wide = type(self).__name__, features.numel() // max(count * self.cameras, 1)
+            raise UserError(
+                f"{name}.make_network gives {wide} features per picture, its `pretrained` says {self.source.features}"
+            )
+        return features.reshape(count, self.dim)
 
     def _pictures(self, frames: Tensor) -> Tensor:
         """uint8 [N, size, size, 3 * cameras] -> uint8 [N * cameras, size, size, 3]; a view of one camera's."""
@@ -137,4 +153,4 @@ class FrozenEncoder(Encoder):
             pictures = self._pictures(torch.from_numpy(how.calibration))
             how = replace(how, calibration=pictures.numpy())
         encode = backends.encode(self.network, self.source.input, how, self.delicate)
-        return lambda frames: encode(self._pictures(frames)).reshape(len(frames), self.dim)
+        return lambda frames: self._rows(encode(self._pictures(frames)), len(frames))

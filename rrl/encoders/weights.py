@@ -124,8 +124,10 @@ def resolve(source: Pretrained, weights: str, encoder: str) -> Found:
         path = Path(weights).expanduser()
         if path.is_file():
             return Found(path, "file")
+        known = source.url or weights != source.trained_on
         raise WeightsError(
-            f"{encoder}.weights = {weights!r}: there is no such file\n"
+            f"{encoder}.weights = {weights!r}: "
+            f"{'there is no such file' if known else f'{source.name} has no published weights'}\n"
             f"  give {f'{source.trained_on!r}, ' if source.url else ''}the path of {_expected(source)}, "
             "or None (untrained)"
         )

@@ -42,7 +42,11 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Rollout:
-    """Whole episodes as flat arrays, T transitions of E episodes, sorted by episode, then time."""
+    """Whole episodes as flat arrays, T transitions of E episodes, sorted by episode, then time.
+
+    In endless stepping an "episode" here is a piece of one: it may begin at t > 0, and where the collection cut it, it
+    is neither `terminated` nor `truncated` and goes on from its `final_obs`.
+    """
 
     obs: NDArray[Any]
     """[T, n]: what the policy's `observe` kept of the observation before each action."""
@@ -59,7 +63,7 @@ class Rollout:
     terminated: NDArray[np.bool_]
     """[T]: true end of the task after this step (pen dropped)."""
     truncated: NDArray[np.bool_]
-    """[T]: cut at the horizon after this step."""
+    """[T]: cut at the horizon after this step: what would have followed begins with the piece's `final_obs`."""
     final_obs: NDArray[Any]
     """[E, n]: the observation after each episode's last action."""
     success_steps: int = 0
@@ -77,8 +81,8 @@ class Rollout:
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """[E]: index of each episode's first transition."""
-        return np.flatnonzero(self.t == 0)
+        """[E]: index of the first transition of each episode, or piece of one."""
+        return np.flatnonzero(np.diff(self.episode, prepend=-1))
 
     def returns(self) -> NDArray[np.float64]:
         """[E]: undiscounted sum of rewards of each episode."""

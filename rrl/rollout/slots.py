@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.envs.base import FrameRequest
+from rrl.registry import UserError
 from rrl.rollout.data import Obs, Policy
 
 Arrays = dict[str, NDArray[Any]]
@@ -77,8 +78,14 @@ class Slots:
         return self.observed
 
     def act(self, policy: Policy, noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Actions [N, m] for what was seen last, not clipped; `noise` [N, m] as in `Policy.act`."""
-        return policy.act(self._seen, noise)
+        """Actions [N, m] for what was seen last, not clipped; `noise` [N, m] as in `Policy.act`. UserError for other
+        actions: numpy would broadcast a column over all of an environment's actions."""
+        actions: Any = policy.act(self._seen, noise)
+        shape = noise.shape if noise is not None else (self.count, *np.shape(actions)[1:])
+        if not isinstance(actions, np.ndarray) or actions.dtype != np.float32 or actions.shape != shape:
+            got = f"{actions.dtype} {list(actions.shape)}" if hasattr(actions, "shape") else type(actions).__name__
+            raise UserError(f"{type(policy).__name__}.act must return an array of float32 {list(shape)}; got {got}")
+        return actions
 
     def snapshot(self) -> Arrays:
         """Arrays from which `restore` continues bit for bit."""

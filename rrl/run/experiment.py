@@ -17,7 +17,7 @@ from rrl.encoders.base import Encoder, Inference
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Evaluator
-from rrl.registry import Component, Mistake, build, mistake, mistakes, register
+from rrl.registry import Component, Mistake, build, mistake, mistakes, register, source_of
 from rrl.rollout.data import Rollout
 from rrl.rollout.episodes import Collector
 
@@ -54,8 +54,8 @@ class Experiment(Component):
         eval_every: Annotated[int, Field(gt=0)] = 1
         """Evaluate after an update once this many environment steps have passed since the last evaluation."""
         log_every: Annotated[int, Field(gt=0)] = 1_000
-        """Environment steps of an iteration (a row of metrics, a checkpoint) of agents that learn at every
-        step, such as SAC; without effect for the others."""
+        """Environment steps of an iteration (a row of metrics, a checkpoint) of agents that want steps and not
+        episodes, such as SAC: as many updates as reach it, at least one; without effect for the others."""
         device: Literal["auto", "cpu", "cuda"] = "auto"
         """Where the networks run; auto: CUDA if there is one."""
         precision: Literal["auto", "fp32", "bf16", "int8"] = "fp32"
@@ -151,6 +151,7 @@ class Experiment(Component):
             key = {
                 **{f"encoder.{k}": v for k, v in ginfile.flatten(encoder.config).items()},
                 **encoder.facts(),
+                **self.sources(),
                 "encoder": type(encoder).__name__,
                 "frames": repr(collector.envs.frames),
                 **backends.facts(inference),
@@ -163,6 +164,11 @@ class Experiment(Component):
         return self.demos.replay(collector, agent, key, progress.advance)
 
     def identity(self) -> dict[str, str]:
-        """What a run can't change on the way: checksums of encoder weights and demonstrations."""
+        """What a run can't change on the way: checksums of encoder weights, of demonstrations, of plugins' code."""
         demos = self.demos.demos.checksum() if self.demos is not None else "none"
-        return {**self.encoder.facts(), "demos": demos}
+        return {**self.encoder.facts(), **self.sources(), "demos": demos}
+
+    def sources(self) -> dict[str, str]:
+        """Checksums of the code of plugins that decide observations: what they compute may change with it."""
+        parts = {"encoder": type(self.encoder), "env": type(self.env)}
+        return {f"{name} code": source for name, cls in parts.items() if (source := source_of(cls))}

@@ -34,6 +34,7 @@ def tags(experiment: Experiment, inference: Inference, renderer: str) -> dict[st
         **experiment.env.facts(),
         **{f"encoder.{k}": v for k, v in (encoder.facts() | backends.facts(inference)).items()},
         "encoder": config.encoder.label(),
+        "agent": config.agent.label(),
         "encoder.trained": str(encoder.trained).lower(),
         "device": torch.cuda.get_device_name() if experiment.device.type == "cuda" else platform.machine(),
         "renderer": renderer,

@@ -170,7 +170,8 @@ class Loop:
                 learning=learning,
             )
         assert self.stepper is not None
-        self.display.phase(name, self.config.log_every)
+        once = self.wants.count * self.config.num_envs * self.env.action_repeat
+        self.display.phase(name, -(-self.config.log_every // once) * once)
         return on_steps(self.agent, self.stepper, self.wants.count, self.config.log_every, self.advance)
 
     def advance(self, count: int) -> None:

@@ -85,6 +85,12 @@ def request(
     options = {key: value for key, value in options.items() if value}
     if search not in (None, *SEARCHES):
         raise UserError(f"--search takes {', '.join(SEARCHES)}; got {search}")
+    parts = [file for file in files if file.removesuffix(".gin") in ginfile.fragments()]
+    if parts:
+        raise UserError(
+            f"{parts[0]} is a part of a run, and a sweep takes each file as a whole one: write a file that includes "
+            "the parts, or start one run with `rrl run`"
+        )
     sweeps = [file for file in files if ginfile.binds(file, "Sweep")]
     if sweeps and len(files) > 1:
         raise UserError(f"{sweeps[0]} is a sweep of its own: start it alone, not beside other files")

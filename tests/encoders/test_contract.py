@@ -158,7 +158,7 @@ def test_weights_of_a_file_and_other_pictures_are_another_identity(encoder, tmp_
     monkeypatch.setattr(Attention96, "pretrained", (other,))
     again = Attention96(Attention96.Config(weights=str(path)), cameras=2)
     assert again.facts()["weights"] == own.facts()["weights"] and again.facts() != own.facts()
-    with pytest.raises(UserError, match="there is no such file"):  # it has no published weights
+    with pytest.raises(UserError, match="attention96 has no published weights"):  # it has no published weights
         Attention96(Attention96.Config(weights="imagenet"), cameras=1)
 
 

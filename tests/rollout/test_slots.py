@@ -8,6 +8,7 @@ import pytest
 
 import rrl
 from rrl.envs.base import FrameRequest
+from rrl.registry import UserError
 from rrl.rollout.slots import Slots
 
 FRAMES = FrameRequest(size=2, crop_from=2, stack=3)
@@ -49,7 +50,7 @@ def test_pictures_and_rows_are_stacked_oldest_first():
     assert np.array_equal(slots.observed, rows(1, 1, 2, 2))
     assert np.array_equal(slots.act(policy, None), rows(1, 1, 1, 1, 1, 1, 2, 2))
     slots.look(policy, observation(3), NONE, ALL)
-    assert np.array_equal(slots.act(policy, np.ones((2, 5), np.float32)), 1 + rows(1, 1, 2, 2, 1, 2, 3, 3))
+    assert np.array_equal(slots.act(policy, np.ones((2, 8), np.float32)), 1 + rows(1, 1, 2, 2, 1, 2, 3, 3))
 
 
 def test_an_episode_begins_with_its_own_picture_and_idle_slots_keep_theirs():
@@ -102,3 +103,21 @@ def test_nobody_else_puts_observations_together():
                 if name in ("Obs", "Stack"):
                     builders.add(path.relative_to(root).as_posix())
     assert builders - {"bench/compute.py"} == {"rollout/slots.py"}
+
+
+@pytest.mark.parametrize(
+    ("actions", "got"),
+    [
+        (np.zeros((2, 1), np.float32), r"float32 \[2, 1\]"),
+        (np.zeros(2, np.float32), r"float32 \[2\]"),
+        (np.zeros((2, 3)), r"float64 \[2, 3\]"),
+        ([[0.0] * 3] * 2, "list"),
+    ],
+)
+def test_actions_of_another_shape_or_type_are_refused(actions, got):
+    policy = Summing()
+    policy.act = lambda observed, noise: actions
+    slots = Slots(2, FRAMES, 2)
+    slots.look(policy, observation(1), ALL, NONE)
+    with pytest.raises(UserError, match=rf"Summing.act must return an array of float32 \[2, 3\]; got {got}"):
+        slots.act(policy, np.zeros((2, 3), np.float32))

@@ -157,3 +157,16 @@ def test_a_memory_keeps_slots_apart_whatever_the_length_of_rollouts(stepper, cou
     for slot in range(SLOTS):  # an episode's number is in one slot alone
         others = np.delete(several.rows[..., 0], slot, axis=0)
         assert not np.intersect1d(several.rows[slot, : several.head[slot], 0], others[others != 0]).size
+
+
+def test_starts_are_the_pieces_own():
+    """A piece may go on in the middle of an episode."""
+    envs = WorkerVectorEnv(Counting(Counting.Config()), SLOTS, None, 0)
+    try:
+        stepper = Stepper(envs, 1, seed=0)
+        for _ in range(3):
+            rollout = stepper.collect(Still(), 4)
+            assert len(rollout.starts) == rollout.episodes
+            assert (np.diff(rollout.episode, prepend=-1)[rollout.starts] == 1).all()
+    finally:
+        envs.close()
