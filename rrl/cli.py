@@ -250,7 +250,12 @@ def check(sources: Sources, set_: Sets = None) -> None:
     """Check a gin file of a run or a sweep (or several, laid over each other), and print the whole configuration."""
     from rrl.config import ginfile
 
-    root = "Sweep" if any(ginfile.binds(source, "Sweep") for source in sources) else "Experiment"
+    sweeps = [source for source in sources if ginfile.binds(source, "Sweep")]
+    if sweeps and len(sources) > 1:
+        from rrl.registry import UserError
+
+        raise UserError(f"{sweeps[0]} is a sweep of its own: check it alone, not beside other files")
+    root = "Sweep" if sweeps else "Experiment"
     typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root)), nl=False)
 
 

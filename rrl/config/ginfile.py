@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rrl import registry
 from rrl.config.grammar import Binding, Block, ConfigError, Import, Include, Place, Problem, parse
-from rrl.config.resolve import Layer, Layered, Names, Resolver, unused
+from rrl.config.resolve import Layer, Layered, Names, Resolver, replaced, unused
 from rrl.config.words import closest, describe, dumps, flatten, flatten_text
 from rrl.registry import PLUGIN_GROUP, Config
 
@@ -171,15 +171,23 @@ def _config(
         *run.problems,
     ]
     if reader.complete and known:
-        before = Resolver((b for b, _ in without), Names(without, []), complete=True)
-        if overrides:
-            before.component(root, (), place)
-        problems += unused(bindings, run, before.used, names)
+        # What overrides, or files that are laid over others, take the place of was used before.
+        before = _used(without, root, place) if overrides else set()
+        earlier = [_used(without[:end], root, place, whole=True) for end in reader.ends[:-1]]
+        problems += unused(bindings, run, before.union(*earlier), names)
+        problems += replaced(reader.given, run, before, root)
     if problems or config is None:
         order = {file: index for index, file in enumerate(reader.files)}
         unique = dict.fromkeys(problems)
         raise ConfigError(sorted(unique, key=lambda p: (order.get(p.file, len(order)), p.line)))
     return config
+
+
+def _used(bindings: list[Layered], root: str, place: Place, *, whole: bool = False) -> set[Binding]:
+    """What a run of these bindings uses; if it must be `whole`, nothing where they don't make one."""
+    run = Resolver((b for b, _ in bindings), Names(bindings, []), complete=True)
+    config = run.component(root, (), place)
+    return set() if whole and config is None else run.used
 
 
 class _Reader:
@@ -192,6 +200,10 @@ class _Reader:
         """Names of all texts, in the order in which their problems are told."""
         self.start = Place("", 0, "")
         """The file's first line."""
+        self.ends: list[int] = []
+        """Of several files laid over each other, how many bindings there are up to each one's end."""
+        self.given: list[Binding] = []
+        """What the parts among them are there for, such as a method's agent."""
         self.complete = True
         """False if a text could not be read to its end: what is missing or unused cannot be told then."""
 
@@ -205,8 +217,19 @@ class _Reader:
         return self._bindings(text, [(path.resolve(), shown)])
 
     def layers(self, files: Sequence[tuple[Path, str]]) -> list[Layered]:
-        """All bindings of files as if one included them: they may bind more than the run uses."""
-        return [(binding, Layer.INCLUDED) for path, shown in files for binding, _ in self.file(path, shown)]
+        """All bindings of files as if one included them: shipped ones may bind more than the run uses."""
+        known = {path.resolve(): name for name, path in shipped().items()}
+        parts = set(fragments())
+        layered: list[Layered] = []
+        for path, shown in files:
+            name = known.get(path.resolve(), "")
+            bindings = self.file(path, shown)
+            if name in parts:
+                gives = FRAGMENTS[name.split("/")[0]]
+                self.given += [b for b, layer in bindings if layer == Layer.FILE and b.label in gives]
+            layered += [(b, Layer.INCLUDED) for b, _ in bindings] if name else bindings
+            self.ends.append(len(layered))
+        return layered
 
     def overrides(self, overrides: Sequence[str]) -> list[Layered]:
         """The bindings of `--set`: each override is a text of its own, together they are one file."""

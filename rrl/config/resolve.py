@@ -380,8 +380,11 @@ def unused(bindings: Sequence[Layered], run: Resolver, before: set[Binding], nam
     run uses.
     """
     mentioned = _mentioned_macros(bindings)
+    used = {binding.label for binding in run.used}
     for binding, layer in bindings:
         if layer == Layer.INCLUDED or binding in names.misnamed:
+            continue
+        if layer == Layer.FILE and binding.label in used and binding.field:  # by a file laid over this one, at most
             continue
         if layer == Layer.OVERRIDE:
             idle = binding not in run.used
@@ -398,6 +401,15 @@ def unused(bindings: Sequence[Layered], run: Resolver, before: set[Binding], nam
             hint = f"refer to it as %{binding.name}, or delete the line"
             hint = f"did you mean `{forgotten[0]}`?" if forgotten else hint
             yield Problem.at(binding.place, f"nothing uses the macro {binding.name}", hint)
+
+
+def replaced(given: Iterable[Binding], run: Resolver, before: set[Binding], root: str) -> Iterator[Problem]:
+    """Parts that were named for what a later one, or the run's own lines, decide otherwise."""
+    for binding in given:
+        winner = run.winner(root, binding.field, ())
+        if winner is not None and binding not in run.used | before and winner.value != binding.value:
+            message = f"this part is not used: {winner.place} decides {binding.label}"
+            yield Problem.at(binding.place, message, "name this part after it, or leave it out")
 
 
 def _mentioned_macros(bindings: Sequence[Layered]) -> set[str]:

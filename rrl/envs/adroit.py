@@ -78,6 +78,7 @@ class Adroit(MuJoCoFactory):
     config: Config
     packages = (*MuJoCoFactory.packages, "gymnasium-robotics")
     oracle = "Adroit.state = 'task'"
+    proprioception = "Adroit.state = 'joints'"
     variant = ("protocol",)
 
     @classmethod

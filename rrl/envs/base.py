@@ -93,6 +93,9 @@ class EnvFactory(Component, abc.ABC):
     """Distributions that decide what the simulator computes: their versions are facts, `rrl doctor` shows them."""
     visual: ClassVar[frozenset[str]] = frozenset()
     """Settings that decide how pictures look and nothing else: runs without pictures may differ in them."""
+    proprioception: ClassVar[str] = ""
+    """The binding with which the state vector holds the robot alone, such as `Adroit.state = 'joints'`. Empty if there
+    is none."""
     oracle: ClassVar[str] = ""
     """The binding with which the state vector holds the task's objects, such as `Adroit.state = 'task'`: what an
     error may propose. Empty if there is none."""

@@ -42,11 +42,13 @@ class BlindControl(Evaluator):
             yield from super().misfit(run)
             env: EnvFactory = build(run.env)
             if run.demos is None or not env.blind_state or not env.has_state:
+                lacks = [] if run.demos is not None else [f"`Experiment.demos = {proposals('demos')}`"]
+                lacks += [f"`{env.proprioception}`"] if env.proprioception and not env.blind_state else []
                 yield Mistake(
                     "evaluators",
                     f"{self.component.__name__} clones demonstrations from joint angles alone: it needs "
                     "Experiment.demos and a state without objects",
-                    f"add `Experiment.demos = {proposals('demos')}` and a state of joint angles alone, or remove it",
+                    f"add {' and '.join(lacks)}, or remove it" if lacks else "remove it",
                 )
 
     config: Config

@@ -52,7 +52,7 @@ def tags(experiment: Experiment, inference: Inference, renderer: str) -> dict[st
 def record(experiment: Experiment, inference: Inference, renderer: str, folder: Path, tracker: Tracker) -> None:
     """Tags go to MLflow and, for reports, beside the run; a resumed run tells all its commits."""
     values = tags(experiment, inference, renderer)
-    before = files.read_json(folder / TAGS).get("git_commit", values["git_commit"])
+    before = str(files.read_json(folder / TAGS).get("git_commit", values["git_commit"]))
     if before.rpartition("then ")[2] != values["git_commit"]:
         values["git_commit"] = f"{before}, then {values['git_commit']}"
     files.write_json(folder / TAGS, values)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -104,7 +104,7 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
         try:
             facts = json.loads((folder / "run.json").read_text())
             uri, run_id, versions = facts["uri"], facts["run_id"], facts["versions"]
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
         config = ginfile.load(folder / "config.gin")
         assert isinstance(config, Experiment.Config)
@@ -212,7 +212,11 @@ def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budge
 def _locked(folder: Path) -> Iterator[None]:
     """Keep two processes from one run; `results.busy` holds the lock for a moment when it looks."""
     message = f"another process is working on {folder}; wait for it or stop it first"
-    with files.locked(folder / LOCK, seconds=1, refusal=message):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(folder / LOCK, seconds=1, refusal=message))
+        except OSError as error:
+            raise UserError(f"{folder} can't be written: {error}") from error
         yield
 
 

@@ -20,6 +20,7 @@ from rrl.store import files
 from rrl.store.tracking import Row
 
 Status = Literal["finished", "stopped", "failed", "running"]
+ENDS: tuple[Status, ...] = ("finished", "stopped", "failed")
 ROOT = Path("runs")
 STATUS, TAGS, PARAMS, LOCK = "status.json", "tags.json", "params.json", "lock"
 PARTS = {"env": "environment", "encoder": "encoder", "agent": "agent"}
@@ -114,12 +115,12 @@ def read(folder: Path) -> Result:
     try:
         facts = json.loads((folder / "run.json").read_text())
         setup = _read_setup(folder)
-        run_id, started = facts["run_id"], facts["started"]
+        run_id, started, versions = str(facts["run_id"]), str(facts["started"]), dict(facts.get("versions") or {})
         name = facts.get("name") or f"{Path(facts['source']).stem}-seed{setup.params.get('seed', 0)}"
         rows = _read_rows(folder / "metrics.jsonl")
     except KeyError as error:
         raise UserError(f"{folder / 'run.json'} is damaged: it lacks {error}") from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{folder} holds no run that can be read: {error}") from error
     status, reason = read_status(folder)
     return Result(
@@ -127,8 +128,8 @@ def read(folder: Path) -> Result:
         folder=folder,
         run_id=run_id,
         name=name,
-        tags=files.read_json(folder / TAGS),
-        packages=tuple(facts.get("versions", ())),
+        tags={name: str(value) for name, value in files.read_json(folder / TAGS).items()},
+        packages=tuple(versions),
         rows=rows,
         status=status,
         reason=reason,
@@ -162,10 +163,13 @@ def write_config(folder: Path, config: Config) -> None:
 
 def _read_setup(folder: Path) -> Setup:
     """As it was written; of a run without that file, or with a damaged one, as `config.gin` says."""
+    path = folder / "config.gin"
     try:
-        return _setups.validate_python(files.read_json(folder / PARAMS))
+        setup = _setups.validate_python(files.read_json(folder / PARAMS))
+        if setup.params.keys() & setup.labels.keys() >= PARTS.keys():
+            return setup
     except ValueError:
-        path = folder / "config.gin"
+        pass
     try:
         return setup_of(ginfile.load(path))
     except UserError:
@@ -293,11 +297,13 @@ def read_status(folder: Path) -> tuple[Status, str]:
     if busy(folder):
         return "running", ""
     written = files.read_json(folder / STATUS)
-    if not written:  # of a version that kept no states
-        return ("finished", "") if _trained(folder) else ("stopped", "")
-    if written["status"] == "RUNNING":
+    if written.get("status") == "RUNNING":
         return "stopped", "killed, or the machine went down"
-    return written["status"].lower(), written["reason"]
+    for status in ENDS:
+        if written.get("status") == status.upper():
+            return status, str(written.get("reason", ""))
+    # Of a version that kept no states, or damaged.
+    return ("finished", "") if _trained(folder) else ("stopped", "")
 
 
 def _trained(folder: Path) -> bool:

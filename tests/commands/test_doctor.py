@@ -18,6 +18,11 @@ def test_every_part_says_what_it_needs_and_what_is_here(monkeypatch: pytest.Monk
         """Made up."""
 
         packages = ("numpy", "rrl-no-such-simulator")
+        cameras = ()
+        horizon = 1
+
+        def make_one(self, frames):
+            raise NotImplementedError
 
         class Config(EnvFactory.Config):
             """Made up."""

@@ -107,7 +107,7 @@ def test_pixels_and_state_undo_each_other():
 
 def test_own_files_and_overrides_mix_with_shipped_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    Path("mine.gin").write_text("Experiment.seed = 3\nRAD.batch = 64\nSAC.batch = 32\n")  # SAC: not in this run
+    Path("mine.gin").write_text("Experiment.seed = 3\nRAD.batch = 64\n")
     config = load(["env/dmc_walker_walk", "method/rad", "mine.gin"], ["RAD.batch = 16"])
     flat = flatten(config)
     assert (flat["seed"], flat["agent.batch"]) == ("3", "16")
@@ -187,3 +187,28 @@ def test_misfits_are_told_together_at_the_lines_of_their_fields(tmp_path: Path):
     places = [(problem.line, problem.text.split(" = ")[0]) for problem in told]
     assert places == [(3, "Experiment.encoder"), (4, "Experiment.demos")]
     assert problems(path) == told
+
+
+def test_own_lines_that_nothing_uses_are_told_wherever_the_file_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.gin").write_text("DAPG.trajectories = 5\n")
+    parts = ("env/dmc_walker_walk", "method/rad")
+    for sources in ((*parts, "mine.gin"), ("mine.gin", *parts)):
+        (problem,) = problems(sources)
+        assert (problem.file, problem.line) == ("mine.gin", 1)
+        assert problem.message == "nothing uses DAPG.trajectories"
+    # What a later file decides otherwise is no mistake, nor what only an earlier agent used.
+    Path("first.gin").write_text("RAD.batch = 8\nDMControl.look = 'default'\n")
+    Path("second.gin").write_text("RAD.batch = 16\n")
+    config = load((*parts, "first.gin", "second.gin"))
+    assert config.agent.batch == 16 and config.env.look == "default"  # type: ignore[attr-defined]
+    Path("run.gin").write_text("include 'adroit_door_mobilenetv2.gin'\nDAPG.lam_0 = 0.5\n")
+    assert load(("run.gin", "method/npg")).agent.component.__name__ == "NPG"  # type: ignore[attr-defined]
+
+
+def test_a_part_that_a_later_one_replaces_is_told():
+    (problem,) = problems(("env/dmc_cheetah_run", "encoder/mobilenetv2", "method/rad"))
+    assert "this part is not used" in problem.message and "method/rad.gin" in problem.message
+    assert problem.hint == "name this part after it, or leave it out"
+    assert load(("env/dmc_cheetah_run", "method/rad", "encoder/mobilenetv2"))
+    assert load(("env/adroit_door", "env/adroit_door", "encoder/resnet34", "method/rrl"))

@@ -123,16 +123,18 @@ def test_what_is_missing_is_told_at_the_files_first_line():
 
 
 def test_several_files_are_laid_over_each_other():
-    write("a.gin", "Experiment.seed = 1\nExperiment.name = 'a'\nLens.zoom = 2.0\n")  # no lens in this run
-    write("sub/b.gin", "include 'c.gin'\nExperiment.name = 'b'\nidle = 3\n")
+    write("a.gin", "Experiment.seed = 1\nExperiment.name = 'a'\n")
+    write("sub/b.gin", "include 'c.gin'\nExperiment.name = 'b'\n")
     write("sub/c.gin", "Experiment.seed = 2\nExperiment.name = 'c'\n")
     assert load(["a.gin", "sub/b.gin"]) == run(2, name="b")
     assert load([Path("sub/b.gin"), "a.gin"], ["Experiment.seed = 3"]) == run(3, name="a")
     assert load(["a.gin", "a.gin"]) == run(1, name="a")
-    assert load(["a.gin"], ["Experiment.lens = @Lens()"]) == run(1, name="a", lens=Lens.Config(zoom=2.0))
-    with pytest.raises(ConfigError, match=r"nothing uses Lens\.zoom"):
-        load(["a.gin"])  # alone it is a run's file as ever
-    write("d.gin", "Lens.zoom = 3.0\n")
+    write("lens.gin", "Lens.zoom = 2.0\n")
+    sources = ["a.gin", "lens.gin"]
+    assert load(sources, ["Experiment.lens = @Lens()"]) == run(1, name="a", lens=Lens.Config(zoom=2.0))
+    with pytest.raises(ConfigError, match=r"lens\.gin:1: nothing uses Lens\.zoom"):
+        load(sources)  # a user's own lines are there to be used, in whatever place the file stands
+    write("d.gin", "Experiment.name = 'd'\n")
     with pytest.raises(ConfigError) as caught:
         load(["d.gin", "d.gin"])
     assert str(caught.value).startswith("d.gin + d.gin: Experiment needs seed\n  add `Experiment.seed = ...`")
