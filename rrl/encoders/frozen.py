@@ -49,13 +49,18 @@ class FrozenEncoder(Encoder):
         @property
         def network(self) -> str:
             """Name of one of the encoder's `pretrained`: of the first, where no subclass says otherwise."""
-            return self.component.pretrained[0].name  # type: ignore[attr-defined, no-any-return]
+            return self._known()[0].name
 
         @property
         def source(self) -> Pretrained:
             """What is known of that network."""
-            known: tuple[Pretrained, ...] = self.component.pretrained  # type: ignore[attr-defined]
-            return next(source for source in known if source.name == self.network)
+            return next(source for source in self._known() if source.name == self.network)
+
+        def _known(self) -> tuple[Pretrained, ...]:
+            known = getattr(self.component, "pretrained", ())
+            if not known or not isinstance(known, tuple):
+                raise TypeError(f"{self.component.__name__}.pretrained must be a tuple of one Pretrained or more")
+            return known
 
         def label(self) -> str:
             """The class name, with a warning where it deserves one."""

@@ -16,7 +16,7 @@ from rrl.encoders.base import Encoder
 from rrl.evaluators.base import Context, Evaluator
 from rrl.machine.console import Display, duration
 from rrl.machine.processes import keep_freed_memory
-from rrl.registry import build
+from rrl.registry import UserError, build
 from rrl.rollout.data import Policy
 from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Stepper
@@ -88,6 +88,9 @@ class Loop:
         self.inference = experiment.make_inference(collector, display)
         self.agent = experiment.make_agent(experiment.encoder, collector.envs, self.inference, self.config.seed)
         self.wants = self.config.agent.wants()
+        if not isinstance(self.wants, Episodes | AgentSteps):
+            name = self.config.agent.component.__name__
+            raise UserError(f"{name}.Config.wants() must give Episodes(count) or AgentSteps(count); got {self.wants!r}")
         endless = isinstance(self.wants, AgentSteps)
         self.stepper = Stepper(collector.envs, self.agent.stack, self.config.seed) if endless else None
         self.iteration = self.steps = self.evaluated = 0

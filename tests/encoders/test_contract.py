@@ -252,3 +252,16 @@ def test_a_plugin_runs_is_cached_and_told_apart_in_reports(rrl):
     assert rows[0] == rows[1] and rows[0][-1]["iteration"] == 2
     (group,) = groups.collect([first, second]).groups
     assert group.label.startswith("door · Attention96 (UNTRAINED) · DAPG")
+
+
+@pytest.mark.parametrize("pretrained", [(), Attention96.pretrained[0]])
+def test_an_encoder_without_its_networks_is_told(monkeypatch, pretrained):
+    monkeypatch.setattr(Attention96, "pretrained", pretrained)
+    with pytest.raises(TypeError, match=r"Attention96.pretrained must be a tuple of one Pretrained or more"):
+        Attention96.Config().frames()
+
+
+def test_a_network_of_another_width_is_told(encoder, monkeypatch):
+    monkeypatch.setattr(encoder, "network", nn.Sequential(nn.Flatten(), nn.LazyLinear(5)))
+    with pytest.raises(UserError, match=r"Attention96.make_network gives 5 features per picture, .* says 32"):
+        encoder(pictures(1, cameras=2))

@@ -271,3 +271,12 @@ def test_checkpoints_survive_kill_at_any_moment(tmp_path):
 
 def test_durations_read_well():
     assert [duration(s) for s in (4, 99.4, 720, 11_100)] == ["4 s", "99 s", "12 min", "3 h 05 min"]
+
+
+def test_an_agent_says_what_it_wants_in_episodes_or_steps(tmp_path, monkeypatch):
+    config = small()
+    monkeypatch.setattr(type(config.agent), "wants", lambda self: 3)
+    with pytest.raises(
+        UserError, match=r"DAPG.Config.wants\(\) must give Episodes\(count\) or AgentSteps\(count\); got 3"
+    ):
+        run(config, tmp_path)
