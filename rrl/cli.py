@@ -497,7 +497,7 @@ def bench_compute(
 def _numbers(text: str | None, option: str = "--seeds") -> list[int]:
     """`0,1,2` -> [0, 1, 2]"""
     parts = [part.strip() for part in text.split(",")] if text else []
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isascii() and part.isdigit() for part in parts):
         raise typer.BadParameter(f"{option} takes whole numbers with commas between, such as 0,1,2; got {text!r}")
     return [int(part) for part in parts]
 

@@ -310,3 +310,10 @@ def test_rendering_before_torch_does_not_crash():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0] < 1
+
+
+@pytest.mark.parametrize("text", ["²", "0,x", "1.5", "-1", "٣"])
+def test_seeds_are_plain_whole_numbers(tmp_path, text):
+    done = rrl(tmp_path, "sweep", "adroit_door_state", "--seeds", text)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "takes whole numbers with commas between" in " ".join(done.stderr.replace("│", " ").split())
