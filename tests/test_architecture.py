@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -242,6 +243,26 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [("list",), ("check", "quickstart")], ids=" ".join)
 def test_list_and_check_import_torch_at_most(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert loaded(tmp_path, *arguments) <= {"torch"}
+
+
+@pytest.mark.parametrize("kind", KIND_OF.values())
+def test_components_are_public_names_of_their_rooms(kind: str) -> None:
+    """And so are the bases that components of one's own subclass: `from rrl.agents import DAPG, Agent`."""
+    ours = [cls for cls in map(registry.get, registry.names(kind)) if cls.__module__.startswith("rrl.")]
+    assert ours
+    for cls in {*ours, *map(base_of, ours)}:
+        package = importlib.import_module(".".join(cls.__module__.split(".")[:2]))
+        assert getattr(package, cls.__name__, None) is cls
+        assert cls.__name__ in package.__all__
+
+
+@pytest.mark.parametrize("package", KIND_OF)
+def test_public_names_cost_torch_at_most(package: str, tmp_path: Path) -> None:
+    """Importing environments costs no simulator and no torch."""
+    code = f"import sys, rrl.{package}; print(*{HEAVY} & {{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) <= (set() if package == "envs" else {"torch"})
 
 
 def test_environments_need_no_torch(tmp_path: Path) -> None:

@@ -1,6 +1,11 @@
 """Agents: importing this package registers them."""
 
-from rrl.agents import ferm as ferm
-from rrl.agents import npg as npg
-from rrl.agents import rad as rad
-from rrl.agents import sac as sac
+from rrl.agents.base import Agent
+from rrl.agents.ferm import FERM
+from rrl.agents.frozen import FrozenAgent
+from rrl.agents.npg import BC, DAPG, NPG
+from rrl.agents.off_policy import OffPolicyAgent
+from rrl.agents.rad import CURL, RAD, SACAE
+from rrl.agents.sac import SAC
+
+__all__ = ["BC", "CURL", "DAPG", "FERM", "NPG", "RAD", "SAC", "SACAE", "Agent", "FrozenAgent", "OffPolicyAgent"]

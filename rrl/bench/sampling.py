@@ -218,7 +218,8 @@ def _ceiling(pipeline: Pipeline, stack: ExitStack) -> Work:
         start = time.perf_counter()
         for _ in range(length):
             action = 0.3 * rng.standard_normal((NUM_ENVS, envs.action_dim), np.float32)
-            spent += envs.step(action)[4]["seconds"].sum(0)
+            envs.step(action)
+            spent += envs.results()["seconds"].sum(0)
         wall = time.perf_counter() - start
         return Sample(length * NUM_ENVS / wall, {"simulate": float(spent[0]), "render": float(spent[1])})
 

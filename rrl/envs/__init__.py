@@ -1,4 +1,10 @@
-"""Environments. Importing this package registers them; it imports neither MuJoCo nor gymnasium."""
+"""Environments. Importing this package registers them, with gymnasium too; it imports no simulator."""
 
-from rrl.envs import adroit as adroit
-from rrl.envs import dmcontrol as dmcontrol
+from rrl.envs.adroit import Adroit
+from rrl.envs.base import EnvFactory, FrameRequest
+from rrl.envs.dmcontrol import DMControl
+from rrl.envs.gym_ids import register_ids
+
+__all__ = ["Adroit", "DMControl", "EnvFactory", "FrameRequest"]
+
+register_ids()

@@ -28,6 +28,8 @@ class AdroitSim(MuJoCoSim):
     `target_pos` (relocate; where the ball's body starts).
     """
 
+    metadata = {**MuJoCoSim.metadata, "render_fps": 100}  # noqa: RUF012 (gymnasium's declaration)
+
     def __init__(
         self,
         task: str,

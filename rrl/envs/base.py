@@ -1,7 +1,7 @@
 """What every environment factory and every simulated environment offers.
 
-Nothing here imports torch, mujoco or gymnasium at run time: `rrl list` reads it, and so do worker
-processes, which never need torch.
+Nothing here imports torch or a simulator at run time: `rrl list` reads it, and so do worker processes, which
+never need torch.
 """
 
 from __future__ import annotations
@@ -258,8 +258,8 @@ class SimEnv(Protocol):
         """A full simulator reset and the task's randomisation, drawn from `seed` alone."""
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """One environment step. `info` holds one bool per name in `EnvFactory.flags` and, if it is known,
-        `info["seconds"]`, the float pair (simulating, rendering). It truncates at the factory's horizon."""
+        """One environment step. `info` holds one bool per name in `EnvFactory.flags`, and equal steps have equal
+        infos. It truncates at the factory's horizon."""
 
     def close(self) -> None:
         """Free the simulator and its GL context."""
@@ -269,6 +269,9 @@ class ExactSimEnv(SimEnv, Protocol):
     """A simulated environment with all that is optional. `reset` takes `options={"initial": x}` with x from
     `initial()`: the initial state and the randomised quantities are set to it instead of drawn."""
 
+    seconds: tuple[float, float]
+    """What the last step took: (simulating, rendering) in s, for all timings. Without it, a step counts as
+    simulating."""
     frame_buffer: NDArray[np.uint8] | None
     """If set (it may be shared memory), frames are written into this array and returned as it: one copy less."""
 

@@ -60,6 +60,7 @@ class DMControlSim(MuJoCoSim):
         # limit, and without observations in the middle of a repeated action.
         self._task, self._physics = loaded.task, loaded.physics
         self._substeps = round(loaded.control_timestep() / self._physics.timestep())
+        self.metadata = {**self.metadata, "render_fps": 1 / (loaded.control_timestep() * action_repeat)}
         model = self._physics.model.ptr
         if camera >= model.ncam:
             known = ", ".join(f"{i} ({model.camera(i).name})" for i in range(model.ncam))

@@ -77,6 +77,7 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
         self.observation_space = spaces.Dict(observation)
         self.action_space = spaces.Box(-1.0, 1.0, self._ctrl_half.shape, np.float32)
 
+        self.seconds = (0.0, 0.0)
         self._steps = 0
         self._initial: dict[str, NDArray[np.float64]] = {}
         self._observation: Observation = {}
@@ -135,8 +136,8 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
         state = self._state()
         simulated = perf_counter()
         observation = self._observe(state)
-        seconds = (simulated - begun, perf_counter() - simulated)
-        return observation, reward, terminated, truncated, {**flags, "seconds": seconds}
+        self.seconds = (simulated - begun, perf_counter() - simulated)
+        return observation, reward, terminated, truncated, dict(flags)
 
     def initial(self) -> dict[str, NDArray[np.float64]]:
         """How the episode began, as `reset` takes it: qpos [nq], qvel [nv] and what the task randomised."""

@@ -149,13 +149,13 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
     def step(
         self, actions: NDArray[np.float32], active: NDArray[np.bool_] | None = None
     ) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """One step of every slot, or of the `active` ones. Info: `flags` bool [N, F] in the factory's
-        order and `seconds` float64 [N, 2] (simulating, rendering)."""
+        """One step of every slot, or of the `active` ones. Info: `flags` bool [N, F] in the factory's order. How
+        long it took is among the `results`."""
         active = np.ones(self.num_envs, bool) if active is None else active
         self.wait(self.begin_step(actions, active))
         buffers = self._buffers
-        info = {"flags": buffers["flags"], "seconds": buffers["seconds"]}
-        return self.observation(), buffers["reward"], buffers["terminated"], buffers["truncated"], info
+        ends = buffers["terminated"], buffers["truncated"]
+        return self.observation(), buffers["reward"], *ends, {"flags": buffers["flags"]}
 
     def begin_step(self, actions: NDArray[np.float32], active: NDArray[np.bool_]) -> Pending:
         """Start a step of the `active` slots with `actions` [N, m] (other rows are not read)."""
@@ -285,7 +285,7 @@ class _Slots:
         out["terminated"][slot] = terminated
         out["truncated"][slot] = truncated
         out["flags"][slot] = [info[flag] for flag in self.flags]
-        out["seconds"][slot] = info.get("seconds") or (time.perf_counter() - begun, 0.0)
+        out["seconds"][slot] = getattr(self.envs[slot], "seconds", None) or (time.perf_counter() - begun, 0.0)
 
 
 def _has(env: SimEnv, method: str) -> bool:

@@ -80,7 +80,7 @@ class PointSim:
         self.steps += 1
         self.qvel = self.qvel + self.gain * np.clip(action, -1, 1).astype(np.float64)
         self.qpos = self.qpos + self.qvel
-        return self.observe(), float(-abs(self.qpos[0])), False, self.steps == Point.horizon, {"seconds": (0.0, 0.0)}
+        return self.observe(), float(-abs(self.qpos[0])), False, self.steps == Point.horizon, {}
 
     def initial(self):
         return self.start

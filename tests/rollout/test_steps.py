@@ -47,7 +47,7 @@ class CountingSim:
         self.t += 1
         over, odd = self.t == self.length, self.length % 2 == 1
         reward = float(action[0]) + self.number
-        return self.observation(), reward, over and not odd, over and odd, {"seconds": (0.0, 0.0)}
+        return self.observation(), reward, over and not odd, over and odd, {}
 
     def close(self):
         pass
