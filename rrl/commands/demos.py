@@ -103,6 +103,8 @@ def take_over(
     variant = {} if protocol is None else {"protocol": protocol}
     env: EnvFactory = build(sets.with_objects(find_task(task or _task_in(source), **variant)))
     recorded = importers.read(source, kind)
+    for line in importers.odd_actions(recorded):
+        say(line)
     with closing(_environments(env, len(recorded))) as envs:
         envs.reset(seed=0)
         needed = envs.call("initial")[0]

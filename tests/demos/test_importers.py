@@ -1,11 +1,15 @@
 """Other people's demonstrations: every format gives the same set, and a hostile file runs nothing."""
 
+import io
 import json
 import os
 import pickle
 import struct
 import subprocess
 import sys
+import zipfile
+from collections import OrderedDict, defaultdict
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,8 @@ from typer.testing import CliRunner
 from rrl import cli
 from rrl.commands import demos as demo_tools
 from rrl.demos import importers, sets
+from rrl.demos.importers.base import jumps
+from rrl.demos.importers.hdf5 import check_hdf5
 from rrl.registry import UserError
 
 h5py = pytest.importorskip("h5py")
@@ -87,12 +93,43 @@ def as_d4rl(path, episodes):
     return path
 
 
+def as_robohive(path, episodes):
+    """A trace of robohive: a state before each action, and a last one with NaN as its action."""
+    with h5py.File(path, "w") as file:
+        for i in reversed(range(len(episodes))):
+            e = episodes[i]
+            group = file.create_group(f"Trial{i}")
+            group["actions"] = np.concatenate([e["actions"], np.full((1, 28), np.nan)])
+            rows = len(e["actions"]) + 1
+            group["time"] = group["env_infos/time"] = np.arange(rows) * 0.01
+            group["observations"] = np.zeros((rows, 0))
+            state = {**e["initial"], "body_pos": np.zeros((9, 3)), "time": 0.0}
+            for name, values in state.items():
+                group[f"env_infos/state/{name}"] = np.stack([values] * rows)
+            for name in ("qpos", "qvel"):
+                group[f"env_infos/state/{name}"][1:] = e[name][1:]
+    return path
+
+
+def as_robohive_pickle(path, episodes):
+    """The same trace as a pickle, flattened as robohive does it."""
+    trace = {}
+    with h5py.File(as_robohive(path.with_suffix(".h5"), episodes), "r") as file:
+        for i in range(len(episodes)):
+            trial = trace[f"Trial{i}"] = {}
+            file[f"Trial{i}"].visititems(lambda k, v, t=trial: t.update({k: v[()]} if hasattr(v, "dtype") else {}))
+    path.write_bytes(pickle.dumps({"Rollouts": trace}))
+    return path
+
+
 WRITERS = {
     "dapg0": lambda p, e: as_pickle(p / "door.pickle", e, 0),
     "dapg2": lambda p, e: as_pickle(p / "door.pickle", e, 2),
     "dapg5": lambda p, e: as_pickle(p / "door.pkl", e, 5),
     "npz": lambda p, e: as_npz(p / "door.npz", e),
     "robomimic": lambda p, e: as_robomimic(p / "door.hdf5", e),
+    "robohive": lambda p, e: as_robohive(p / "door.h5", e),
+    "robohive_pickle": lambda p, e: as_robohive_pickle(p / "door.pickle", e),
     "d4rl": lambda p, e: as_d4rl(p / "door_d4rl.h5", e),
 }
 
@@ -134,6 +171,11 @@ def test_minari_round_trip(tmp_path, made, monkeypatch):
         assert np.array_equal(getattr(back, name), getattr(made, name)), name
     with pytest.raises(UserError, match="no Minari dataset"):
         importers.read("rrl/door/nothing-v0", "minari")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # not installed, as after `make setup`
+    monkeypatch.delitem(sys.modules, "minari.storage.remotes.huggingface", raising=False)
+    result = CliRunner().invoke(cli.app, ["demos", "import", "D4RL/door/human-v2", str(tmp_path / "door.npz")])
+    assert result.exit_code == 2, result.output
+    assert "pip install 'minari[hf]'" in " ".join(result.output.split())
     for name in ("pen", "../pen-v0"):
         with pytest.raises(UserError, match="a Minari id looks like"):
             demo_tools.export(str(source), name, lines.append)
@@ -305,7 +347,7 @@ def test_arrays_in_other_orders_and_sizes(tmp_path, episodes):
             assert got.initial["steps"] == 3.5
 
 
-def test_d4rl_episodes_end_at_timeouts_else_at_terminals(tmp_path):
+def test_d4rl_episodes_end_at_either_flag(tmp_path):
     def lengths(**flags):
         with h5py.File(tmp_path / "pen.hdf5", "w") as file:
             file["actions"] = np.zeros((20, 24))
@@ -318,9 +360,248 @@ def test_d4rl_episodes_end_at_timeouts_else_at_terminals(tmp_path):
         return [len(each.actions) for each in importers.read(str(tmp_path / "pen.hdf5"))]
 
     assert lengths(timeouts=[9, 19], terminals=[8, 9]) == [10, 10]
+    assert lengths(timeouts=[9, 19], terminals=[4]) == [5, 5, 10]
+    assert lengths(timeouts=[19], terminals=[4, 9]) == [5, 5, 10]
     assert lengths(timeouts=[9]) == [10, 10]
     assert lengths(terminals=[7, 8, 9]) == [10, 10]
     assert lengths() == [20]
+
+
+def d4rl_with(path, pieces, **flags):
+    """D4RL's layout from pieces (qpos, qvel) of episodes, without flags but those at these steps."""
+    qpos, qvel = (np.concatenate([piece[k] for piece in pieces]) for k in (0, 1))
+    with h5py.File(path, "w") as file:
+        file["actions"] = np.zeros((len(qpos), 28))
+        file["infos/qpos"], file["infos/qvel"] = qpos, qvel
+        for name, steps in flags.items():
+            file[name] = np.isin(np.arange(len(qpos)), steps)
+    return str(path)
+
+
+def test_episodes_that_no_flag_parts_are_refused(tmp_path):
+    """Each shipped episode passes; two of them without a flag in between don't, in whatever format."""
+    for name, shipped in sets.shipped().items():
+        demos = sets.load(shipped)
+        states = [tuple(values[:-1] for values in demos.states(i)) for i in range(len(demos))]
+        lengths = [len(qpos) for qpos, _ in states]
+        ends = (np.cumsum(lengths) - 1).tolist()
+        both = {"terminals": ends[::2], "timeouts": ends[1::2]}
+        found = importers.read(d4rl_with(tmp_path / "door.hdf5", states, **both))
+        assert [len(each.actions) for each in found] == lengths, name
+        for i in range(len(states) - 1):
+            missing = {"timeouts": [end for end in ends if end != ends[i]]}
+            with pytest.raises(UserError, match=rf"qpos jumps .* to {lengths[i]}, .*two episodes"):
+                importers.read(d4rl_with(tmp_path / "door.hdf5", states, **missing))
+        # Dropped early, and terminal at the first step after the next reset too: a jump parts neighbouring terminals.
+        first, rest = tuple(v[:56] for v in states[0]), states[1:3]
+        terminals = [55, 56, 55 + lengths[1]]
+        pieces = importers.read(d4rl_with(tmp_path / "door.hdf5", [first, *rest], terminals=terminals, timeouts=[]))
+        assert [len(each.actions) for each in pieces] == [56, 1, lengths[1] - 1, lengths[2]]
+    qpos, qvel = (np.concatenate(pair)[None] for pair in zip(*states[:2], strict=True))
+    initial = {"init_qpos": qpos[:, 0], "init_qvel": qvel[:, 0]}
+    for more in ({"qvel": qvel}, {}):
+        np.savez(tmp_path / "a.npz", actions=np.zeros((1, qpos.shape[1], 28)), qpos=qpos, **initial, **more)
+        with pytest.raises(UserError, match="qpos jumps"):
+            importers.read(str(tmp_path / "a.npz"))
+
+
+def test_fast_motion_is_no_jump():
+    """A joint that starts to spin, a blow, whole turns, long steps; the same positions with a reset in them are one."""
+    seconds = 0.02
+    speed = np.zeros((100, 2))
+    speed[50:, 0] = np.linspace(0, 40, 50)  # up to 0.8 rad a step
+    speed[30:33, 1] = 25.0
+    angle = np.cumsum(speed * seconds, axis=0)
+    assert not jumps(angle, speed).any()
+    assert not jumps((angle + np.pi) % (2 * np.pi) - np.pi, speed).any()
+    reset = angle.copy()
+    reset[20:, 1] += 2.5
+    assert np.flatnonzero(jumps(reset, speed)).tolist() == [19]
+    swing = np.random.default_rng(0).normal(size=(50, 2))
+    assert not jumps(swing, swing * 4).any()  # steps of a quarter of a second
+
+
+def huge(group, name, steps):
+    """Camera pictures of many GB that are claimed and nowhere stored."""
+    group.create_dataset(name, (steps, 4096, 4096, 3), "u1", chunks=(1, 64, 64, 3), fillvalue=7)
+
+
+def test_pictures_in_hdf5_are_left_unread(tmp_path, episodes, monkeypatch):
+    plain = {}
+    for kind, write in (("robomimic", as_robomimic), ("robohive", as_robohive), ("d4rl", as_d4rl)):
+        path = write(tmp_path / f"{kind}.hdf5", episodes)
+        plain[kind] = importers.read(str(path))
+        with h5py.File(path, "a") as file:
+            for i in range(COUNT if kind != "d4rl" else 0):
+                group = file[f"data/demo_{i}" if kind == "robomimic" else f"Trial{i}"]
+                huge(group, "obs/agentview_image", 200)
+                huge(group, "image", 200)
+                group.attrs["model_file"] = "<mujoco/>"
+            if kind == "d4rl":
+                huge(file, "observations", 400)
+                huge(file, "infos/camera", 400)
+                huge(file, "next_observations", 400)
+            elif kind == "robohive":
+                huge(file, "Trial0/env_infos/state/camera", 200)
+    read = h5py.Dataset.__getitem__
+    pictures = []
+
+    def watched(self, *arguments):
+        pictures.extend([self.name] if len(self.shape) > 3 else [])
+        return read(self, *arguments)
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", watched)
+    for kind, before in plain.items():
+        after = importers.read(str(tmp_path / f"{kind}.hdf5"))
+        assert not pictures, kind
+        for old, new in zip(before, after, strict=True):
+            assert np.array_equal(old.actions, new.actions) and np.array_equal(old.qpos, new.qpos)
+            assert set(old.initial) == set(new.initial)
+
+
+def test_pictures_of_a_minari_dataset_count_as_stored(tmp_path):
+    """The library reads whole episodes, one at a time."""
+    with h5py.File(tmp_path / "main_data.hdf5", "w") as file:
+        for i in range(5):
+            group = file.create_group(f"episode_{i}")
+            group["actions"] = np.zeros((20, 28))
+            huge(group, "observations/camera", 50)  # 2.5 GB
+        check_hdf5("it", file)
+        huge(file["episode_3"], "observations/wrist", 50)
+        with pytest.raises(UserError, match="claims 5 GB"):
+            check_hdf5("it", file)
+        del file["episode_3"]
+        file["episode_3"] = file["episode_2"]
+        with pytest.raises(UserError, match="two names"):
+            check_hdf5("it", file)
+        del file["episode_3"]
+        file["episode_4/link"] = h5py.ExternalLink("/etc/passwd", "/")
+        with pytest.raises(UserError, match="link"):
+            check_hdf5("it", file)
+
+
+def test_robohive_says_what_is_missing(tmp_path, episodes):
+    path = as_robohive(tmp_path / "door.h5", episodes)
+    with h5py.File(path, "a") as file:
+        del file["Trial1/env_infos/state/qvel"]
+    with pytest.raises(UserError, match=r"Trial1: env_infos/state needs qpos and qvel .*compress_paths"):
+        importers.read(str(path))
+
+
+def test_odd_actions_are_told(tmp_path, episodes):
+    def told(change):
+        path = as_npz(tmp_path / "door.npz", [{**e, "actions": change(e["actions"].copy())} for e in episodes])
+        return list(importers.odd_actions(importers.read(str(path))))
+
+    def scaled(actions):
+        actions[5, 3] = 3.0
+        return actions
+
+    def still(actions):
+        actions[:, 4] = 0.5
+        return actions
+
+    assert told(lambda a: np.clip(a, -1, 1)) == []
+    out, scale = told(lambda a: scaled(np.clip(a, -1, 1)))
+    assert "2 of 11200 numbers in the actions" in out and "in 2 of 2 episodes" in out and "largest is 3" in out
+    assert "the largest action is 3 in each episode" in scale
+    (small,) = told(lambda a: np.clip(a, -1, 1) / 50)
+    assert "the largest action is 0.02 in each episode" in small
+    (line,) = told(lambda a: still(np.clip(a, -1, 1)))
+    assert "1 of 28 dimensions of the actions never change: 4 (always 0.5)" in line
+
+
+def paths_of(episodes):
+    """DAPG's list of episodes."""
+    return [
+        {"actions": e["actions"].astype(np.float64), "init_state_dict": dict(e["initial"]), "rewards": np.zeros(3)}
+        for e in episodes
+    ]
+
+
+class Unknown:
+    """An object of a class that no importer knows."""
+
+    def __init__(self):
+        self.values = [1, 2]
+
+
+def shared(paths):
+    first, rewards = paths[0], np.zeros(3)
+    return [{**p, "init_state_dict": first["init_state_dict"], "rewards": rewards, "tags": (rewards,)} for p in paths]
+
+
+ODD = {
+    "under a key": lambda p: {"paths": p},
+    "under a key with others": lambda p: {"meta": {"a": 1}, "n": 3, "list": [1, 2], "paths": p, "more": None},
+    "by name": lambda p: {f"Trial{i}": path for i, path in enumerate(p)},
+    "by number": lambda p: dict(enumerate(p)),
+    "named root": lambda p: {"Rollouts": {f"Trial{i}": path for i, path in enumerate(p)}},
+    "tuple": tuple,
+    "tuple with more": lambda p: (p, {"about": "door"}),
+    "ordered": lambda p: [OrderedDict(path) for path in p],
+    "ordered start": lambda p: [{**path, "init_state_dict": OrderedDict(path["init_state_dict"])} for path in p],
+    "default": lambda p: defaultdict(list, paths=p),
+    "shared": lambda p: shared([p[0], p[0]]),
+    "the same twice": lambda p: [p[0], p[0]],
+    "lists of numbers": lambda p: [{**path, "actions": path["actions"].tolist()} for path in p],
+    "lists of arrays": lambda p: [{**path, "actions": list(path["actions"])} for path in p],
+    "tuples of numbers": lambda p: [{**path, "actions": tuple(map(tuple, path["actions"].tolist()))} for path in p],
+    "unused objects": lambda p: [
+        {**path, "agent": Unknown(), "when": Decimal("1.5"), "set": {1, 2}, "frozen": frozenset("ab"),
+         "path": Path("x"), "random": np.random.default_rng(0), "objects": np.array([Unknown(), None], dtype=object),
+         (1, 2): 3, "text": np.array(["a", "b"]), "c": np.complex128(1j), "class": Unknown, "masked": np.ma.zeros(3)}
+        for path in p
+    ],
+    "objects in the start": lambda p: [
+        {**path, "init_state_dict": {**path["init_state_dict"], "model": Unknown(), "s": {1}}} for path in p
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_pickles_of_other_kinds_are_read(tmp_path, episodes, kind, protocol):
+    path = tmp_path / "door.pickle"
+    made = ODD[kind](paths_of(episodes))
+    path.write_bytes(pickle.dumps(made, protocol))
+    found = importers.read(str(path))
+    twice = kind in ("shared", "the same twice")
+    for got, wanted in zip(found, [episodes[0]] * 2 if twice else episodes, strict=True):
+        assert np.array_equal(got.actions, wanted["actions"].astype(np.float64))
+        for name, values in wanted["initial"].items():
+            assert np.array_equal(got.initial[name], values)
+
+
+def test_an_unused_object_in_a_pickle_never_runs(tmp_path, episodes):
+    mark, path = tmp_path / "mark", tmp_path / "door.pickle"
+    for protocol in (0, 2, 4, 5):
+        for evil in (Evil(os.mkdir, str(mark)), Evil(exec, f"open({str(mark)!r}, 'w')"), Evil(open, str(mark), "w")):
+            made = [{**e, "unused": evil, "more": {"deep": [evil]}} for e in paths_of(episodes)]
+            path.write_bytes(pickle.dumps({"about": evil, "paths": made}, protocol))
+            assert len(importers.read(str(path))) == COUNT
+            assert not mark.exists()
+
+
+def test_what_a_pickle_lacks_is_said(tmp_path, episodes):
+    path, paths = tmp_path / "door.pickle", paths_of(episodes)
+
+    def refused(made):
+        path.write_bytes(pickle.dumps(made))
+        with pytest.raises(UserError) as caught:
+            importers.read(str(path))
+        return str(caught.value)
+
+    assert "episodes in ['train'] and ['test']" in refused({"train": paths, "test": paths[:1]})
+    assert "of the 3 things in its list only 2 are episodes" in refused([*paths, {"observations": 1}])
+    assert "is not a list of episodes" in refused({"weights": np.zeros(3)})
+    assert "it has weights" in refused({"weights": np.zeros(3)})
+    assert "it asks for decimal.Decimal, which no" in refused([{**paths[0], "actions": [[Decimal(1)]]}])
+    assert "needs actions and init_state_dict; it has actions" in refused([{"actions": np.zeros((3, 2))}])
+    endless = []
+    endless.append(endless)
+    assert "is refused" in refused(endless)
+    assert "is refused" in refused([{**paths[0], "actions": endless}])
 
 
 def test_last_states_that_nobody_recorded_are_no_recording(tmp_path, episodes):
@@ -355,26 +636,39 @@ def test_an_hdf5_file_shows_no_other_files(tmp_path, episodes):
             "another file",
         ),
         (lambda f: f.create_virtual_dataset("infos/x", virtual), "another file"),
-        (lambda f: f.update(x=h5py.ExternalLink(str(secret), "/")), "link"),
-        (lambda f: f.update(x=h5py.SoftLink("/x")), "link"),
-        (lambda f: f.update(x=f["infos"]), "two names"),
-        (lambda f: f.create_dataset("x", (10**11,), "f8", chunks=(1000,)), "claims 8"),
+        (lambda f: f.update({"infos/x": h5py.ExternalLink(str(secret), "/")}), "link"),
+        (lambda f: f.update(observations=h5py.SoftLink("/x")), "link"),
+        (lambda f: f.create_dataset("terminals", (10**11,), "f8", chunks=(1000,)), "claims 8"),
     ):
         with pytest.raises(UserError, match=message):
             read(change)
+    for change in (  # nothing that a replay needs: not followed, not counted
+        lambda f: f.update(x=h5py.ExternalLink(str(secret), "/")),
+        lambda f: f.update(x=h5py.SoftLink("/x")),
+        lambda f: f.update(x=f["infos"]),
+        lambda f: f.create_dataset("x", (10**11,), "f8", chunks=(1000,)),
+    ):
+        assert len(read(change)) == COUNT
 
 
 def test_an_npz_cannot_claim_the_memory(tmp_path):
-    import io
-    import zipfile
-
     path = tmp_path / "door.npz"
     head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, {"descr": "<f8", "fortran_order": False, "shape": (10**7, 10**6)})
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f8", "fortran_order": False, "shape": (10**7, 10**3, 10**3)})
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("actions.npy", head.getvalue())
     with pytest.raises(UserError, match="claims 80,000 GB"):
         importers.read(str(path))
+
+
+def test_pictures_in_an_npz_are_left_unread(tmp_path, episodes):
+    path = as_npz(tmp_path / "door.npz", episodes)
+    with zipfile.ZipFile(path, "a") as file:
+        for name, shape in (("images", (2, 207, 2048, 2048, 3)), ("init_image", (2, 2048, 2048, 3))):
+            head = io.BytesIO()  # without its bytes: to read it would fail
+            np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            file.writestr(f"{name}.npy", head.getvalue())
+    assert set(importers.read(str(path))[0].initial) == set(episodes[0]["initial"])
 
 
 def test_what_is_wrong_is_said(tmp_path, episodes, made):
@@ -453,7 +747,7 @@ def test_drift_from_recorded_states_is_told(tmp_path, episodes):
         protocol="paper",
         origin="human",
     )
-    assert "positions differ from the recorded ones" in lines[0]
+    assert any("positions differ from the recorded ones" in line for line in lines)
 
 
 def test_noisy_demonstrations(tmp_path):

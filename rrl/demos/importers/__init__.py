@@ -4,7 +4,7 @@
 them into a set of this project (`rrl.demos.Demos`) needs the simulator: `rrl demos import` does it.
 """
 
-from rrl.demos.importers.base import Recorded, array, finite
+from rrl.demos.importers.base import Recorded, array, finite, odd_actions
 from rrl.demos.importers.formats import FORMATS, read
 
-__all__ = ["FORMATS", "Recorded", "array", "finite", "read"]
+__all__ = ["FORMATS", "Recorded", "array", "finite", "odd_actions", "read"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from rrl.registry import UserError
 Array = NDArray[np.float64]
 LIMIT = 4_000_000_000
 """Bytes of float64 that a source may unfold to: D4RL's largest Adroit sets take one GB."""
+ROW = 4096
+"""Numbers a step beyond which something is a picture and no state: it is left unread."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,47 @@ def matrix(values: Any, what: str) -> Array | None:
         return None
 
 
+def from_states(where: str, actions: Array, states: Mapping[str, NDArray[Any]]) -> Recorded:
+    """The episode of recorded `states` [L or L + 1, ...] before each action: robohive's `env_infos/state`.
+
+    robohive logs NaN as the action that goes with the last state.
+    """
+    if len(actions) > 1 and np.isnan(actions[-1]).all():
+        actions = actions[:-1]
+    rows = (len(actions), len(actions) + 1)
+    series = {name: values for name, values in states.items() if values.ndim > 1 and len(values) in rows}
+    if not {"qpos", "qvel"} <= set(series):
+        raise UserError(
+            f"{where}: env_infos/state needs qpos and qvel for each of the {len(actions)} actions; it has "
+            f"{', '.join(f'{k} {v.shape}' for k, v in states.items()) or 'nothing'}. robohive leaves states out of "
+            "compressed paths (--compress_paths); without them nothing can be replayed"
+        )
+    qpos, qvel = (array(series[name], f"{where}: {name}", 2) for name in ("qpos", "qvel"))
+    return Recorded(actions, {name: values[0] for name, values in series.items()}, qpos, qvel)
+
+
+def jumps(qpos: Array, qvel: Array | None) -> NDArray[np.bool_]:
+    """[T - 1]: did positions [T, nq] jump from a step to the next, as only a reset makes them?
+
+    A jump is larger than three times what its joint's velocities explain, by 0.3 (m, rad), and stands out among the
+    steps. Where velocities don't belong to positions one by one, it is more than 1 (m, rad). Whole turns are none, and
+    nothing can be told of few steps, or of steps of more than about 0.1 s, in which joints swing to and fro.
+    """
+    moved = np.abs(np.diff(qpos, axis=0))
+    moved = np.minimum(moved, np.abs(moved - 2 * np.pi))
+    if len(moved) < 8 or not moved.size:
+        return np.zeros(len(moved), bool)
+    explained: Array | float = 0.7
+    if qvel is not None and qvel.shape == qpos.shape:
+        speed = np.maximum(np.abs(qvel[:-1]), np.abs(qvel[1:]))
+        seen = (moved > 1e-2) & (speed > 0)
+        duration = np.median(moved[seen] / speed[seen]) if seen.any() else 0.0  # of a step, in seconds
+        explained = 3 * speed * duration if duration < 0.1 else np.inf
+    usual = 5 * np.quantile(moved.max(axis=1), 0.75)
+    found: NDArray[np.bool_] = (moved > np.maximum(0.3 + explained, usual)).any(axis=1)
+    return found
+
+
 def check(where: str, episode: Recorded) -> None:
     """Shapes that belong together, finite numbers."""
     length = len(episode.actions)
@@ -70,12 +113,43 @@ def check(where: str, episode: Recorded) -> None:
         values = getattr(episode, name)
         if values is not None:
             finite(values, f"{where}: {name}")
+    if episode.qpos is not None:
+        at = np.flatnonzero(jumps(episode.qpos, episode.qvel))
+        if len(at):
+            by = np.abs(np.diff(episode.qpos, axis=0))[at[0]].max()
+            raise UserError(
+                f"{where}: qpos jumps by {by:.2g} (m or rad) from step {at[0]} to {at[0] + 1}, which no step of a "
+                "simulator does: two episodes stand there as one. Mark where the first one ends (D4RL's layout: "
+                "`terminals` or `timeouts`), or cut them apart"
+            )
 
 
 def finite(values: Array, what: str) -> None:
     """UserError for NaN, infinities and numbers beyond float16, in which velocities are kept."""
     if not (np.abs(values) < np.finfo(np.float16).max).all():
         raise UserError(f"{what} holds numbers that are not finite, or absurdly large")
+
+
+def odd_actions(episodes: Sequence[Recorded]) -> Iterator[str]:
+    """In words: actions outside [-1, 1], which environments clip, of a scale of their own, or that never change."""
+    if len({episode.actions.shape[1] for episode in episodes}) != 1:
+        return
+    actions = np.concatenate([episode.actions for episode in episodes])
+    peaks = np.array([np.abs(episode.actions).max() for episode in episodes])
+    outside = np.abs(actions) > 1 + 1e-6
+    if outside.any():
+        yield (
+            f"{outside.sum()} of {actions.size} numbers in the actions ({100 * outside.mean():.2g} %; in "
+            f"{(peaks > 1 + 1e-6).sum()} of {len(episodes)} episodes) lie outside [-1, 1], to which the environment "
+            f"clips; the largest is {peaks.max():.3g}"
+        )
+    if (outside.any() and np.ptp(peaks) < 1e-3 * peaks.max()) or peaks.max() < 0.1:
+        scale = f"the largest action is {np.median(peaks):.3g}"
+        yield f"{scale} in each episode: are these other units than [-1, 1]? A replay takes them as they are"
+    still = np.flatnonzero(np.ptp(actions, axis=0) == 0)
+    if len(still) and len(actions) > 1:
+        which = ", ".join(f"{i} (always {actions[0, i]:.3g})" for i in still)
+        yield f"{len(still)} of {actions.shape[1]} dimensions of the actions never change: {which}"
 
 
 def fits(source: str, numbers: int) -> None:

@@ -1,7 +1,8 @@
-"""Demonstrations in HDF5: robomimic's layout (a group per episode) and D4RL's (all steps in a row)."""
+"""Demonstrations in HDF5: robomimic's layout (`data/demo_0`), robohive's (`Trial0`) and D4RL's (all steps in a row)."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -10,89 +11,162 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rrl.demos.importers.base import Array, Recorded, array, fits, matrix
+from rrl.demos.importers.base import ROW, Array, Recorded, array, fits, from_states, jumps
 from rrl.registry import UserError
 
 
 def read_hdf5(source: str) -> list[Recorded]:
-    """The episodes of a file in robomimic's or D4RL's layout; UserError if it has neither."""
+    """The episodes of a file in robomimic's, robohive's or D4RL's layout; UserError if it has none of them."""
     try:
         import h5py
     except ImportError as error:
         raise UserError("HDF5 files need h5py: pip install 'rrl[demos]'") from error
-    with h5py.File(source, "r") as file:
-        check_hdf5(source, file)
-        if isinstance(file.get("data"), h5py.Group):
-            return _robomimic(source, file["data"])
-        if isinstance(file.get("actions"), h5py.Dataset):
-            return _d4rl(source, file)
+    with h5py.File(source, "r") as opened:
+        file = _File(source, opened)
+        if file.names("data"):
+            return _robomimic(file)
+        if trials := _numbered(opened, "Trial"):
+            return [_robohive(file, trial) for trial in trials]
+        if file.shape("actions"):
+            return _d4rl(file)
         raise UserError(
-            f"{source} has neither robomimic's `data/demo_0` nor D4RL's `actions`; "
-            f"it has {', '.join(file.keys()) or 'nothing'}"
+            f"{source} has neither robomimic's `data/demo_0` nor robohive's `Trial0` nor D4RL's `actions`; "
+            f"it has {', '.join(opened) or 'nothing'}"
         )
 
 
-def check_hdf5(source: str, file: Any) -> None:
-    """UserError for a file that is more than a tree of arrays of its own.
+class _File:
+    """An HDF5 file of which only what a replay needs is looked at, and counted."""
 
-    HDF5 can show other files of this machine as its content (external storage, links, virtual datasets),
-    refer to one thing by many names, and claim any size for arrays that it does not hold.
+    def __init__(self, source: str, opened: Any) -> None:
+        self.source = source
+        self.opened = opened
+        self.total = 0
+        """Numbers read so far."""
+
+    def find(self, *path: str) -> Any:
+        """The group or dataset at this path; None if there is none. UserError if it lies elsewhere."""
+        at = self.opened
+        for name in path:
+            if not hasattr(at, "keys") or name not in at.keys():  # noqa: SIM118 - a file's keys are one level
+                return None
+            at = owned(self.source, at, name)
+        return at
+
+    def names(self, *path: str) -> list[str]:
+        """What a group holds; nothing if there is no such group."""
+        group = self.find(*path)
+        return list(group) if hasattr(group, "keys") else []
+
+    def shape(self, *path: str) -> tuple[int, ...]:
+        """Of the dataset of numbers at this path; () if there is none."""
+        found = self.find(*path)
+        numbers = hasattr(found, "dtype") and found.dtype.kind in "fiub"
+        return tuple(found.shape or ()) if numbers else ()
+
+    def read(self, *path: str, rows: NDArray[np.int64] | None = None) -> NDArray[Any] | None:
+        """The dataset of numbers at this path, or these rows of it; None if there is none."""
+        shape = self.shape(*path)
+        if not shape:
+            return None
+        self.total += math.prod(shape if rows is None else (len(rows), *shape[1:]))
+        fits(self.source, self.total)
+        values: NDArray[Any] = self.find(*path)[() if rows is None else rows]
+        return values
+
+    def series(self, lengths: tuple[int, ...], *path: str) -> list[str]:
+        """The datasets in a group that hold a state's worth of numbers for each of so many steps: no pictures."""
+        shapes = {name: self.shape(*path, name) for name in self.names(*path)}
+        return [k for k, s in shapes.items() if len(s) > 1 and s[0] in lengths and math.prod(s[1:]) <= ROW]
+
+
+def owned(source: str, group: Any, name: str) -> Any:
+    """What a group holds by this name; UserError if it lies elsewhere.
+
+    HDF5 can show other files of this machine as its content: by external storage, links, virtual datasets.
+    """
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise UserError(f"{source} is refused: {group.name}/{name} is a link to something else")
+    value = group[name]
+    if isinstance(value, h5py.Dataset) and (value.external or value.is_virtual):
+        raise UserError(f"{source} is refused: {group.name}/{name} lies in another file")
+    return value
+
+
+def check_hdf5(source: str, file: Any) -> None:
+    """UserError for a file of an episode per group that is more than a tree of arrays of its own, for a library that
+    reads whole episodes: it may also refer to one thing by many names, and claim any size for arrays that it does
+    not hold. Pictures count as stored, an episode at a time, since they are not kept.
     """
     import h5py
 
     seen: set[Any] = set()
     total = 0
-    todo = [file]
-    while todo:
-        group = todo.pop()
-        for name in group:
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise UserError(f"{source} is refused: {group.name}/{name} is a link to something else")
-            value = group[name]
+    for first in file:
+        pictures = 0
+        todo = [(file, first)]
+        while todo:
+            group, name = todo.pop()
+            value = owned(source, group, name)
             token = h5py.h5o.get_info(value.id)
             if (token.fileno, token.addr) in seen:
                 raise UserError(f"{source} is refused: it has two names for {group.name}/{name}")
             seen.add((token.fileno, token.addr))
             if isinstance(value, h5py.Group):
-                todo.append(value)
+                todo += [(value, each) for each in value]
+            elif isinstance(value, h5py.Dataset) and len(value.shape or ()) > 2:
+                pictures += value.size * value.dtype.itemsize // 8
             elif isinstance(value, h5py.Dataset):
-                if value.external or value.is_virtual:
-                    raise UserError(f"{source} is refused: {group.name}/{name} lies in another file")
                 total += value.size or 0
-                fits(source, total)
+            fits(source, total + pictures)
 
 
-def _arrays(group: Any) -> dict[str, NDArray[Any]]:
-    """The datasets of numbers right in a group."""
-    import h5py
-
-    if not isinstance(group, h5py.Group):
-        return {}
-    datasets = {name: value for name, value in group.items() if isinstance(value, h5py.Dataset)}
-    return {name: value[()] for name, value in datasets.items() if value.dtype.kind in "fiub" and value.shape}
+def _numbered(names: Any, word: str) -> list[str]:
+    """The names that are this word and a number, by number."""
+    found = [name for name in names if re.fullmatch(word + r"\d+", name)]
+    return sorted(found, key=lambda name: int(name[len(word) :]))
 
 
-def _robomimic(source: str, data: Any) -> list[Recorded]:
-    """`data/demo_<i>`: `actions` [L, m], `states` [L, time? + nq + nv], `obs/`.
+def _robomimic(file: _File) -> list[Recorded]:
+    """`data/demo_<i>`: `actions` [L, m], `states` [L, time? + nq + nv]; nothing else, such as `obs/`, is read.
 
     robomimic stores nothing that a task randomises outside the state; it is looked for as `init_<name>` among
     the episode's arrays and attributes. nq and nv follow from `init_qpos`; without it they are equal, as
     Adroit's are.
     """
-    names = sorted((n for n in data if re.fullmatch(r"demo_\d+", n)), key=lambda n: int(n[5:]))
     episodes = []
-    for name in names:
-        where = f"{source}, {name}"
-        given = {**_arrays(data[name]), **{k: v for k, v in data[name].attrs.items() if np.ndim(v)}}
-        if "actions" not in given:
+    for name in _numbered(file.names("data"), "demo_"):
+        where = f"{file.source}, {name}"
+        actions, states = file.read("data", name, "actions"), file.read("data", name, "states")
+        if actions is None:
             raise UserError(f"{where} has no actions")
-        initial = {k[5:]: v for k, v in given.items() if k.startswith("init_")}
+        attributes = file.find("data", name).attrs
+        initial: dict[str, Any] = {k[5:]: attributes[k] for k in attributes if k.startswith("init_")}
+        for dataset in file.names("data", name):
+            if dataset.startswith("init_"):
+                initial[dataset[5:]] = file.read("data", name, dataset)
+        initial = {k: v for k, v in initial.items() if np.ndim(v)}
         qpos = qvel = None
-        if "states" in given:
-            qpos, qvel = _split(where, array(given["states"], f"{where}: states", 2), initial)
+        if states is not None:
+            qpos, qvel = _split(where, array(states, f"{where}: states", 2), initial)
             initial = {"qpos": qpos[0], "qvel": qvel[0], **initial}
-        episodes.append(Recorded(array(given["actions"], f"{where}: actions", 2), initial, qpos, qvel))
+        episodes.append(Recorded(array(actions, f"{where}: actions", 2), initial, qpos, qvel))
     return episodes
+
+
+def _robohive(file: _File, trial: str) -> Recorded:
+    """`Trial<i>`: `actions` [L (+ 1), m] and `env_infos/state/<name>`: the state and what the task randomised."""
+    where = f"{file.source}, {trial}"
+    values = file.read(trial, "actions")
+    if values is None:
+        raise UserError(f"{where} has no actions; it has {', '.join(file.names(trial)) or 'nothing'}")
+    actions = array(values, f"{where}: actions", 2)
+    inside = (trial, "env_infos", "state")
+    names = file.series((len(actions) - 1, len(actions), len(actions) + 1), *inside)
+    states = {name: file.read(*inside, name) for name in names}
+    return from_states(where, actions, {k: v for k, v in states.items() if v is not None})
 
 
 def _split(where: str, states: Array, initial: Mapping[str, Any]) -> tuple[Array, Array]:
@@ -109,46 +183,51 @@ def _split(where: str, states: Array, initial: Mapping[str, Any]) -> tuple[Array
     return states[:, timed : timed + nq], states[:, timed + nq :]
 
 
-def _d4rl(source: str, file: Any) -> list[Recorded]:
-    """`actions` [T, m]; `timeouts`, or else `terminals` [T]; `infos/qpos`, `infos/qvel` and
-    `infos/<quantity>` [T, ...]: the state and what the task randomised, before each action."""
-    whole = _arrays(file)
-    actions = array(whole.get("actions", ()), f"{source}: actions", 2)
+def _d4rl(file: _File) -> list[Recorded]:
+    """`actions` [T, m]; `timeouts`, `terminals` [T]; `infos/qpos`, `infos/qvel` and `infos/<quantity>` [T, ...]: the
+    state and what the task randomised, before each action."""
+    source, given = file.source, file.read("actions")
+    actions = array(() if given is None else given, f"{source}: actions", 2)
     count = len(actions)
     if not count:
         return []
-    infos = {k: v for k, v in _arrays(file.get("infos")).items() if v.shape[:1] == (count,) and v.ndim > 1}
-    if "qpos" not in infos or "qvel" not in infos:
+    names = file.series((count,), "infos")
+    if not {"qpos", "qvel"} <= set(names):
         raise UserError(
             f"{source} has no infos/qpos and infos/qvel of {count} rows: without initial states nothing can be replayed"
         )
-    qpos, qvel = (array(infos[name], f"{source}: infos/{name}", 2) for name in ("qpos", "qvel"))
-    seen = matrix(whole["observations"], "observations") if "observations" in whole else None
-    seen = seen if seen is not None and len(seen) == count else None
+    qpos, qvel = (array(file.read("infos", name), f"{source}: infos/{name}", 2) for name in ("qpos", "qvel"))
+    bounds = _bounds(file, jumps(qpos, qvel))
+    starts = np.array(bounds[:-1])
+    initial = {name: file.read("infos", name, rows=starts) for name in names}
+    shape = file.shape("observations")
+    narrow = len(shape) == 2 and shape[0] == count and shape[1] <= ROW
+    seen = array(file.read("observations"), f"{source}: observations") if narrow else None
     return [
         Recorded(
             actions[a:b],
-            {k: v[a] for k, v in infos.items()},
+            {k: v[i] for k, v in initial.items() if v is not None},
             qpos[a:b],
             qvel[a:b],
             None if seen is None else seen[a:b],
         )
-        for a, b in pairwise(_bounds(source, whole, count))
+        for i, (a, b) in enumerate(pairwise(bounds))
     ]
 
 
-def _bounds(source: str, whole: Mapping[str, NDArray[Any]], count: int) -> list[int]:
-    """Where episodes begin, and the end. Without timeouts, the last of neighbouring terminals ends one: a pen
-    that lies there stays terminal."""
+def _bounds(file: _File, jumped: NDArray[np.bool_]) -> list[int]:
+    """Where episodes begin, and the end; `jumped` [T - 1]: between a step and the next.
+
+    An episode ends at either flag. Neighbouring terminals without a jump in between are one end, at the last of
+    them: a pen that lies there stays terminal.
+    """
+    count = len(jumped) + 1
     flags = {}
     for name in ("timeouts", "terminals"):
-        if name in whole:
-            flags[name] = whole[name].astype(bool).reshape(-1)
-            if len(flags[name]) != count:
-                raise UserError(f"{source}: {name} must have {count} entries, as actions has; got {len(flags[name])}")
-    if flags.get("timeouts", np.zeros(1)).any():
-        ends = np.flatnonzero(flags["timeouts"])
-    else:
-        terminals = flags.get("terminals", np.zeros(count, bool))
-        ends = np.flatnonzero(terminals & ~np.append(terminals[1:], False))
+        values = file.read(name)
+        flags[name] = np.zeros(count, bool) if values is None else values.astype(bool).reshape(-1)
+        if len(flags[name]) != count:
+            raise UserError(f"{file.source}: {name} must have {count} entries, as actions has; got {len(flags[name])}")
+    lies_on = np.append(flags["terminals"][1:] & ~jumped, False)
+    ends = np.flatnonzero(flags["timeouts"] | (flags["terminals"] & ~lies_on))
     return sorted({0, count, *(int(end) + 1 for end in ends)})

@@ -50,6 +50,11 @@ def _folder(source: str) -> Path:
         if not local.is_dir():
             minari.download_dataset(source)
         return local
+    except ImportError as error:  # in words that name the package
+        raise UserError(
+            f"{source} is no Minari dataset of this machine (`minari list local` names them), and to download one "
+            f"needs a package that the extra `demos` doesn't bring: pip install 'minari[hf]' ({error})"
+        ) from error
     except Exception as error:  # a malformed id; no such dataset; no internet, in the words of some library
         raise UserError(
             f"{source} is no Minari dataset of this machine (`minari list local` names them), and none that "
