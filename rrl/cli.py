@@ -340,9 +340,9 @@ def demos_make(
     """Record demonstrations with a policy (mean action), keeping the successful episodes, or without a success test
     the first ones."""
     from rrl.commands import demos
-    from rrl.machine.console import Display
+    from rrl.machine.console import Display, optional_output
 
-    with Display() as display:
+    with optional_output(), Display() as display:
         display.phase("recording", 0)
         demos.make(policy, out, episodes, seed, tries, display.line, action_noise, display.advance)
 
@@ -386,9 +386,9 @@ def demos_render(
 ) -> None:
     """Film demonstrations through any camera and look."""
     from rrl.commands import demos
-    from rrl.machine.console import Display
+    from rrl.machine.console import Display, optional_output
 
-    with Display() as display:
+    with optional_output(), Display() as display:
         display.phase("filming", 0)
         demos.film(
             source,

@@ -302,9 +302,9 @@ def _serve(
     pipe: Connection, factory: EnvFactory, frames: FrameRequest | None, slots: range, raw: dict[str, Any]
 ) -> None:
     """Worker: build the environments, then answer commands until the pipe ends."""
-    # Ctrl-C and SIGTERM often reach the whole process group; the parent decides what happens then.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # These often reach the whole process group; the parent decides what happens then.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     try:
         envs = _Slots(factory, frames, slots, {name: _view(entry) for name, entry in raw.items()})
         pipe.send(("ok", None))

@@ -1,10 +1,14 @@
-"""What a run prints: live bars in a terminal, plain lines elsewhere."""
+"""What a run prints: live bars in a terminal, plain lines elsewhere, nothing where nobody takes it."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,12 +24,80 @@ from rich.progress import (
 PLAIN_PERIOD = 30.0  # seconds between progress lines where there is no terminal
 
 
+class Screen:
+    """A stream that nobody needs: the first write that fails (a closed terminal or pipe, a full disk) turns it
+    off, and what its encoding lacks is written as escapes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._off = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text; returns its length."""
+        try:
+            if not self._off:
+                self._stream.write(text)
+        except UnicodeEncodeError as error:
+            self.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
+        except (OSError, ValueError):  # ValueError: it is closed
+            self._turn_off()
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        try:
+            if not self._off:
+                self._stream.flush()
+        except (OSError, ValueError):
+            self._turn_off()
+
+    def isatty(self) -> bool:
+        """Is it a terminal?"""
+        try:
+            return self._stream.isatty()
+        except ValueError:
+            return False
+
+    def _turn_off(self) -> None:
+        self._off = True
+        with suppress(OSError, ValueError):  # it need not have a file descriptor
+            # What is still in the stream's buffer must go somewhere: else Python complains when it ends, exit 120.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+
+
+@contextmanager
+def optional_output() -> Iterator[None]:
+    """Within the block, nothing that is printed, by whomever, is needed: a failing stdout or stderr ends nothing."""
+    before = sys.stdout, sys.stderr
+    # Python has None for a stream that was closed before it began.
+    screens = [Screen(stream) if stream is not None else None for stream in before]
+    sys.stdout, sys.stderr = cast(list[TextIO], screens)
+    try:
+        yield
+    finally:
+        for screen in screens:
+            if screen is not None:
+                screen.flush()
+        sys.stdout, sys.stderr = before
+
+
+def is_live(console: Console) -> bool:
+    """May lines be drawn over? On a terminal alone: FORCE_COLOR asks for colours, not for thousands of bars in a
+    file."""
+    return console.is_interactive and console.file.isatty()
+
+
 class Display:
     """Progress of one run: `phase` names what goes on and how many steps it takes, `advance` counts them."""
 
     def __init__(self, stream: Console | None = None) -> None:
         self.console = stream or Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        self.live = self.console.is_terminal
+        self.live = is_live(self.console)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rrl.agents.base import Agent
 from rrl.config import ginfile
 from rrl.envs.base import EnvFactory
-from rrl.machine.console import Display
+from rrl.machine.console import Display, optional_output
+from rrl.machine.signals import Stopped, Stopping
 from rrl.registry import UserError
 from rrl.run import facts as run_facts
 from rrl.run import loop, saving
@@ -33,10 +32,6 @@ from rrl.store.tracking import MLflowTracker
 EXACT = ("torch", "mujoco", "numpy")
 
 
-class Stopped(BaseException):
-    """SIGTERM arrived. Not an Exception: nothing on the way may swallow it."""
-
-
 @dataclass(frozen=True)
 class Job:
     """A run's place in a sweep."""
@@ -49,6 +44,7 @@ class Job:
     """Of the configuration that the sweep asked for."""
 
 
+@optional_output()
 def start(
     sources: str | Sequence[str],
     overrides: list[str],
@@ -65,23 +61,28 @@ def start(
     together = [sources] if isinstance(sources, str) else sources
     name = name or f"{'+'.join(Path(source).stem for source in together)}-seed{config.seed}"
     place = {"sweep": job.sweep, "job": job.name, "fingerprint": job.fingerprint} if job else {}
-    tracker = MLflowTracker.start(name, place)
-    folder = ROOT / tracker.run_id
-    folder.mkdir()
-    with _locked(folder):
-        write_config(folder, config)
-        facts: dict[str, Any] = {
-            "uri": tracker.uri,
-            "run_id": tracker.run_id,
-            "name": name,
-            "source": " ".join(together),
-            "overrides": overrides,
-        }
-        facts |= place
-        facts |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "argv": sys.argv}
-        facts["versions"] = _versions(config)
-        files.write_json(folder / "run.json", facts)  # a folder with a run.json is a run that can be resumed
-        return _execute(experiment, folder, tracker, budget)
+    with Stopping() as stopping:
+        tracker = MLflowTracker.start(name, place)
+        try:
+            folder = ROOT / tracker.run_id
+            folder.mkdir()
+            with _locked(folder):
+                write_config(folder, config)
+                facts: dict[str, Any] = {
+                    "uri": tracker.uri,
+                    "run_id": tracker.run_id,
+                    "name": name,
+                    "source": " ".join(together),
+                    "overrides": overrides,
+                }
+                facts |= place
+                facts |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "argv": sys.argv}
+                facts["versions"] = _versions(config)
+                files.write_json(folder / "run.json", facts)  # a folder with a run.json is a run that can be resumed
+                return _execute(experiment, folder, tracker, budget, stopping)
+        except BaseException:
+            tracker.end("FAILED")
+            raise
 
 
 def make_root() -> None:
@@ -93,6 +94,7 @@ def make_root() -> None:
         raise UserError(f"runs are kept in {ROOT.absolute()}, which can't be written: {error}") from error
 
 
+@optional_output()
 def resume(run: str, budget: float | None = None, iterations: int | None = None) -> int:
     """Go on with a run from its last checkpoint; returns the process's exit code.
 
@@ -118,17 +120,22 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
             write_status(folder, "FINISHED")
             print(f"this run is finished: {folder}")
             return 0
-        tracker = MLflowTracker.resume(uri, run_id)
-        if longer:
-            write_status(folder, "STOPPED", f"lengthened to {iterations} iterations")
-            write_config(folder, config)
-        for package, here in _versions(config).items():
-            if versions.get(package, here) != here:
-                print(
-                    f"note: this run began with {package} {versions[package]}, here is {here}: "
-                    "the result need not equal an uninterrupted run's bit for bit"
-                )
-        return _execute(experiment, folder, tracker, budget)
+        with Stopping() as stopping:
+            tracker = MLflowTracker.resume(uri, run_id)
+            try:
+                if longer:
+                    write_status(folder, "STOPPED", f"lengthened to {iterations} iterations")
+                    write_config(folder, config)
+                for package, here in _versions(config).items():
+                    if versions.get(package, here) != here:
+                        print(
+                            f"note: this run began with {package} {versions[package]}, here is {here}: "
+                            "the result need not equal an uninterrupted run's bit for bit"
+                        )
+                return _execute(experiment, folder, tracker, budget, stopping)
+            except BaseException:
+                tracker.end("FAILED")
+                raise
 
 
 def _may_be_lengthened(config: Experiment.Config, iterations: int, facts: dict[str, Any]) -> None:
@@ -163,32 +170,33 @@ def find(run: str) -> Path:
     raise UserError(f"there is no run {run} in {ROOT.resolve()}. {newest}")
 
 
-def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budget: float | None) -> int:
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise Stopped
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGTERM, stop)
+def _execute(
+    experiment: Experiment, folder: Path, tracker: MLflowTracker, budget: float | None, stopping: Stopping
+) -> int:
     status, reason, code = "FAILED", "", 1
     write_status(folder, "RUNNING")
     with Display() as display:
-        display.line(f"run {tracker.run_id}: {run_facts.title(experiment)}")
-        if not experiment.encoder.trained:
-            display.line("WARNING: the encoder is UNTRAINED (weights = None): random features")
         again = f"rrl resume {tracker.run_id[:8]}"
         try:
-            tracker.params(ginfile.flatten(experiment.config))
-            tracker.artifact(folder / "config.gin")
-            tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
-            ended = loop.train(experiment, folder, tracker, display, budget)
-            status, code = "FINISHED", 0
-            reason = "the budget was over" if ended == "budget" else ""
-            tracker.tags({"stopped_by": "nothing" if ended == "finished" else "budget"})
-            if ended == "budget":
-                display.line(f"the budget is over (final evaluation and video come at the end): {again}")
-        except (Stopped, KeyboardInterrupt) as cause:
-            status, code = "KILLED", 143 if isinstance(cause, Stopped) else 130
-            reason = "SIGTERM" if isinstance(cause, Stopped) else "Ctrl-C"
+            try:
+                display.line(f"run {tracker.run_id}: {run_facts.title(experiment)}")
+                if not experiment.encoder.trained:
+                    display.line("WARNING: the encoder is UNTRAINED (weights = None): random features")
+                stopping.listen()
+                tracker.params(ginfile.flatten(experiment.config))
+                tracker.artifact(folder / "config.gin")
+                tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
+                ended = loop.train(experiment, folder, tracker, display, budget)
+                tracker.tags({"stopped_by": "nothing" if ended == "finished" else "budget"})
+                status, code = "FINISHED", 0
+                if ended == "budget":
+                    reason = "the budget was over"
+                    display.line(f"the budget is over (final evaluation and video come at the end): {again}")
+            finally:
+                stopping.hold()  # no signal may come between the training and its status
+        except Stopped as cause:
+            stopping.hold()
+            status, reason, code = "KILLED", cause.name, cause.code
             point = "after the last checkpoint" if (folder / CHECKPOINT).exists() else "from the start"
             display.line(f"stopped; go on {point} with: {again}")
         except BaseException as error:
@@ -196,13 +204,9 @@ def _execute(experiment: Experiment, folder: Path, tracker: MLflowTracker, budge
             tracker.tags({"failure": reason})
             raise
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave the run half closed
             tracker.end(status)
             # The folder's status is about the training: a budget or a signal leaves something to go on with.
             write_status(folder, "STOPPED" if reason and code != 1 else status, reason)
-            for number, handler in before.items():
-                signal.signal(number, handler)
             display.line(f"files: {folder}")
             display.line(f"MLflow: {tracker.uri} (run {tracker.run_id}); look at it with: rrl ui")
     return code

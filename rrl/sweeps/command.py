@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+from rrl.machine.console import optional_output
 from rrl.machine.cores import cores
 from rrl.sweeps import backends, estimate
 from rrl.sweeps.engine import Engine
@@ -25,23 +27,24 @@ def sweep(
     new: bool = False,
 ) -> int:
     """Check everything, print the plan, run it; returns the exit code."""
-    place, settings = backends.find(backend, slurm)
-    table = Table()
-    planned = plan(name, config)
-    count = len(planned.jobs) or (config.trials or 0) * len(config.files) * max(1, len(config.seeds))
-    estimates = estimate.of_plan(planned, table.line)
-    if place.here and not jobs:
-        jobs = estimate.fitting(estimates, count)
-    where = f"{jobs} at a time on {cores()} cores" if place.here else f"on {backend}"
-    estimate.show(planned, estimates, count, jobs, place.here, where, table.console)
-    if dry_run:
-        return 0
-    with SweepFolder.open(name, new) as folder:
-        folder.record(planned.jobs, sources=list(config.files), search=config.search, metric=config.metric)
-        table.line(f"sweep {folder.run_id}: {name}")
-        search = OptunaSearch(planned, folder) if config.search == "optuna" else None
-        started = place.make(jobs, count, settings, folder.folder)
-        return _run(Engine(folder, planned.jobs, started, table, budget, search), count)
+    with nullcontext() if dry_run else optional_output():  # a plan that was asked for is needed
+        place, settings = backends.find(backend, slurm)
+        table = Table()
+        planned = plan(name, config)
+        count = len(planned.jobs) or (config.trials or 0) * len(config.files) * max(1, len(config.seeds))
+        estimates = estimate.of_plan(planned, table.line)
+        if place.here and not jobs:
+            jobs = estimate.fitting(estimates, count)
+        where = f"{jobs} at a time on {cores()} cores" if place.here else f"on {backend}"
+        estimate.show(planned, estimates, count, jobs, place.here, where, table.console)
+        if dry_run:
+            return 0
+        with SweepFolder.open(name, new) as folder:
+            folder.record(planned.jobs, sources=list(config.files), search=config.search, metric=config.metric)
+            table.line(f"sweep {folder.run_id}: {name}")
+            search = OptunaSearch(planned, folder) if config.search == "optuna" else None
+            started = place.make(jobs, count, settings, folder.folder)
+            return _run(Engine(folder, planned.jobs, started, table, budget, search), count)
 
 
 def _run(engine: Engine, count: int) -> int:

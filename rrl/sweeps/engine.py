@@ -8,12 +8,11 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rrl.config import ginfile
+from rrl.machine.signals import ENDING, Stopped, Stopping
 from rrl.registry import UserError
-from rrl.run import process
 from rrl.store import results
 from rrl.store.tracking import MLflowTracker, Row
 from rrl.sweeps.backends import Backend, Handle, stop_all
@@ -49,30 +48,27 @@ class Engine:
         self._add(jobs)
 
     def run(self) -> int:
-        """Work until every job has ended; the exit code: 1 if any failed, 130 or 143 after a signal."""
-
-        def stop(number: int, _frame: FrameType | None) -> None:
-            raise process.Stopped(number)
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        """Work until every job has ended; the exit code: 1 if any failed, 129, 130 or 143 after a signal."""
         code = 1
-        try:
-            self._close_killed()
-            with self.table:
-                self._loop()
-            failed = [entry for entry in self.entries.values() if entry.state == "failed"]
-            code = 1 if failed else 0
-        except process.Stopped as cause:
-            code = 128 + int(cause.args[0])
-        finally:
-            for number in before:
-                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must leave no orphan
-            self._stop()
-            self.backend.close()
-            self._close_killed()
-            self._summarise("FINISHED" if code == 0 else "FAILED" if code == 1 else "KILLED")
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with Stopping() as stopping:
+            try:
+                try:
+                    stopping.listen()
+                    self._close_killed()
+                    with self.table:
+                        self._loop()
+                    failed = [entry for entry in self.entries.values() if entry.state == "failed"]
+                    code = 1 if failed else 0
+                finally:
+                    stopping.hold()
+            except Stopped as cause:
+                stopping.hold()
+                code = cause.code
+            finally:  # whatever comes now, there must be no orphan
+                self._stop()
+                self.backend.close()
+                self._close_killed()
+                self._summarise("FINISHED" if code == 0 else "FAILED" if code == 1 else "KILLED")
         return code
 
     def _add(self, jobs: Sequence[Job]) -> None:
@@ -143,7 +139,7 @@ class Engine:
         if code < 0:
             entry.state, entry.reason = "failed", f"killed by {signal.Signals(-code).name}"
             self._close_killed()
-        elif code != 0 and not (entry.state == "stopped" and code in (130, 143)):
+        elif code != 0 and not (entry.state == "stopped" and code - 128 in ENDING):
             known = entry.reason if entry.state == "failed" and code == 1 else ""
             entry.reason = known or _last_words(self.sweep.log(entry.job), entry.log_from)
             entry.state = "failed"

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from rrl.machine.console import PLAIN_PERIOD, duration
+from rrl.machine.console import PLAIN_PERIOD, duration, is_live
 from rrl.sweeps.jobs import Entry
 
 COLOURS = {"finished": "green", "failed": "red", "running": "cyan", "stopped": "yellow", "waiting": "dim"}
@@ -28,6 +28,7 @@ class Table:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.live = is_live(self.console)
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._shown = self._printed = time.monotonic()
         self._last_line = ""
@@ -35,7 +36,7 @@ class Table:
         """metrics.jsonl -> (when it was changed, its last row)."""
 
     def __enter__(self) -> Table:
-        if self.console.is_terminal:
+        if self.live:
             self._live.start()
         return self
 
@@ -54,10 +55,10 @@ class Table:
         now = time.monotonic()
         if last:
             self.console.print(self._table(entries, everything=True))
-        elif self.console.is_terminal and now - self._shown > PERIOD:
+        elif self.live and now - self._shown > PERIOD:
             self._shown = now
             self._live.update(self._table(entries, everything=False), refresh=True)
-        elif not self.console.is_terminal and now - self._printed > PLAIN_PERIOD:
+        elif not self.live and now - self._printed > PLAIN_PERIOD:
             self._printed = now
             counts = [f"{n} {state}" for state in COLOURS if (n := sum(e.state == state for e in entries))]
             running = [f"{e.job.name} {self._progress(e)[0]}" for e in entries if e.state == "running"]

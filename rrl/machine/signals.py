@@ -1,0 +1,64 @@
+"""Signals that ask a run or a sweep to end: heard while it works, never while it writes down how it ended."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+PATIENCE = 5.0  # seconds; signals that follow the first one sooner ask for nothing new
+
+
+class Stopped(BaseException):
+    """A signal arrived. Not an Exception: nothing on the way may swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        self.code = 128 + number
+        """The exit code, as shells count."""
+
+
+class Stopping:
+    """While it is open, a signal of `ENDING` raises `Stopped` between `listen` and `hold`; at other times it is
+    noted, and `listen` raises it. SIGINT and SIGHUP stay ignored where they were (nohup)."""
+
+    def __init__(self) -> None:
+        self._listening = False
+        self._noted: int | None = None
+        self._raised = -PATIENCE
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Stopping:
+        for number in ENDING:
+            before = signal.getsignal(number)
+            if number == signal.SIGTERM or before is not signal.SIG_IGN:
+                self._before[number] = before
+                signal.signal(number, self._arrived)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listening = False
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Raise `Stopped` from now on, at once if a signal has come already."""
+        self._listening = True
+        if self._noted is not None:
+            self._arrived(self._noted, None)
+
+    def hold(self) -> None:
+        """Raise nothing from now on."""
+        self._listening = False
+
+    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+        if not self._listening:
+            self._noted = number
+        elif time.monotonic() - self._raised > PATIENCE:  # one per request: the second would break off the closing
+            self._raised = time.monotonic()
+            raise Stopped(number)

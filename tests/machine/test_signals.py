@@ -1,0 +1,61 @@
+"""Signals that ask for an end are heard once, and not while it is written down."""
+
+import os
+import signal
+
+import pytest
+
+from rrl.machine import signals
+from rrl.machine.signals import ENDING, Stopped, Stopping
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.fixture(autouse=True)
+def _handlers():
+    """Handlers as a program has them, whoever started the tests, and nothing left behind."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDING}
+    yield
+    assert all(signal.getsignal(number) is signal.default_int_handler for number in ENDING)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "name"), [(15, "SIGTERM"), (2, "Ctrl-C"), (1, "SIGHUP")])
+def test_a_signal_is_raised_once_while_listened_to(number, name):
+    with Stopping() as stopping:
+        stopping.listen()
+        with pytest.raises(Stopped) as caught:
+            send(number)
+        for again in ENDING:
+            send(again)  # the closing goes on
+        stopping.hold()
+        send(number)
+    assert (caught.value.name, caught.value.code) == (name, 128 + number)
+
+
+def test_what_comes_before_is_raised_when_listening_begins():
+    with Stopping() as stopping:
+        send(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            stopping.listen()
+
+
+def test_a_later_request_is_heard_again(monkeypatch):
+    monkeypatch.setattr(signals, "PATIENCE", 0.0)
+    with Stopping() as stopping:
+        stopping.listen()
+        for _ in range(2):
+            with pytest.raises(Stopped):
+                send(signal.SIGINT)
+
+
+def test_ignored_hangups_stay_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Stopping() as stopping:
+        stopping.listen()
+        send(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
