@@ -18,6 +18,7 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         atexit.register(gc.freeze)  # else Python's last collection walks all of torch and MLflow: seconds
+        os.environ["PYTHONSAFEPATH"] = "1"  # children run no file of the working folder that is named as a module
         if "OMP_WAIT_POLICY" not in os.environ:
             # Before torch loads libgomp, whose threads wait for each other busily, 300,000 turns long: beside
             # another busy process they use up the very time that the late one needs, and a training runs

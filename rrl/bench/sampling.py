@@ -24,6 +24,7 @@ from rrl.bench.measure import REFERENCE, Case, Entry, Sample, interleave, refere
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import FrameRequest
 from rrl.envs.vector import WorkerVectorEnv
+from rrl.machine.processes import python
 from rrl.registry import UserError, build
 
 UNIT = "steps_per_second"
@@ -87,7 +88,7 @@ def measure(chosen: Sequence[Pipeline], repeats: int, seconds: float, progress: 
 
 @contextmanager
 def _process(pipeline: Pipeline, seconds: float) -> Iterator[Callable[[], dict[str, Any]]]:
-    command = [sys.executable, "-m", "rrl.bench.sampling", json.dumps([asdict(pipeline), seconds])]
+    command = python("from rrl.bench.sampling import main; main()", json.dumps([asdict(pipeline), seconds]))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -249,7 +250,8 @@ def encoder_config(name: str) -> Any:
     return config if weights.installed(source) else config.model_copy(update={"weights": None})
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve the pipeline that the argument names until the input ends."""
     # Libraries may print: the answers get the standard output for themselves.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -22,5 +22,6 @@ def open_ui(port: int, line: Callable[[str], None]) -> None:
         raise UserError(f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI")
     link = f"http://127.0.0.1:{port}/#/experiments/{experiment_id(uri)}/runs?workflowType=machine_learning"
     line(f"MLflow UI of {uri}, in a few seconds: {link}  (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", uri]
+    os.chdir("/")  # uvicorn takes modules of the working folder first, whatever Python was told
+    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", uri]
     os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])

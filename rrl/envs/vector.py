@@ -25,6 +25,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from rrl.envs.base import OPTIONAL, EnvFactory, FrameRequest, SimEnv
+from rrl.machine.processes import safe_path
 from rrl.registry import UserError
 
 Buffers = dict[str, NDArray[Any]]
@@ -107,7 +108,8 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
             process = context.Process(
                 target=_serve, args=(there, factory, frames, slots, raw), daemon=True, name=f"rrl-env-{w}"
             )
-            process.start()
+            with safe_path():  # the first one starts multiprocessing's server
+                process.start()
             there.close()
             self._processes.append(process)
             self._pipes.append(here)

@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 import ctypes
-from contextlib import suppress
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+SAFE_PATH = "PYTHONSAFEPATH"
+
+
+def python(program: str, *arguments: str) -> list[str]:
+    """The command of a child that runs `program`, which imports from this rrl and runs no file of the working folder.
+
+    Not `-m`: environment workers import their parent's main module, and with it torch, which they never need.
+    """
+    here = str(Path(__file__).parents[2])  # last: a checkout that isn't installed, whose namesakes hide nothing
+    return [sys.executable, "-P", "-c", f"import sys; sys.path.append({here!r}); {program}", *arguments]
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Within the block, Python processes that libraries start run no file of the working folder: `-c` and `-m` put
+    it first, where a `random.py` would hide Python's own."""
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(SAFE_PATH)
+        if before is not None:
+            os.environ[SAFE_PATH] = before
 
 
 def family(root: int) -> list[int]:

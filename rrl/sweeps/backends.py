@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -123,7 +124,8 @@ class Ray:
         ray = _import("ray")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level="warning")
+            with contextlib.chdir("/"):  # its workers take modules of this folder first; `execute` says where to work
+                ray.init(log_to_driver=False, include_dashboard=False, logging_level="warning")
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"Ray can't be used: {error}; see RAY_ADDRESS") from error
         self._ray = ray

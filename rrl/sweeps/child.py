@@ -14,8 +14,9 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-PROGRAM = "import sys; from rrl.sweeps.child import main; sys.exit(main(sys.stdin.read()))"
-"""Not `-m`: environment workers import their parent's main module, and with it torch, which they never need."""
+from rrl.machine.processes import python
+
+PROGRAM = "from rrl.sweeps.child import main; sys.exit(main(sys.stdin.read()))"
 PR_SET_PDEATHSIG = 1  # Linux: the kernel's word for "signal me when my parent dies"
 
 
@@ -47,7 +48,7 @@ class Task:
         # A session of its own: Ctrl-C in the terminal reaches the sweep alone, which then stops its children.
         with log.open("ab") as out:
             child = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM],
+                python(PROGRAM),
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.STDOUT,

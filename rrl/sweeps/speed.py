@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rrl.agents.base import SILENCE, Agent, AgentSteps
 from rrl.config import ginfile
 from rrl.encoders.base import Inference
-from rrl.machine.processes import keep_freed_memory, memory
+from rrl.machine.processes import keep_freed_memory, memory, python
 from rrl.rollout.data import Episode, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Stepper
@@ -28,7 +28,6 @@ from rrl.run.experiment import Experiment
 from rrl.sweeps.child import die_with
 
 PROGRAM = "from rrl.sweeps.speed import main; main()"
-"""Not `-m`, as `child.PROGRAM`."""
 LEAST = 2.0  # seconds of sampling to measure
 MOST = 40.0  # seconds after which an agent with long updates is measured no longer than it must
 SAMPLES = 4096  # of the update that is timed
@@ -54,7 +53,7 @@ class Speed:
 
 def measure(source: str) -> Speed:
     """Measure a run of this (resolved) gin source. RuntimeError with the process' last words if it fails."""
-    command = [sys.executable, "-c", PROGRAM, str(os.getpid())]
+    command = python(PROGRAM, str(os.getpid()))
     start = time.monotonic()
     process = subprocess.run(command, input=source, capture_output=True, text=True)
     if process.returncode != 0:

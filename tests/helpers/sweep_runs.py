@@ -11,6 +11,8 @@ from mlflow import MlflowClient
 from helpers.stores import prepared
 from rrl.store import results
 
+RRL = Path(sys.executable).with_name("rrl")
+"""The installed command. (`python -m` takes modules of the working folder first.)"""
 SMALL = (
     "Experiment.iterations = 3",
     "Experiment.num_envs = 2",
@@ -27,7 +29,7 @@ SMALL = (
 
 def command(*arguments: str, sets: tuple[str, ...] = SMALL) -> list[str]:
     overrides = [part for text in sets for part in ("--set", text)]
-    return [sys.executable, "-m", "rrl.cli", "sweep", *arguments, *overrides]
+    return [str(RRL), "sweep", *arguments, *overrides]
 
 
 def sweep(root: Path, *arguments: str, code: int = 0, sets: tuple[str, ...] = SMALL) -> str:

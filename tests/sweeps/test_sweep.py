@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 from helpers.sweep_runs import SMALL, begun, gone, rows_in_mlflow, runs, sweep, sweep_folder, wait_for
+from helpers.traps import set_traps, untouched
 from mlflow import MlflowClient
 
 from rrl.machine.processes import family
@@ -100,7 +101,7 @@ def test_two_sweeps_at_once_on_one_store(tmp_path: Path) -> None:
 
 
 def test_failed_runs_are_listed_and_a_dry_run_does_nothing(tmp_path: Path) -> None:
-    text = sweep(tmp_path, "adroit_door_state", "--dry-run", "--seeds", "0,1")
+    text = sweep(set_traps(tmp_path), "adroit_door_state", "--dry-run", "--seeds", "0,1")
     assert "2 runs" in text
     assert "GB of memory" in text
     assert "on disk" in text
@@ -114,6 +115,7 @@ def test_failed_runs_are_listed_and_a_dry_run_does_nothing(tmp_path: Path) -> No
     assert "bc_batch = 4096" in text
     log = Path(text.split("log: ")[1].splitlines()[0])
     assert "bc_batch" in (tmp_path / log).read_text()
+    assert untouched(tmp_path)
 
 
 def test_a_budget_stops_runs_and_another_call_goes_on(tmp_path: Path) -> None:

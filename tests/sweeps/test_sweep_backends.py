@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from helpers.sweep_runs import SMALL, rows_in_mlflow, runs, sweep, sweep_folder
+from helpers.traps import set_traps, untouched
 
 
 def test_optuna_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -27,7 +28,8 @@ def test_optuna_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_ray_on_a_local_cluster_of_two_workers(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    text = sweep(tmp_path, "adroit_door_state", "--seeds", "0,1", "--backend", "ray", "--jobs", "2")
+    text = sweep(set_traps(tmp_path), "adroit_door_state", "--seeds", "0,1", "--backend", "ray", "--jobs", "2")
+    assert untouched(tmp_path)
     assert "on ray" in text
     done = runs(tmp_path)
     assert [run.status for run in done.values()] == ["finished", "finished"]
@@ -38,7 +40,8 @@ def test_ray_on_a_local_cluster_of_two_workers(tmp_path: Path) -> None:
 
 def test_slurm_through_submitits_local_executor(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-    text = sweep(tmp_path, "adroit_door_state", "--backend", "slurm", "--slurm", "cluster=local")
+    text = sweep(set_traps(tmp_path), "adroit_door_state", "--backend", "slurm", "--slurm", "cluster=local")
+    assert untouched(tmp_path)
     assert "finished: adroit_door_state-seed0" in text
     (run,) = runs(tmp_path).values()
     assert run.status == "finished"
