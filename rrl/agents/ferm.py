@@ -2,19 +2,20 @@
 
 The paper's baseline of figure 4. Demonstrations fill the replay memory first, where they age like everything
 else; the encoder is trained on them by CURL's loss; then RAD learns online. `bc_epochs` gives what the same
-demonstrations and encoder reach by cloning alone.
+demonstrations reach by cloning alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, model_validator
 from torch.nn.functional import mse_loss
 
+from rrl.agents.adam import Adam
 from rrl.agents.base import SILENCE, Metrics, Progress
 from rrl.agents.rad import PixelSACConfig
 from rrl.agents.sac import SAC
@@ -34,8 +35,20 @@ class FERM(SAC):
         warm_start_updates: NonNegativeInt = 1_600
         """Contrastive updates on the demonstrations before learning online."""
         bc_epochs: NonNegativeInt = 0
-        """Passes over the demonstrations in which the actor is cloned (FERM's BC-only mode: 100, with
-        Experiment.iterations = 0 and FERM.init_steps = 0, or sampled actions are random); 0: none."""
+        """Passes over the demonstrations in which the actor is cloned; 0: none. FERM's BC-only mode is 100 passes with
+        warm_start_updates = 0 and Experiment.iterations = 0 (and FERM.init_steps = 0, or sampled actions are random).
+        Its batches come in the memory's order, ours are drawn."""
+        bc_convolutions: bool = True
+        """Does cloning train the convolutions too, at the actor's learning rate? FERM's does: its actor's Adam holds
+        them, and cloning's is the one loss of the actor that reaches them (`train_bc`). False: the actor and its head
+        alone, on what the warm start made; so cloned all runs from before there was this setting."""
+
+        @model_validator(mode="before")
+        @classmethod
+        def _cloned_before(cls, given: Any) -> Any:
+            """A run's record states every setting: one without this one is of an actor cloned alone."""
+            recorded = isinstance(given, dict) and {"replay", "hidden", "log_prob", "alpha_beta"} <= given.keys()
+            return {"bc_convolutions": False, **given} if recorded else given
 
     config: FERM.Config
     demos: ClassVar[Literal["none", "required"]] = "required"
@@ -68,13 +81,23 @@ class FERM(SAC):
             progress.advance(1)
         return metrics | self.moved()
 
+    def make_optimisers(self) -> dict[str, Adam]:
+        """With the convolutions' where cloning trains them: it and the actor's move what FERM's one Adam does."""
+        made, config = super().make_optimisers(), self.config
+        if config.bc_epochs and config.bc_convolutions and self.pixels is not None:
+            made["convolutions"] = Adam(self.pixels.trunk_parameters(), config.actor_lr, beta=config.beta)
+        return made
+
     def _clone(self) -> Metrics:
-        """One step of the actor on the squared error of tanh(mu); it never trains the convolutions."""
+        """One step of the actor, and of the convolutions if they are to learn, on the squared error of tanh(mu)."""
         batch = self.replay.draw(self.config.batch, self.generator)
         (seen,) = self.augmented(self.split(batch.rows[:, :-1]))
-        mu, _ = self.actor(self.for_actor(seen))
+        through = "convolutions" in self.optimisers
+        mu, _ = self.actor(self.for_actor(seen, learns=through))
         loss = mse_loss(torch.tanh(mu), batch.actions.to(self.device))
-        self.step(loss, "actor")
+        self.step(loss, "actor", *(["convolutions"] if through else []))
+        if through:
+            self.move_targets()  # the target encoder follows, as in the contrastive updates
         return {"bc/loss": loss.item()}
 
 

@@ -2,7 +2,7 @@
 
 An agent (`rrl.agents.sac`) adds its networks and its losses: `make_networks`, `choose`, `learn_critic`,
 `learn_actor`. Its encoder is frozen, or a `PixelEncoder` that it trains: with the critics' loss, and on the encoder's
-own one if it has one, never with the actor's.
+own one if it has one, never with the actor's (but for FERM's cloning).
 """
 
 from __future__ import annotations
@@ -234,13 +234,14 @@ class OffPolicyAgent(Agent):
 
     @torch.no_grad()
     def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """What the actor chooses, [N, m] in [-1, 1]. Until `init_steps` agent steps were seen, actions with noise
-        are uniform, in evaluations too: the noise's own quantiles."""
+        """What the actor chooses, [N, m] in [-1, 1]; with noise it sees pictures as it does while it collects. Until
+        `init_steps` agent steps were seen, actions with noise are uniform, in evaluations too: the noise's own
+        quantiles."""
         if noise is not None and self.seen < self.config.init_steps:
             return torch.erf(torch.as_tensor(noise) / math.sqrt(2)).numpy()
         seen = self.split(observed.reshape(len(observed), self.stack, self.row))
         if self.pixels is not None and seen.frames is not None:
-            seen = Seen(self.pixels.view(seen.frames), seen.vector)
+            seen = Seen(self.pixels.view(seen.frames, exploring=noise is not None), seen.vector)
         drawn = None if noise is None else torch.as_tensor(noise, device=self.device)
         return self.choose(self.for_actor(seen), drawn).cpu().numpy()
 
@@ -266,9 +267,10 @@ class OffPolicyAgent(Agent):
         views = self.pixels.augment(*stacks, generator=self.generator)
         return tuple(Seen(view, seen.vector) for view, seen in zip(views, raw, strict=True))
 
-    def for_actor(self, seen: Seen) -> Tensor:
-        """The actor's input [B, size]. The actor never trains the convolutions."""
-        return self._codes(seen, self.actor_head)[0]
+    def for_actor(self, seen: Seen, *, learns: bool = False) -> Tensor:
+        """The actor's input [B, size]. The actor doesn't train the convolutions, unless the encoder `learns` from it:
+        in FERM's cloning."""
+        return self._codes(seen, self.actor_head, learns=learns)[0]
 
     def for_both(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """The actor's input and the critics', [B, size] each, for the actor's step: from one pass through the
@@ -282,10 +284,10 @@ class OffPolicyAgent(Agent):
             return seen.vector
         return torch.cat((self._code(seen.frames, modules), seen.vector), dim=1)
 
-    def _codes(self, seen: Seen, *heads: nn.Module | None) -> list[Tensor]:
+    def _codes(self, seen: Seen, *heads: nn.Module | None, learns: bool = False) -> list[Tensor]:
         if seen.frames is None or self.pixels is None:
             return [seen.vector for _ in heads]
-        with torch.no_grad():
+        with torch.set_grad_enabled(learns):
             shared = self.pixels.trunk(seen.frames)
         return [torch.cat((head(shared), seen.vector), dim=1) for head in heads if head is not None]
 

@@ -19,7 +19,7 @@ class PixelSACConfig(SACConfig):
     """What RAD, CURL and SAC+AE share: the defaults of their released code."""
 
     replay: PositiveInt = 100_000
-    """Observations in the replay memory: each picture is kept once, 30 kB at 100 pixels and one camera."""
+    """Observations in the replay memory: each picture is kept once, 30 kB at 100 pixels and one camera, 35 at 108."""
     init_steps: NonNegativeInt = 1_000
     """Agent steps of uniformly random actions before the first update."""
     batch: PositiveInt = 128

@@ -2,8 +2,9 @@
 
 The network is the one of RAD, CURL and SAC+AE: 3x3 convolutions, shared by actor and critics, and a head
 of each one's own (a linear layer and LayerNorm). An agent trains the convolutions with its critics and with
-`loss`, never with its actor. Frames stay uint8 and in the order [B, H, W, C] until the convolutions, which
-then compute in `channels_last` without a copy: measured 2.2 times faster on a CPU than with channels first.
+`loss`, never with its actor (but for FERM's cloning). Frames stay uint8 and in the order [B, H, W, C] until the
+convolutions, which then compute in `channels_last` without a copy: measured 2.2 times faster on a CPU than with
+channels first.
 """
 
 from __future__ import annotations
@@ -45,13 +46,18 @@ class PixelEncoder(Encoder):
         stack: Annotated[int, Field(gt=0)] = 3
         """Frames given at once (RAD, CURL, SAC+AE: 3; FERM: 1)."""
         render: Annotated[int, Field(gt=0)] = 100
-        """Side of the rendered and stored frames, in pixels (RAD, CURL: 100; SAC+AE: 84)."""
+        """Side of the rendered and stored frames, in pixels (RAD's crop, CURL, FERM: 100; SAC+AE: 84). Where it isn't
+        set, augmentation 'translate' renders frames as large as `canvas` (RAD: 108)."""
         augmentation: Literal["crop", "translate", "none"] = "crop"
-        """What a training view is: a random window of side `crop`, the frame at a random place of a black
+        """What a training view is: a random window of side `crop`, the frame's `centre` at a random place of a black
         `canvas`, or the frame as it is. Acting and evaluation take the centre. Published RAD: crop for
         walker, translate for the other tasks; its public code's default and CURL: crop; SAC+AE: none."""
         crop: Annotated[int, Field(gt=0)] = 84
         """Side of the window in pixels (RAD, CURL: 84); used by augmentation 'crop' alone."""
+        centre: Annotated[int, Field(gt=0)] = 100
+        """Side of the part of a frame that is placed on the canvas, in pixels (RAD: the centre 100 of 108); used by
+        augmentation 'translate' alone. Where `render` is set and this isn't, the whole frame: what runs from before
+        there was this setting did."""
         canvas: Annotated[int, Field(gt=0)] = 108
         """Side of the canvas in pixels (RAD: 108); used by augmentation 'translate' alone."""
         layers: Annotated[int, Field(gt=0)] = 4
@@ -74,6 +80,18 @@ class PixelEncoder(Encoder):
                     "set `Experiment.precision = 'auto'`: bf16 where the processor computes in it, else fp32",
                 )
 
+        @model_validator(mode="before")
+        @classmethod
+        def _translated_frames(cls, given: Any) -> Any:
+            """The sides of `augmentation = 'translate'` that aren't given: RAD's, or those of a run from before
+            `centre`, whose record states `render`."""
+            fields = cls.model_fields
+            if not isinstance(given, dict) or given.get("augmentation", fields["augmentation"].default) != "translate":
+                return given
+            if "render" not in given:
+                return {**given, "render": given.get("canvas", fields["canvas"].default)}
+            return {"centre": given["render"], **given}
+
         @model_validator(mode="after")
         def _sides_fit(self) -> PixelEncoder.Config:
             name = self.component.__name__
@@ -83,11 +101,17 @@ class PixelEncoder(Encoder):
                     f"{name}.crop is {self.crop}, but the frames to be cut have {self.render} pixels",
                     f"choose {name}.crop < {name}.render, or {name}.augmentation = 'none'",
                 )
-            if self.augmentation == "translate" and self.canvas <= self.render:
+            if self.augmentation == "translate" and self.canvas <= self.centre:
                 raise mistake(
                     "canvas",
-                    f"{name}.canvas is {self.canvas}, but the frames to be placed on it have {self.render} pixels",
-                    f"choose {name}.canvas > {name}.render, or {name}.augmentation = 'none'",
+                    f"{name}.canvas is {self.canvas}, but what is to be placed on it has {self.centre} pixels",
+                    f"choose {name}.centre < {name}.canvas, such as 100 and 108, or {name}.augmentation = 'none'",
+                )
+            if self.augmentation == "translate" and self.render < self.centre:
+                raise mistake(
+                    "centre",
+                    f"{name}.centre is {self.centre}, but the frames to be cut have {self.render} pixels",
+                    f"choose {name}.centre <= {name}.render",
                 )
             least = 4 * self.layers - 1
             if self.side < least:
@@ -158,14 +182,18 @@ class PixelEncoder(Encoder):
 
     # --- frames to views -----------------------------------------------------------------------------
 
-    def view(self, frames: Tensor) -> Tensor:
-        """Frames -> the views used for acting and evaluation: the centre, or placed in the centre."""
+    def view(self, frames: Tensor, *, exploring: bool = False) -> Tensor:
+        """Frames -> the views used for acting and evaluation: the centre, or placed in the centre.
+
+        `exploring`: what an agent sees while it collects. The same but for 'translate', where it is the frame itself
+        if that is as large as the canvas: RAD's code places the centre in updates and evaluations alone.
+        """
         self._check(frames, self.config.render)
-        render, side = self.config.render, self.config.side
-        start = abs(render - side) // 2
-        if self.config.augmentation == "translate":
-            return padded(frames, start, side - render - start)
-        return frames[:, start : start + side, start : start + side]
+        side, centre = self.config.side, self.config.centre
+        if self.config.augmentation != "translate" or (exploring and self.config.render >= side):
+            return middle(frames, side)
+        start = (side - centre) // 2
+        return padded(middle(frames, centre), start, side - centre - start)
 
     def augment(self, *stacks: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Random views of each of these batches of frames, row by row: all frames of a stack have the same
@@ -177,9 +205,11 @@ class PixelEncoder(Encoder):
         if self.config.augmentation == "none":
             return stacks
         if self.config.augmentation == "translate":
-            margin = side - render
+            centre = self.config.centre
+            margin = side - centre
             at = torch.randint(margin + 1, (2, len(stacks[0])), generator=generator)
-            return tuple(windows(padded(frames, margin, margin), side, *(margin - at)) for frames in stacks)
+            placed = (padded(middle(frames, centre), margin, margin) for frames in stacks)
+            return tuple(windows(pictures, side, *(margin - at)) for pictures in placed)
         count = render - side + 1 - self.unused_offsets
         offsets = [torch.randint(count, (2, len(frames)), generator=generator) for frames in stacks]
         return tuple(windows(frames, side, *at) for frames, at in zip(stacks, offsets, strict=True))
@@ -296,6 +326,12 @@ def windows(pictures: Tensor, side: int, top: Tensor, left: Tensor) -> Tensor:
     starts = (rows * width + left[:, None]).flatten().to(pictures.device)
     memory = pictures.contiguous().as_strided(pieces, (channels, 1))
     return memory.index_select(0, starts).view(count, side, side, channels)
+
+
+def middle(pictures: Tensor, side: int) -> Tensor:
+    """[B, H, H, C] -> its centre [B, side, side, C], a view; of an odd margin, the smaller half is above and left."""
+    start = (pictures.shape[1] - side) // 2
+    return pictures[:, start : start + side, start : start + side]
 
 
 def padded(pictures: Tensor, before: int, after: int) -> Tensor:

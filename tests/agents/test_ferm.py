@@ -5,10 +5,27 @@ import math
 
 import numpy as np
 import pytest
-from helpers.sac_agents import ACTION, PIXELS, STATE, make, moved, names_of, rollout_of, step_of, values, watched
+import torch
+from helpers.sac_agents import (
+    ACTION,
+    PIXELS,
+    STATE,
+    make,
+    moved,
+    names_of,
+    rollout_of,
+    shaken,
+    some_obs,
+    step_of,
+    values,
+    watched,
+)
 from helpers.stores import prepared
+from torch.nn import functional as F
 
 from rrl.agents.ferm import FERM, cut
+from rrl.config import ginfile
+from rrl.encoders.state import State
 from rrl.registry import UserError
 from rrl.rollout.data import Obs
 from rrl.run import process
@@ -111,12 +128,14 @@ def test_ferm_warm_starts_its_encoder_on_the_demonstrations(monkeypatch):
     assert set(np.float32(demos.rewards).tolist()) < set(drawn) and len(set(drawn)) == 102
 
 
-def test_ferm_clones_when_asked(monkeypatch):
+@pytest.mark.parametrize("convolutions", [True, False])
+def test_ferm_clones_when_asked(monkeypatch, convolutions):
     agent = make(
         FERM,
         encoder={"stack": 1},
         warm_start_updates=0,
         bc_epochs=40,
+        bc_convolutions=convolutions,
         batch=10,
         actor_lr=1e-2,
         state_dim=STATE,
@@ -129,9 +148,84 @@ def test_ferm_clones_when_asked(monkeypatch):
     errors.append(np.square(agent.act(observed, None) - demos.actions).mean())
     assert errors[1] < 0.15 * errors[0]
     assert metrics["bc/loss"] == pytest.approx(errors[1], rel=1, abs=0.02)
-    assert len(seen) == 40 * 30 // 10
     half = names_of(agent, "actor.", "actor_head.")
-    assert all(label == "actor" and names <= half for label, names in seen)
+    trunk = names_of(agent, "online.encoder.convolutions.")
+    if not convolutions:
+        assert [label for label, _ in seen] == ["actor"] * (40 * 30 // 10)
+        assert all(names <= half for _, names in seen) and metrics["encoder/moved"] == 0
+        return
+    assert [label for label, _ in seen] == ["actor+convolutions", "targets"] * (40 * 30 // 10)
+    assert all(trunk <= names <= half | trunk for label, names in seen if label != "targets")
+    # the target encoder follows; the critics and their head, which learn nothing here, are their own targets still
+    target = names_of(agent, "target.encoder.convolutions.")
+    assert all(names == target for label, names in seen if label == "targets")
+    assert metrics["encoder/moved"] > 0.01
+    assert trunk <= agent.policy_state().keys()  # policies act with what the cloning made
+
+
+def test_cloning_trains_all_that_ferms_adam_holds():
+    """Its first step, against the loss written down again in float64: Adam goes lr * g / (|g| + eps)."""
+    agent = shaken(make(FERM, encoder={"stack": 1}, warm_start_updates=0, bc_epochs=1, actor_lr=1e-3, critic_lr=1))
+    demos = colourful_demos(agent, count=1, length=8)  # one batch
+    agent.replay.add(demos)
+    same = torch.Generator().set_state(agent.generator.get_state())
+    batch = agent.replay.draw(8, same)
+    seen = agent.split(batch.rows[:, :-1])
+    (views,) = agent.pixels.augment(seen.frames, generator=same)
+    parts = (agent.pixels.convolutions, agent.actor_head, agent.actor)
+    weights = [[p.detach().double().requires_grad_() for p in part.parameters()] for part in parts]
+    (w0, b0, w1, b1), (linear, shift, gain, beta), mlp = weights
+    maps = (views.double() / 255).permute(0, 3, 1, 2)
+    maps = F.relu(F.conv2d(F.relu(F.conv2d(maps, w0, b0, stride=2)), w1, b1))
+    code = F.layer_norm(maps.permute(0, 2, 3, 1).flatten(1) @ linear.T + shift, (len(gain),), gain, beta)
+    x = torch.cat((code, seen.vector.double()), 1)
+    for i in range(0, len(mlp), 2):
+        x = (F.relu(x) if i else x) @ mlp[i].T + mlp[i + 1]
+    loss = (torch.tanh(x[:, :ACTION]) - batch.actions.double()).square().mean()
+    flat = [p for part in weights for p in part]
+    gradients = torch.autograd.grad(loss, flat)
+    assert all(g.any() for g in gradients)
+    before = [p.detach().double().clone() for part in parts for p in part.parameters()]
+    assert agent._clone()["bc/loss"] == pytest.approx(loss.item(), rel=1e-4)
+    after = [p.detach().double() for part in parts for p in part.parameters()]
+    for a, b, g in zip(before, after, gradients, strict=True):
+        clear = g.abs() > 1e-5  # beyond rounding in float32
+        assert clear.any()
+        torch.testing.assert_close((b - a)[clear], (-1e-3 * g / (g.abs() + 1e-8))[clear], atol=2e-6, rtol=2e-3)
+
+
+def test_a_run_goes_on_after_cloning_as_if_never_stopped():
+    """The convolutions' Adam is in the checkpoint; learning online is the critics' again."""
+    settings = {"warm_start_updates": 2, "bc_epochs": 2, "init_steps": 1, "replay": 40}
+    one, two = (make(FERM, encoder={"stack": 1}, seed=seed, **settings) for seed in (0, 1))
+    demos = colourful_demos(one)
+    one.warm_start(demos)
+    two.replay.add(cut(demos), slots=two.slots)
+    two.restore(*one.snapshot())
+    moments = [agent.optimisers["convolutions"].state() for agent in (one, two)]
+    assert moments[0].keys() == moments[1].keys() and all(torch.equal(t, moments[1][k]) for k, t in moments[0].items())
+    online = [agent.update(step_of(agent, np.random.default_rng(0))) for agent in (one, two)]
+    assert online[0] == online[1] and not moved(values(one), values(two))
+    for name, t in one.optimisers["convolutions"].state().items():
+        assert torch.equal(t, moments[0][name])
+
+
+def test_cloning_on_a_frozen_encoder_needs_no_convolutions():
+    agent = make(FERM, encoder=State(State.Config()), encoder_loss="never", bc_epochs=2, batch=5)
+    rng = np.random.default_rng(0)
+    metrics = agent.warm_start(rollout_of(agent.observe(some_obs(agent, 10, rng)), np.zeros((1, STATE)), [10], rng=rng))
+    assert metrics["bc/loss"] > 0 and "encoder/moved" not in metrics
+
+
+def test_a_run_recorded_before_was_cloned_without_its_convolutions():
+    """Its record states all settings but this one; a user's file states few, and gets FERM's."""
+    assert FERM.Config(bc_epochs=100, replay=10).bc_convolutions
+    text = ginfile.dumps(FERM.Config(bc_epochs=100))
+    line = "FERM.bc_convolutions = True\n"
+    assert ginfile.loads(text, "config.gin", root="FERM").bc_convolutions
+    record = ginfile.loads(text.replace(line, ""), "config.gin", root="FERM")
+    assert line in text and not record.bc_convolutions and record.bc_epochs == 100
+    assert ginfile.loads(ginfile.dumps(record), "config.gin", root="FERM") == record
 
 
 def test_cloning_passes_count_the_steps_that_are_kept(monkeypatch):
@@ -140,7 +234,7 @@ def test_cloning_passes_count_the_steps_that_are_kept(monkeypatch):
     truncated = demos.truncated | (demos.t >= 2)  # a horizon of 3: 18 of 30 steps are kept
     seen = watched(agent, monkeypatch)
     metrics = agent.warm_start(dataclasses.replace(demos, truncated=truncated))
-    assert len(seen) == 4 * 18 // 3 and metrics["demos/steps"] == 18
+    assert [label for label, _ in seen].count("actor+convolutions") == 4 * 18 // 3 and metrics["demos/steps"] == 18
 
 
 def test_the_warm_start_tells_how_far_it_is():

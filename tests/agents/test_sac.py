@@ -416,14 +416,14 @@ def test_defaults_are_the_published_settings(cls, column):
         assert config.encoder_tau == 0.05
     losses = {SAC: "always", RAD: "never", CURL: "always", SACAE: "always", FERM: "warm_start"}
     assert config.encoder_loss == losses[cls]
-    rest = {"encoder_tau", "encoder_loss", "stack", "warm_start_updates", "bc_epochs"}
+    rest = {"encoder_tau", "encoder_loss", "stack", "warm_start_updates", "bc_epochs", "bc_convolutions"}
     assert set(cls.Config.model_fields) - set(TABLE) <= rest  # no setting was overlooked
     assert config.stack == 1
 
 
 def test_ferms_own_defaults():
     config = FERM.Config()
-    assert (config.warm_start_updates, config.bc_epochs) == (1600, 0)
+    assert (config.warm_start_updates, config.bc_epochs, config.bc_convolutions) == (1600, 0, True)
     assert FERM.demos == "required" and SAC.demos == RAD.demos == "none"
 
 

@@ -246,13 +246,40 @@ def test_translations_are_shared_and_keep_the_content():
 def test_the_centre_is_the_view():
     frames = noise_frames(2)
     assert torch.equal(PixelCNN(PixelCNN.Config(), 1).view(frames), frames[:, 8:92, 8:92])
-    placed = PixelCNN(PixelCNN.Config(augmentation="translate"), 1).view(frames)
+    placed = PixelCNN(PixelCNN.Config(render=100, augmentation="translate"), 1).view(frames)
     assert placed.shape == (2, 108, 108, 9) and torch.equal(placed[:, 4:104, 4:104], frames)
     assert placed.long().sum() == frames.long().sum()
     plain = AutoencoderCNN(AutoencoderCNN.Config(), 1)
     frames = noise_frames(2, 84)
     assert torch.equal(plain.view(frames), frames)
     assert all(torch.equal(v, frames) for v in plain.augment(frames, frames, generator=seeded()))
+
+
+@pytest.mark.parametrize(
+    ("given", "render", "centre"),
+    [
+        ({}, 108, 100),  # RAD's
+        ({"canvas": 120}, 120, 100),
+        ({"centre": 90}, 108, 90),
+        ({"render": 104}, 104, 104),  # the whole frame, as it was before there was a centre
+        ({"render": 104, "centre": 90}, 104, 90),
+        ({"render": 120, "centre": 90}, 120, 90),
+    ],
+)
+def test_what_is_placed_on_the_canvas(given, render, centre):
+    encoder = PixelCNN(PixelCNN.Config(augmentation="translate", **given), 1)
+    config = encoder.config
+    assert (config.render, config.centre) == (render, centre)
+    frames = noise_frames(2, render)
+    start, margin = (render - centre) // 2, (config.canvas - centre) // 2
+    inner = frames[:, start : start + centre, start : start + centre]
+    view, (random,) = encoder.view(frames), encoder.augment(frames, generator=seeded())
+    assert torch.equal(view[:, margin : margin + centre, margin : margin + centre], inner)
+    assert view.long().sum() == random.long().sum() == inner.long().sum()
+    exploring = encoder.view(frames, exploring=True)
+    margin = (render - config.canvas) // 2  # RAD's code cuts larger frames, were there any
+    whole = frames[:, margin : margin + config.canvas, margin : margin + config.canvas]
+    assert torch.equal(exploring, whole if render >= config.canvas else view)
 
 
 @pytest.mark.parametrize("augmentation", ["crop", "translate"])
@@ -415,6 +442,12 @@ def test_rad_has_no_loss_of_its_own():
         (PixelCNN, {"crop": 100}, "PixelCNN.crop is 100, but the frames to be cut have 100 pixels"),
         (PixelCNN, {"render": 84}, "PixelCNN.crop is 84"),
         (ContrastiveCNN, {"augmentation": "translate", "canvas": 90}, "ContrastiveCNN.canvas is 90"),
+        (PixelCNN, {"augmentation": "translate", "render": 108}, "PixelCNN.canvas is 108, but what is to be placed on"),
+        (
+            PixelCNN,
+            {"augmentation": "translate", "render": 90, "centre": 100},
+            "PixelCNN.centre is 100, but the frames",
+        ),
         (PixelCNN, {"crop": 14}, "views of 14 pixels are too small for 4 convolutions"),
         (AutoencoderCNN, {"render": 14}, "views of 14 pixels are too small"),
         (AutoencoderCNN, {"render": 0}, "greater than 0"),
