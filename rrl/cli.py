@@ -149,6 +149,39 @@ def sweep(
 
 
 @app.command()
+def runs(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Only these: sweeps and runs, by id, beginning of an id, or folder.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Only of this task, such as door.")] = None,
+    method: Annotated[str | None, typer.Option(help="Only with this encoder or agent, such as DAPG.")] = None,
+    status: Annotated[str | None, typer.Option(help="finished, stopped, failed, running or damaged.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only with this in their names.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the newest so many.", min=1)] = None,
+    json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+) -> None:
+    """List the runs of this folder, newest first."""
+    from rrl.report import listing
+
+    show = listing.show
+    show(names or [], typer.echo, task=task, method=method, status=status, name=name, limit=limit, as_json=json)
+
+
+@app.command()
+def compare(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A run or a sweep of seeds, as for `rrl runs`; or ids: a1,a2,a3.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with.")],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show what two runs differ in, settings and numbers, and what forbids comparing them."""
+    from rrl.report.compare import compare as show
+
+    show(a, b, typer.echo, as_json=json)
+
+
+@app.command()
 def report(
     names: Annotated[
         list[str] | None, typer.Argument(help="Sweeps and runs: ids, beginnings of ids, folders; none: all.")
@@ -344,8 +377,7 @@ def demos_make(
     from rrl.machine.console import Display, optional_output
 
     with optional_output(), Display() as display:
-        display.phase("recording", 0)
-        demos.make(policy, out, episodes, seed, tries, display.line, action_noise, display.advance)
+        demos.make(policy, out, episodes, seed, tries, display.line, action_noise, display)
 
 
 @demos_app.command("import")
@@ -368,8 +400,12 @@ def demos_import(
 ) -> None:
     """Take over other people's demonstrations; their actions are replayed here. Nothing in a file is run."""
     from rrl.commands import demos
+    from rrl.machine.console import Display, optional_output
 
-    demos.take_over(source, out, typer.echo, task=task, kind=format_, protocol=protocol, origin=origin)
+    with optional_output(), Display() as display:
+        demos.take_over(
+            source, out, display.line, task=task, kind=format_, protocol=protocol, origin=origin, progress=display
+        )
 
 
 @demos_app.command("render")
@@ -390,7 +426,6 @@ def demos_render(
     from rrl.machine.console import Display, optional_output
 
     with optional_output(), Display() as display:
-        display.phase("filming", 0)
         demos.film(
             source,
             out,
@@ -401,7 +436,7 @@ def demos_render(
             size=size,
             every=every,
             by="states" if states else "actions",
-            progress=display.advance,
+            progress=display,
         )
 
 
@@ -412,8 +447,10 @@ def demos_export(
 ) -> None:
     """Write demonstrations as a local Minari dataset (state observations)."""
     from rrl.commands import demos
+    from rrl.machine.console import Display, optional_output
 
-    demos.export(source, dataset, typer.echo)
+    with optional_output(), Display() as display:
+        demos.export(source, dataset, display.line, display)
 
 
 @demos_app.command("verify")
@@ -422,8 +459,11 @@ def demos_verify(
 ) -> None:
     """Replay demonstrations on this machine and compare with what was recorded."""
     from rrl.commands import demos
+    from rrl.machine.console import Display
 
-    raise typer.Exit(0 if demos.verify(source, typer.echo) else 1)
+    with Display() as display:
+        fine = demos.verify(source, display.line, display)
+    raise typer.Exit(0 if fine else 1)
 
 
 Task = Annotated[str, typer.Option(help="pen, door, hammer or relocate.")]

@@ -13,6 +13,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from helpers.report_runs import make_run
 
 from rrl import registry
 
@@ -243,6 +244,13 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [("list",), ("check", "quickstart")], ids=" ".join)
 def test_list_and_check_import_torch_at_most(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert loaded(tmp_path, *arguments) <= {"torch"}
+
+
+@pytest.mark.parametrize("arguments", [("runs",), ("runs", "--json"), ("compare", "aa", "bb")], ids=" ".join)
+def test_runs_are_listed_and_compared_without_anything_heavy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    for run_id in ("aa", "bb"):
+        make_run(tmp_path / "runs", run_id)
+    assert loaded(tmp_path, *arguments) == set()
 
 
 @pytest.mark.parametrize("kind", KIND_OF.values())

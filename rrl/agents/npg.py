@@ -114,7 +114,13 @@ def whiten(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return (x - x.mean()) / (x.std() + 1e-6)  # type: ignore[no-any-return]
 
 
-def clone(policy: GaussianPolicy, demos: Rollout, config: CloningConfig, generator: torch.Generator) -> Metrics:
+def clone(
+    policy: GaussianPolicy,
+    demos: Rollout,
+    config: CloningConfig,
+    generator: torch.Generator,
+    progress: Progress = SILENCE,
+) -> Metrics:
     """Behaviour cloning: transforms and std from the demonstrations, then the mean fitted to their actions.
 
     The loss is the squared error in raw action units, mean over batch and dimensions; log_std keeps the
@@ -151,10 +157,12 @@ def clone(policy: GaussianPolicy, demos: Rollout, config: CloningConfig, generat
     optimiser = Adam(policy.mlp.parameters(), config.bc_lr)
     steps = config.bc_epochs * (len(x) // config.bc_batch)
     batches = torch.randint(len(x), (steps, config.bc_batch), generator=generator).to(device)
+    progress.phase("warm start: cloning", steps)
     with _one_thread():
         for batch in batches:
             loss = mse_loss(policy(x[batch]), actions[batch])
             optimiser.step(torch.autograd.grad(loss, optimiser.parameters))
+            progress.advance(1)
     with torch.no_grad():
         after = mse_loss(policy(x), actions).item()
     return {"bc/loss_before": before, "bc/loss_after": after}
@@ -233,7 +241,7 @@ class BC(GaussianAgent):
 
     def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Clone the demonstrations. Returns the loss before and after, in squared action units."""
-        return clone(self.policy, self.required(demos), self.config, self.generator)
+        return clone(self.policy, self.required(demos), self.config, self.generator, progress)
 
     def update(self, rollout: Rollout) -> Metrics:
         """Refused: BC learns nothing from rollouts."""
@@ -404,7 +412,7 @@ class DAPG(NPG):
         """Clone the demonstrations and keep them for the updates. Returns cloning's loss before and after."""
         demos = self.required(demos)
         self.remember(demos)
-        return clone(self.policy, demos, self.config, self.generator)
+        return clone(self.policy, demos, self.config, self.generator, progress)
 
     def remember(self, demos: Rollout) -> None:
         """Keep the demonstrations for the updates (unless they carry no weight); not part of a snapshot."""

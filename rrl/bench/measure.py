@@ -19,6 +19,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from rrl.machine.console import duration
 from rrl.registry import UserError
 
 Facts = Mapping[str, str | int | float]
@@ -74,10 +75,14 @@ def interleave(
 ) -> list[Entry]:
     """Time all cases in turn, `repeats` times: a slow minute of the machine slows all of them."""
     samples: dict[str, list[Sample]] = {case.name: [] for case in cases}
-    for turn in range(repeats):
-        for case in cases:
-            progress(f"{turn + 1}/{repeats} {case.name}")
-            samples[case.name].append(case.run())
+    turns, began = repeats * len(cases), time.monotonic()
+    for done in range(turns):
+        case = cases[done % len(cases)]
+        text = f"{done + 1} of {turns}: {case.name}"
+        if done >= len(cases):  # cases differ: one turn of all tells
+            text += f", {duration((time.monotonic() - began) * (turns - done) / done)} left"
+        progress(text)
+        samples[case.name].append(case.run())
     entries = []
     for case in cases:
         mine = samples[case.name]

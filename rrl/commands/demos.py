@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rrl.agents.base import SILENCE, Progress
 from rrl.demos import importers, sets
 from rrl.demos.record import Noisy, Recording, record
 from rrl.demos.replay import NoPolicy, playback
@@ -43,7 +44,7 @@ def make(
     tries: int | None,
     say: Say,
     action_noise: float = 0.0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = SILENCE,
 ) -> None:
     """Record `count` successful episodes, of at most `tries` (None: twice as many), and write them; where a task has
     no success test, the first `count` episodes. See `rrl demos make`."""
@@ -58,7 +59,8 @@ def make(
     with closing(WorkerVectorEnv(env, slots, config.encoder.frames(), config.workers or 0)) as envs:
         noise = (env.horizon, envs.action_dim) if action_noise else None
         todo = episodes(tries, seed=seed, stream=Stream.DEMOS, noise=noise)
-        recording = record(Collector(envs), Noisy(agent, action_noise), todo, progress)
+        progress.phase("recording", tries * env.horizon)
+        recording = record(Collector(envs), Noisy(agent, action_noise), todo, progress.advance)
     rollout = recording.rollout
     chosen = _chosen(rollout, env, count)
     rates = {flag: float(rollout.success(flag).mean()) for flag in rollout.flags}
@@ -92,7 +94,15 @@ def _chosen(rollout: Rollout, env: EnvFactory, count: int) -> list[int]:
 
 
 def take_over(
-    source: str, out: Path, say: Say, *, task: str | None, kind: str | None, protocol: str | None, origin: str
+    source: str,
+    out: Path,
+    say: Say,
+    *,
+    task: str | None,
+    kind: str | None,
+    protocol: str | None,
+    origin: str,
+    progress: Progress = SILENCE,
 ) -> None:
     """`rrl demos import`: replay what `rrl.demos.importers` reads, and write what happens here as a set.
 
@@ -112,7 +122,8 @@ def take_over(
             _scripted(i, episode, needed, envs.action_dim, f"{source}, episode {i}")
             for i, episode in enumerate(recorded)
         ]
-        recording = record(Collector(envs), NoPolicy(envs.action_dim), todo)
+        progress.phase("replaying", sum(len(episode.actions) for episode in recorded))
+        recording = record(Collector(envs), NoPolicy(envs.action_dim), todo, progress.advance)
     rollout = recording.rollout
     facts = {
         **sets.facts_of(env),
@@ -225,7 +236,7 @@ def info(source: str | None, say: Say) -> None:
     say(json.dumps(demos.facts, indent=2))
 
 
-def verify(source: str, say: Say) -> bool:
+def verify(source: str, say: Say, progress: Progress = SILENCE) -> bool:
     """Replay by actions (do the successes come out again? how far do states drift?) and by states.
 
     Returns whether at least as many episodes succeed as were recorded; without a success test, whether the replay
@@ -234,8 +245,9 @@ def verify(source: str, say: Say) -> bool:
     demos = _load(source)
     env = _environment(demos)
     with closing(_environments(env, len(demos))) as envs:
-        recording = _replay(envs, demos)
-        shown = playback(Collector(envs), NoPolicy(envs.action_dim), demos)
+        recording = _replay(envs, demos, progress)
+        progress.phase("showing the states", len(demos.actions) + len(demos))
+        shown = playback(Collector(envs), NoPolicy(envs.action_dim), demos, progress.advance)
     rollout, here = recording.rollout, env.facts()
     ok = _judge(demos, rollout, say)
     versions = ", ".join(f"{name} {demos.facts.get(name)}, here is {here[name]}" for name in env.packages)
@@ -285,7 +297,7 @@ def film(
     size: int,
     every: int,
     by: Literal["actions", "states"],
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = SILENCE,
 ) -> None:
     """`rrl demos render`: episodes through the given cameras (none: the protocol's), side by side."""
     if out.exists():
@@ -301,13 +313,15 @@ def film(
     frames: list[NDArray[np.uint8]] = []
     with closing(WorkerVectorEnv(env, 1, FrameRequest(size, size), 0)) as envs:
         collector = Collector(envs)
+        progress.phase("filming", sum(int(demos.lengths[i]) + (by == "states") for i in chosen))
         for i in chosen:
             label = f"{env.name}  {', '.join(env.cameras)}  look {look}  episode {i}{verdicts[i]} (by {by})"
             filming, episode = Filming(envs.action_dim, frames, every, size, label), demos.pick([i])
             if by == "actions":
-                collector.collect(filming, [episode.script(0)], progress=progress)
+                collector.collect(filming, [episode.script(0)], progress=progress.advance)
             else:
-                playback(collector, filming, episode, progress)
+                playback(collector, filming, episode, progress.advance)
+    progress.phase("writing the video", 0)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_video(out, frames)
     say(f"{out}: {len(chosen)} episodes, {len(frames)} frames")
@@ -338,7 +352,7 @@ class Filming(NoPolicy):
         return super().observe(obs)
 
 
-def export(source: str, dataset: str, say: Say) -> None:
+def export(source: str, dataset: str, say: Say, progress: Progress = SILENCE) -> None:
     """`rrl demos export`: replay a set and write it as a local Minari dataset.
 
     Observations are the task's state; infos hold qpos, qvel and the goal flags; the initial state is in the
@@ -360,7 +374,7 @@ def export(source: str, dataset: str, say: Say) -> None:
     if get_dataset_path(dataset).exists():
         raise UserError(f"there is a local Minari dataset {dataset} already; choose another id")
     with closing(_environments(env, len(demos))) as envs:
-        rollout = _replay(envs, demos).rollout
+        rollout = _replay(envs, demos, progress).rollout
         spaces = (envs.single_observation_space["state"], envs.single_action_space)  # type: ignore[index]
     buffers = [
         EpisodeBuffer(
@@ -418,9 +432,11 @@ def _environments(env: EnvFactory, count: int) -> WorkerVectorEnv:
     return WorkerVectorEnv(env, min(25, count), None, 0)
 
 
-def _replay(envs: WorkerVectorEnv, demos: Demos) -> Recording:
+def _replay(envs: WorkerVectorEnv, demos: Demos, progress: Progress) -> Recording:
     """All episodes by their actions."""
-    return record(Collector(envs), NoPolicy(envs.action_dim), [demos.script(i) for i in range(len(demos))])
+    progress.phase("replaying", len(demos.actions))
+    todo = [demos.script(i) for i in range(len(demos))]
+    return record(Collector(envs), NoPolicy(envs.action_dim), todo, progress.advance)
 
 
 def _size(demos: Demos) -> str:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from textwrap import shorten
 from types import TracebackType
 from typing import Any, TextIO, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.text import Text
 
 PLAIN_PERIOD = 30.0  # seconds between progress lines where there is no terminal
+BAR = 24  # characters, at most
+FULL, EMPTY = "\N{BOX DRAWINGS HEAVY HORIZONTAL}", "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
 
 
 class Screen:
@@ -93,62 +92,134 @@ def is_live(console: Console) -> bool:
 
 
 class Display:
-    """Progress of one run: `phase` names what goes on and how many steps it takes, `advance` counts them."""
+    """Progress of one run: `phase` names what goes on and how many steps it takes, `advance` counts them, `expect` says
+    how long the whole run takes yet."""
 
     def __init__(self, stream: Console | None = None) -> None:
         self.console = stream or Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self.live = is_live(self.console)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.live,
-            transient=True,
-        )
-        self._task = self.progress.add_task("starting", total=None, rate="")
-        self._name = ""
+        self._live = Live(get_renderable=lambda: _Bars(self), console=self.console, transient=True)
+        self._name = "starting"
         self._total = self._done = 0
         self._began = self._printed = time.monotonic()
+        self._end, self._evaluating, self._untimed = 0.0, 0.0, ""
+        """When the run is expected to end, on the monotonic clock (0: nobody knows), seconds of evaluation until then,
+        and what is not counted."""
 
     def __enter__(self) -> Display:
-        self.progress.start()
+        if self.live:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        self._live.stop()
 
     def line(self, text: str) -> None:
-        """Print a line that stays."""
-        self.progress.console.print(escape(text))
+        """Print a line that stays; on a terminal none of its words is broken."""
+        text = wrapped(text, self.console.width) if self.live else text
+        self.console.print(escape(text), soft_wrap=True)
 
     def phase(self, name: str, steps: int) -> None:
-        """Begin to count `steps` environment steps of what `name` says (0: it can't be counted)."""
+        """Begin to count `steps` steps of what `name` says (0: nobody knows how many)."""
         self._name, self._total, self._done = name, steps, 0
         self._began = self._printed = time.monotonic()
-        self.progress.remove_task(self._task)  # rich's `reset` would keep the old total
-        self._task = self.progress.add_task(escape(name), total=steps or None, rate="")
 
     def advance(self, steps: int) -> None:
-        """So many environment steps were made."""
+        """So many steps were made."""
         self._done += steps
         now = time.monotonic()
-        rate = self._done / max(now - self._began, 1e-9)
-        if self.live:
-            self.progress.update(self._task, completed=self._done, rate=f"{rate:,.0f} steps/s")
-        elif now - self._printed > PLAIN_PERIOD:
+        if not self.live and now - self._printed > PLAIN_PERIOD:
             self._printed = now
-            text = f"  {self._name}: {self._done:,}"
-            if self._total:
-                left = duration((self._total - self._done) / rate)
-                self.line(f"{text} of {self._total:,} steps, {rate:,.0f} steps/s, {left} left")
-            else:
-                self.line(f"{text} steps, {rate:,.0f} steps/s")
+            parts = (self._counted(), self._rate(), self._left(), self.eta())
+            self.line(f"  {self._name}: {', '.join(part.strip() for part in parts if part)}")
+
+    def expect(self, seconds: float, evaluating: float, untimed: Sequence[str] = ()) -> None:
+        """The whole run takes so many seconds yet, `evaluating` of them in evaluations, beside parts that were never
+        timed; 0: nobody knows."""
+        self._end = time.monotonic() + seconds if seconds else 0.0
+        self._evaluating, self._untimed = evaluating, ", ".join(untimed)
+
+    def eta(self) -> str:
+        """Such as `ETA 12 min (3 min of it evaluating)`; nothing if nobody knows, or if it should be over already."""
+        left = self._end - time.monotonic() if self._end else 0.0
+        if left < 1:
+            return ""
+        share = f"{duration(self._evaluating)} of it evaluating" if self._evaluating < left else "evaluating"
+        notes = [share] if self._evaluating >= 1 else []
+        notes += [f"{self._untimed} not timed yet"] if self._untimed else []
+        return f"ETA {duration(left)}" + (f" ({'; '.join(notes)})" if notes else "")
+
+    def bars(self, width: int) -> list[str]:
+        """What is drawn over while a phase goes on: lines of at most `width` characters, of whole words."""
+        parts = {"name": self._name, "count": self._counted(), "rate": self._rate()}
+        parts |= {"elapsed": f"elapsed {duration(time.monotonic() - self._began)}", "left": self._left()}
+        for dropped in ("", "rate", "elapsed", "left", "count"):  # what a narrow terminal goes without
+            parts.pop(dropped, None)
+            text = "  ".join(part for part in parts.values() if part)
+            if len(text) <= width:
+                break
+        room = min(width - len(text) - 2, BAR)
+        if self._total and room >= BAR // 3:
+            full = round(room * min(self._done / self._total, 1.0))
+            text = f"{text}  {FULL * full}{EMPTY * (room - full)}"
+        return [shorten(part, width, placeholder=" ...") if len(part) > width else part for part in (text, self.eta())]
+
+    def _counted(self) -> str:
+        if self._total:
+            total = f"{self._total:,}"
+            return f"{self._done:>{len(total)},} of {total} steps"
+        return f"{self._done:,} steps" if self._done else ""
+
+    def _rate(self) -> str:
+        return f"{self._per_second():,.0f} steps/s" if self._done else ""
+
+    def _left(self) -> str:
+        if not self._done or self._done >= self._total:
+            return ""
+        return f"{duration((self._total - self._done) / self._per_second())} left"
+
+    def _per_second(self) -> float:
+        return self._done / max(time.monotonic() - self._began, 1e-9)
+
+
+@dataclass(frozen=True)
+class _Bars:
+    """What `Display.bars` says, as wide as the terminal is."""
+
+    display: Display
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for text in filter(None, self.display.bars(options.max_width)):
+            yield Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """Text in lines of at most `width` characters (None: as it is), broken where two spaces stand, or else between
+    words: a path or an address stays whole, however long."""
+    return text if width is None else "\n".join(part for line in text.split("\n") for part in _lines(line, width))
+
+
+def _lines(line: str, width: int) -> list[str]:
+    lines: list[str] = []
+    now: str | None = None
+    for part in line.split("  "):
+        joined = part if now is None else f"{now}  {part}"
+        if len(joined) > width:
+            lines += [now] if now and now.strip() else []
+            indent = "" if now is None else "  "
+            *full, joined = textwrap.wrap(
+                part,
+                width,
+                initial_indent=indent,
+                subsequent_indent="  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            ) or [""]
+            lines += full
+        now = joined
+    return [*lines, now or ""]
 
 
 def duration(seconds: float) -> str:

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rrl.report.groups import Group, Report
-from rrl.report.numbers import PARTS, Aggregate, Compute, Curve, curve
+from rrl.report.numbers import PARTS, Aggregate, Compute, Curve, curve, short
 from rrl.score import Space
 
 # Okabe and Ito's colours, told apart by colour-blind people, without the yellow that white swallows.
@@ -232,14 +232,6 @@ def inline(svg: str, name: str, title: str) -> str:
     label = re.sub(r'[<>&"]', " ", title)
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
     return svg.replace(INK, "currentColor")
-
-
-def short(steps: float) -> str:
-    """`1.5M`, `200k`, `40`"""
-    for unit, word in ((1e6, "M"), (1e3, "k")):
-        if abs(steps) >= unit:
-            return f"{steps / unit:.3g}{word}"
-    return f"{steps:.3g}"
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:

@@ -118,14 +118,14 @@ FACTS = (
 """Those of an environment go by the names that it gives them (`EnvFactory.facts`)."""
 
 
-def _facts(report: Report) -> list[Fact]:
-    """With the versions that may decide numbers."""
+def facts(report: Report) -> list[Fact]:
+    """`FACTS`, and the versions that may decide numbers."""
     versions = [Fact(f"versions of {name}", _tag(name), serious=name != "torch") for name in report.packages]
     return [*FACTS, *versions, Fact("git commits", commit), Fact("devices", _tag("device"), serious=False)]
 
 
 def _mixed(report: Report) -> Iterator[Notice]:
-    for fact in _facts(report):
+    for fact in facts(report):
         scopes: dict[object, list[Group]] = defaultdict(list)
         for group in report.groups:
             scopes[fact.scope(group)].append(group)

@@ -32,6 +32,8 @@ THRESHOLDS = (50.0, 90.0)
 ENOUGH = 3  # seeds, below which an interval across seeds says nothing
 PARTS = ("simulate", "render", "encode", "act", "learning", "evaluating", "other")
 MANY = 15  # comparisons on a task, above which only those with the best are shown
+SOURCES = {"final": "final", "eval": "last", "train": "training", "summary": "training"}
+"""Where a score is from, in a word."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ def measurements(run: Result, metric: str) -> list[Measured]:
     episodes = f"{metric.partition('/')[0]}/episodes" + ("_sampled" if metric.endswith("_sampled") else "")
     points = []
     for row in run.rows:
-        if metric in row.metrics:
-            value, count = row.metrics[metric], row.metrics.get(episodes, 0.0)
+        value, count = row.metrics.get(metric, math.nan), row.metrics.get(episodes, 0.0)
+        if math.isfinite(value):  # of an agent that diverged it may be no number
             wins = round(value / 100 * count) if run.score.counted else 0
             points.append(Measured(row.step, value, wins, round(count)))
     return points
@@ -329,10 +331,11 @@ def pairs(groups: Sequence[Group]) -> tuple[list[Pair], Space, int]:
     if len(couples) > MANY:
         best = max(sides, key=lambda side: float(np.mean(side.values)))
         couples = [(best, other) for other in sides if other is not best]
-    return [_pair(*couple) for couple in couples], space, step
+    return [pair(*couple) for couple in couples], space, step
 
 
-def _pair(a: Scores, b: Scores) -> Pair:
+def pair(a: Scores, b: Scores) -> Pair:
+    """First minus second, of one metric; both have measured it."""
     both = sorted(a.by_seed.keys() & b.by_seed.keys())
     paired = a.by_seed.keys() == b.by_seed.keys() or len(both) >= ENOUGH
     if paired:
@@ -341,7 +344,7 @@ def _pair(a: Scores, b: Scores) -> Pair:
     if min(len(a.values), len(b.values)) >= ENOUGH:
         gap, low, high = difference(a.values, b.values, paired=paired)
         how = "bootstrap over pairs of seeds" if paired else "bootstrap over seeds"
-    elif a.group.score.counted:
+    elif a.group.score.counted and a.episodes and b.episodes:
         low, high = (100 * end for end in newcombe(a.wins, a.episodes, b.wins, b.episodes))
         how = "Newcombe: episodes alone, not seeds"
     else:
@@ -401,3 +404,11 @@ def _device(run: Result) -> str:
     kind = run.params.get("device", "?")
     name = run.tags.get("device", "unknown device")
     return name if kind == "cuda" else f"{name}, {run.params.get('threads', '?')} threads"
+
+
+def short(steps: float) -> str:
+    """`1.5M`, `200k`, `40`"""
+    for unit, word in ((1e6, "M"), (1e3, "k")):
+        if abs(steps) >= unit:
+            return f"{steps / unit:.3g}{word}"
+    return f"{steps:.3g}"

@@ -12,9 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rrl.report import notices, numbers, table1, tables, videos
-from rrl.report.figures import Drawn, Look, short
+from rrl.report.figures import Drawn, Look
 from rrl.report.groups import Group, Report
-from rrl.report.numbers import ENOUGH, SPACES, curve
+from rrl.report.numbers import ENOUGH, SPACES, curve, short
 from rrl.score import Score, Space
 
 REASON = 400  # characters of a failure's reason

@@ -9,9 +9,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from rrl.report.figures import short
 from rrl.report.groups import Group, Report, differing, seed_of
-from rrl.report.numbers import Scores, measurements
+from rrl.report.numbers import Scores, measurements, short
 from rrl.report.tables import NONE, Cell, Table, number, plus_minus, together
 
 

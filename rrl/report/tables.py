@@ -7,16 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rrl.report import numbers
-from rrl.report.figures import Look, short
+from rrl.report.figures import Look
 from rrl.report.groups import ABSENT, WITHIN, Group, Report, setting
 from rrl.report.notices import commit
-from rrl.report.numbers import PARTS, THRESHOLDS, Aggregate, Compute, Final, Pair, Reached, Scores
+from rrl.report.numbers import PARTS, SOURCES, THRESHOLDS, Aggregate, Compute, Final, Pair, Reached, Scores, short
 from rrl.score import Score
 
 Looks = dict[tuple[object, ...], Look]
 NONE = "\N{EM DASH}"
-SOURCES = {"final": "final", "eval": "last", "train": "training"}
-"""Where a score is from, in a word."""
 FACTS = ("reward", "cameras", "horizon", "action_repeat", "demos")
 """Tags beside the settings: what the environment filled in."""
 

@@ -23,6 +23,7 @@ from rrl.rollout.steps import Stepper
 from rrl.run import facts, placement, policies, saving
 from rrl.run.experiment import Experiment
 from rrl.run.iteration import on_episodes, on_steps, summary
+from rrl.run.pace import Pace
 from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY, Checkpoint
 from rrl.store.plots import learning_curve
 from rrl.store.tracking import Log, Tracker
@@ -101,6 +102,9 @@ class Loop:
         self.ranking = "eval/return" if endless else "train/return"
         """What the best policy has most of: a return, of the very policy that is kept. (Success, a share of few
         episodes, has ties.)"""
+        self.pace = Pace(self.config, self.env)
+        self.evaluating: tuple[str, int] = "", 0
+        """The evaluation that goes on, as the display shows it: name and steps."""
         self.started = False
         """Has training begun? Before, no budget stops anything."""
 
@@ -118,6 +122,7 @@ class Loop:
             self.iteration, self.steps = start.values["iteration"], start.values["steps"]
             self.evaluated, self.seconds = start.values["evaluated"], start.values["seconds"]
             self.best = start.values["best"]
+            self.pace.read(self.log.rows)
             self.display.line(f"resumed after {self.iteration} updates ({self.steps:,} steps)")
             return
         self.display.phase("warm start", 0)
@@ -134,6 +139,7 @@ class Loop:
         self.started = True
         while self.iteration < self.config.iterations:
             self.iterate()
+        self.expect()
         final = self.evaluate("end")
         self.log.append(self.steps, final)
         self.commit(finished=True)
@@ -146,16 +152,18 @@ class Loop:
         start = time.monotonic()
         metrics, steps = self.collect_and_update(f"update {self.iteration + 1}/{self.config.iterations}")
         self.iteration, self.steps = self.iteration + 1, self.steps + steps
+        self.pace.updated(metrics, steps)
+        self.display.line(self.in_words(metrics))
         if self.steps - self.evaluated >= self.config.eval_every or self.iteration == self.config.iterations:
-            self.evaluated = self.steps
             metrics |= self.evaluate("always")
+            self.evaluated = self.steps
             self.keep_best(metrics)  # of episodes: a second time, without effect
         self.seconds += time.monotonic() - start
         metrics |= {"iteration": self.iteration, "time/iteration": time.monotonic() - start}
         metrics |= summary(self.log.rows, self.steps, metrics, self.env.score)
-        self.display.line(self.in_words(metrics))
         self.log.append(self.steps, metrics)
         self.commit()
+        self.expect()
 
     def collect_and_update(self, name: str) -> tuple[Metrics, int]:
         """One iteration's data and the update: (metrics, environment steps)."""
@@ -189,13 +197,25 @@ class Loop:
         """What the evaluators of this moment measure; running episodes go on afterwards."""
         metrics: Metrics = {}
         with self.paused():
-            for config in self.config.evaluators:
+            for place, config in enumerate(self.config.evaluators):
                 if config.when == when:
-                    self.display.phase(f"evaluating: {config.component.__name__}", config.steps(self.env))
+                    self.evaluating = f"evaluating: {config.component.__name__}", config.steps(self.env)
+                    self.display.phase(*self.evaluating)
+                    start = time.monotonic()
                     evaluator: Evaluator = build(config)
                     for name, value in evaluator.run(self.agent, self.env, self.context()):
                         metrics[f"{SPACES[when]}/{name}"] = value
+                    self.pace.evaluations[place] = time.monotonic() - start
+                    if when == "end":
+                        self.pace.over.add(place)
+                        self.expect()
         return metrics
+
+    def expect(self) -> str:
+        """Tell the display how long the run takes yet, as far as that is known; returns it in words."""
+        left = self.pace.left(self.iteration, self.steps, self.evaluated)
+        self.display.expect(left.seconds, left.evaluating, left.untimed)
+        return self.display.eta()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -228,9 +248,11 @@ class Loop:
             for i in range(count)
         ]
         demos = self.experiment.replay(collector, agents[0], encoder, self.inference, self.display)
-        self.display.phase(f"evaluating: {count} clones", 0)
+        self.display.phase("evaluating: cloning", count)
         for agent in agents:
-            agent.warm_start(demos, self.display)
+            agent.warm_start(demos)
+            self.display.advance(1)
+        self.display.phase(*self.evaluating)
         return list(agents)
 
     # What is written down
@@ -244,6 +266,8 @@ class Loop:
 
     def commit(self, finished: bool = False) -> None:
         """Checkpoint and policy; all is on disk before MLflow hears of it."""
+        self.display.phase("saving", 0)
+        start = time.monotonic()
         values = {
             "iteration": self.iteration,
             "steps": self.steps,
@@ -257,6 +281,7 @@ class Loop:
         saving.save(self.folder, self.agent, self.stepper, values)
         self.save_policy(POLICY)
         self.tracker.metrics(self.log.rows)
+        self.pace.saving = time.monotonic() - start
 
     def save_policy(self, name: str) -> None:
         """The policy as it is, in a file of the run's folder."""
@@ -266,7 +291,6 @@ class Loop:
 
     def in_words(self, metrics: Metrics) -> str:
         """The line of an iteration."""
-        left = (self.config.iterations - self.iteration) * self.seconds / self.iteration
         parts = [f"update {self.iteration}/{self.config.iterations}", f"steps {self.steps:,}"]
         score = self.env.score
         if score.counted and score.metric("train") in metrics:
@@ -280,7 +304,10 @@ class Loop:
             f"{spent['encode']:.0f}, act {spent['act']:.0f}, waiting to simulate {spent['simulate']:.0f} and render "
             f"{spent['render']:.0f} s)"
         )
-        return "  ".join([*parts, f"updates left: {duration(left)}"])
+        parts += [eta] if (eta := self.expect()) else []
+        if self.deadline is not None:
+            parts.append(f"budget left {duration(max(self.deadline - time.monotonic(), 0.0))}")
+        return "  ".join(parts)
 
 
 def _artifacts(experiment: Experiment, folder: Path, log: Log, tracker: Tracker) -> None:

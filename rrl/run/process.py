@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,7 +24,7 @@ from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
 from rrl.run.saving import CHECKPOINT
 from rrl.store import files
-from rrl.store.results import LOCK, ROOT, write_config, write_status
+from rrl.store.results import LOCK, ROOT, folder_of, write_config, write_status
 from rrl.store.tracking import MLflowTracker
 
 # Other versions of these may compute other bits.
@@ -101,7 +100,7 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
     `iterations` lengthens the run, finished or not. UserError where it has more already, learns nothing from
     rollouts, or belongs to a sweep.
     """
-    folder = find(run)
+    folder = folder_of(run, sweeps=False)
     with _locked(folder):
         try:
             facts = json.loads((folder / "run.json").read_text())
@@ -153,21 +152,6 @@ def _may_be_lengthened(config: Experiment.Config, iterations: int, facts: dict[s
             "this run belongs to a sweep, whose runs are as long as it says; for longer ones start it again "
             f'with --set "Experiment.iterations = {iterations}"'
         )
-
-
-def find(run: str) -> Path:
-    """The folder of a run, given as a folder, a run id or the beginning of one."""
-    path = Path(run)
-    if (path / "run.json").is_file():
-        return path
-    folders = sorted(p.parent for p in ROOT.glob(f"{run}*/run.json")) if run and "/" not in run else []
-    if len(folders) == 1:
-        return folders[0]
-    if folders:
-        raise UserError(f"{run} may be any of {', '.join(p.name for p in folders)}; give more of the id")
-    known = sorted(ROOT.glob("*/run.json"), key=os.path.getmtime)[-5:]
-    newest = f"The newest here are {', '.join(p.parent.name for p in known)}" if known else "There are none here"
-    raise UserError(f"there is no run {run} in {ROOT.resolve()}. {newest}")
 
 
 def _execute(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import glob
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +24,11 @@ from rrl.store.tracking import Row
 Status = Literal["finished", "stopped", "failed", "running"]
 ENDS: tuple[Status, ...] = ("finished", "stopped", "failed")
 ROOT = Path("runs")
-STATUS, TAGS, PARAMS, LOCK = "status.json", "tags.json", "params.json", "lock"
+RUN, SWEEP = "run.json", "sweep.json"
+"""What makes a folder that of a run, or of a sweep."""
+STATUS, TAGS, PARAMS, LOCK, CONFIG = "status.json", "tags.json", "params.json", "lock", "config.gin"
+ID = 8
+"""Characters of an id that people are shown: any beginning that no other run shares means it."""
 PARTS = {"env": "environment", "encoder": "encoder", "agent": "agent"}
 """Those that every run has, and whose names tell runs apart; and their kinds."""
 
@@ -113,13 +119,18 @@ class Result(Setup):
 def read(folder: Path) -> Result:
     """The run in a folder. UserError if there is none or its files are damaged."""
     try:
-        facts = json.loads((folder / "run.json").read_text())
+        facts = json.loads((folder / RUN).read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no run: it has no {RUN}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no run that can be read: {RUN} is damaged: {error}") from error
+    try:
         setup = _read_setup(folder)
         run_id, started, versions = str(facts["run_id"]), str(facts["started"]), dict(facts.get("versions") or {})
         name = facts.get("name") or f"{Path(facts['source']).stem}-seed{setup.params.get('seed', 0)}"
         rows = _read_rows(folder / "metrics.jsonl")
     except KeyError as error:
-        raise UserError(f"{folder / 'run.json'} is damaged: it lacks {error}") from error
+        raise UserError(f"{folder / RUN} is damaged: it lacks {error}") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{folder} holds no run that can be read: {error}") from error
     status, reason = read_status(folder)
@@ -157,13 +168,13 @@ def setup_of(config: Config) -> Setup:
 def write_config(folder: Path, config: Config) -> None:
     """Write a run's `config.gin`, and what it says beside it: reports must be able to read old runs when settings
     have gone from the schema, or files that they name from the machine."""
-    files.write_text(folder / "config.gin", ginfile.dumps(config))
+    files.write_text(folder / CONFIG, ginfile.dumps(config))
     files.write_json(folder / PARAMS, asdict(setup_of(config)))
 
 
 def _read_setup(folder: Path) -> Setup:
     """As it was written; of a run without that file, or with a damaged one, as `config.gin` says."""
-    path = folder / "config.gin"
+    path = folder / CONFIG
     try:
         setup = _setups.validate_python(files.read_json(folder / PARAMS))
         if setup.params.keys() & setup.labels.keys() >= PARTS.keys():
@@ -179,7 +190,7 @@ def _read_setup(folder: Path) -> Setup:
 def _setup_of_text(text: str, folder: Path) -> Setup:
     """Of a `config.gin` that today's schema refuses: part by part as far as the code still knows them, and else by
     what the run said in its tags and logged. ValueError if the text is no run's configuration."""
-    params = ginfile.flatten_text(text, str(folder / "config.gin"))
+    params = ginfile.flatten_text(text, str(folder / CONFIG))
     if not params.keys() >= set(PARTS):
         raise ValueError("config.gin is damaged")
     parts: dict[str, Any] = {name: _part(name, params[name], text) for name in PARTS}
@@ -224,40 +235,87 @@ def _logged_score(rows: Iterable[Row]) -> Score:
 def _read_rows(path: Path) -> tuple[Row, ...]:
     text = path.read_text() if path.exists() else ""
     whole = text[: text.rfind("\n") + 1]  # a last line without its end is being written, or was cut
-    rows = [Row(**json.loads(line)) for line in whole.splitlines()]
+    rows = [_row(line, f"{path.name}, line {n}") for n, line in enumerate(whole.splitlines(), 1)]
     newest = max((n for n, row in enumerate(rows) if "iteration" in row.metrics), default=-1)
     for n, row in enumerate(rows[:newest]):
         metrics = {name: value for name, value in row.metrics.items() if not name.startswith("final/")}
-        rows[n] = replace(row, metrics=metrics)
+        if len(metrics) < len(row.metrics):
+            rows[n] = replace(row, metrics=metrics)
     return tuple(rows)
 
 
+def _row(line: str, where: str) -> Row:
+    """ValueError, which names the place, for what is no row."""
+    try:
+        row = Row(**json.loads(line))
+        if isinstance(row.step, int) and all(isinstance(value, float | int) for value in row.metrics.values()):
+            return row
+    except (ValueError, TypeError, AttributeError):
+        pass
+    raise ValueError(f"{where} is damaged: {line[:60]!r}")
+
+
 def find(names: Iterable[str], root: Path | None = None) -> list[Result]:
-    """The runs that these names mean: run folders, run ids or beginnings of one, sweeps (all their runs);
-    no names: all runs below `runs/`. Sorted by when they started.
+    """The runs that these names mean (see `folder_of`), of a sweep all its runs; no names: all runs below `runs/`.
+    Sorted by when they started.
 
     UserError for a name that means nothing, or more than one thing.
     """
-    root = root or ROOT
-    known = {path.parent.name: path.parent for path in root.glob("*/run.json")}
-    folders: dict[Path, None] = {}
     names = list(names)
-    for name in names:
-        sweep = sweep_folder(name, root)
-        if sweep is not None:
-            inside = sweep.resolve()
-            folders |= dict.fromkeys(runs_of(inside.name, inside.parent))
-        elif (Path(name) / "run.json").is_file():
-            folders[Path(name)] = None
-        else:
-            matches = [folder for run_id, folder in sorted(known.items()) if run_id.startswith(name)]
-            matches += [path.parent for path in root.glob(f"{name}*/sweep.json")] if "/" not in name else []
-            if len(matches) != 1:
-                what = f"may be any of {', '.join(f.name for f in matches)}" if matches else "is no run or sweep"
-                raise UserError(f"{name} {what} in {root.resolve()}; `rrl ui` lists them")
-            folders[matches[0]] = None
-    runs = [read(folder) for folder in folders] if names else _readable(known.values())
+    chosen = folders(names, root)
+    runs = [read(folder) for folder in chosen] if names else _readable(chosen)
     return sorted(runs, key=lambda run: (run.started, run.name))
+
+
+def folders(names: Iterable[str], root: Path | None = None) -> list[Path]:
+    """Folders of the runs that these names mean, each once; no names: of all runs below `runs/`."""
+    root, names = root or ROOT, list(names)
+    if not names:
+        return [path.parent for path in root.glob(f"*/{RUN}")]
+    chosen: dict[Path, None] = {}
+    for name in names:
+        folder = folder_of(name, root)
+        sweep = folder.resolve()
+        chosen |= dict.fromkeys(runs_of(sweep.name, sweep.parent) if (folder / SWEEP).is_file() else [folder])
+    return list(chosen)
+
+
+def folder_of(name: str, root: Path | None = None, *, sweeps: bool = True) -> Path:
+    """The folder of a run, or of a sweep where `sweeps` are asked for, given as a folder, an id or the beginning of
+    one. UserError for a name that means nothing, or more than one thing."""
+    root, files_ = root or ROOT, (RUN, SWEEP) if sweeps else (RUN,)
+    if name and any((Path(name) / file).is_file() for file in files_):
+        return Path(name)
+    known = {path.parent.name: path.parent for file in files_ for path in root.glob(f"*/{file}")}
+    matches = sorted(run_id for run_id in known if name and run_id.startswith(name))
+    if name in known or len(matches) == 1:
+        return known[name if name in known else matches[0]]
+    what = "run or sweep" if sweeps else "run"
+    if matches:
+        raise UserError(f"{name} may be any of {', '.join(matches)}; give more of the id")
+    if not sweeps and name and any(root.glob(f"{glob.escape(name)}*/{SWEEP}")):
+        raise UserError(f"{name} is a sweep, not a run; `rrl runs {name}` lists its runs")
+    raise UserError(f"there is no {what} {name or repr(name)} in {root.resolve()}. {_near(name, known)}")
+
+
+def _near(name: str, known: Mapping[str, Path]) -> str:
+    """What may have been meant: ids that begin alike, runs of this name, or the newest ones."""
+    if not known:
+        return "There are none here; `rrl run quickstart` makes one in minutes"
+    by_time = sorted(known, key=lambda run_id: known[run_id].stat().st_mtime)
+    called = [run_id for run_id in by_time if files.read_json(known[run_id] / RUN).get("name") == name]
+    if called:
+        return f"Runs are meant by their ids; of this name there are {_listed(called)}"
+    beginnings = {run_id[: len(name)]: run_id for run_id in by_time}
+    close = difflib.get_close_matches(name, beginnings, 3, 0.7) if name else []
+    near = (
+        f"Did you mean {_listed([beginnings[c] for c in close])}?" if close else f"The newest here: {_listed(by_time)}"
+    )
+    return f"{near} (`rrl runs` lists them)"
+
+
+def _listed(ids: Sequence[str]) -> str:
+    return ", ".join(run_id[:ID] for run_id in ids[-5:])
 
 
 def _readable(folders: Iterable[Path]) -> Iterator[Result]:
@@ -269,22 +327,10 @@ def _readable(folders: Iterable[Path]) -> Iterator[Result]:
             warnings.warn(str(error), stacklevel=3)
 
 
-def sweep_folder(name: str, root: Path | None = None) -> Path | None:
-    """The folder of a sweep, given as a folder, its id or the beginning of one; None if it means no sweep, or
-    may mean something else as well."""
-    if (Path(name) / "sweep.json").is_file():
-        return Path(name)
-    if not name or "/" in name:
-        return None
-    paths = [path for path in (root or ROOT).glob(f"{name}*/*.json") if path.name in ("sweep.json", "run.json")]
-    matches = list({path.parent for path in paths})
-    return matches[0] if len(matches) == 1 and (matches[0] / "sweep.json").exists() else None
-
-
 def runs_of(sweep: str, root: Path | None = None) -> list[Path]:
     """Folders of the runs of a sweep (its run id), in no order that means anything."""
-    folders = [path.parent for path in (root or ROOT).glob("*/run.json")]
-    return [folder for folder in folders if files.read_json(folder / "run.json").get("sweep") == sweep]
+    folders = [path.parent for path in (root or ROOT).glob(f"*/{RUN}")]
+    return [folder for folder in folders if files.read_json(folder / RUN).get("sweep") == sweep]
 
 
 def write_status(folder: Path, status: str, reason: str = "") -> None:

@@ -6,9 +6,9 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -17,9 +17,13 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from rrl.machine.console import PLAIN_PERIOD, duration, is_live
+from rrl.registry import build
+from rrl.run.pace import Pace
+from rrl.store.tracking import Row
 from rrl.sweeps.jobs import Entry
 
 COLOURS = {"finished": "green", "failed": "red", "running": "cyan", "stopped": "yellow", "waiting": "dim"}
+SHORTEST = 12  # characters of a name that is cut
 PERIOD = 1.0  # seconds between looks at the runs' numbers
 
 
@@ -32,8 +36,8 @@ class Table:
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._shown = self._printed = time.monotonic()
         self._last_line = ""
-        self._rows: dict[Path, tuple[float, dict[str, Any]]] = {}
-        """metrics.jsonl -> (when it was changed, its last row)."""
+        self._rows: dict[Path, tuple[float, list[Row]]] = {}
+        """metrics.jsonl -> (when it was changed, its rows)."""
 
     def __enter__(self) -> Table:
         if self.live:
@@ -68,51 +72,63 @@ class Table:
                 self.line(text)
 
     def _table(self, entries: Sequence[Entry], *, everything: bool) -> RichTable:
-        table = RichTable(box=box.SIMPLE, pad_edge=False)
         scores = dict.fromkeys(entry.job.score.name for entry in entries)
-        for name in ("run", "state", "update", " or ".join(scores) or "score", "this call", "left"):
-            table.add_column(name, justify="left" if name in ("run", "state") else "right", no_wrap=name != "run")
+        names = ["run", "state", "update", " or ".join(scores) or "score", "this call", "left"]
         shown, hidden = list(entries), 0
         room = max(self.console.height - 6, 5)
         if not everything and len(shown) > room:  # what goes on comes first
             order = ["running", "failed", "waiting", "stopped", "finished"]
             shown = sorted(shown, key=lambda e: order.index(e.state))[:room]
             hidden = len(entries) - len(shown)
-        for entry in shown:
-            update, score, left = self._progress(entry)
-            ran = entry.seconds or (time.monotonic() - entry.began if entry.state == "running" else 0.0)
-            state = f"[{COLOURS[entry.state]}]{entry.state}[/]"
-            table.add_row(escape(entry.job.name), state, update, score, duration(ran) if ran else "", left)
+        rows = [self._row(entry) for entry in shown]
+        widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+        table = RichTable(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+        # Where the terminal is narrow, names are cut, and columns from the right left out, never a word broken.
+        kept = len(names)
+        while kept > 2 and min(widths[0], SHORTEST) + sum(widths[1:kept]) + 2 * kept > self.console.width:
+            kept -= 1
+        widths[0] = max(min(widths[0], self.console.width - sum(widths[1:kept]) - 2 * kept), SHORTEST)
+        for n, (name, width) in enumerate(zip(names[:kept], widths, strict=False)):
+            table.add_column(name, justify="left" if n < 2 else "right", no_wrap=True, overflow="ellipsis", width=width)
+        for name, state, *texts in rows:
+            table.add_row(escape(name), f"[{COLOURS[state]}]{state}[/]", *texts[: kept - 2])
         if hidden:
             table.caption = f"and {hidden} more"
         return table
 
+    def _row(self, entry: Entry) -> tuple[str, str, str, str, str, str]:
+        update, score, left = self._progress(entry)
+        ran = entry.seconds or (time.monotonic() - entry.began if entry.state == "running" else 0.0)
+        return entry.job.name, entry.state, update, score, duration(ran) if ran else "", left
+
     def _progress(self, entry: Entry) -> tuple[str, str, str]:
         """(update, training score over the last five, time left) of a run."""
-        row = self._last_row(entry.folder)
-        total = entry.job.config.iterations
-        done = int(row.get("iteration", 0))
-        score = entry.job.score
+        config, score = entry.job.config, entry.job.score
+        rows = self._read(entry.folder)
+        row = rows[-1].metrics if rows else {}
+        done, left = int(row.get("iteration", 0)), ""
         metric = score.metric("summary", "last5")
-        left = ""
-        if entry.state == "running" and done and "time/iteration" in row:
-            left = duration((total - done) * row["time/iteration"])
-        return (f"{done}/{total}" if row else ""), score.text(row[metric]) if metric in row else "", left
+        if entry.state == "running" and done:
+            pace = Pace(config, build(config.env))
+            pace.read(rows)
+            evaluated = max((r.step for r in rows if any(name.startswith("eval/") for name in r.metrics)), default=0)
+            expected = pace.left(done, rows[-1].step, evaluated)
+            if expected.seconds >= 1:
+                left = ("over " if expected.untimed else "") + duration(expected.seconds)
+        text = score.text(row[metric]) if metric in row else ""
+        return (f"{done}/{config.iterations}" if rows else ""), text, left
 
-    def _last_row(self, folder: Path | None) -> dict[str, Any]:
-        """The last row of an update (the final evaluation is no update)."""
+    def _read(self, folder: Path | None) -> list[Row]:
+        """The rows of a run up to its last update (the final evaluation is no update)."""
         path = folder / "metrics.jsonl" if folder else None
         if path is None or not path.exists():
-            return {}
+            return []
         changed = path.stat().st_mtime
         if path not in self._rows or self._rows[path][0] != changed:
-            row: dict[str, Any] = {}
-            for line in reversed(path.read_text().splitlines()):
-                try:
-                    row = json.loads(line)["metrics"]
-                except ValueError:  # being written
-                    continue
-                if "iteration" in row:
-                    break
-            self._rows[path] = (changed, row)
+            rows = []
+            with suppress(ValueError):  # the last one may be being written
+                for line in path.read_text().splitlines():
+                    rows.append(Row(**json.loads(line)))
+            updates = [n for n, row in enumerate(rows) if "iteration" in row.metrics]
+            self._rows[path] = (changed, rows[: updates[-1] + 1] if updates else rows)
         return self._rows[path][1]

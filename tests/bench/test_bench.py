@@ -37,6 +37,12 @@ def test_ratios_are_taken_within_a_turn():
     assert row["repeats"] == [36.0, 12.0, 15.0]
 
 
+def test_progress_has_a_total_and_a_time_left_once_all_cases_were_timed():
+    said = []
+    measure.interleave([Case("a", speeds(1.0, 1.0)), Case("b", speeds(1.0, 1.0))], 2, "steps_per_second", said.append)
+    assert said == ["1 of 4: a", "2 of 4: b", "3 of 4: a, 0 s left", "4 of 4: b, 0 s left"]
+
+
 def test_results_are_never_overwritten(tmp_path):
     (entry,) = measure.interleave([Case("a", speeds(2.0))], 1, "steps_per_second")
     path = tmp_path / "speed.json"

@@ -43,6 +43,30 @@ def test_shipped_sets_replay_here(task):
     assert demo_tools.verify(f"adroit_{task}_paper", lines.append), lines
 
 
+class Counted:
+    """Progress that remembers: phase -> [total, done]."""
+
+    def __init__(self):
+        self.phases = {}
+
+    def phase(self, name, steps):
+        self.now = self.phases[name] = [steps, 0]
+
+    def advance(self, steps):
+        self.now[1] += steps
+
+
+def test_every_long_work_on_demonstrations_counts_to_a_total(tmp_path):
+    out, made, shown, filmed = tmp_path / "a.npz", Counted(), Counted(), Counted()
+    demo_tools.make("adroit_door_expert", out, 1, 0, 2, lambda _: None, 0.0, made)
+    assert made.phases == {"recording": [400, 400]}
+    demo_tools.verify(str(out), lambda _: None, shown)
+    assert shown.phases == {"replaying": [200, 200], "showing the states": [201, 201]}
+    look = {"cameras": (), "look": "fast", "chosen": [0], "size": 16, "every": 100}
+    demo_tools.film(str(out), tmp_path / "a.mp4", lambda _: None, by="states", progress=filmed, **look)
+    assert filmed.phases == {"filming": [201, 201], "writing the video": [0, 0]}
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_experts_are_experts(task):
     """As recorded in their files, over 100 episodes; `-m slow` measures again."""

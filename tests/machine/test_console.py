@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rrl.machine.console import Display, Screen, is_live, optional_output
+from rrl.machine.console import Display, Screen, is_live, optional_output, wrapped
 from rrl.sweeps.table import Table
+
+UPDATE = (
+    "update 12/200  steps 480,000  train/success 32.0 %  return 900.1  KL 0.0252  2415 steps/s (learn 2, encode 0, "
+    "act 0, waiting to simulate 4 and render 0 s)  ETA 35 min (23 s of it evaluating)"
+)
+FILES = "files: /home/somebody/experiments/of/the/year/runs/e657403841294dbc8ab441c67d8505b5-and-more-of-it"
 
 
 class Broken(io.StringIO):
@@ -93,3 +100,89 @@ def test_bars_are_for_terminals_alone(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv("TERM", "dumb")
         assert not is_live(Console(file=terminal))
     os.close(here)
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_lines_and_bars_on_a_narrow_terminal_break_no_words(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    here, there = pty.openpty()
+    with os.fdopen(there, "w") as terminal:
+        console = Console(file=terminal, width=width, height=24, record=True, highlight=False)
+        display = Display(console)
+        assert display.live
+        display.line(UPDATE)
+        display.line(FILES)
+        said = console.export_text()
+        display.expect(3600.4, 1200, ["BlindControl", "Video"])
+        for name, total in (("update 12/200: sampling", 40_000), ("evaluating: SuccessRate", 0), ("warm start", 0)):
+            display.phase(name, total)
+            for count in (0, 1, 12_344):
+                display._began -= 100
+                display.advance(count)
+                console.print(display._live.get_renderable())
+        bars = console.export_text()
+    os.close(here)
+    assert said.split() == [*UPDATE.split(), *FILES.split()]
+    *update, path = said.rstrip("\n").split("\n")
+    assert max(map(len, [*update, *bars.split("\n")])) <= width
+    assert FILES.split()[1] in path  # whole, however long
+    known = "update 12/200: sampling evaluating: SuccessRate warm start of 40,000 steps left elapsed h min s ETA ... "
+    known += "60 59 58 57 (20 it evaluating; BlindControl, Video not timed yet)"
+    for word in bars.split():
+        assert word in known.split() or re.fullmatch(r"[\d,]+|steps/s|[━─]+", word), word
+    assert "?" not in bars
+    if width >= 80:
+        assert "12,345 of 40,000 steps" in bars and "min left" in bars and "elapsed" in bars
+
+
+def test_every_clock_has_a_name_and_no_total_is_no_total() -> None:
+    display = Display(Console(file=io.StringIO()))
+    display.phase("learning", 0)
+    display._began -= 65
+    assert display.bars(80) == ["learning  elapsed 65 s", ""]
+    display.advance(650)
+    assert display.bars(80) == ["learning  650 steps  10 steps/s  elapsed 65 s", ""]
+    display.phase("evaluating", 2_000)
+    display._began -= 100
+    display.advance(500)
+    line, _ = display.bars(120)
+    assert line == "evaluating    500 of 2,000 steps  5 steps/s  elapsed 2 min  5 min left  " + 6 * "━" + 18 * "─"
+
+
+@pytest.mark.parametrize(
+    ("expected", "words"),
+    [
+        ((0.0, 0.0), ""),
+        ((0.4, 0.4), ""),
+        ((720.0, 180.0), "ETA 12 min (3 min of it evaluating)"),
+        ((240.0, 240.0), "ETA 4 min (evaluating)"),
+        ((30.4, 0.0, ["Video"]), "ETA 30 s (Video not timed yet)"),
+        ((30.4, 10.0, ["Blind", "Video"]), "ETA 30 s (10 s of it evaluating; Blind, Video not timed yet)"),
+    ],
+)
+def test_the_end_of_the_run_in_words(expected: tuple[float, float], words: str) -> None:
+    display = Display(Console(file=io.StringIO()))
+    assert display.eta() == ""  # nothing is known
+    display.expect(*expected)
+    assert display.eta() == words
+    display._end -= 1_000
+    assert display.eta() == ""  # it should be over: no `0 s` that stands for minutes
+
+
+def test_without_a_terminal_a_line_tells_the_run_s_end_too() -> None:
+    file = io.StringIO()
+    display = Display(Console(file=file, width=80))
+    display.expect(720.4, 180)
+    display.phase("evaluating: SuccessRate", 20_000)
+    display._printed -= 40
+    display._began -= 40
+    display.advance(4_000)
+    assert file.getvalue() == (
+        "  evaluating: SuccessRate: 4,000 of 20,000 steps, 100 steps/s, 3 min left, "
+        "ETA 12 min (3 min of it evaluating)\n"
+    )
+
+
+def test_wrapping_leaves_lines_that_fit() -> None:
+    assert wrapped("a  b\n\n  c", 80) == "a  b\n\n  c"
+    assert wrapped("a" * 100, None) == "a" * 100

@@ -16,6 +16,7 @@ from helpers.report_runs import make_run, make_scored
 from rrl.encoders import PixelCNN
 from rrl.encoders.fixed import save_encoder
 from rrl.registry import UserError
+from rrl.report.compare import compare
 from rrl.run import process
 from rrl.store import results
 
@@ -29,8 +30,30 @@ def test_a_run_by_folder_id_or_beginning(tmp_path: Path) -> None:
     assert [r.run_id for r in (by_id, by_beginning, by_folder)] == ["ab12", "ab34", "ab12"]
     with pytest.raises(UserError, match="may be any of ab12, ab34"):
         results.find(["ab"], tmp_path)
-    with pytest.raises(UserError, match="is no run or sweep"):
+    with pytest.raises(UserError, match=r"no run or sweep zz in .*\. The newest here: ab12, ab34"):
         results.find(["zz"], tmp_path)
+    make_run(tmp_path, "ab")
+    (whole,) = results.find(["ab"], tmp_path)
+    assert whole.run_id == "ab"
+
+
+def test_all_commands_mean_the_same_by_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same words where it means nothing: near ids, runs of this name, what is in another folder."""
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "runs", "e657aa", name="door-seed0")
+    (tmp_path / "runs" / "5eed").mkdir()
+    (tmp_path / "runs" / "5eed" / "sweep.json").write_text("{}")
+    for name, words in (
+        ("e658", r"Did you mean e657aa\?"),
+        ("door-seed0", "Runs are meant by their ids; of this name there are e657aa"),
+        ("*", "The newest here: .*e657aa"),
+        ("", "The newest here: .*e657aa"),
+    ):
+        for ask in (lambda n: process.resume(n), lambda n: results.find([n]), lambda n: compare(n, "e657", print)):
+            with pytest.raises(UserError, match=words):
+                ask(name)
+    with pytest.raises(UserError, match="5ee is a sweep, not a run; `rrl runs 5ee` lists its runs"):
+        process.resume("5ee")
 
 
 def test_a_sweep_means_its_runs(tmp_path: Path) -> None:
