@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -224,12 +225,19 @@ def _logged_score(rows: Iterable[Row]) -> Score:
 def _read_rows(path: Path) -> tuple[Row, ...]:
     text = path.read_text() if path.exists() else ""
     whole = text[: text.rfind("\n") + 1]  # a last line without its end is being written, or was cut
-    rows = [Row(**json.loads(line)) for line in whole.splitlines()]
+    rows = [_numbers(Row(**json.loads(line))) for line in whole.splitlines()]
     newest = max((n for n, row in enumerate(rows) if "iteration" in row.metrics), default=-1)
     for n, row in enumerate(rows[:newest]):
         metrics = {name: value for name, value in row.metrics.items() if not name.startswith("final/")}
         rows[n] = replace(row, metrics=metrics)
     return tuple(rows)
+
+
+def _numbers(row: Row) -> Row:
+    """Without NaN and infinities, which earlier versions wrote: as if they had not been measured."""
+    if all(map(math.isfinite, row.metrics.values())):
+        return row
+    return replace(row, metrics={name: value for name, value in row.metrics.items() if math.isfinite(value)})
 
 
 def find(names: Iterable[str], root: Path | None = None) -> list[Result]:
