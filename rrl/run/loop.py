@@ -142,7 +142,8 @@ class Loop:
                 self.iterate()
             final = self.evaluate("end")
         except UserError as error:
-            kept = f"checkpoint and policies are kept as they were after update {self.saved}; `rrl resume` begins there"
+            point = f"update {self.saved}" if self.saved else "the warm start"
+            kept = f"checkpoint and policies stay as they were after {point}: `rrl resume` begins there"
             raise UserError(f"{error}\n  {kept}") from error
         self.log.append(self.steps, final)
         self.commit(finished=True)

@@ -264,6 +264,10 @@ def test_cameras_are_encoded_one_by_one_in_order():
     frames = pictures(2, cameras=3)
     alone = torch.cat([one(frames[..., 3 * c : 3 * c + 3]) for c in range(3)], dim=1)
     torch.testing.assert_close(three(frames), alone, rtol=1e-4, atol=1e-4)
+    assert (
+        three.feature_name(512 + 7) == "feature 7 of ResNet of camera 2"
+        and one.feature_name(7) == "feature 7 of ResNet"
+    )
 
 
 @pytest.mark.parametrize(
