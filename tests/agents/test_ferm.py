@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from helpers.sac_agents import ACTION, PIXELS, STATE, make, moved, names_of, rollout_of, step_of, values, watched
 from helpers.stores import prepared
 
@@ -132,6 +133,18 @@ def test_ferm_clones_when_asked(monkeypatch):
     assert len(seen) == 40 * 30 // 10
     half = names_of(agent, "actor.", "actor_head.")
     assert all(label == "actor" and names <= half for label, names in seen)
+
+
+def test_a_warm_start_that_diverges_says_where():
+    agent = make(FERM, encoder={"stack": 1, "own_learning_rate": 1e30}, warm_start_updates=5, batch=10)
+    said = r"ContrastiveCNN diverged in the warm start, update \d of 5 of the encoder: its own loss is (.|\n)* 1e\+30"
+    with pytest.raises(UserError, match=said):
+        agent.warm_start(colourful_demos(agent))
+    agent = make(FERM, encoder={"stack": 1}, warm_start_updates=0, bc_epochs=4, batch=10)
+    with torch.no_grad():
+        agent.actor.mlp[0].weight[0, 0] = np.nan
+    with pytest.raises(UserError, match="FERM diverged in the warm start, step 1 of 12 of cloning: bc/loss is nan"):
+        agent.warm_start(colourful_demos(agent))
 
 
 def test_cloning_passes_count_the_steps_that_are_kept(monkeypatch):

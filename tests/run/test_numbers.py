@@ -11,6 +11,7 @@ import torch
 from helpers.made_up_agents import WantsEpisodes
 from helpers.sac_agents import Colours, make
 from helpers.stores import prepared
+from safetensors.torch import save
 from typer.testing import CliRunner
 
 from rrl import cli, registry
@@ -20,6 +21,7 @@ from rrl.registry import UserError
 from rrl.rollout.data import Stream, episodes
 from rrl.rollout.episodes import Collector
 from rrl.rollout.slots import Slots
+from rrl.run import saving
 from rrl.store import checkpoint, results
 
 
@@ -276,7 +278,5 @@ def test_a_checkpoint_of_an_earlier_version_with_nan_is_told(tmp_path):
     values = json.dumps({"identity": {}, "rows": 1})
     data = save({"policy.w": torch.tensor([math.nan])}, {"format": "rrl", "values": values})
     (tmp_path / saving.CHECKPOINT).write_bytes(data)
-    with pytest.raises(
-        UserError, match=r"of a training that diverged: policy.w holds nan(.|\n)*best_policy.safetensors"
-    ):
+    with pytest.raises(UserError, match=r"of a training that diverged: policy.w holds nan(.|\n)*best_policy"):
         saving.last(tmp_path, {})
