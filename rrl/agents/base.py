@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -89,6 +89,8 @@ class Agent(nn.Module, Component, abc.ABC):
     """What the line of an update shows: a metric's name, and how it is written, as in {"policy/kl": "KL {:.4f}"}."""
     speed_ignores: ClassVar[frozenset[str]] = frozenset()
     """Settings that change what is learnt but not what it costs: estimates measure such runs once."""
+    step_sizes: ClassVar[tuple[str, ...]] = ()
+    """Settings that say how far an update goes: those to lower when it diverges."""
 
     class Config(Component.Config):
         """Settings shared by all agents: none."""
@@ -189,7 +191,8 @@ class Agent(nn.Module, Component, abc.ABC):
 
     @abc.abstractmethod
     def update(self, rollout: Rollout) -> Metrics:
-        """Learn from what the agent `wants`: one iteration's episodes, or so many steps of every environment."""
+        """Learn from what the agent `wants`: one iteration's episodes, or so many steps of every environment. Metrics
+        are finite: what was not measured is left out."""
 
     def remember(self, demos: Rollout) -> None:
         """Keep what updates need of the demonstrations: `warm_start` does, and so does a resumed run before
@@ -247,6 +250,15 @@ class Agent(nn.Module, Component, abc.ABC):
             optimiser.load_state(beginning(tensors, f"{start}."))
         self.generator.set_state(tensors["generator"])
         self.updates = int(str(values.get("updates", 0)))
+
+
+def diverged(config: Component.Config, when: str, what: str, step_sizes: Sequence[str] | None = None) -> UserError:
+    """The error of an agent, or of an encoder that it trains, whose numbers aren't finite any more: `when` that showed,
+    `what` isn't finite, and which settings to lower (None: the agent's `step_sizes`)."""
+    name = config.component.__name__
+    sizes = getattr(config.component, "step_sizes", ()) if step_sizes is None else step_sizes
+    lower = ", ".join(f"{name}.{size} (it is {getattr(config, size):g})" for size in sizes)
+    return UserError(f"{name} diverged {when}: {what}\n  start again with a lower {lower or 'learning rate'}")
 
 
 def cpu_copy(x: Tensor) -> Tensor:

@@ -66,18 +66,20 @@ class FERM(SAC):
         # keys, follows.
         if self.config.encoder_loss != "never":
             progress.phase("warm start: encoder", self.config.warm_start_updates)
-            for _ in range(self.config.warm_start_updates):
+            for update in range(1, self.config.warm_start_updates + 1):
                 batch = self.replay.draw(self.config.batch, self.generator)
                 raw = self.split(batch.rows[:, :-1])
                 (now,) = self.augmented(raw)
-                metrics |= self.learn_encoder(now, raw)
+                when = f"in the warm start, update {update:,} of {self.config.warm_start_updates:,} of the encoder"
+                metrics |= self.learn_encoder(now, raw, when)
                 self.move_targets()
                 progress.advance(1)
         # FERM's BC-only mode; else the actor learns online alone.
         cloning = self.config.bc_epochs * len(demos.t) // self.config.batch
         progress.phase("warm start: cloning", cloning)
-        for _ in range(cloning):
-            metrics |= self._clone()
+        for update in range(1, cloning + 1):
+            metrics |= (losses := self._clone())
+            self.check(losses, f"in the warm start, step {update:,} of {cloning:,} of cloning")
             progress.advance(1)
         return metrics | self.moved()
 

@@ -24,6 +24,7 @@ class Features:
                 f"{agent} can't train {type(encoder).__name__}, whose parameters take gradients: take a frozen encoder"
             )
         self.dim = encoder.dim
+        self._name, self._how = encoder.feature_name, f"{inference.precision} by {inference.backend}"
         self._encode = encoder.inference(inference)
 
     @torch.no_grad()
@@ -35,6 +36,10 @@ class Features:
             raise ValueError("the encoder needs frames, but the environment rendered none")
         features = self._encode(torch.as_tensor(obs.frames)).cpu().numpy()
         return np.concatenate((features, obs.state), axis=1, dtype=np.float32)
+
+    def column(self, i: int) -> str:
+        """What stands at place i of a row, for errors: a state is checked before."""
+        return f"{self._name(i)} ({self._how})"
 
 
 class FrozenAgent(Agent):
@@ -58,3 +63,7 @@ class FrozenAgent(Agent):
     def observe(self, obs: Obs) -> NDArray[np.float32]:
         """[features, state] of a batch, float32 [N, n]; the state alone if the encoder gives no features."""
         return self.features(obs)
+
+    def column(self, i: int) -> str:
+        """Which feature, encoded how."""
+        return self.features.column(i)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from rrl.agents.adam import Adam
-from rrl.agents.base import SILENCE, Agent, Episodes, Metrics, Progress, cpu_copy
+from rrl.agents.base import SILENCE, Agent, Episodes, Metrics, Progress, cpu_copy, diverged
 from rrl.agents.frozen import FrozenAgent
 from rrl.agents.natural_gradient import Linearised, conjugate_gradient, kl_divergence
 from rrl.agents.networks import GaussianPolicy, ValueNet
@@ -158,11 +158,18 @@ def clone(
     steps = config.bc_epochs * (len(x) // config.bc_batch)
     batches = torch.randint(len(x), (steps, config.bc_batch), generator=generator).to(device)
     progress.phase("warm start: cloning", steps)
+    losses = x.new_empty(steps)
     with _one_thread():
-        for batch in batches:
+        for step, batch in enumerate(batches):
             loss = mse_loss(policy(x[batch]), actions[batch])
             optimiser.step(torch.autograd.grad(loss, optimiser.parameters))
+            losses[step] = loss.detach()
             progress.advance(1)
+    if len(bad := (~losses.isfinite()).nonzero()):  # looked at in the end: a GPU need not wait for each
+        step = int(bad[0])
+        epoch = step // (steps // config.bc_epochs) + 1
+        when = f"in the warm start, step {step + 1:,} of {steps:,} (epoch {epoch} of {config.bc_epochs})"
+        raise diverged(config, when, f"cloning's loss is {losses[step]:g}", ["bc_lr"])
     with torch.no_grad():
         after = mse_loss(policy(x), actions).item()
     return {"bc/loss_before": before, "bc/loss_after": after}
@@ -235,6 +242,7 @@ class BC(GaussianAgent):
             """Nothing: it learns from demonstrations alone."""
             return Episodes(0)
 
+    step_sizes = ("bc_lr",)
     config: BC.Config
     demos: ClassVar[Literal["none", "required"]] = "required"
     needs_rollouts: ClassVar[bool] = False
@@ -255,6 +263,7 @@ class NPG(GaussianAgent):
     class Config(NPGConfig):
         """Settings of NPG."""
 
+    step_sizes = ("step_size", "value_lr")
     config: NPGConfig
 
     def __init__(self, config: Component.Config, **context: Any) -> None:
@@ -327,7 +336,7 @@ class NPG(GaussianAgent):
         direction = conjugate_gradient(lambda v: here.fisher_product(v, config.damping), g, config.cg_iterations)
         g_dot_x = (g @ direction).item()
         if not math.isfinite(g_dot_x):
-            raise FloatingPointError("the policy gradient is not finite: nan or inf in the rollout or the policy")
+            raise diverged(config, f"in update {self.updates + 1}", f"the policy gradient is not finite ({g_dot_x:g})")
         # theta <- theta + alpha x. A step of length alpha changes the KL by alpha^2 / 2 x . F x = alpha^2 / 2 g . x:
         # delta / 2 with this alpha (paper section 3). One step, without TRPO's line search.
         alpha = 0.0

@@ -22,7 +22,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from rrl.agents.adam import Adam, laid_out
-from rrl.agents.base import Agent, AgentSteps, Metrics, beginning, cpu_copy
+from rrl.agents.base import Agent, AgentSteps, Metrics, beginning, cpu_copy, diverged
 from rrl.agents.frozen import Features
 from rrl.agents.replay import Batch, Replay
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
@@ -119,6 +119,7 @@ class OffPolicyAgent(Agent):
     """An actor and critics that learn from a replay memory, one update per agent step."""
 
     trains_encoder = True
+    step_sizes: ClassVar[tuple[str, ...]] = ("critic_lr", "actor_lr")
     needs_loss: ClassVar[bool] = False
     """Is the encoder's own loss part of the method? Then an encoder without one is refused."""
     config: OffPolicyConfig
@@ -257,6 +258,10 @@ class OffPolicyAgent(Agent):
         state = rows[:, -1, size:].flatten().clone().view(torch.float32)  # where numbers of 4 bytes can lie
         return Seen(stacked, state.view(len(rows), self.state_dim))
 
+    def column(self, i: int) -> str:
+        """As `FrozenAgent.column`, for errors: of rows that hold numbers, not bytes."""
+        return self.features.column(i)
+
     # What the networks see, of views
 
     def augmented(self, *raw: Seen) -> tuple[Seen, ...]:
@@ -330,8 +335,9 @@ class OffPolicyAgent(Agent):
             *(self.noise(len(batch.rewards)) for _ in range(1 + actor)),
         )
         metrics = dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
+        self.check(metrics, when := f"in gradient update {self.updates + 1:,}")
         if self.config.encoder_loss == "always":
-            metrics |= self.learn_encoder(now, raw)
+            metrics |= self.learn_encoder(now, raw, when)
         self.updates += 1
         if self.updates % 100 == 0:
             for optimiser in self.optimisers.values():
@@ -360,12 +366,19 @@ class OffPolicyAgent(Agent):
             self.move_targets()
         return scalars
 
+    def check(self, losses: Metrics, when: str) -> None:
+        """UserError if a loss isn't finite: its step has made NaNs of the weights."""
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise diverged(self.config, when, f"{name} is {value:g}")
+
     def noise(self, count: int) -> Tensor:
         """Standard normal [count, m] from the agent's generator."""
         return torch.randn(count, self.action_dim, generator=self.generator).to(self.device)
 
-    def learn_encoder(self, now: Seen, raw: Seen) -> Metrics:
-        """One step on the encoder's own loss, if it has one, at the views `now` of the pictures `raw`."""
+    def learn_encoder(self, now: Seen, raw: Seen, when: str) -> Metrics:
+        """One step on the encoder's own loss, if it has one, at the views `now` of the pictures `raw`. UserError if
+        the loss isn't finite; `when` says in which update."""
         if "own" not in self.optimisers or self.pixels is None or now.frames is None or raw.frames is None:
             return {}
 
@@ -378,7 +391,9 @@ class OffPolicyAgent(Agent):
         )
         assert loss is not None
         self.step(loss, "encoder", "own")
-        return {"encoder/loss": loss.item()}
+        if not math.isfinite(value := loss.item()):
+            raise diverged(self.pixels.config, when, f"its own loss is {value:g}", ["own_learning_rate"])
+        return {"encoder/loss": value}
 
     def moved(self) -> Metrics:
         """|weights - first weights| / |first weights| of the convolutions; UserError if they diverged."""
@@ -387,10 +402,10 @@ class OffPolicyAgent(Agent):
         pairs = list(zip(self._trunk(), self.start, strict=True))
         moved = sum(float((p.detach() - s).square().sum()) for p, s in pairs)
         if not math.isfinite(moved):  # in bf16 nothing else would show it: its ReLU makes zeros of NaNs
-            name = type(self).__name__
-            raise UserError(
-                f"{name} diverged: the encoder's weights aren't finite any more\n  lower {name}.critic_lr "
-                f"(it is {self.config.critic_lr:g}), or try Experiment.precision = 'fp32'"
+            raise diverged(
+                self.config,
+                f"after {self.updates:,} gradient updates",
+                "the encoder's weights aren't finite any more (in bf16? Experiment.precision = 'fp32' reaches further)",
             )
         return {"encoder/moved": math.sqrt(moved / sum(float(s.square().sum()) for _, s in pairs))}
 

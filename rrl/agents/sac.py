@@ -103,6 +103,7 @@ class SAC(OffPolicyAgent):
         """Settings of SAC."""
 
     metrics = {"sac/alpha": "temperature {:.3f}", "encoder/loss": "encoder loss {:.3f}"}  # noqa: RUF012
+    step_sizes = ("critic_lr", "actor_lr", "alpha_lr")
     speed_ignores = frozenset({"gamma"})
     config: SACConfig
     actor: Actor

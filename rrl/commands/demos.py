@@ -4,6 +4,7 @@ export a set."""
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,8 @@ def make(
 ) -> None:
     """Record `count` successful episodes, of at most `tries` (None: twice as many), and write them; where a task has
     no success test, the first `count` episodes. See `rrl demos make`."""
+    if not math.isfinite(action_noise):
+        raise UserError(f"--action-noise is a number from 0 on; got {action_noise:g}")
     out = sets.free(out)
     file = policies.find(policy)
     config, agent, values = policies.load(file)

@@ -22,7 +22,7 @@ from rrl.machine.console import Display
 from rrl.machine.cores import cores
 from rrl.registry import UserError, build
 from rrl.rollout.episodes import Collector
-from rrl.run import policies
+from rrl.run import policies, soundness
 from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY
 from rrl.store import checkpoint, results
 from rrl.store.results import Result
@@ -112,6 +112,7 @@ def _measure(
         display.phase("evaluating", config.steps(env))
         evaluator: Evaluator = build(config)
         metrics |= evaluator.run(agent, env, context)
+    metrics = soundness.finite(metrics, display.line)
     for name, value in metrics.items():
         if name.startswith(tuple(env.flags[1:])):
             display.line(f"{name}: {value:.1f} %")
@@ -168,6 +169,8 @@ def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
     if half:
         halvable = _agent(ginfile.loads(values["config"])).halvable
         tensors = {name: t.to(torch.float16) if halvable(name) else t for name, t in tensors.items()}
+        if found := checkpoint.fault(tensors):
+            raise UserError(f"float16 ends at 65,504, and {found}: export it without --half")
     # The row of update k says how many steps there had been by then; before the first update there are none.
     steps = [row.step for row in run.rows if row.metrics.get("iteration", 0) == values["iteration"]]
     values |= {"run": run.run_id, "name": run.name, "steps": steps[0] if steps else 0}

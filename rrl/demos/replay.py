@@ -205,7 +205,8 @@ def _shown(
         now: list[Any] = [(qpos[t], qvel[t]) if t < len(qpos) else None for qpos, qvel in states]
         envs.call_each("show", now + idle)
         fresh = np.full(slots.count, t == 0)
-        observed = slots.look(policy, envs.observation(), fresh, ~fresh)
+        place = [f"{envs.factory.name}, state {t} of recorded episode {start + slot}" for slot in range(slots.count)]
+        observed = slots.look(policy, envs.observation(), fresh, ~fresh, place.__getitem__)
         for slot, state in enumerate(now):
             if state is not None:
                 rows[slot].append(observed[slot].copy())
@@ -236,10 +237,13 @@ def _write_cache(path: Path, rollout: Rollout) -> None:
 def _read_cache(path: Path) -> Rollout | None:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return Rollout(
+            rollout = Rollout(
                 **{name: file[name] for name in _ARRAYS},
                 flags={k[5:]: file[k] for k in file.files if k.startswith("flag.")},
                 success_steps=int(file["success_steps"]),
             )
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None  # missing, or a damaged file: made again
+    # Earlier versions cached NaN features too: made again, which says where they come from.
+    finite = all(np.isfinite(values).all() for values in (rollout.obs, rollout.final_obs, rollout.rewards))
+    return rollout if finite else None

@@ -100,6 +100,22 @@ class Demos:
             digest.update(array.tobytes())
         return digest.hexdigest()[:16]
 
+    def fault(self) -> str:
+        """In words, the first numbers that are not finite, of what is replayed or played back; empty if there are
+        none."""
+        whole = np.arange(len(self))
+        step, state = np.repeat(whole, self.lengths), np.repeat(whole, self.lengths + 1)
+        places: list[tuple[str, NDArray[Any], NDArray[np.int64]]] = [
+            ("actions", self.actions, step),
+            ("qpos", self.qpos, state),
+            ("qvel", self.qvel, state),
+            *((name, values, whole) for name, values in self.initial.items()),
+        ]
+        for name, values, episode in places:
+            if len(bad := np.argwhere(~np.isfinite(values))):
+                return f"{name} of episode {episode[bad[0][0]]} holds {values[tuple(bad[0])]:g}"
+        return ""
+
     @property
     def origin(self) -> str:
         """Who acted: `policy NAME`, or what the facts say (`human`), or `unknown`."""
@@ -109,9 +125,8 @@ class Demos:
     def save(self, path: Path) -> None:
         """Write `path`.npz and `path`.json; refuses to overwrite either."""
         path = free(path)
-        numbers: list[NDArray[Any]] = [self.actions, self.qpos, self.qvel, *self.initial.values()]
-        if not all(np.isfinite(values).all() for values in numbers):
-            raise UserError(f"{path} is not written: the episodes hold numbers that are not finite")
+        if found := self.fault():
+            raise UserError(f"{path} is not written: {found}")
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in ("lengths", "actions", "qpos", "qvel")}
         arrays |= {f"flag.{k}": v for k, v in self.flags.items()}
@@ -186,6 +201,8 @@ def load(path: Path) -> Demos:
         raise UserError(f"{path} is not a set of demonstrations that rrl wrote: {error}") from error
     if facts.get("checksum") != demos.checksum():
         raise UserError(f"{path} does not match the checksum in its .json: the file was changed or cut short")
+    if found := demos.fault():
+        raise UserError(f"nothing can be learnt from {path}: {found}")
     return demos
 
 

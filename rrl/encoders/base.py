@@ -123,6 +123,10 @@ class Encoder(nn.Module, Component, abc.ABC):
         """What a run's tags and a feature cache's key must say, such as the weights' checksum."""
         return {}
 
+    def feature_name(self, i: int) -> str:
+        """What an error calls number i of the `dim` features."""
+        return f"feature {i} of {type(self).__name__}"
+
     @abc.abstractmethod
     def inference(self, how: Inference) -> Callable[[Tensor], Tensor]:
         """A function equal to `forward` up to `how.precision`: fused, compiled or quantised copies. Takes

@@ -127,6 +127,11 @@ class FrozenEncoder(Encoder):
             )
         return frames.reshape(-1, size, size, self.cameras, 3).movedim(3, 1).flatten(0, 1)
 
+    def feature_name(self, i: int) -> str:
+        """With the camera, counted from 1 in the environment's order."""
+        camera, number = divmod(i, self.source.features)
+        return f"{super().feature_name(number)}" + (f" of camera {camera + 1}" if self.cameras > 1 else "")
+
     def train(self, mode: bool = True) -> FrozenEncoder:
         """A frozen network stays in evaluation mode, whatever its owner does."""
         return super().train(False)

@@ -27,6 +27,7 @@ from torch import Tensor
 from rrl import registry
 from rrl.encoders.input import Input
 from rrl.registry import UserError
+from rrl.store.checkpoint import fault
 
 ANSWER_SECONDS = 6.0
 """Name look-up, connection and first answer together; a dead network must fail well within 20 s."""
@@ -270,7 +271,7 @@ def _expected(source: Pretrained) -> str:
 def load(path: Path, source: Pretrained, network: torch.nn.Module) -> None:
     """Put the file's tensors into `network` (without classifier).
 
-    Raises WeightsError with the first differences unless names and shapes agree one to one.
+    Raises WeightsError with the first differences unless names and shapes agree one to one, and for NaN and +inf.
     """
     tensors = read(path, source)
     wanted = {name: t for name, t in network.state_dict().items() if decides(name)}
@@ -287,6 +288,8 @@ def load(path: Path, source: Pretrained, network: torch.nn.Module) -> None:
             "\n  ".join([f"{path} doesn't hold {_expected(source)}:", *differences[:3], *more])
             + "\nname another file, or set the encoder to the one that these weights belong to"
         )
+    if found := fault(tensors):
+        raise WeightsError(f"{path}: {found}: no features come of such weights\n  get the file again, or another one")
     network.load_state_dict(tensors, strict=False)
 
 

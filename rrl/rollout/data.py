@@ -116,6 +116,11 @@ class Episode:
     actions: NDArray[np.float32] | None = None
     """[L, m]: replay these open loop, all of them, whatever the policy says and past any horizon."""
 
+    def moment(self, t: int) -> str:
+        """In words, for errors: after its reset (t = 0), or after its step t."""
+        of = f"the episode with seed {self.seed}" if self.actions is None else f"the replay of episode {self.seed}"
+        return f"{f'step {t}' if t else 'the reset'} of {of}"
+
 
 def episodes(
     count: int,

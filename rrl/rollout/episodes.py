@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rrl.envs.vector import Pending, WorkerVectorEnv
 from rrl.rollout.data import Episode, Policy, Rollout
-from rrl.rollout.slots import Slots
+from rrl.rollout.slots import Slots, check_actions, check_rewards
 
 EachStep = Callable[[NDArray[np.int64], NDArray[np.int64]], None]
 
@@ -153,7 +153,7 @@ class _Collection:
         """Look at all slots of the group: `fresh` ones begin an episode, `moved` ones made a step."""
         start = time.perf_counter()
         observation = {name: values[group.slots] for name, values in self.envs.observation().items()}
-        group.memory.look(self.policy, observation, fresh, moved)
+        group.memory.look(self.policy, observation, fresh, moved, lambda place: self.moment(group.running[place]))
         self.seconds["encode"] += time.perf_counter() - start
 
     def act(self, group: _Group) -> None:
@@ -171,6 +171,7 @@ class _Collection:
             script = self.todo[i].actions
             if script is not None:
                 actions[place] = script[self.lengths[i]]
+        check_actions(self.policy, actions[places], lambda row: self.moment(index[row]))
         if self.keep and self.obs is not None:
             self.obs[index, t] = group.memory.observed[places]
         self.actions[index, t] = actions[places]
@@ -217,13 +218,18 @@ class _Collection:
         self.seconds["render"] += waited * share
         self.seconds["simulate"] += waited * (1.0 - share)
         t = self.lengths[index]
+        self.lengths[index] += 1
+        check_rewards(results["reward"], lambda row: self.moment(index[row]))
         self.rewards[index, t] = results["reward"]
         self.flags[index, t] = results["flags"]
         self.terminated[index, t] = results["terminated"]
         self.truncated[index, t] = results["truncated"]
-        self.lengths[index] += 1
         ended: NDArray[np.bool_] = results["terminated"] | results["truncated"]
         return ended
+
+    def moment(self, i: int) -> str:
+        """Where episode i is now, in words."""
+        return f"{self.envs.factory.name}, {self.todo[i].moment(int(self.lengths[i]))}"
 
     def result(self) -> Rollout:
         """The episodes, without the padding behind those that ended early."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,34 @@ from rrl.registry import UserError
 from rrl.rollout.data import Obs, Policy
 
 Arrays = dict[str, NDArray[Any]]
+Place = Callable[[int], str]
+"""Row of a batch -> where it comes from, in words: `adroit_door, step 3 of the episode with seed 12`."""
+MOST_REWARD = float(np.sqrt(np.finfo(np.float32).max))
+"""Losses hold squares in float32, which end here."""
+
+
+def check_finite(
+    values: NDArray[Any], place: Place, name: Callable[[int], str], remedy: str, most: float = np.inf
+) -> None:
+    """UserError for the first row of `values` [N, n] with NaN, an infinity or a size of `most` and beyond, at which
+    nothing could be learnt; `name` says what a column is."""
+    if (np.abs(values) < most).all():
+        return
+    row, column = np.argwhere(~(np.abs(values) < most))[0].tolist()
+    raise UserError(f"{place(row)}: {name(column)} is {values[row, column]:g}\n  {remedy}")
+
+
+def check_rewards(rewards: NDArray[np.float64], place: Place) -> None:
+    """UserError for rewards [N] that are no finite numbers, or too large to learn from."""
+    remedy = f"mend the environment: rewards must be finite, and below {MOST_REWARD:.1e} to be squared in float32"
+    check_finite(rewards[:, None], place, lambda _: "the reward", remedy, MOST_REWARD)
+
+
+def check_actions(policy: Policy, actions: NDArray[np.float32], place: Place) -> None:
+    """UserError for actions [N, m], chosen at these places, that are not finite."""
+    name = type(policy).__name__
+    remedy = f"what {name} learnt has diverged: lower its learning rates"
+    check_finite(actions, place, lambda i: f"action[{i}], which {name} chose then,", remedy)
 
 
 class Stack:
@@ -64,16 +92,29 @@ class Slots:
         observation: Mapping[str, NDArray[Any]],
         fresh: NDArray[np.bool_],
         moved: NDArray[np.bool_],
+        place: Place = "row {}".format,
     ) -> NDArray[Any]:
         """Take in all slots' `state` [N, p] and, if they render, `frames` [N, H, W, 3 * cameras]; returns `observed`.
 
         `fresh` [N] slots begin an episode with this observation, `moved` ones made a step. The others stay in the
-        batch, since rounding depends on its shape, and what they remember does not change.
+        batch, since rounding depends on its shape, and what they remember does not change. UserError, with the slot's
+        `place`, for states and features that are not finite.
         """
+        live = np.flatnonzero(fresh | moved)
+
+        def check(values: NDArray[Any], name: Callable[[int], str], remedy: str) -> None:
+            check_finite(values[live], lambda row: place(int(live[row])), name, remedy)
+
+        check(observation["state"], "state[{}]".format, "mend the environment: its states must be finite in float32")
         frames = None
         if "frames" in observation:
             frames = self._stacks["frames"].push(observation["frames"], fresh, moved)
         self.observed = policy.observe(Obs(frames, observation["state"]))
+        if self.observed.dtype.kind == "f":  # else the bytes of pictures and of the state
+            name = getattr(policy, "column", f"number {{}} of {type(policy).__name__}.observe".format)
+            check(
+                self.observed, name, "see that the encoder's weights are whole, and try Experiment.precision = 'fp32'"
+            )
         self._seen = self._stacks["kept"].push(self.observed, fresh, moved)
         return self.observed
 

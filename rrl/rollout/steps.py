@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.rollout.data import Episode, Policy, Rollout, Stream, episodes
-from rrl.rollout.slots import Arrays, Slots
+from rrl.rollout.slots import Arrays, Slots, check_actions, check_rewards
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Stepper:
         start = time.perf_counter()
         drawn = [e.noise[t] for e, t in zip(self._running, self._t, strict=True) if e and e.noise is not None]
         actions = self._slots.act(policy, np.stack(drawn))
+        check_actions(policy, actions, self._moment)
         self.seconds["act"] += time.perf_counter() - start
         before, t = self._slots.observed, self._t.copy()
         self.envs.step(actions)
@@ -84,6 +85,7 @@ class Stepper:
         self.seconds["simulate"] += simulating
         self.seconds["render"] += rendering
         self._t += 1
+        check_rewards(results["reward"], self._moment)
         self._observe(policy, np.zeros(n, bool), np.ones(n, bool))
         self._returns += results["reward"]
         self._wins += results["flags"]
@@ -118,13 +120,18 @@ class Stepper:
         self.seconds["simulate"] += time.perf_counter() - start
         self._observe(policy, idle, np.zeros_like(idle))
 
+    def _moment(self, slot: int) -> str:
+        episode = self._running[slot]
+        assert episode is not None
+        return f"{self.envs.factory.name}, {episode.moment(int(self._t[slot]))}"
+
     def _episode(self, number: int) -> Episode:
         noise = (self.envs.factory.horizon, self.envs.action_dim)
         return episodes(1, seed=self.seed, stream=Stream.TRAIN, first=number, noise=noise)[0]
 
     def _observe(self, policy: Policy, fresh: NDArray[np.bool_], moved: NDArray[np.bool_]) -> None:
         start = time.perf_counter()
-        self._slots.look(policy, self.envs.observation(), fresh, moved)
+        self._slots.look(policy, self.envs.observation(), fresh, moved, self._moment)
         self.seconds["encode"] += time.perf_counter() - start
 
     @contextmanager

@@ -6,6 +6,7 @@ update; for those that want steps, rounds of steps and updates until `log_every`
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,7 @@ from rrl.agents.base import Agent, Metrics
 from rrl.rollout.data import Rollout, Stream, episodes
 from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Ended, Stepper
+from rrl.run import soundness
 from rrl.score import Score
 from rrl.statistics import area, wilson
 from rrl.store.tracking import Row
@@ -59,7 +61,10 @@ def on_steps(
     while steps < log_every:
         rollout = stepper.collect(agent, count, progress)
         start = time.perf_counter()
-        for name, value in agent.update(rollout).items():
+        found = agent.update(rollout)
+        if not all(map(math.isfinite, found.values())):
+            soundness.check(agent, f"after {agent.updates:,} updates", found)
+        for name, value in found.items():
             sums.setdefault(name, []).append(value)
         learning += time.perf_counter() - start
         steps += len(rollout.rewards) * stepper.envs.factory.action_repeat

@@ -20,7 +20,7 @@ from rrl.registry import UserError, build
 from rrl.rollout.data import Policy
 from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Stepper
-from rrl.run import facts, placement, policies, saving
+from rrl.run import facts, placement, policies, saving, soundness
 from rrl.run.experiment import Experiment
 from rrl.run.iteration import on_episodes, on_steps, summary
 from rrl.run.pace import Pace
@@ -96,6 +96,8 @@ class Loop:
         self.stepper = Stepper(collector.envs, self.agent.stack, self.config.seed) if endless else None
         self.iteration = self.steps = self.evaluated = 0
         """Updates, environment steps, and environment steps at the last evaluation."""
+        self.saved = 0
+        """The update that the checkpoint is of."""
         self.seconds = 0.0
         """Spent in iterations."""
         self.best: float | None = None
@@ -121,12 +123,14 @@ class Loop:
             saving.restore(self.folder, self.agent, self.stepper, demos, start)
             self.iteration, self.steps = start.values["iteration"], start.values["steps"]
             self.evaluated, self.seconds = start.values["evaluated"], start.values["seconds"]
-            self.best = start.values["best"]
+            self.best, self.saved = start.values["best"], self.iteration
             self.pace.read(self.log.rows)
             self.display.line(f"resumed after {self.iteration} updates ({self.steps:,} steps)")
             return
         self.display.phase("warm start", 0)
         metrics = self.agent.warm_start(demos, self.display)
+        soundness.check(self.agent, "in the warm start", metrics)
+        metrics = soundness.finite(metrics, self.display.line)
         if metrics:
             self.display.line("warm start: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
         metrics |= self.evaluate("always")
@@ -135,12 +139,18 @@ class Loop:
         self.commit()
 
     def run(self) -> None:
-        """All iterations that are left, then the final evaluations; BudgetOver when the time is over."""
+        """All iterations that are left, then the final evaluations; BudgetOver when the time is over. A UserError
+        says what is kept."""
         self.started = True
-        while self.iteration < self.config.iterations:
-            self.iterate()
-        self.expect()
-        final = self.evaluate("end")
+        try:
+            while self.iteration < self.config.iterations:
+                self.iterate()
+            self.expect()
+            final = self.evaluate("end")
+        except UserError as error:
+            point = f"update {self.saved}" if self.saved else "the warm start"
+            kept = f"checkpoint and policies stay as they were after {point}: `rrl resume` begins there"
+            raise UserError(f"{error}\n  {kept}") from error
         self.log.append(self.steps, final)
         self.commit(finished=True)
 
@@ -150,7 +160,10 @@ class Loop:
         if self.deadline is not None and usual > self.deadline - time.monotonic():
             raise BudgetOver  # another update of the usual length would not fit
         start = time.monotonic()
-        metrics, steps = self.collect_and_update(f"update {self.iteration + 1}/{self.config.iterations}")
+        name = f"update {self.iteration + 1}/{self.config.iterations}"
+        metrics, steps = self.collect_and_update(name)
+        soundness.check(self.agent, f"in {name}", metrics)
+        metrics = soundness.finite(metrics, self.display.line)
         self.iteration, self.steps = self.iteration + 1, self.steps + steps
         self.pace.updated(metrics, steps)
         self.display.line(self.in_words(metrics))
@@ -209,7 +222,7 @@ class Loop:
                     if when == "end":
                         self.pace.over.add(place)
                         self.expect()
-        return metrics
+        return soundness.finite(metrics, self.display.line)
 
     def expect(self) -> str:
         """Tell the display how long the run takes yet, as far as that is known; returns it in words."""
@@ -250,7 +263,8 @@ class Loop:
         demos = self.experiment.replay(collector, agents[0], encoder, self.inference, self.display)
         self.display.phase("evaluating: cloning", count)
         for agent in agents:
-            agent.warm_start(demos)
+            metrics = agent.warm_start(demos)
+            soundness.check(agent, f"in the warm start on {type(encoder).__name__}, for an evaluator", metrics)
             self.display.advance(1)
         self.display.phase(*self.evaluating)
         return list(agents)
@@ -280,6 +294,7 @@ class Loop:
         }
         saving.save(self.folder, self.agent, self.stepper, values)
         self.save_policy(POLICY)
+        self.saved = self.iteration
         self.tracker.metrics(self.log.rows)
         self.pace.saving = time.monotonic() - start
 

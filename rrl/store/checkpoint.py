@@ -37,8 +37,22 @@ def unpack(tensors: Mapping[str, torch.Tensor], layout: Mapping[str, Any]) -> di
     return {name: tensors[name].numpy().view(np.dtype(kind)).reshape(shape) for name, (kind, shape) in layout.items()}
 
 
+def fault(tensors: Mapping[str, torch.Tensor]) -> str:
+    """In words, the first tensor with numbers that no learning leaves and comes back from: NaN and +inf. Empty if there
+    is none. (-inf is no fault: masks hold it.)"""
+    for name, t in tensors.items():
+        if not t.is_floating_point() or t.sum().isfinite():  # quick, and as a rule enough
+            continue
+        if count := int((t.isnan() | t.isposinf()).sum()):
+            return f"{name} holds {'nan' if t.isnan().any() else 'inf'} ({count} of {t.numel()} numbers)"
+    return ""
+
+
 def save_file(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
-    """Write or replace `path` so that a crash at any moment leaves the old or the new file, whole."""
+    """Write or replace `path` so that a crash at any moment leaves the old or the new file, whole. UserError, and the
+    old file, if a tensor has a `fault`."""
+    if found := fault(tensors):
+        raise UserError(f"{path} is not written: {found}")
     metadata = {"format": "rrl", "values": json.dumps(values)}
     data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
     with writing(path) as file:
@@ -46,9 +60,13 @@ def save_file(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[s
 
 
 def load_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(tensors, values) of a file written by `save_file`; UserError if it is anything else."""
+    """(tensors, values) of a file written by `save_file`; UserError if it is anything else, or a tensor has a
+    `fault` (earlier versions wrote such files)."""
     with _opened(path) as (file, values):
-        return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if found := fault(tensors):
+        raise UserError(f"{path} is of a training that diverged: {found}")
+    return tensors, values
 
 
 def load_values(path: Path) -> dict[str, Any]:

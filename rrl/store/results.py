@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -245,11 +246,12 @@ def _read_rows(path: Path) -> tuple[Row, ...]:
 
 
 def _row(line: str, where: str) -> Row:
-    """ValueError, which names the place, for what is no row."""
+    """Without NaN and infinities, which earlier versions wrote: as if they had not been measured. ValueError, which
+    names the place, for what is no row."""
     try:
         row = Row(**json.loads(line))
         if isinstance(row.step, int) and all(isinstance(value, float | int) for value in row.metrics.values()):
-            return row
+            return replace(row, metrics={name: value for name, value in row.metrics.items() if math.isfinite(value)})
     except (ValueError, TypeError, AttributeError):
         pass
     raise ValueError(f"{where} is damaged: {line[:60]!r}")

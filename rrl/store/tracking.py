@@ -47,11 +47,11 @@ class Log:
             files.cut(path, sum(len(line.encode()) for line in lines[:rows]))
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write a row, on disk when this returns; nothing for no metrics."""
+        """Write a row of finite metrics, on disk when this returns; nothing for no metrics."""
         if not metrics:
             return
         row = Row(step, int(time.time() * 1000), dict(metrics))
-        files.append(self.path, json.dumps(asdict(row)) + "\n")
+        files.append(self.path, json.dumps(asdict(row), allow_nan=False) + "\n")
         self.rows.append(row)
 
 

@@ -76,14 +76,18 @@ class OptunaSearch:
         return f"best {self._plan.sweep.metric} {best.value:.4g}: {', '.join(texts)}"
 
     def _tell(self, trial: Any, jobs: Sequence[Job], failed: bool) -> None:
+        states = self._optuna.trial.TrialState
         if failed:
-            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+            self._study.tell(trial, state=states.FAIL)
             return
         metric, runs = self._plan.sweep.metric, self._folder.runs()
         values = []
         for job in jobs:
             result = results.read(runs[job.fingerprint])
             value = result.last(metric)
+            if value is None and self._study.get_trials(states=[states.COMPLETE]):
+                self._study.tell(trial, state=states.FAIL)  # others have logged it: here it was no finite number
+                return
             if value is None:
                 known = sorted({name for row in result.rows for name in row.metrics})
                 raise UserError(f"{job.name} has logged no {metric} to maximise, only {', '.join(known)}")

@@ -228,6 +228,18 @@ def test_a_run_recorded_before_was_cloned_without_its_convolutions():
     assert ginfile.loads(ginfile.dumps(record), "config.gin", root="FERM") == record
 
 
+def test_a_warm_start_that_diverges_says_where():
+    agent = make(FERM, encoder={"stack": 1, "own_learning_rate": 1e30}, warm_start_updates=5, batch=10)
+    said = r"ContrastiveCNN diverged in the warm start, update \d of 5 of the encoder: its own loss is (.|\n)* 1e\+30"
+    with pytest.raises(UserError, match=said):
+        agent.warm_start(colourful_demos(agent))
+    agent = make(FERM, encoder={"stack": 1}, warm_start_updates=0, bc_epochs=4, batch=10)
+    with torch.no_grad():
+        agent.actor.mlp[0].weight[0, 0] = np.nan
+    with pytest.raises(UserError, match="FERM diverged in the warm start, step 1 of 12 of cloning: bc/loss is nan"):
+        agent.warm_start(colourful_demos(agent))
+
+
 def test_cloning_passes_count_the_steps_that_are_kept(monkeypatch):
     agent = make(FERM, encoder={"stack": 1}, warm_start_updates=0, bc_epochs=4, batch=3)
     demos = colourful_demos(agent)

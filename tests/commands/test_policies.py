@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -137,6 +138,17 @@ def test_half_precision_is_half_the_size_and_acts_nearly_the_same(run, tmp_path,
     obs, _ = env.reset(seed=1)
     assert np.allclose(a.act(obs), b.act(obs), atol=5e-3)
     assert not np.array_equal(a.act(obs), b.act(obs))
+
+
+def test_a_weight_beyond_half_precision_is_told(run, tmp_path, monkeypatch):
+    copied = shutil.copytree(run, tmp_path / "runs" / run.name)
+    tensors, values = checkpoint.load_file(copied / "policy.safetensors")
+    tensors["mlp.0.weight"][0, 0] = 1e6
+    checkpoint.save_file(copied / "policy.safetensors", tensors, values)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"mlp.0.weight holds inf \(1 of \d+ numbers\): export it without --half"):
+        evaluation.export(run.name, tmp_path / "half.safetensors", print, best=False, half=True)
+    evaluation.export(run.name, tmp_path / "whole.safetensors", print, best=False, half=False)
 
 
 @pytest.fixture(scope="module")

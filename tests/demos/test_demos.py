@@ -124,6 +124,8 @@ def test_make_load_and_refusals(tmp_path):
         demo_tools.make("adroit_pen_expert", out, 2, seed=5, tries=6, say=lines.append)
     with pytest.raises(UserError, match="raise --tries"):
         demo_tools.make("adroit_pen_expert", tmp_path / "b.npz", 7, seed=4, tries=6, say=lines.append)
+    with pytest.raises(UserError, match="--action-noise is a number from 0 on; got nan"):
+        demo_tools.make("adroit_pen_expert", tmp_path / "b.npz", 2, 4, 6, lines.append, action_noise=np.nan)
     facts = json.loads(out.with_suffix(".json").read_text())
     out.with_suffix(".json").write_text(json.dumps(facts | {"checksum": "0" * 16}))
     with pytest.raises(UserError, match="checksum"):
@@ -132,6 +134,18 @@ def test_make_load_and_refusals(tmp_path):
     (tmp_path / "c.json").write_text("{}")
     with pytest.raises(UserError, match="not a set of demonstrations"):
         sets.load(tmp_path / "c.npz")
+
+
+def test_a_set_with_nan_is_neither_written_nor_read(tmp_path, monkeypatch):
+    made = sets.load(sets.shipped()["adroit_door_paper"]).pick(range(3))
+    made.actions[made.lengths[0] + 5, 2] = np.nan
+    with pytest.raises(UserError, match="is not written: actions of episode 1 holds nan"):
+        made.save(tmp_path / "a.npz")
+    with monkeypatch.context() as patch:
+        patch.setattr(sets.Demos, "fault", lambda self: "")
+        made.save(tmp_path / "a.npz")
+    with pytest.raises(UserError, match=r"nothing can be learnt from .*: actions of episode 1 holds nan"):
+        sets.load(tmp_path / "a.npz")
 
 
 def test_a_wrong_set_is_refused():
@@ -169,3 +183,11 @@ def test_the_cache_returns_the_same_and_knows_its_key(door, tmp_path, monkeypatc
     made.replay(collector, policy, {"encoder": "A"})
     made.replay(collector, policy, {"encoder": "B"})
     assert len(calls) == 3 * replayed
+    # Earlier versions cached NaN, too.
+    for path in (tmp_path / "features").iterdir():
+        with np.load(path) as file:
+            arrays = dict(file)
+        arrays["obs"][3, 1] = np.nan
+        np.savez(path, **arrays)
+    assert np.array_equal(made.replay(collector, policy, {"encoder": "A"}).obs, first.obs)
+    assert len(calls) == 4 * replayed

@@ -264,6 +264,8 @@ def test_cameras_are_encoded_one_by_one_in_order():
     frames = pictures(2, cameras=3)
     alone = torch.cat([one(frames[..., 3 * c : 3 * c + 3]) for c in range(3)], dim=1)
     torch.testing.assert_close(three(frames), alone, rtol=1e-4, atol=1e-4)
+    assert three.feature_name(512 + 7) == "feature 7 of ResNet of camera 2"
+    assert one.feature_name(7) == "feature 7 of ResNet"
 
 
 @pytest.mark.parametrize(
@@ -329,6 +331,14 @@ def test_shapes_and_strangers_are_named(tmp_path):
     with pytest.raises(WeightsError, match="stranger") as error:
         ResNet(ResNet.Config(depth=18, weights=str(tmp_path / "x.pth")), cameras=1)
     assert "layer1.0.conv1.weight is (1, 2), must be (64, 64, 3, 3)" in str(error.value)
+
+
+def test_weights_that_are_no_numbers_are_named(tmp_path):
+    state = seeded("resnet18").state_dict()
+    state["layer1.0.conv1.weight"][3, 2, 1, 0] = torch.nan
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"x.pth: layer1.0.conv1.weight holds nan \(1 of 36864 numbers\)"):
+        ResNet(ResNet.Config(depth=18, weights=str(tmp_path / "x.pth")), cameras=1)
 
 
 class Evil:

@@ -57,6 +57,7 @@ class PPO(FrozenAgent):
 
     metrics = {"ppo/kl": "KL {:.4f}", "ppo/clipped": "clipped {:.2f}"}  # noqa: RUF012
     speed_ignores = frozenset({"lr", "gamma", "gae_lambda", "clip", "value_weight", "entropy_weight", "max_norm"})
+    step_sizes = ("lr",)
     config: Config
     count: Tensor
 

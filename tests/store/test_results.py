@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,18 @@ def test_a_run_without_a_process_that_says_running_was_killed(tmp_path: Path) ->
     assert results.read(folder).status == "stopped"
     results.write_status(folder, "FAILED", "ValueError: no")
     assert results.read_status(folder) == ("failed", "ValueError: no")
+
+
+def test_nan_that_earlier_versions_wrote_was_not_measured(tmp_path: Path) -> None:
+    path = make_run(tmp_path, "a1") / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    row = json.loads(lines[-1])
+    wrong = {"train/success": math.nan, "train/return": math.inf}
+    path.write_text("\n".join([*lines[:-1], json.dumps(row | {"metrics": row["metrics"] | wrong})]) + "\n")
+    run = results.read(path.parent)
+    assert len(run.rows) == len(lines)
+    assert run.rows[-1].metrics.keys() == row["metrics"].keys() - wrong.keys()
+    assert not {"nan", "inf"} & set(page_of(tmp_path).lower().split())
 
 
 def test_a_row_that_is_being_written_does_not_count_yet(tmp_path: Path) -> None:
