@@ -63,6 +63,8 @@ def evaluate(
             f"note: the run's features were {config.precision} by {config.backend}, here they are "
             f"{' by '.join(facts['computed'])}: its own numbers may differ a little"
         )
+    if facts["others"]:
+        say(f"note: trained with {', '.join(facts['others'])}: its own numbers may differ")
     seed = config.seed if seed is None else seed
     with _context(config, env, seed, int(updates), display) as context:
         metrics = _measure(agent, env, context, _evaluators(config, env, episodes), display)

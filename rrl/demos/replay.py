@@ -25,9 +25,6 @@ from rrl.rollout.episodes import Collector
 from rrl.rollout.slots import Slots
 from rrl.store.files import writing
 
-CACHED = 1
-"""Raised where features that earlier code has cached may be wrong (1: on CUDA they were)."""
-
 
 @register
 class DemoSet(Component):
@@ -114,17 +111,16 @@ class DemoSet(Component):
         """Replay all actions and return what `policy.observe` makes of the observations (T transitions).
 
         The result is cached on disk under `key` (None: not cached), which must say all that decides features:
-        encoder, weights, precision, GL renderer, versions; environment and demonstrations are added here.
+        encoder, weights, precision, GL renderer, code, versions; environment and demonstrations are added here.
         """
         if key is None:
             return self._replayed(collector, policy, progress)
         full = {
             **key,
             **self.env.facts(),
-            "demos": self.demos.checksum(),
+            "demos": self.demos.contents(),
             "replay": self.config.replay,
             "rrl": version("rrl"),
-            "features": CACHED,
         }
         digest = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:32]
         path = cache_folder() / f"{self.env.name}-{digest}.npz"

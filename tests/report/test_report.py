@@ -76,8 +76,8 @@ def test_precision_tells_groups_with_pictures_apart(tmp_path: Path) -> None:
     for run_id, precision in (("a0", "fp32"), ("a1", "bf16")):
         make_run(tmp_path, run_id, "adroit_door_mobilenetv2", [f"Experiment.precision = '{precision}'"])
     assert [g.method for g in report_of(tmp_path).groups] == [
-        "MobileNetV2 · DAPG · precision bf16",
-        "MobileNetV2 · DAPG · precision fp32",
+        "MobileNetV2 (imagenet-deepsort) · DAPG · precision bf16",
+        "MobileNetV2 (imagenet-deepsort) · DAPG · precision fp32",
     ]
 
 
@@ -142,7 +142,7 @@ def test_warnings_say_which_group_has_what(mixed: Path) -> None:
     found = notices.notices(report_of(mixed))
     serious = {n.text: n.items for n in found if n.serious}
     mujoco = serious["These runs have different versions of mujoco."]
-    assert any(item.startswith("9.9.9: door · MobileNetV2 · DAPG") for item in mujoco)
+    assert any(item.startswith("9.9.9: door · MobileNetV2 (imagenet-deepsort) · DAPG") for item in mujoco)
     assert any("UNTRAINED" in text for text in serious)
     assert not any("looks" in text for text in serious)  # State sees no pictures: its look does not count
     assert any("Fewer than 3 seeds" in n.text for n in found)
@@ -218,7 +218,7 @@ def test_table_pools_episodes_and_gives_wilson_of_them(mixed: Path) -> None:
     final = numbers.final(report.groups[0])
     runs = [results.read(mixed / run_id) for run_id in ("bb00", "bb10")]
     wins = sum(round(run.last("final/success") or 0) for run in runs)  # of 100 episodes each
-    assert (final.group.encoder, final.scores.wins, final.scores.episodes) == ("MobileNetV2", wins, 200)
+    assert (final.group.encoder, final.scores.wins, final.scores.episodes) == ("MobileNetV2 (imagenet-deepsort)", wins, 200)
     low, high = wilson(wins, 200)
     assert final.scores.interval == (100 * low, 100 * high)
     assert final.scores.mean == pytest.approx(wins / 2)
@@ -345,7 +345,7 @@ def test_pairs_of_few_seeds_compare_episodes_and_of_more_seeds_pairs(tmp_path: P
     assert pair.gap == pytest.approx(np.mean(gaps))
     assert min(gaps) <= pair.low <= pair.gap <= pair.high <= max(gaps)
     assert pair.better == 0.0
-    assert not named["MobileNetV2", "State"].paired
+    assert not named["MobileNetV2 (imagenet-deepsort)", "State"].paired
 
 
 def test_learning_is_all_that_an_agent_timed_or_its_update(tmp_path: Path) -> None:
