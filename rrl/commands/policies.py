@@ -139,7 +139,7 @@ def locate(source: str, best: bool) -> Path:
     if source in known or Path(source).is_file():
         if best:
             raise UserError("--best chooses between the policies of a run; this is one file")
-        return known.get(source, Path(source))
+        return policies.find(source)  # warns where it is both
     try:
         return _policy_of(_run(source), best)
     except UserError as error:

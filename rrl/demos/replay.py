@@ -23,7 +23,7 @@ from rrl.registry import Component, Mistake, Parts, UserError, register
 from rrl.rollout.data import Obs, Policy, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.rollout.slots import Slots
-from rrl.store.files import writing
+from rrl.store.files import shipped_first, writing
 
 
 @register
@@ -69,7 +69,7 @@ class DemoSet(Component):
                 f"no demonstrations named {name}: neither a file nor a shipped set ({', '.join(known)}).\n"
                 "Make some with `rrl demos make`, or set DemoSet.source to a file"
             )
-        self.demos = load(known.get(name, Path(name)))
+        self.demos = load(shipped_first(name, known, npz(Path(name))) if config.source else known.get(name, Path(name)))
         recorded = self.demos.facts.get("env")
         if recorded != env.name:
             raise UserError(f"demonstrations {name} are of {recorded}, but the environment is {env.name}")

@@ -155,7 +155,7 @@ def _renamed(report: Report) -> Iterator[Notice]:
             called[checksum][name] = None
     items = tuple(f"{checksum}: {', '.join(names)}" for checksum, names in called.items() if len(names) > 1)
     if items:
-        yield Notice(False, "Groups may differ in the name of their encoder's weights alone: these are the same.", items)
+        yield Notice(False, "These encoders' weights are equal, and only called otherwise:", items)
 
 
 def _marked(report: Report) -> Iterator[Notice]:

@@ -29,6 +29,7 @@ from rrl.rollout.slots import Slots
 from rrl.run import provenance
 from rrl.run.experiment import Experiment
 from rrl.store import checkpoint
+from rrl.store.files import shipped_first
 
 
 def save(path: Path, agent: Agent, config: Experiment.Config, facts: dict[str, Any]) -> None:
@@ -47,7 +48,7 @@ def shipped() -> dict[str, Path]:
 def find(source: str | Path) -> Path:
     """The policy file that a path or the name of a shipped policy means; UserError if there is none."""
     known = shipped()
-    path = known.get(str(source), Path(source))
+    path = shipped_first(str(source), known, Path(source))
     if not path.is_file():
         raise UserError(
             f"there is no file {source}, nor a shipped policy of that name ({', '.join(known)}); "

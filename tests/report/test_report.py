@@ -174,6 +174,16 @@ def test_mixed_conditions_are_warned_of(tmp_path: Path, tag: str, value: str, wo
     assert notice.text == f"These runs have different {word}."
 
 
+def test_equal_weights_under_two_names_are_told(tmp_path: Path) -> None:
+    for run_id, word in (("a0", "imagenet"), ("b0", "imagenet-deepsort")):
+        settings = [f"MobileNetV2.weights = '{word}'"]
+        make_run(tmp_path, run_id, "adroit_door_mobilenetv2", settings, tags={"encoder.weights": f"{word}:aa8f"})
+    report = report_of(tmp_path)
+    assert [group.encoder for group in report.groups] == ["MobileNetV2", "MobileNetV2 (imagenet-deepsort)"]
+    (notice,) = [notice for notice in notices.notices(report) if "equal" in notice.text]
+    assert not notice.serious and notice.items == ("aa8f: imagenet, imagenet-deepsort",)
+
+
 def test_other_settings_of_an_encoder_may_have_other_weights(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         for network in ("resnet34", "mobilenetv2"):
@@ -218,7 +228,8 @@ def test_table_pools_episodes_and_gives_wilson_of_them(mixed: Path) -> None:
     final = numbers.final(report.groups[0])
     runs = [results.read(mixed / run_id) for run_id in ("bb00", "bb10")]
     wins = sum(round(run.last("final/success") or 0) for run in runs)  # of 100 episodes each
-    assert (final.group.encoder, final.scores.wins, final.scores.episodes) == ("MobileNetV2 (imagenet-deepsort)", wins, 200)
+    assert final.group.encoder == "MobileNetV2 (imagenet-deepsort)"
+    assert (final.scores.wins, final.scores.episodes) == (wins, 200)
     low, high = wilson(wins, 200)
     assert final.scores.interval == (100 * low, 100 * high)
     assert final.scores.mean == pytest.approx(wins / 2)
