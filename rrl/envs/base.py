@@ -213,15 +213,8 @@ def task_names() -> list[str]:
 
 def find_task(task: str, **settings: Any) -> EnvFactory.Config:
     """The configuration of the task that goes by this name, as `EnvFactory.of_task` understands it, in whichever
-    environment has it: by its whole name, or by a short one that no other has. UserError if none or several have it or
-    a setting does not fit."""
-    wanted = "_".join(task.split())
-    whole = next((factory for factory in _factories() if wanted in factory.tasks()), None)
-    factories = [whole] if whole else _factories()
-    short = [] if whole else [name for factory in factories for name in factory.tasks() if wanted == _short(name)]
-    if len(short) > 1:
-        raise UserError(f"{task!r} may mean {' or '.join(short)}: write the whole name")
-    for factory in factories:
+    environment has it. UserError if none has it or a setting does not fit."""
+    for factory in _factories():
         if (config := factory.of_task(task, **settings)) is not None:
             return config
     known = task_names()
@@ -245,7 +238,9 @@ def _short(name: str) -> str:
 
 
 def _factories() -> list[type[EnvFactory]]:
-    return [cls for name in registry.names("environment") if issubclass(cls := registry.get(name), EnvFactory)]
+    """rrl's own first: what is installed beside it takes no name from them."""
+    found = [cls for name in registry.names("environment") if issubclass(cls := registry.get(name), EnvFactory)]
+    return sorted(found, key=lambda cls: cls.__module__.partition(".")[0] != "rrl")
 
 
 class SimEnv(Protocol):

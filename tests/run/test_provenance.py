@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -15,13 +16,14 @@ from torch import nn
 import rrl
 from rrl import registry
 from rrl.commands import policies as evaluation
-from rrl.demos import sets
+from rrl.demos import DemoSet, sets
 from rrl.encoders import weights
 from rrl.encoders.base import fingerprint
 from rrl.encoders.mobilenet import WHEEL
+from rrl.envs.adroit import Adroit
 from rrl.machine.console import Display
 from rrl.registry import UserError
-from rrl.run import process
+from rrl.run import policies, process
 from rrl.store import checkpoint
 
 EYE = """
@@ -74,6 +76,20 @@ class MyDoor(Adroit):
 
 FACTOR = 1.0
 """
+AGENT = """
+from rrl.agents import BC
+from rrl.registry import register
+
+@register
+class Blink(BC):
+    \"\"\"Sees half.\"\"\"
+
+    class Config(BC.Config):
+        \"\"\"Settings.\"\"\"
+
+    def observe(self, obs):
+        return super().observe(obs) / 2
+"""
 RUN = """
 include 'method/bc.gin'
 Experiment.env = @MyDoor()
@@ -112,6 +128,7 @@ def here(tmp_path, monkeypatch):
     """A folder to run in, with two plugins of one file each, a file of weights and a tiny run."""
     (tmp_path / "eye_of_mine.py").write_text(EYE)
     (tmp_path / "door_of_mine.py").write_text(DOOR)
+    (tmp_path / "agent_of_mine.py").write_text(AGENT)
     (tmp_path / "run.gin").write_text(RUN)
     save_matrix(tmp_path, 0)
     whole = sets.load(sets.shipped()["adroit_door_paper"]).pick([0])
@@ -135,7 +152,7 @@ def here(tmp_path, monkeypatch):
 def loaded(monkeypatch, folder):
     """The plugins as another process would find them now."""
     shutil.rmtree(folder / "site", ignore_errors=True)
-    install(monkeypatch, folder / "site", "eye_of_mine", "door_of_mine")
+    install(monkeypatch, folder / "site", "eye_of_mine", "door_of_mine", "agent_of_mine")
 
 
 def save_matrix(folder, seed):
@@ -212,6 +229,15 @@ def test_code_that_changes_while_a_run_goes_on_is_not_what_it_was_made_with(here
         process.resume(str(first))
 
 
+def test_what_another_agent_makes_of_pictures_is_its_own(here):
+    run(here)
+    (here / "blink.gin").write_text(
+        RUN.replace("include 'method/bc.gin'", "Experiment.agent = @Blink()").replace("BC.", "Blink.")
+    )
+    run(here, "blink.gin")
+    assert cached(here) == 2
+
+
 def test_what_nobody_can_tell_is_not_cached(here, monkeypatch):
     registry.load_plugins()
     monkeypatch.delattr(sys.modules["eye_of_mine"], "__file__")  # a class typed into a notebook
@@ -274,6 +300,21 @@ def test_demonstrations_are_known_by_their_flags_and_velocities_too(here):
         process.resume(str(folder))
     run(here, settings=["DemoSet.replay = 'states'"])
     assert cached(here) == 2
+
+
+def test_a_shipped_name_is_no_file_of_that_name(here):
+    for end in ("npz", "json"):
+        shutil.copy(f"short.{end}", f"adroit_door_paper.{end}")
+    env = Adroit(Adroit.Config(task="door"))
+    with pytest.warns(UserWarning, match="adroit_door_paper is the shipped one, not the file of that name here"):
+        assert len(DemoSet(DemoSet.Config(source="adroit_door_paper"), env=env).demos) == 25
+    for source, count in ((None, 25), ("./adroit_door_paper", 1)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(DemoSet(DemoSet.Config(source=source), env=env).demos) == count
+    (here / "adroit_door_expert").write_bytes(b"a file called like the policy")
+    with pytest.warns(UserWarning, match="adroit_door_expert is the shipped one"):
+        assert policies.find("adroit_door_expert") == policies.shipped()["adroit_door_expert"]
 
 
 def test_a_fingerprint_is_of_all_that_is_in_a_module():
