@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import inspect
 import sys
 from collections.abc import Iterable
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import pydantic
@@ -191,12 +191,36 @@ def load_plugins() -> None:
             print(f"note: the plugin {point.name} = {point.value} is left out: {reason}", file=sys.stderr)
 
 
-def source_of(component: type[Component]) -> str:
-    """12 hex digits of a plugin's source code; empty for components of rrl, which its version tells apart."""
-    if component.__module__.split(".")[0] == "rrl":
-        return ""
-    try:
-        source = inspect.getsource(sys.modules[component.__module__])
-    except (OSError, TypeError):  # made on the fly
+SOURCES = frozenset({".py", ".so", ".xml", ".stl", ".obj", ".msh"})
+"""Files of a package that decide what its components compute: code, and the models that simulators read."""
+
+
+def source_of(cls: type) -> str:
+    """12 hex digits of a plugin's code: of the whole package, or the single file, that defines `cls`, and of those of
+    the components that it inherits from. Empty for rrl's own, `unknown` where there is no file (a notebook)."""
+    defined = {base.__module__ for base in cls.__mro__ if base is cls or issubclass(base, Component)}
+    roots = {_root(module) for module in defined if module.split(".")[0] != "rrl"}
+    return "-".join(code_of(root) for root in sorted(roots))
+
+
+def code_of(module: str) -> str:
+    """12 hex digits of the code of an imported module; of a package: all of it. `unknown` if there is no file."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or not Path(file).is_file():
         return "unknown"
-    return hashlib.sha256(source.encode()).hexdigest()[:12]
+    path, digest = Path(file), hashlib.sha256()
+    if path.name != "__init__.py":
+        digest.update(path.read_bytes())
+        return digest.hexdigest()[:12]
+    for part in sorted(path.parent.rglob("*")):
+        name = part.relative_to(path.parent).as_posix()
+        if part.suffix in SOURCES and part.is_file():
+            digest.update(f"{name}\0{part.stat().st_size}\0".encode() + part.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _root(module: str) -> str:
+    """The outermost package of a module that has files of its own: a namespace, which others share, has none."""
+    parts = module.split(".")
+    outer = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+    return next((name for name in outer if getattr(sys.modules.get(name), "__file__", None)), module)

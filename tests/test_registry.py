@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import importlib
 import subprocess
 import sys
 from importlib import metadata
@@ -145,3 +146,26 @@ def test_a_plugins_code_has_a_checksum_and_ours_none():
 
     assert registry.source_of(State) == ""
     assert len(registry.source_of(Lens)) == 12
+
+
+def test_a_plugins_checksum_is_of_its_whole_package(tmp_path, monkeypatch):
+    package = tmp_path / "shared_namespace" / "bodies"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("from .arm import Arm")
+    (package / "arm.py").write_text("class Arm: pass")
+    (package / "models" / "arm.xml").write_text("<mujoco/>")
+    (tmp_path / "legs.py").write_text("from rrl.encoders.state import State\nclass Legs(State): pass")
+    (tmp_path / "feet.py").write_text("from legs import Legs\nclass Feet(Legs): pass")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arm = importlib.import_module("shared_namespace.bodies").Arm
+    feet = importlib.import_module("feet").Feet
+    seen = [registry.source_of(arm)]
+    (package / "results.txt").write_text("what it wrote")
+    assert registry.source_of(arm) == seen[0]
+    for name in ("helper.py", "models/arm.xml", "arm.py"):
+        (package / name).write_text(f"other {name}")
+        seen.append(registry.source_of(arm))
+    assert len(set(seen)) == 4
+    before = registry.source_of(feet)
+    (tmp_path / "legs.py").write_text("another base")
+    assert registry.source_of(feet) != before

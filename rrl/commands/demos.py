@@ -29,6 +29,7 @@ from rrl.registry import UserError, build
 from rrl.rollout.data import Episode, Obs, Rollout, Stream, episodes
 from rrl.rollout.episodes import Collector
 from rrl.run import policies
+from rrl.store.files import shipped_first
 
 Say = Callable[[str], None]
 LAST = "last_states"
@@ -421,7 +422,7 @@ def _columns(demos: Demos, rollout: Rollout, i: int) -> dict[str, Any]:
 
 
 def _load(source: str) -> Demos:
-    return sets.load(sets.shipped().get(source, Path(source)))
+    return sets.load(shipped_first(source, sets.shipped(), sets.npz(Path(source))))
 
 
 def _environment(demos: Demos) -> EnvFactory:

@@ -63,6 +63,8 @@ def evaluate(
             f"note: the run's features were {config.precision} by {config.backend}, here they are "
             f"{' by '.join(facts['computed'])}: its own numbers may differ a little"
         )
+    if facts["others"]:
+        say(f"note: trained with {', '.join(facts['others'])}: its own numbers may differ")
     seed = config.seed if seed is None else seed
     with _context(config, env, seed, int(updates), display) as context:
         metrics = _measure(agent, env, context, _evaluators(config, env, episodes), display)
@@ -138,7 +140,7 @@ def locate(source: str, best: bool) -> Path:
     if source in known or Path(source).is_file():
         if best:
             raise UserError("--best chooses between the policies of a run; this is one file")
-        return known.get(source, Path(source))
+        return policies.find(source)  # warns where it is both
     try:
         return _policy_of(_run(source), best)
     except UserError as error:

@@ -23,10 +23,7 @@ from rrl.registry import Component, Mistake, Parts, UserError, register
 from rrl.rollout.data import Obs, Policy, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.rollout.slots import Slots
-from rrl.store.files import writing
-
-CACHED = 1
-"""Raised where features that earlier code has cached may be wrong (1: on CUDA they were)."""
+from rrl.store.files import shipped_first, writing
 
 
 @register
@@ -72,7 +69,7 @@ class DemoSet(Component):
                 f"no demonstrations named {name}: neither a file nor a shipped set ({', '.join(known)}).\n"
                 "Make some with `rrl demos make`, or set DemoSet.source to a file"
             )
-        self.demos = load(known.get(name, Path(name)))
+        self.demos = load(shipped_first(name, known, npz(Path(name))) if config.source else known.get(name, Path(name)))
         recorded = self.demos.facts.get("env")
         if recorded != env.name:
             raise UserError(f"demonstrations {name} are of {recorded}, but the environment is {env.name}")
@@ -114,17 +111,16 @@ class DemoSet(Component):
         """Replay all actions and return what `policy.observe` makes of the observations (T transitions).
 
         The result is cached on disk under `key` (None: not cached), which must say all that decides features:
-        encoder, weights, precision, GL renderer, versions; environment and demonstrations are added here.
+        encoder, weights, precision, GL renderer, code, versions; environment and demonstrations are added here.
         """
         if key is None:
             return self._replayed(collector, policy, progress)
         full = {
             **key,
             **self.env.facts(),
-            "demos": self.demos.checksum(),
+            "demos": self.demos.contents(),
             "replay": self.config.replay,
             "rrl": version("rrl"),
-            "features": CACHED,
         }
         digest = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:32]
         path = cache_folder() / f"{self.env.name}-{digest}.npz"

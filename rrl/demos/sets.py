@@ -92,13 +92,11 @@ class Demos:
 
     def checksum(self) -> str:
         """SHA-256 of what replays use: actions, lengths, initial states and positions."""
-        digest = hashlib.sha256()
-        arrays = {"actions": self.actions, "lengths": self.lengths, "qpos": self.qpos, **self.initial}
-        for name in sorted(arrays):
-            array = np.ascontiguousarray(arrays[name])
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(array.tobytes())
-        return digest.hexdigest()[:16]
+        return _digest({"actions": self.actions, "lengths": self.lengths, "qpos": self.qpos, **self.initial})
+
+    def contents(self) -> str:
+        """SHA-256 of every array: of velocities and flags too, which playback by states shows."""
+        return _digest(self._arrays())
 
     def fault(self) -> str:
         """In words, the first numbers that are not finite, of what is replayed or played back; empty if there are
@@ -128,13 +126,26 @@ class Demos:
         if found := self.fault():
             raise UserError(f"{path} is not written: {found}")
         path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path) as file:
+            np.savez_compressed(file, allow_pickle=False, **self._arrays())
+        # Checksums of these arrays, not of their source.
+        checksums = {"checksum": self.checksum(), "contents": self.contents()}
+        write_json(path.with_suffix(".json"), {**self.facts, "format": FORMAT, **checksums})
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        """All arrays by their names in a file."""
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in ("lengths", "actions", "qpos", "qvel")}
         arrays |= {f"flag.{k}": v for k, v in self.flags.items()}
-        arrays |= {f"initial.{k}": v for k, v in self.initial.items()}
-        with writing(path) as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        facts = {**self.facts, "format": FORMAT, "checksum": self.checksum()}  # of these, not of their source
-        write_json(path.with_suffix(".json"), facts)
+        return arrays | {f"initial.{k}": v for k, v in self.initial.items()}
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def facts_of(env: EnvFactory) -> dict[str, Any]:
@@ -199,7 +210,8 @@ def load(path: Path) -> Demos:
         )
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(f"{path} is not a set of demonstrations that rrl wrote: {error}") from error
-    if facts.get("checksum") != demos.checksum():
+    whole = facts.get("contents", demos.contents()) == demos.contents()  # earlier versions wrote the other alone
+    if facts.get("checksum") != demos.checksum() or not whole:
         raise UserError(f"{path} does not match the checksum in its .json: the file was changed or cut short")
     if found := demos.fault():
         raise UserError(f"nothing can be learnt from {path}: {found}")

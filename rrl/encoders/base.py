@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
+import hashlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rrl.envs.base import EnvFactory, FrameRequest
-from rrl.registry import Component, Mistake, Parts, build
+from rrl.registry import Component, Mistake, Parts, UserError, build
 
 Precision = Literal["fp32", "bf16", "int8"]
 
@@ -91,6 +92,11 @@ class Encoder(nn.Module, Component, abc.ABC):
             """What an error says of how to be blind on purpose; empty where that can't be."""
             return ""
 
+        def today(self, facts: Mapping[str, str]) -> Self:
+            """The same settings in today's words, of a run that recorded these `facts`: where a setting's values
+            have got other names since. Pure."""
+            return self
+
         @abc.abstractmethod
         def frames(self) -> FrameRequest | None:
             """The pictures this encoder needs; None: none at all. Pure: evaluated while validating."""
@@ -120,8 +126,17 @@ class Encoder(nn.Module, Component, abc.ABC):
         return True
 
     def facts(self) -> dict[str, str]:
-        """What a run's tags and a feature cache's key must say, such as the weights' checksum."""
-        return {}
+        """What tags, policy files, a resume and a feature cache's key must say: `weights`, a name and a checksum.
+
+        By default that is the checksum of all parameters and buffers. An encoder that computes with anything else (a
+        file that another library opens, say) adds its checksum: `super().facts() | {"onnx": ...}`.
+        """
+        return {"weights": "learned with the agent" if self.trainable else fingerprint(self)}
+
+    def identity(self) -> dict[str, str]:
+        """`facts`, and the checksum of its weights where a subclass's say nothing of them."""
+        facts = self.facts()
+        return facts if "weights" in facts else Encoder.facts(self) | facts
 
     def feature_name(self, i: int) -> str:
         """What an error calls number i of the `dim` features."""
@@ -132,6 +147,28 @@ class Encoder(nn.Module, Component, abc.ABC):
         """A function equal to `forward` up to `how.precision`: fused, compiled or quantised copies. Takes
         uint8 frames on any device; returns float32 [N, dim] on `how.device`. UserError where `how` asks
         for what is not installed or does not exist."""
+
+
+def fingerprint(module: nn.Module) -> str:
+    """12 hex digits of the sha256 over names, types, shapes and bytes of all parameters and buffers, those that are in
+    no state dict too; `none` if there are none. UserError for weights that are drawn at the first use."""
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        if nn.parameter.is_lazy(tensor):
+            raise UserError(
+                f"{type(module).__name__}.{name} gets its weights at the first use, so nothing can say which they are: "
+                "give its layer all sizes, or compute once in `__init__`"
+            )
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:12] if tensors else "none"
+
+
+def same_weights(one: str, other: str) -> bool:
+    """Do two values of the fact `weights` mean the same tensors? What stands before the checksum is how a run's
+    configuration called them: a name, or `file`."""
+    return one.rpartition(":")[2] == other.rpartition(":")[2]
 
 
 def warn_of_emulation(how: Inference) -> None:

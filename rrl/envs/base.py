@@ -238,7 +238,9 @@ def _short(name: str) -> str:
 
 
 def _factories() -> list[type[EnvFactory]]:
-    return [cls for name in registry.names("environment") if issubclass(cls := registry.get(name), EnvFactory)]
+    """rrl's own first: what is installed beside it takes no name from them."""
+    found = [cls for name in registry.names("environment") if issubclass(cls := registry.get(name), EnvFactory)]
+    return sorted(found, key=lambda cls: cls.__module__.partition(".")[0] != "rrl")
 
 
 class SimEnv(Protocol):

@@ -191,4 +191,4 @@ def _order(group: Group) -> tuple[object, ...]:
         except ValueError:
             return math.inf
 
-    return group.task, group.encoder, group.agent, tuple((number(v), v) for _, v in group.extras)
+    return group.task, group.encoder.casefold(), group.agent, tuple((number(v), v) for _, v in group.extras)

@@ -36,7 +36,7 @@ class Unfinished:
 
 def notices(report: Report) -> list[Notice]:
     """All warnings and notes of a page, serious ones first."""
-    notices = [*_mixed(report), *_marked(report), *_short_curves(report), *_few(report)]
+    notices = [*_mixed(report), *_renamed(report), *_marked(report), *_short_curves(report), *_few(report)]
     return sorted(notices, key=lambda notice: not notice.serious)
 
 
@@ -144,6 +144,18 @@ def _mixed(report: Report) -> Iterator[Notice]:
             )
             where = f" on {groups[0].task}" if fact.scope is _task and len(report.tasks) > 1 else ""
             yield Notice(fact.serious, f"These runs{where} have different {fact.name}.", items)
+
+
+def _renamed(report: Report) -> Iterator[Notice]:
+    """Equal weights that runs call by several names: a file and its published name, or a name of an earlier version."""
+    called: dict[str, dict[str, None]] = defaultdict(dict)
+    for run in report.runs:
+        name, _, checksum = run.fact("encoder", "weights").rpartition(":")
+        if name:
+            called[checksum][name] = None
+    items = tuple(f"{checksum}: {', '.join(names)}" for checksum, names in called.items() if len(names) > 1)
+    if items:
+        yield Notice(False, "These encoders' weights are equal, and only called otherwise:", items)
 
 
 def _marked(report: Report) -> Iterator[Notice]:

@@ -20,8 +20,9 @@ class Published:
 
     label: str
     source: str
-    columns: Mapping[str, Mapping[str, str]]
-    """The paper's columns in its order, and what labels or settings a method of ours has that stands in one."""
+    columns: Mapping[str, Mapping[str, str | list[str]]]
+    """The paper's columns in its order, and what labels or settings (or one of which) a method of ours has that stands
+    in one."""
     methods: Sequence[str]
     """Columns whose numbers are known."""
     budgets: Sequence[int]
@@ -49,8 +50,12 @@ def column(group: Group) -> str:
     """The method's column in the paper's table; empty if it has none there."""
     run = group.runs[0]
     facts = {**run.params, **run.labels}
+
+    def has(name: str, wanted: str | list[str]) -> bool:
+        return facts.get(name) in (wanted if isinstance(wanted, list) else [wanted])
+
     columns = published().columns.items()
-    return next((name for name, wanted in columns if wanted.items() <= facts.items()), "")
+    return next((name for name, wanted in columns if all(has(*each) for each in wanted.items())), "")
 
 
 def in_order(report: Report) -> list[list[Group]]:

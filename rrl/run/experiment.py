@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -13,13 +14,17 @@ from rrl.agents.base import Agent, Progress
 from rrl.config import ginfile
 from rrl.demos import DemoSet, pictures
 from rrl.encoders import backends
-from rrl.encoders.base import Encoder, Inference
+from rrl.encoders.base import Encoder, Inference, cpu_has_bf16
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Evaluator
-from rrl.registry import Component, Mistake, build, mistake, mistakes, register, source_of
+from rrl.registry import Component, Mistake, build, code_of, mistake, mistakes, register
 from rrl.rollout.data import Rollout
 from rrl.rollout.episodes import Collector
+from rrl.run import provenance
+
+ROOMS = ("rrl.envs", "rrl.rollout", "rrl.encoders", "rrl.demos")
+"""Whose code makes features: a checkout's changes between two versions."""
 
 
 @register
@@ -146,29 +151,61 @@ class Experiment(Component):
             return None
         steps = int(self.demos.demos.lengths.sum())
         progress.phase(f"replaying {len(self.demos.demos)} demonstrations", steps)
-        key = None
-        if collector.envs.frames is not None:
-            key = {
-                **{f"encoder.{k}": v for k, v in ginfile.flatten(encoder.config).items()},
-                **encoder.facts(),
-                **self.sources(),
-                "encoder": type(encoder).__name__,
-                "frames": repr(collector.envs.frames),
-                **backends.facts(inference),
-                "device": str(self.device),
-                "num_envs": f"{self.config.num_envs}/{self.config.groups}",
-                "threads": str(self.config.threads),
-                "renderer": collector.envs.renderer(),
-                "torch": torch.__version__,
-            }
+        key = None if collector.envs.frames is None else self._key(collector, agent, encoder, inference)
         return self.demos.replay(collector, agent, key, progress.advance)
 
-    def identity(self) -> dict[str, str]:
-        """What a run can't change on the way: checksums of encoder weights, of demonstrations, of plugins' code."""
-        demos = self.demos.demos.checksum() if self.demos is not None else "none"
-        return {**self.encoder.facts(), **self.sources(), "demos": demos}
+    def _key(self, collector: Collector, agent: Agent, encoder: Encoder, inference: Inference) -> dict[str, str] | None:
+        """All that decides what the agent observes, as `DemoSet.replay` takes it; None where it can't be told."""
+        backend, observe = backends.get(inference.backend), type(agent).observe
+        codes = provenance.codes([*provenance.classes(encoder, self.env), type(agent), type(backend)])
+        if "unknown" in codes.values():
+            return None
+        settings = {"encoder": ginfile.flatten(encoder.config), "env": ginfile.flatten(self.env.config)}
+        return {
+            **{f"{part}.{name}": value for part, values in settings.items() for name, value in values.items()},
+            **encoder.identity(),
+            **codes,
+            **{room: code_of(room) for room in ROOMS},
+            **provenance.libraries(encoder, self.env),
+            "encoder": type(encoder).__name__,
+            "environment": type(self.env).__name__,
+            "observe": f"{observe.__module__}.{observe.__qualname__} {code_of(observe.__module__)}",
+            "frames": repr(collector.envs.frames),
+            **backends.facts(inference),
+            "device": f"{self.device} {_processor(self.device)}",
+            "num_envs": f"{self.config.num_envs}/{self.config.groups}",
+            "threads": str(self.config.threads),
+            "renderer": collector.envs.renderer(),
+        }
 
-    def sources(self) -> dict[str, str]:
-        """Checksums of the code of plugins that decide observations: what they compute may change with it."""
-        parts = {"encoder": type(self.encoder), "env": type(self.env)}
-        return {f"{name} code": source for name, cls in parts.items() if (source := source_of(cls))}
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What a run can't change on the way: checksums of encoder weights, of demonstrations, of plugins' code. Made
+        once: files that change while a run goes on aren't what it was made with."""
+        facts = self.encoder_facts | provenance.codes(provenance.classes(self.encoder, self.env))
+        facts |= provenance.environment(self.env)
+        if self.demos is None:
+            return facts | {"demos": "none"}
+        return facts | {"demos": self.demos.demos.checksum(), "demos in full": self.demos.demos.contents()}
+
+    @cached_property
+    def encoder_facts(self) -> dict[str, str]:
+        """`Encoder.identity` of the run's encoder: a checksum of all weights takes a while."""
+        return self.encoder.identity()
+
+    @cached_property
+    def made_with(self) -> dict[str, str]:
+        """What a policy file remembers of its making and need not find again."""
+        return self.versions | provenance.environment(self.env)
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Of what may compute other bits: libraries, and the code of plugins."""
+        return provenance.versions(self.encoder, self.env, self.config.agent.component)
+
+
+def _processor(device: torch.device) -> str:
+    """What kind of processor rounds: another kind, other bits."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    return torch.backends.cpu.get_cpu_capability() + (" bf16" if cpu_has_bf16() else "")

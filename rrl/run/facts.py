@@ -32,7 +32,8 @@ def tags(experiment: Experiment, inference: Inference, renderer: str) -> dict[st
     config, encoder = experiment.config, experiment.encoder
     facts = {
         **experiment.env.facts(),
-        **{f"encoder.{k}": v for k, v in (encoder.facts() | backends.facts(inference)).items()},
+        **{f"encoder.{k}": v for k, v in (experiment.encoder_facts | backends.facts(inference)).items()},
+        **{name: value for name, value in experiment.versions.items() if name.startswith("code of ")},
         "encoder": config.encoder.label(),
         "agent": config.agent.label(),
         "encoder.trained": str(encoder.trained).lower(),

@@ -47,7 +47,7 @@ def train(
     assert config.threads is not None
     torch.set_num_threads(config.threads)
     keep_freed_memory()
-    start = saving.last(folder, experiment.identity())
+    start = saving.last(folder, experiment.identity)
     log = Log(folder / "metrics.jsonl", start.values.get("rows", 0))
     tracker.metrics(log.rows)
     ended: Literal["finished", "budget"] = "finished"
@@ -290,7 +290,7 @@ class Loop:
             "best": self.best,
             "rows": len(self.log.rows),
             "finished": finished,
-            "identity": self.experiment.identity(),
+            "identity": self.experiment.identity,
         }
         saving.save(self.folder, self.agent, self.stepper, values)
         self.save_policy(POLICY)
@@ -302,7 +302,8 @@ class Loop:
         """The policy as it is, in a file of the run's folder."""
         envs = self.collector.envs
         facts = {"state_dim": envs.state_dim, "action_dim": envs.action_dim, "iteration": self.iteration}
-        policies.save(self.folder / name, self.agent, self.config, {**facts, **self.experiment.encoder.facts()})
+        made = {"made_with": self.experiment.made_with, **self.experiment.encoder_facts}
+        policies.save(self.folder / name, self.agent, self.config, {**made, **facts})
 
     def in_words(self, metrics: Metrics) -> str:
         """The line of an iteration."""

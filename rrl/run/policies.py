@@ -8,6 +8,7 @@ obs, reward, terminated, truncated, info = env.step(policy.act(obs))
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -25,12 +26,15 @@ from rrl.encoders.base import Encoder, Inference, Precision, cpu_has_bf16
 from rrl.envs.base import EnvFactory
 from rrl.registry import UserError, build
 from rrl.rollout.slots import Slots
+from rrl.run import provenance
 from rrl.run.experiment import Experiment
 from rrl.store import checkpoint
+from rrl.store.files import shipped_first
 
 
 def save(path: Path, agent: Agent, config: Experiment.Config, facts: dict[str, Any]) -> None:
-    """Write a policy file. `facts` must hold state_dim and action_dim, and may say where it comes from."""
+    """Write a policy file. `facts` must hold state_dim and action_dim, and may say where it comes from: the encoder's
+    facts, which must be the same where it is loaded, and `made_with`, which may differ."""
     checkpoint.save_file(path, agent.policy_state(), {"config": ginfile.dumps(config), **facts})
 
 
@@ -44,7 +48,7 @@ def shipped() -> dict[str, Path]:
 def find(source: str | Path) -> Path:
     """The policy file that a path or the name of a shipped policy means; UserError if there is none."""
     known = shipped()
-    path = known.get(str(source), Path(source))
+    path = shipped_first(str(source), known, Path(source))
     if not path.is_file():
         raise UserError(
             f"there is no file {source}, nor a shipped policy of that name ({', '.join(known)}); "
@@ -57,17 +61,19 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
     """(configuration, agent ready to act, facts) of a policy file; UserError if it is none.
 
     `as_run`: features are computed as the run did, by its backend (if it is installed here) in its batches;
-    else by torch, in any batches.
+    else by torch, in any batches. UserError where the encoder has other weights than the policy learned with; what else
+    is otherwise here (versions, plugins' code) stands in the fact `others`, in words.
     """
     tensors, values = checkpoint.load_file(path)
     if "config" not in values or "state_dim" not in values:
         raise UserError(f"{path} is not a policy file; runs write policy.safetensors and best_policy.safetensors")
     config: Any = ginfile.loads(values["config"], f"{path}:config.gin")
-    cameras = len(build(config.env).cameras)
+    config = config.model_copy(update={"encoder": config.encoder.today(values)})
+    env: EnvFactory = build(config.env)
+    cameras = len(env.cameras)
     encoder: Encoder = build(config.encoder, cameras=cameras)
-    for name, value in encoder.facts().items():
-        if values.get(name, value) != value:
-            raise UserError(f"{path} was trained with other encoder weights: {values[name]}, here {value}")
+    if other := provenance.changed(values, encoder.identity()):
+        raise UserError(f"{path} was trained with another encoder: {', '.join(other)}; put the original files back")
     inference = _inference(config, cameras, as_run)
     agent: Agent = build(
         config.agent,
@@ -78,7 +84,9 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
         inference=inference,
     )
     agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
-    return config, agent, values | {"computed": (inference.precision, inference.backend)}
+    here = provenance.versions(encoder, env, config.agent.component) | provenance.environment(env)
+    others = provenance.changed(values.get("made_with", {}), here)
+    return config, agent, values | {"computed": (inference.precision, inference.backend), "others": others}
 
 
 def _inference(config: Experiment.Config, cameras: int, as_run: bool) -> Inference:
@@ -177,6 +185,9 @@ class LoadedPolicy:
 
 
 def load_policy(source: str | Path) -> LoadedPolicy:
-    """A policy from its file, or a shipped one by name (see `shipped`); UserError if there is none."""
+    """A policy from its file, or a shipped one by name (see `shipped`); UserError if there is none. Warns where
+    versions or a plugin's code are others than in its training."""
     config, agent, facts = load(find(source))
+    if facts["others"]:
+        warnings.warn(f"{source} was trained with {', '.join(facts['others'])}", stacklevel=2)
     return LoadedPolicy(config, facts, build(config.env), agent)

@@ -8,13 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rrl.agents.base import Agent
 from rrl.config import ginfile
-from rrl.envs.base import EnvFactory
 from rrl.machine.console import Display, optional_output
 from rrl.machine.signals import Stopped, Stopping
 from rrl.registry import UserError
@@ -24,11 +22,8 @@ from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
 from rrl.run.saving import CHECKPOINT
 from rrl.store import files
-from rrl.store.results import LOCK, ROOT, folder_of, write_config, write_status
+from rrl.store.results import LOCK, ROOT, folder_of, said, write_config, write_status
 from rrl.store.tracking import MLflowTracker
-
-# Other versions of these may compute other bits.
-EXACT = ("torch", "mujoco", "numpy")
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def start(
                 }
                 facts |= place
                 facts |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "argv": sys.argv}
-                facts["versions"] = _versions(config)
+                facts["versions"] = experiment.versions
                 files.write_json(folder / "run.json", facts)  # a folder with a run.json is a run that can be resumed
                 return _execute(experiment, folder, tracker, budget, stopping)
         except BaseException:
@@ -109,12 +104,16 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
         config = ginfile.load(folder / "config.gin")
         assert isinstance(config, Experiment.Config)
+        encoder = config.encoder.today(said(folder, "encoder"))
+        renamed = encoder != config.encoder
+        config = config.model_copy(update={"encoder": encoder})
         longer = iterations is not None and iterations != config.iterations
         if longer:
             _may_be_lengthened(config, iterations or 0, facts)
             config = config.model_copy(update={"iterations": iterations})
         experiment = Experiment(resolve(config))
-        done = saving.last(folder, experiment.identity()).finished(config.iterations)
+        last = saving.last(folder, experiment.identity)
+        done = last.finished(config.iterations)
         if done and MLflowTracker.ended(uri, run_id):
             write_status(folder, "FINISHED")
             print(f"this run is finished: {folder}")
@@ -124,8 +123,11 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
             try:
                 if longer:
                     write_status(folder, "STOPPED", f"lengthened to {iterations} iterations")
+                if longer or renamed:
                     write_config(folder, config)
-                for package, here in _versions(config).items():
+                if unsaid := [name for name in experiment.identity if last and name not in last.values["identity"]]:
+                    print(f"note: an earlier version wrote the checkpoint, without {', '.join(unsaid)}: not compared")
+                for package, here in experiment.versions.items():
                     if versions.get(package, here) != here:
                         print(
                             f"note: this run began with {package} {versions[package]}, here is {here}: "
@@ -206,10 +208,3 @@ def _locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise UserError(f"{folder} can't be written: {error}") from error
         yield
-
-
-def _versions(config: Experiment.Config) -> dict[str, Any]:
-    """Of what may compute other bits: torch, numpy and what the environment is made of."""
-    env = config.env.component
-    assert issubclass(env, EnvFactory)
-    return {package: version(package) for package in dict.fromkeys((*EXACT, *env.packages))}

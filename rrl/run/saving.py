@@ -12,6 +12,7 @@ from rrl.agents.base import Agent
 from rrl.registry import UserError
 from rrl.rollout.data import Rollout
 from rrl.rollout.steps import Stepper
+from rrl.run.provenance import changed
 from rrl.store import checkpoint
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -48,10 +49,8 @@ def last(folder: Path, identity: dict[str, str]) -> Checkpoint:
             f"{error}\n{folder / BEST_POLICY} may still hold the best policy; without {path.name} "
             "the run would begin again"
         ) from error
-    began = values["identity"]
-    changed = [f"{k} {began.get(k)} (now {v})" for k, v in identity.items() if began.get(k) != v]
-    if changed:
-        raise UserError(f"this run began with {', '.join(changed)}: put the original files back")
+    if other := changed(values["identity"], identity):
+        raise UserError(f"this run began with {', '.join(other)}: put the original files back, or begin a new run")
     return Checkpoint(tensors, values)
 
 

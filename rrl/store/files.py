@@ -6,6 +6,7 @@ import fcntl
 import glob
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,15 @@ import psutil
 from filelock import FileLock, Timeout
 
 from rrl.registry import UserError
+
+
+def shipped_first(name: str, shipped: Mapping[str, Path], file: Path) -> Path:
+    """What a name means: the shipped file, or else the user's own `file`; warns where there are both."""
+    if name not in shipped:
+        return file
+    if file.is_file():
+        warnings.warn(f"{name} is the shipped one, not the file of that name here: that is ./{file}", stacklevel=3)
+    return shipped[name]
 
 
 @contextmanager

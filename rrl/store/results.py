@@ -151,6 +151,12 @@ def read(folder: Path) -> Result:
     )
 
 
+def said(folder: Path, part: str) -> dict[str, str]:
+    """A part's `facts()` of a run, as its tags keep them."""
+    start = f"{part}."
+    return {k.removeprefix(start): str(v) for k, v in files.read_json(folder / TAGS).items() if k.startswith(start)}
+
+
 def setup_of(config: Config) -> Setup:
     """What an experiment's configuration says of its runs."""
     run: Any = config

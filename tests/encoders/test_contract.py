@@ -206,6 +206,15 @@ def test_a_registered_backend_is_checked_chosen_and_used(encoder, monkeypatch):
         encoder.inference(Inference("onnx"))
 
 
+def test_a_backends_name_is_taken_once():
+    class Mine(Doubling):
+        name = "torch"
+
+    with pytest.raises(ValueError, match="backend 'torch' is already registered by rrl"):
+        backends.register(Mine)
+    assert isinstance(backends.get("torch"), backends.Torch)
+
+
 # ---- a run of the plugin, found by its entry point as a user's would be
 
 

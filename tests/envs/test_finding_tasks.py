@@ -1,7 +1,9 @@
 """Environments that commands find by the name of a task or by the facts of recorded episodes."""
 
 import pytest
+from helpers.point import Point
 
+from rrl import registry
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import EnvFactory, find_recorded, find_task, task_names
 from rrl.envs.dmcontrol import PAPER, DMControl
@@ -82,6 +84,22 @@ def test_a_task_is_filmed_through_the_cameras_that_a_user_names():
     ):
         with pytest.raises(UserError, match=message):
             config.filmed(cameras, look)
+
+
+def test_another_package_takes_no_task_from_ours(monkeypatch):
+    """Whatever it is called: `Aardvark` comes before `Adroit`, and its `aardvark_door` is a `door` too."""
+    registry.names()
+    monkeypatch.setattr(registry, "_components", dict(registry._components))
+
+    @registry.register
+    class Aardvark(Point):
+        class Config(Point.Config):
+            gain: float = 0.5
+
+        name = "aardvark_door"
+
+    assert find_task("aardvark_door") == Aardvark.Config()
+    assert find_task("door") == Adroit.Config(task="door")
 
 
 def test_adroits_tasks_are_found_without_dm_control(monkeypatch):

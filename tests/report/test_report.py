@@ -76,8 +76,8 @@ def test_precision_tells_groups_with_pictures_apart(tmp_path: Path) -> None:
     for run_id, precision in (("a0", "fp32"), ("a1", "bf16")):
         make_run(tmp_path, run_id, "adroit_door_mobilenetv2", [f"Experiment.precision = '{precision}'"])
     assert [g.method for g in report_of(tmp_path).groups] == [
-        "MobileNetV2 · DAPG · precision bf16",
-        "MobileNetV2 · DAPG · precision fp32",
+        "MobileNetV2 (imagenet-deepsort) · DAPG · precision bf16",
+        "MobileNetV2 (imagenet-deepsort) · DAPG · precision fp32",
     ]
 
 
@@ -142,7 +142,7 @@ def test_warnings_say_which_group_has_what(mixed: Path) -> None:
     found = notices.notices(report_of(mixed))
     serious = {n.text: n.items for n in found if n.serious}
     mujoco = serious["These runs have different versions of mujoco."]
-    assert any(item.startswith("9.9.9: door · MobileNetV2 · DAPG") for item in mujoco)
+    assert any(item.startswith("9.9.9: door · MobileNetV2 (imagenet-deepsort) · DAPG") for item in mujoco)
     assert any("UNTRAINED" in text for text in serious)
     assert not any("looks" in text for text in serious)  # State sees no pictures: its look does not count
     assert any("Fewer than 3 seeds" in n.text for n in found)
@@ -172,6 +172,16 @@ def test_mixed_conditions_are_warned_of(tmp_path: Path, tag: str, value: str, wo
     (notice,) = notices.notices(report_of(tmp_path))
     assert notice.serious
     assert notice.text == f"These runs have different {word}."
+
+
+def test_equal_weights_under_two_names_are_told(tmp_path: Path) -> None:
+    for run_id, word in (("a0", "imagenet"), ("b0", "imagenet-deepsort")):
+        settings = [f"MobileNetV2.weights = '{word}'"]
+        make_run(tmp_path, run_id, "adroit_door_mobilenetv2", settings, tags={"encoder.weights": f"{word}:aa8f"})
+    report = report_of(tmp_path)
+    assert [group.encoder for group in report.groups] == ["MobileNetV2", "MobileNetV2 (imagenet-deepsort)"]
+    (notice,) = [notice for notice in notices.notices(report) if "equal" in notice.text]
+    assert not notice.serious and notice.items == ("aa8f: imagenet, imagenet-deepsort",)
 
 
 def test_other_settings_of_an_encoder_may_have_other_weights(tmp_path: Path) -> None:
@@ -218,7 +228,8 @@ def test_table_pools_episodes_and_gives_wilson_of_them(mixed: Path) -> None:
     final = numbers.final(report.groups[0])
     runs = [results.read(mixed / run_id) for run_id in ("bb00", "bb10")]
     wins = sum(round(run.last("final/success") or 0) for run in runs)  # of 100 episodes each
-    assert (final.group.encoder, final.scores.wins, final.scores.episodes) == ("MobileNetV2", wins, 200)
+    assert final.group.encoder == "MobileNetV2 (imagenet-deepsort)"
+    assert (final.scores.wins, final.scores.episodes) == (wins, 200)
     low, high = wilson(wins, 200)
     assert final.scores.interval == (100 * low, 100 * high)
     assert final.scores.mean == pytest.approx(wins / 2)
@@ -345,7 +356,7 @@ def test_pairs_of_few_seeds_compare_episodes_and_of_more_seeds_pairs(tmp_path: P
     assert pair.gap == pytest.approx(np.mean(gaps))
     assert min(gaps) <= pair.low <= pair.gap <= pair.high <= max(gaps)
     assert pair.better == 0.0
-    assert not named["MobileNetV2", "State"].paired
+    assert not named["MobileNetV2 (imagenet-deepsort)", "State"].paired
 
 
 def test_learning_is_all_that_an_agent_timed_or_its_update(tmp_path: Path) -> None:

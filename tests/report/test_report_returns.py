@@ -75,7 +75,7 @@ def test_table_1_is_the_papers_layout_with_means_over_the_seeds_that_got_there(s
     assert table.columns == [
         "budget",
         "task",
-        "RRL_SAC (MobileNetV2 · SAC)",
+        "RRL_SAC (MobileNetV2 (imagenet-deepsort) · SAC)",
         "RAD (PixelCNN · RAD)",
         "CURL (ContrastiveCNN · CURL)",
         "State SAC (State · SAC)",
@@ -222,7 +222,7 @@ def test_where_groups_ended(scored: Path) -> None:
     assert (walker["return"].replace("\xa0", " "), walker["seeds"], walker["n"]) == ("945 ± 7", "2", "20")
     assert (walker["samples"], walker["hours"]) == ("500k", f"{10 * 100 / 3600:.2g}")
     assert walker["steps/s"] == "500"
-    silent = rows["cartpole swingup", "MobileNetV2"]
+    silent = rows["cartpole swingup", "MobileNetV2 (imagenet-deepsort)"]
     assert (silent["return"], silent["seeds"], silent["n"]) == (DASH, "0", DASH)
     page_of(scored)
     lines = {(r["task"], r["method"]): r for r in lines_of(scored / "report_files" / "returns.csv")}

@@ -83,7 +83,10 @@ _backends: dict[str, Backend] = {}
 
 
 def register(cls: B) -> B:
-    """Class decorator: make a backend known under its name."""
+    """Class decorator: make a backend known under its name; ValueError if another class has it."""
+    known = type(_backends.get(cls.name))
+    if cls.name in _backends and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"backend {cls.name!r} is already registered by {known.__module__}; choose another name")
     _backends[cls.name] = cls()
     return cls
 
