@@ -56,18 +56,30 @@ class Problem:
         """A problem at a place."""
         return cls(message, place.file, place.line, place.text, hint, idle)
 
-    def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else self.file
+    @property
+    def where(self) -> str:
+        """Its place in words."""
+        return str(Place(self.file, self.line, self.text))
+
+    @property
+    def what(self) -> str:
+        """All of it but its place: equal for mistakes of one kind."""
         text = f"\n    {self.text}" if self.line and self.text else ""
         hint = f"\n  {self.hint}" if self.hint else ""
-        return f"{where}: {self.message}{text}{hint}"
+        return f"{self.message}{text}{hint}"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
 
 
 class ConfigError(UserError):
-    """All mistakes of a configuration, as data (`problems`) and as text (`str`)."""
+    """All mistakes of a configuration, as data (`problems`) and as text (`str`), where equal ones are told once."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
+        places: dict[str, list[str]] = {}
+        for problem in problems:
+            places.setdefault(problem.what, []).append(problem.where)
+        super().__init__("\n".join(f"{', '.join(where)}: {what}" for what, where in places.items()))
         self.problems = tuple(problems)
 
 

@@ -23,6 +23,8 @@ from rrl.config.words import (
     component_words,
     literal,
     meant,
+    scope_of,
+    set_scope,
     summary,
     type_words,
 )
@@ -189,6 +191,7 @@ class Resolver:
         except pydantic.ValidationError as error:
             self._explain(error, config_type, values, bound, bad, place)
             return None
+        set_scope(config, _own_scope(scope, bound.values(), values.values()))
         return None if bad else config
 
     def _value(self, raw: Any, scope: Scope, slot: _Slot) -> Any:
@@ -339,6 +342,14 @@ class Resolver:
         words = type_words(info.annotation, info.metadata)
         self._report(binding, f"{binding.label} {verb} {words}; got {literal(value)}{via}", hint)
         self._excuse(candidates(accepted))
+
+
+def _own_scope(scope: Scope, bound: Iterable[Binding], values: Iterable[Any]) -> str:
+    """The part of a gin scope that decides a component: of it, or of a component in it, something is bound there."""
+    items = [item for value in values for item in (value if isinstance(value, tuple) else (value,))]
+    deciding = {binding.scope for binding in bound} | {scope_of(item) for item in items if isinstance(item, Config)}
+    prefixes = ("/".join(scope[:depth]) for depth in range(len(scope), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in deciding), "")
 
 
 def _fits(config_type: type[Config], values: dict[str, Any], field: str, value: Any) -> bool:

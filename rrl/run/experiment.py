@@ -161,7 +161,7 @@ class Experiment(Component):
                 "renderer": collector.envs.renderer(),
                 "torch": torch.__version__,
             }
-        return self.demos.replay(collector, agent, key, progress.advance)
+        return self.demos.replay(collector, agent, key, progress.advance, progress.line)
 
     def identity(self) -> dict[str, str]:
         """What a run can't change on the way: checksums of encoder weights, of demonstrations, of plugins' code."""
