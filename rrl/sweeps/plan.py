@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeInt
 
 from rrl.config import ginfile
 from rrl.config.grammar import ConfigError, Problem
+from rrl.config.resolve import checked
 from rrl.config.words import literal
 from rrl.envs.base import EnvFactory
 from rrl.registry import Component, Config, UserError, build, register
@@ -122,7 +123,7 @@ def request(
         options = {**settings, **options, "files": members, "set": (*own, *overrides)}
     else:
         options["files"] = tuple(files)
-    sweep = Sweep.Config.model_validate(options)
+    sweep = checked(Sweep.Config, options)
     if sweep.search != "grid" and sweep.trials is None:
         raise UserError(f"--search {sweep.search} needs --trials, the number of combinations to try")
     if sweep.search == "grid" and (trials or metric):
