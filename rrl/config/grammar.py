@@ -149,6 +149,7 @@ class Import:
 Statement = Binding | Include | Block | Import
 
 _KEY = re.compile(r"\s*([A-Za-z_][\w./]*)")
+_OTHER_SIGN = re.compile(r"\s*[A-Za-z_][\w./]*\s*(?:==|:=|->|<-|=>|:(?=.*\S))")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _VALUES = "gin takes numbers, strings, True, False, None, tuples, @Name() and %macro"
 _START = re.compile(r"\s*(?:[A-Za-z_][\w./]*\s*(?:=|:\s*(?:#.*)?$)|(?:include|import|from)\b)")
@@ -335,6 +336,8 @@ def _explain(error: Exception, lines: list[str], first: int, line: int) -> tuple
         name = re.sub(r".*@([\w/.]+)\($", r"\1", text[: location[2]].rstrip())
         hint = f"write `{name}.field = value` on a line of its own"
         return f"@{name}() takes nothing between its brackets", hint
+    if _OTHER_SIGN.match(lines[first - 1]) and not rest.startswith(("'", '"')):
+        return f"a setting is written with `=`: cannot read {lines[first - 1].strip()}", ""
     if said.startswith("Expected newline"):
         if rest.startswith(","):
             return f"unexpected {rest} after the value", "tuples need brackets: (1, 2)"

@@ -376,8 +376,8 @@ def _refusal(config_type: type[Config], field: str, values: dict[str, Any], labe
     """Message and hint for a value of the wrong type or outside the limits."""
     info, value = config_type.model_fields[field], values[field]
     accepted = component_types(info.annotation)
-    guesses = _guesses(value, info.annotation)
-    hint = next((f"did you mean {literal(g)}?" for g in guesses if _fits(config_type, values, field, g)), "")
+    better = (guess for guess in guesses(value, info.annotation) if fits(config_type, values, field, guess))
+    hint = next((f"did you mean {literal(guess)}?" for guess in better), "")
     if isinstance(value, float) and not math.isfinite(value):
         hint = "numbers must be finite"
     verb = "must be"
@@ -396,7 +396,7 @@ def _own_scope(scope: Scope, bound: Iterable[Binding], values: Iterable[Any]) ->
     return next((prefix for prefix in prefixes if prefix in deciding), "")
 
 
-def _fits(config_type: type[Config], values: dict[str, Any], field: str, value: Any) -> bool:
+def fits(config_type: type[Config], values: dict[str, Any], field: str, value: Any) -> bool:
     """Would the field take this value?"""
     try:
         config_type(**{**values, field: value})
@@ -405,10 +405,10 @@ def _fits(config_type: type[Config], values: dict[str, Any], field: str, value: 
     return True
 
 
-def _guesses(value: Any, annotation: Any) -> Iterator[Any]:
+def guesses(value: Any, annotation: Any) -> Iterator[Any]:
     """What the user may have meant by a refused value, most likely first."""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+    if isinstance(value, str) and "\\" not in value:
+        with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             yield ast.literal_eval(value)
         yield from closest(value, [option for option in _options(annotation) if isinstance(option, str)])
     elif isinstance(value, float) and value.is_integer():
