@@ -17,6 +17,8 @@ from rrl.encoders import weights
 from rrl.registry import UserError
 from rrl.score import RETURN, Score, success
 from rrl.sweeps import backends
+from rrl.sweeps.engine import Engine
+from rrl.sweeps.jobs import Entry
 from rrl.sweeps.plan import Plan, _check_metric, plan, request
 from rrl.sweeps.space import Range, axis, draw, product
 from rrl.sweeps.state import SweepFolder
@@ -203,6 +205,20 @@ def test_a_download_is_tried_once(monkeypatch) -> None:
     assert [len(jobs) for jobs in made.missing.values()] == [3]
     with pytest.raises(UserError, match="3 of 3 runs"):
         made.refuse()
+
+
+def test_a_reason_that_failed_runs_share_is_told_once() -> None:
+    said: list[str] = []
+    engine = object.__new__(Engine)
+    engine.sweep = SimpleNamespace(log=lambda job: f"{job.name}.log")  # type: ignore[assignment]
+    engine.table = SimpleNamespace(line=said.append)  # type: ignore[assignment]
+    states = {"a": ("failed", "no disk"), "b": ("finished", ""), "c": ("failed", "no disk"), "d": ("failed", "killed")}
+    engine.entries = {
+        name: Entry(SimpleNamespace(name=name), state, reason)  # type: ignore[arg-type]
+        for name, (state, reason) in states.items()
+    }
+    engine.tell_failures()
+    assert said == ["FAILED a, c: no disk\n  log: a.log\n  log: c.log", "FAILED d: killed\n  log: d.log"]
 
 
 def test_a_mistake_that_files_share_is_told_once(tmp_path) -> None:
