@@ -6,11 +6,16 @@ import atexit
 import gc
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+_WORDS = "rrl.words"
+"""Where click's context keeps what was typed."""
+_UsageError: Any = typer.BadParameter.__base__
 
 
 class _Group(TyperGroup):
@@ -24,14 +29,24 @@ class _Group(TyperGroup):
             # another busy process they use up the very time that the late one needs, and a training runs
             # several times slower (docs/performance.md).
             os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        return self._teaching(ctx, super().invoke, ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the words up to the command's name."""
+        ctx.meta[_WORDS] = list(args)
+        return self._teaching(ctx, super().parse_args, ctx, args)
+
+    def _teaching(self, ctx: Any, work: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            return work(*arguments)
         except Exception as error:
             from rrl.registry import UserError
 
-            if not isinstance(error, UserError):
+            if not isinstance(error, (UserError, _UsageError)) or type(error).__name__ == "NoArgsIsHelpError":
                 raise
-            typer.echo(f"error: {error}", err=True)
+            from rrl.commands import mistyped
+
+            typer.echo(f"error: {mistyped.told(error, self, ctx.meta[_WORDS])}", err=True)
             raise typer.Exit(2) from None
 
 
@@ -41,6 +56,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,  # rich's help would cost a third of `rrl --help`
 )
 weights_app = typer.Typer(help="Pretrained encoder weights.", no_args_is_help=True)

@@ -43,6 +43,9 @@ Wants = Episodes | AgentSteps
 class Progress(Protocol):
     """Where long work says how far it is (`rrl.machine.console.Display`)."""
 
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+
     def phase(self, name: str, steps: int) -> None:
         """Begin to count `steps` steps of what `name` says."""
 
@@ -52,6 +55,9 @@ class Progress(Protocol):
 
 class Silence:
     """Progress that nobody sees."""
+
+    def line(self, text: str) -> None:
+        """Nothing."""
 
     def phase(self, name: str, steps: int) -> None:
         """Nothing."""

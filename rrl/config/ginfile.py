@@ -14,9 +14,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rrl import registry
+from rrl.config import repair
 from rrl.config.grammar import Binding, Block, ConfigError, Import, Include, Place, Problem, parse
 from rrl.config.resolve import Layer, Layered, Names, Resolver, replaced, unused
 from rrl.config.words import closest, describe, dumps, flatten, flatten_text
@@ -108,16 +110,26 @@ def find(name: str) -> Path:
     bare = name.removesuffix(".gin")
     if bare in known:
         return known[bare]
-    files = [p for p in _gin_files(Path()) + _gin_files(Path("gin")) if p.resolve() not in known.values()]
-    local = {path.with_suffix("").as_posix(): path.as_posix() for path in files}
-    options = local | {other: other for other in known}
-    close = [options[o] for o in closest(bare, options, 3) or closest(Path(bare).name, options, 3)]
-    runnable = [other for other in known if "/" not in other]
-    hint = f"shipped: {', '.join(runnable)}" if runnable else "give the path of a gin file"
-    hint = f"did you mean {' or '.join(close)}?" if close else hint
+    close = near(name)
+    hint = f"did you mean {' or '.join(close)}?" if close else "give a path, or a name that `rrl list files` shows"
     hint = f"it is now {moved}" if (moved := _moved(name)) else hint
     message = "there is no such gin file, neither here nor among the shipped ones"
     raise ConfigError([Problem(message, name, 0, "", hint)])
+
+
+def near(name: str) -> list[str]:
+    """Gin files, here or shipped, most like one that there is none of; best first."""
+    known = shipped()
+    bare = name.removesuffix(".gin")
+    if moved := _moved(name):
+        return [moved]
+    files = [p for p in _gin_files(Path()) + _gin_files(Path("gin")) if p.resolve() not in known.values()]
+    local = {path.with_suffix("").as_posix(): path.as_posix() for path in files}
+    options = local | {other: other for other in known}
+    by_stem = {other.rpartition("/")[2]: other for other in known}
+    stem = Path(bare).name
+    close = [options[o] for o in closest(bare, options, 3) or closest(stem, options, 3)]
+    return close or [by_stem[o] for o in closest(stem, by_stem, 3)]
 
 
 def _folder() -> Path | None:
@@ -132,6 +144,12 @@ def _moved(name: str) -> str:
     table = folder / "moved.json" if folder else Path()
     moved: dict[str, str] = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}
     return moved.get("/".join(Path(name.removesuffix(".gin")).parts[-2:]), "")
+
+
+def _shipped_like(written: str) -> str:
+    """The shipped file most like what an include names; "" if none is."""
+    close = [name for name in near(written) if name in shipped()]
+    return f"{close[0]}.gin" if close else ""
 
 
 def _locate(source: str | Path) -> tuple[Path, str]:
@@ -253,7 +271,7 @@ class _Reader:
         """What a text says; blocks and problems are noted."""
         statements, error = parse(text, shown, numbered)
         if error is not None:
-            self.problems.append(error)
+            self.problems.append(_repaired(error, text, shown))
             self.complete = False
         said: list[Binding | Include] = []
         for statement in statements:
@@ -310,9 +328,9 @@ class _Reader:
             hint = "save it as UTF-8"
         except OSError as error:
             close = closest(path.name, [other.name for other in _gin_files(path.parent)])
+            meant = Path(written).with_name(close[0]).as_posix() if close else _shipped_like(written)
             message = f"cannot read {shown}: {error.strerror or error}"
-            hint = "paths are relative to the including file"
-            hint = f"did you mean '{Path(written).with_name(close[0]).as_posix()}'?" if close else hint
+            hint = f"did you mean `include '{meant}'`?" if meant else "paths are relative to the including file"
             hint = f"it is now {moved}" if (moved := _moved(written)) else hint
         self.problems.append(Problem.at(place, message, hint))
         self.complete = False
@@ -326,6 +344,22 @@ class _Reader:
                 message = f"{binding.label} is bound twice; first at {first.place}"
                 self.problems.append(Problem.at(binding.place, message, "delete one of the two"))
         return list(seen.values())
+
+
+def _repaired(problem: Problem, text: str, shown: str) -> Problem:
+    """The problem of a line that can't be read, with the line that was probably meant, if it can be read in its
+    place."""
+    lines = text.split("\n")
+    index = max(problem.line, 1) - 1
+    guess = repair.statement(problem.text)
+    if not guess:
+        return problem
+    lines[index] = lines[index][: len(lines[index]) - len(lines[index].lstrip())] + guess
+    _, error = parse("\n".join(lines), shown)
+    if error is not None and error.line <= problem.line:
+        return problem
+    rule = "" if problem.hint.startswith("did you mean") else problem.hint
+    return replace(problem, hint=f"did you mean `{guess}`? {rule}".rstrip())
 
 
 def _gin_files(folder: Path) -> list[Path]:

@@ -56,18 +56,30 @@ class Problem:
         """A problem at a place."""
         return cls(message, place.file, place.line, place.text, hint, idle)
 
-    def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else self.file
+    @property
+    def where(self) -> str:
+        """Its place in words."""
+        return str(Place(self.file, self.line, self.text))
+
+    @property
+    def what(self) -> str:
+        """All of it but its place: equal for mistakes of one kind."""
         text = f"\n    {self.text}" if self.line and self.text else ""
         hint = f"\n  {self.hint}" if self.hint else ""
-        return f"{where}: {self.message}{text}{hint}"
+        return f"{self.message}{text}{hint}"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
 
 
 class ConfigError(UserError):
-    """All mistakes of a configuration, as data (`problems`) and as text (`str`)."""
+    """All mistakes of a configuration, as data (`problems`) and as text (`str`), where equal ones are told once."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
+        places: dict[str, list[str]] = {}
+        for problem in problems:
+            places.setdefault(problem.what, []).append(problem.where)
+        super().__init__("\n".join(f"{', '.join(where)}: {what}" for what, where in places.items()))
         self.problems = tuple(problems)
 
 
@@ -137,6 +149,7 @@ class Import:
 Statement = Binding | Include | Block | Import
 
 _KEY = re.compile(r"\s*([A-Za-z_][\w./]*)")
+_OTHER_SIGN = re.compile(r"\s*[A-Za-z_][\w./]*\s*(?:==|:=|->|<-|=>|:(?=.*\S))")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _VALUES = "gin takes numbers, strings, True, False, None, tuples, @Name() and %macro"
 _START = re.compile(r"\s*(?:[A-Za-z_][\w./]*\s*(?:=|:\s*(?:#.*)?$)|(?:include|import|from)\b)")
@@ -323,6 +336,8 @@ def _explain(error: Exception, lines: list[str], first: int, line: int) -> tuple
         name = re.sub(r".*@([\w/.]+)\($", r"\1", text[: location[2]].rstrip())
         hint = f"write `{name}.field = value` on a line of its own"
         return f"@{name}() takes nothing between its brackets", hint
+    if _OTHER_SIGN.match(lines[first - 1]) and not rest.startswith(("'", '"')):
+        return f"a setting is written with `=`: cannot read {lines[first - 1].strip()}", ""
     if said.startswith("Expected newline"):
         if rest.startswith(","):
             return f"unexpected {rest} after the value", "tuples need brackets: (1, 2)"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import pydantic
 from pydantic.fields import FieldInfo
@@ -23,10 +23,12 @@ from rrl.config.words import (
     component_words,
     literal,
     meant,
+    scope_of,
+    set_scope,
     summary,
     type_words,
 )
-from rrl.registry import Config, Mistake
+from rrl.registry import Config, Mistake, UserError
 
 REQUIRED = "gin.REQUIRED"
 _BAD: Any = type("Bad", (), {"__repr__": lambda self: "<reported already>"})()
@@ -34,6 +36,7 @@ _BAD: Any = type("Bad", (), {"__repr__": lambda self: "<reported already>"})()
 _OWN_WORDS = ("value_error", "assertion_error", "config")
 """Kinds of pydantic error that a component's own validators raise: their messages are shown as they are."""
 
+C = TypeVar("C", bound=Config)
 Scope = tuple[str, ...]
 
 
@@ -189,6 +192,7 @@ class Resolver:
         except pydantic.ValidationError as error:
             self._explain(error, config_type, values, bound, bad, place)
             return None
+        set_scope(config, _own_scope(scope, bound.values(), values.values()))
         return None if bad else config
 
     def _value(self, raw: Any, scope: Scope, slot: _Slot) -> Any:
@@ -284,20 +288,11 @@ class Resolver:
     ) -> None:
         """One problem for each field that pydantic refuses, and for each rule across fields."""
         name = config_type.component.__name__
-        by_field: dict[str, list[Any]] = {}
-        for item in error.errors(include_url=False):
-            by_field.setdefault(str(item["loc"][0]) if item["loc"] else "", []).append(item)
-        for field, items in by_field.items():
+        for field, items in _by_field(error).items():
             if field in bad or (not field and (bad or not self._complete)):
                 continue
-            own = next((item for item in items if item["type"] in _OWN_WORDS), None)
-            if own or not field:
-                said = own or items[0]
-                context = said.get("ctx", {})
-                message = str(context.get("error", said["msg"]))
-                message = f"{name}.{field}: {message}" if field and name not in message else message
-                first = Mistake(str(context.get("field", field)), message, str(context.get("hint", "")))
-                for mistake in (first, *context.get("more", ())):  # several: see `registry.mistakes`
+            if own := _own_words(name, field, items):
+                for mistake in own:
                     binding = bound.get(mistake.field)
                     where = binding.place if binding else place
                     self.problems.append(Problem.at(where, mistake.message, mistake.hint))
@@ -321,27 +316,87 @@ class Resolver:
 
     def _refused(self, config_type: type[Config], field: str, values: dict[str, Any], binding: Binding) -> None:
         """A value of the wrong type or outside the limits."""
-        info, value = config_type.model_fields[field], values[field]
-        accepted = component_types(info.annotation)
         source = binding
         while isinstance(source.value, Macro):
             source = self.macros[source.value.name]
         via = f" ({source.label} at {source.place})" if source is not binding else ""
-        guesses = _guesses(value, info.annotation)
-        hint = next((f"did you mean {literal(g)}?" for g in guesses if _fits(config_type, values, field, g)), "")
-        if isinstance(value, float) and not math.isfinite(value):
-            hint = "numbers must be finite"
-        verb = "must be"
-        if accepted and not isinstance(value, (Config, tuple)):
-            verb = "takes"
-            close = closest(str(value), candidates(accepted))
-            hint = hint or (f"did you mean @{close[0]}()?" if close else "components are written @Name()")
-        words = type_words(info.annotation, info.metadata)
-        self._report(binding, f"{binding.label} {verb} {words}; got {literal(value)}{via}", hint)
-        self._excuse(candidates(accepted))
+        message, hint = _refusal(config_type, field, values, binding.label)
+        self._report(binding, message + via, hint)
+        self._excuse(candidates(component_types(config_type.model_fields[field].annotation)))
 
 
-def _fits(config_type: type[Config], values: dict[str, Any], field: str, value: Any) -> bool:
+def checked(config_type: type[C], settings: Mapping[str, Any]) -> C:
+    """A config with these settings; UserError says what is wrong with them as the gin reader does."""
+    try:
+        return config_type.model_validate(dict(settings))
+    except pydantic.ValidationError as error:
+        raise UserError(refusals(error, config_type, settings)) from error
+
+
+def refusals(error: pydantic.ValidationError, config_type: type[Config], settings: Mapping[str, Any]) -> str:
+    """What pydantic refuses of a config that no gin file describes, in the gin reader's words."""
+    name, fields = config_type.component.__name__, config_type.model_fields
+    told: list[tuple[str, str]] = []
+    for field, items in _by_field(error).items():
+        if own := _own_words(name, field, items):
+            told += [(mistake.message, mistake.hint) for mistake in own]
+        elif field not in fields:
+            told.append((f"{name} has no field {field}", meant(field, fields)))
+        elif field in settings:
+            told.append(_refusal(config_type, field, dict(settings), f"{name}.{field}"))
+        else:
+            told.append((f"{name} needs {field}", f"it takes {type_words(fields[field].annotation)}"))
+    return "\n".join(message + (f"\n  {hint}" if hint else "") for message, hint in told)
+
+
+def _by_field(error: pydantic.ValidationError) -> dict[str, list[Any]]:
+    """What pydantic says of each field; "": of several together."""
+    by_field: dict[str, list[Any]] = {}
+    for item in error.errors(include_url=False):
+        by_field.setdefault(str(item["loc"][0]) if item["loc"] else "", []).append(item)
+    return by_field
+
+
+def _own_words(name: str, field: str, items: Sequence[Any]) -> list[Mistake]:
+    """What a component's own validators say; none if pydantic speaks for itself."""
+    own = next((item for item in items if item["type"] in _OWN_WORDS), None)
+    if own is None and field:
+        return []
+    said = own or items[0]
+    context = said.get("ctx", {})
+    message = str(context.get("error", said["msg"]))
+    if said["type"].startswith("model_"):
+        message = f"{name} has settings with names; got something else"
+    message = f"{name}.{field}: {message}" if field and name not in message else message
+    first = Mistake(str(context.get("field", field)), message, str(context.get("hint", "")))
+    return [first, *context.get("more", ())]  # several: see `registry.mistakes`
+
+
+def _refusal(config_type: type[Config], field: str, values: dict[str, Any], label: str) -> tuple[str, str]:
+    """Message and hint for a value of the wrong type or outside the limits."""
+    info, value = config_type.model_fields[field], values[field]
+    accepted = component_types(info.annotation)
+    better = (guess for guess in guesses(value, info.annotation) if fits(config_type, values, field, guess))
+    hint = next((f"did you mean {literal(guess)}?" for guess in better), "")
+    if isinstance(value, float) and not math.isfinite(value):
+        hint = "numbers must be finite"
+    verb = "must be"
+    if accepted and not isinstance(value, (Config, tuple)):
+        verb = "takes"
+        close = closest(str(value), candidates(accepted))
+        hint = hint or (f"did you mean @{close[0]}()?" if close else "components are written @Name()")
+    return f"{label} {verb} {type_words(info.annotation, info.metadata)}; got {literal(value)}", hint
+
+
+def _own_scope(scope: Scope, bound: Iterable[Binding], values: Iterable[Any]) -> str:
+    """The part of a gin scope that decides a component: of it, or of a component in it, something is bound there."""
+    items = [item for value in values for item in (value if isinstance(value, tuple) else (value,))]
+    deciding = {binding.scope for binding in bound} | {scope_of(item) for item in items if isinstance(item, Config)}
+    prefixes = ("/".join(scope[:depth]) for depth in range(len(scope), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in deciding), "")
+
+
+def fits(config_type: type[Config], values: dict[str, Any], field: str, value: Any) -> bool:
     """Would the field take this value?"""
     try:
         config_type(**{**values, field: value})
@@ -350,10 +405,10 @@ def _fits(config_type: type[Config], values: dict[str, Any], field: str, value: 
     return True
 
 
-def _guesses(value: Any, annotation: Any) -> Iterator[Any]:
+def guesses(value: Any, annotation: Any) -> Iterator[Any]:
     """What the user may have meant by a refused value, most likely first."""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+    if isinstance(value, str) and "\\" not in value:
+        with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             yield ast.literal_eval(value)
         yield from closest(value, [option for option in _options(annotation) if isinstance(option, str)])
     elif isinstance(value, float) and value.is_integer():

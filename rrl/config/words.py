@@ -6,6 +6,7 @@ import difflib
 import inspect
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args, get_origin
 
@@ -191,36 +192,35 @@ def _identity(config: Config) -> str:
     return f"{config.component.__name__}({fields})"
 
 
-def dumps(config: Config) -> str:
+_SCOPE = "_gin_scope"
+
+
+def set_scope(config: Config, scope: str) -> None:
+    """Remember the gin scope in which a file describes a component, "" for none: `dumps` writes it so again.
+
+    Where pydantic keeps cached properties too, which it neither compares nor hashes nor shows.
+    """
+    config.__dict__[_SCOPE] = scope
+
+
+def scope_of(config: Config) -> str | None:
+    """The gin scope in which a file describes a component; None for one that comes from no file."""
+    scope: str | None = config.__dict__.get(_SCOPE)
+    return scope
+
+
+def dumps(config: Config, own_scopes: bool = True) -> str:
     """Gin source that says every field of `config` and of all components in it: `loads(dumps(c)) == c`.
 
-    A component that occurs with several settings gets one gin scope for each, named after its place.
+    Components keep the gin scopes of the file that they come from. Others, or all unless `own_scopes` (then equal
+    configs are equal texts), get one for each where a component occurs with several settings, named after its place.
     """
-    scopes: dict[str, str] = {}
-    variants: dict[str, list[str]] = {}
-    order: list[Config] = []
-
-    def visit(node: Config, place: str) -> None:
-        if (key := _identity(node)) in scopes:
-            return
-        scope = base = place.replace(".", "_")
-        count = 1
-        while scope in scopes.values():
-            count += 1
-            scope = f"{base}_{count}"
-        scopes[key] = scope
-        variants.setdefault(node.component.__name__, []).append(key)
-        order.append(node)
-        for name, value in _fields(node):
-            for child_place, child in _children(value, f"{place}.{name}" if place else name):
-                visit(child, child_place)
-
-    visit(config, "")
+    nodes = dict(_nodes(config))
+    scopes = _scopes(nodes, own_scopes)
 
     def full_name(node: Config) -> str:
-        name = node.component.__name__
         scope = scopes[_identity(node)]
-        return f"{scope}/{name}" if scope and len(variants[name]) > 1 else name
+        return f"{scope}/{node.component.__name__}" if scope else node.component.__name__
 
     def source(value: Any) -> str:
         if isinstance(value, Config):
@@ -233,8 +233,86 @@ def dumps(config: Config) -> str:
             return repr(value)
         raise TypeError(f"gin files hold no {type(value).__name__}: {value!r}")
 
-    blocks = [[f"{full_name(node)}.{name} = {source(value)}" for name, value in _fields(node)] for node in order]
+    blocks = [
+        [f"{full_name(node)}.{name} = {source(value)}" for name, value in _fields(node)] for node, _ in nodes.values()
+    ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+_Nodes = dict[str, tuple[Config, str]]
+"""Of a whole config: identity of each component -> (component, its first place)."""
+
+
+def _nodes(config: Config) -> Iterator[tuple[str, tuple[Config, str]]]:
+    waiting, seen = [(config, "")], set()
+    while waiting:
+        node, place = waiting.pop()
+        if (key := _identity(node)) not in seen:
+            seen.add(key)
+            yield key, (node, place)
+            inner = [(child, where) for where, child in _parts(node, place)]
+            waiting += reversed(inner)
+
+
+def _parts(node: Config, place: str) -> Iterator[tuple[str, Config]]:
+    for name, value in _fields(node):
+        yield from _children(value, f"{place}.{name}" if place else name)
+
+
+def _scopes(nodes: _Nodes, own: bool) -> dict[str, str]:
+    """The gin scope of each component, such that every reference is read as what it stands for."""
+    count = Counter(node.component.__name__ for node, _ in nodes.values())
+    scopes: dict[str, str] = {}
+    taken: set[tuple[str, str]] = set()
+    """(component, scope)"""
+
+    def put(key: str, scope: str) -> None:
+        scopes[key] = scope
+        taken.add((nodes[key][0].component.__name__, scope))
+
+    def by_place(key: str) -> str:
+        scope = base = nodes[key][1].replace(".", "_")
+        number = 1
+        while scope in {other.split("/")[0] for _, other in taken if other}:
+            number += 1
+            scope = f"{base}_{number}"
+        return scope
+
+    root, *others = nodes
+    put(root, "")
+    unnamed = []
+    for key in others:
+        name, scope = nodes[key][0].component.__name__, scope_of(nodes[key][0]) if own else None
+        if scope is not None and (name, scope) not in taken:
+            put(key, scope)
+        elif count[name] == 1:
+            put(key, "")
+        else:
+            unnamed.append(key)
+    for key in unnamed:
+        put(key, by_place(key))
+    while misread := _misread(nodes, scopes, taken):
+        for key in misread:
+            put(key, by_place(key))
+    return scopes
+
+
+def _misread(nodes: _Nodes, scopes: dict[str, str], taken: set[tuple[str, str]]) -> list[str]:
+    """Components that are referred to without a scope where gin, which stays in a scope, would find another one."""
+    found: dict[str, None] = {}
+    waiting, seen = [(next(iter(nodes)), "")], set()
+    while waiting:
+        key, inside = waiting.pop()
+        node, scope = nodes[key][0], scopes[key]
+        if (key, scope or inside) in seen:
+            continue
+        seen.add((key, scope or inside))
+        parts = inside.split("/") if inside else []
+        prefixes = ("/".join(parts[: depth + 1]) for depth in range(len(parts)))
+        if not scope and any((node.component.__name__, prefix) in taken for prefix in prefixes):
+            found[key] = None
+        waiting += [(_identity(child), scope or inside) for _, child in _parts(node, "")]
+    return list(found)
 
 
 def flatten(config: Config) -> dict[str, str]:

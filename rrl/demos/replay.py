@@ -107,11 +107,13 @@ class DemoSet(Component):
         policy: Policy,
         key: Mapping[str, str] | None = None,
         progress: Callable[[int], None] | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> Rollout:
         """Replay all actions and return what `policy.observe` makes of the observations (T transitions).
 
         The result is cached on disk under `key` (None: not cached), which must say all that decides features:
-        encoder, weights, precision, GL renderer, code, versions; environment and demonstrations are added here.
+        encoder, weights, precision, GL renderer, code, versions; environment and demonstrations are added here. `say`
+        is told, before it begins, what takes so long and that it won't again.
         """
         if key is None:
             return self._replayed(collector, policy, progress)
@@ -126,6 +128,7 @@ class DemoSet(Component):
         path = cache_folder() / f"{self.env.name}-{digest}.npz"
         cached = _read_cache(path)
         if cached is None:
+            say(f"replaying the demonstrations through the encoder: done once, then kept in {path.parent}")
             cached = self._replayed(collector, policy, progress)
             try:
                 _write_cache(path, cached)

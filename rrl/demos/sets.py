@@ -197,7 +197,7 @@ def load(path: Path) -> Demos:
     """Read a set written by `Demos.save`. UserError if it isn't one, or was changed."""
     path = npz(path)
     if not path.exists():
-        raise UserError(f"no demonstrations at {path}")
+        raise UserError(f"no demonstrations at {path}; shipped ones are {', '.join(shipped())}")
     try:
         facts = json.loads(path.with_suffix(".json").read_text())
         with np.load(path, allow_pickle=False) as file:

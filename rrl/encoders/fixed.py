@@ -19,6 +19,7 @@ from pydantic import field_validator
 from torch import Tensor, nn
 
 from rrl import registry
+from rrl.config.resolve import refusals
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder, exactly
 from rrl.encoders.weights import WeightsError, checksum
@@ -85,10 +86,9 @@ def read_header(file: str) -> Header:
     try:
         source = cls.Config.model_validate_json(json.dumps(values["encoder_config"]))
     except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        said = refusals(error, cls.Config, values["encoder_config"])
         raise WeightsError(
-            f"FixedEncoder.file = {file!r} was exported from a {name} of another version: "
-            f"{'.'.join(map(str, first['loc']))}: {first['msg']}\n  export it again"
+            f"FixedEncoder.file = {file!r} was exported from a {name} of another version: {said}\n  export it again"
         ) from error
     return Header(path, source, values["cameras"], values["checksum"])
 

@@ -72,11 +72,9 @@ class EnvFactory(Component, abc.ABC):
             fields = cls.model_fields
             if unknown := [name for name in settings if name not in fields]:
                 raise UserError(f"{cls.component.__name__} has no setting {unknown[0]!r}; it takes {', '.join(fields)}")
-            try:
-                return cls.model_validate(dict(settings))
-            except pydantic.ValidationError as error:
-                first = error.errors()[0]
-                raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            from rrl.config import resolve  # not for worker processes, which check nothing
+
+            return resolve.checked(cls, settings)
 
         def filmed(self, cameras: Sequence[str], look: str) -> Self:
             """The same task for a film: through these cameras, as a user names them (none: the configured ones),

@@ -18,7 +18,7 @@ from rrl.store.results import Result
 from rrl.sweeps.backends import Local
 from rrl.sweeps.engine import Engine
 from rrl.sweeps.jobs import Job
-from rrl.sweeps.plan import Sweep, plan
+from rrl.sweeps.plan import plan, request
 from rrl.sweeps.state import SweepFolder
 from rrl.sweeps.table import Table
 
@@ -112,16 +112,16 @@ def _run(
 def _jobs(wanted: Wanted, task: str, seeds: Sequence[int], overrides: Sequence[str], table: Table) -> list[Job]:
     """A curve's runs; with the substitute, and a line that says so, where its weights can't be had."""
     file = wanted.file.format(task=task)
-    config = Sweep.Config(files=(file,), seeds=tuple(seeds), set=tuple(overrides))
-    try:
-        return plan(file, config).jobs
-    except UserError as error:
-        if not wanted.substitute or "weights" not in str(error):
-            raise
+    _, config = request([file], seeds=seeds, overrides=overrides)
+    planned = plan(file, config)
+    reason = next((text for text in planned.missing if "weights" in text), "")
+    if wanted.substitute and reason:
         other = wanted.substitute.format(task=task)
-        table.line(f"{file} can't run here: {str(error).splitlines()[0]}")
+        table.line(f"{file} can't run here: {reason.splitlines()[0]}")
         table.line(f"instead: {other}. This is ANOTHER method than the published one.")
-        return plan(other, config.model_copy(update={"files": (other,)})).jobs
+        planned = plan(other, config.model_copy(update={"files": (other,)}))
+    planned.refuse()
+    return planned.jobs
 
 
 def _nothing(runs: Sequence[Result], curves: Curves) -> str:

@@ -152,7 +152,7 @@ class Experiment(Component):
         steps = int(self.demos.demos.lengths.sum())
         progress.phase(f"replaying {len(self.demos.demos)} demonstrations", steps)
         key = None if collector.envs.frames is None else self._key(collector, agent, encoder, inference)
-        return self.demos.replay(collector, agent, key, progress.advance)
+        return self.demos.replay(collector, agent, key, progress.advance, progress.line)
 
     def _key(self, collector: Collector, agent: Agent, encoder: Encoder, inference: Inference) -> dict[str, str] | None:
         """All that decides what the agent observes, as `DemoSet.replay` takes it; None where it can't be told."""

@@ -31,6 +31,8 @@ def sweep(
         place, settings = backends.find(backend, slurm)
         table = Table()
         planned = plan(name, config)
+        if not dry_run:
+            planned.refuse()
         count = len(planned.jobs) or (config.trials or 0) * len(config.files) * max(1, len(config.seeds))
         estimates = estimate.of_plan(planned, table.line)
         if place.here and not jobs:
@@ -38,6 +40,7 @@ def sweep(
         where = f"{jobs} at a time on {cores()} cores" if place.here else f"on {backend}"
         estimate.show(planned, estimates, count, jobs, place.here, where, table.console)
         if dry_run:
+            planned.refuse()
             return 0
         with SweepFolder.open(name, new) as folder:
             folder.record(planned.jobs, sources=list(config.files), search=config.search, metric=config.metric)

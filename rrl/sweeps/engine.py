@@ -146,10 +146,14 @@ class Engine:
         self.table.line(f"{entry.state}: {entry.job.name}" + (f" ({entry.reason})" if entry.reason else ""))
 
     def tell_failures(self) -> None:
-        """Print the runs that failed, each with its reason and its log."""
+        """Print the runs that failed: each reason once, with the runs that share it and their logs."""
+        failed: dict[str, list[Job]] = {}
         for entry in self.entries.values():
             if entry.state == "failed":
-                self.table.line(f"FAILED {entry.job.name}: {entry.reason}\n  log: {self.sweep.log(entry.job)}")
+                failed.setdefault(entry.reason, []).append(entry.job)
+        for reason, jobs in failed.items():
+            logs = "".join(f"\n  log: {self.sweep.log(job)}" for job in jobs)
+            self.table.line(f"FAILED {', '.join(job.name for job in jobs)}: {reason}{logs}")
 
     def _look(self) -> None:
         """Find the folders of the runs that have begun."""

@@ -49,10 +49,13 @@ class Estimate:
 
 
 def of_plan(plan: Plan, say: Callable[[str], None]) -> dict[str, Estimate]:
-    """Job fingerprint -> estimate, of all jobs (an Optuna search: of one combination)."""
+    """Job fingerprint -> estimate, of all jobs (an Optuna search: of one combination) that lack nothing here."""
     speeds: dict[str, speed.Speed | None] = {}
     estimates = {}
+    stopped = plan.stopped()
     for job in plan.samples:
+        if job.fingerprint in stopped:
+            continue
         try:
             config = resolve(job.config)
         except UserError:  # CUDA asked for, as on the cluster that this is planned for
@@ -135,28 +138,23 @@ def show(
     for name in ("run", "updates", "steps", "hours", "memory", "disk"):
         table.add_column(name, justify="left" if name == "run" else "right")
     for job in plan.samples[:40]:
-        estimate = estimates[job.fingerprint]
-        table.add_row(
-            escape(job.name),
-            str(job.config.iterations),
-            f"{training_steps(job.config):,}",
-            _hours(estimate.seconds),
-            _bytes(estimate.memory),
-            _bytes(estimate.disk),
-        )
+        estimate = estimates.get(job.fingerprint)
+        costs = [_hours(estimate.seconds), _bytes(estimate.memory), _bytes(estimate.disk)] if estimate else ["missing"]
+        table.add_row(escape(job.name), str(job.config.iterations), f"{training_steps(job.config):,}", *costs)
     console.print(table)
     if len(plan.samples) > 40:
         console.print(f"and {len(plan.samples) - 40} more")
     if not plan.jobs:
         console.print(f"{count} runs, of combinations that the search will choose; above: one of them", highlight=False)
     share = count / max(len(plan.samples), 1)
+    without = f" without the {len(plan.samples) - len(estimates)} that lack something" if plan.missing else ""
     seconds = share * sum(estimate.seconds for estimate in estimates.values())
     if not here:
         seconds /= jobs or 1
     largest = max((estimate.memory for estimate in estimates.values()), default=0.0) * (jobs or 1)
     disk = share * sum(estimate.disk for estimate in estimates.values())
     console.print(
-        f"{count} runs, {where}: about {_hours(seconds)}"
+        f"{count} runs, {where}: about {_hours(seconds)}{without}"
         f"{'' if here else ' if its machines are as fast as this one'}, "
         f"{_bytes(largest)} of memory, {_bytes(disk)} on disk",
         highlight=False,

@@ -32,7 +32,7 @@ class Job:
     @property
     def fingerprint(self) -> str:
         """Equal for equal configurations: by it, a sweep knows its runs when it is called again."""
-        return hashlib.sha256(ginfile.dumps(self.config).encode()).hexdigest()[:16]
+        return hashlib.sha256(ginfile.dumps(self.config, own_scopes=False).encode()).hexdigest()[:16]
 
     @cached_property
     def score(self) -> Score:

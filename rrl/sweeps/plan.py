@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +14,10 @@ from pydantic import Field, NonNegativeInt
 
 from rrl.config import ginfile
 from rrl.config.grammar import ConfigError, Problem
+from rrl.config.resolve import checked
 from rrl.config.words import literal
-from rrl.registry import Component, UserError, register
+from rrl.envs.base import EnvFactory
+from rrl.registry import Component, Config, UserError, build, register
 from rrl.run.experiment import Experiment
 from rrl.sweeps.jobs import Job
 from rrl.sweeps.space import Axis, Point, axis, draw, product
@@ -65,6 +67,21 @@ class Plan:
     samples: list[Job] = field(default_factory=list)
     """Jobs to judge the cost by: all, or those of one combination of an Optuna search."""
     notes: list[str] = field(default_factory=list)
+    missing: dict[str, list[Job]] = field(default_factory=dict)
+    """What this machine lacks, in words with remedies, and the samples that it keeps from starting."""
+
+    def stopped(self) -> set[str]:
+        """Fingerprints of the samples that lack something."""
+        return {job.fingerprint for jobs in self.missing.values() for job in jobs}
+
+    def refuse(self) -> None:
+        """UserError if something is missing: each cause once, with the files that share it."""
+        if self.missing:
+            raise UserError("\n".join(f"{text}\n{self._sharing(jobs)}" for text, jobs in self.missing.items()))
+
+    def _sharing(self, jobs: Sequence[Job]) -> str:
+        files = ", ".join(dict.fromkeys(job.source for job in jobs))
+        return f"without it {len(jobs)} of {len(self.samples)} runs can't start: {files}"
 
 
 def request(
@@ -106,7 +123,7 @@ def request(
         options = {**settings, **options, "files": members, "set": (*own, *overrides)}
     else:
         options["files"] = tuple(files)
-    sweep = Sweep.Config.model_validate(options)
+    sweep = checked(Sweep.Config, options)
     if sweep.search != "grid" and sweep.trials is None:
         raise UserError(f"--search {sweep.search} needs --trials, the number of combinations to try")
     if sweep.search == "grid" and (trials or metric):
@@ -119,7 +136,7 @@ def request(
 
 
 def plan(name: str, sweep: Sweep.Config) -> Plan:
-    """All jobs; ConfigError with the mistakes of all files and of the grid together."""
+    """All jobs, and what they lack here; ConfigError with the mistakes of all files and of the grid together."""
     problems: list[Problem] = []
     axes: list[Axis] = []
     for text in sweep.grid:
@@ -145,7 +162,7 @@ def plan(name: str, sweep: Sweep.Config) -> Plan:
     planned.notes = builder.notes()
     if sweep.search == "optuna":
         _check_metric(sweep.metric, jobs)
-    _check_parts(jobs)
+    planned.missing = _missing_parts(jobs)
     planned.jobs, planned.samples = ([] if sweep.search == "optuna" else jobs), jobs
     return planned
 
@@ -271,22 +288,35 @@ def _check_metric(metric: str, jobs: Sequence[Job]) -> None:
             )
 
 
-def _check_parts(jobs: Sequence[Job]) -> None:
-    """Build each combination of environment, encoder and demonstrations once: missing weights or files show
-    before anything starts. UserError with all that is missing."""
-    problems: dict[str, None] = {}
-    checked = set()
+def _missing_parts(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    """What is missing, such as weights, each with the jobs that need it. Each part is made once, and then what each
+    combination of parts makes: a download that fails may take long."""
+    lacks: dict[Any, str] = {}
+
+    def lack(make: Callable[..., Any], config: Config, **context: Any) -> str:
+        key = (make, config, *context.values())
+        if key not in lacks:
+            try:
+                make(config, **context)
+                lacks[key] = ""
+            except UserError as error:
+                lacks[key] = str(error)
+        return lacks[key]
+
+    missing: dict[str, list[Job]] = {}
+    envs: dict[Config, EnvFactory] = {}
+    wholes: dict[Any, Experiment.Config] = {}
     for job in jobs:
-        parts = (job.config.env, job.config.encoder, job.config.demos)
-        if parts in checked:
-            continue
-        checked.add(parts)
-        try:
-            Experiment(job.config.model_copy(update={"device": "cpu"}))
-        except UserError as error:
-            problems.setdefault(f"{job.source}: {error}")
-    if problems:
-        raise UserError("\n".join(problems))
+        config = job.config
+        env = envs.setdefault(config.env, build(config.env))
+        texts = [lack(build, config.encoder, cameras=len(env.cameras))]
+        texts += [lack(build, config.demos, env=env)] if config.demos else []
+        if not any(texts):
+            whole = config.model_copy(update={"device": "cpu"})
+            texts = [lack(Experiment, wholes.setdefault((config.env, config.encoder, config.demos), whole))]
+        for text in filter(None, texts):
+            missing.setdefault(text, []).append(job)
+    return missing
 
 
 def _files(argument: str) -> list[str]:

@@ -68,6 +68,7 @@ def test_an_untrained_network_is_marked_everywhere(tmp_path):
     done = rrl(tmp_path, "run", "adroit_pen_resnet34", sets=(*TINY, "ResNet.weights = None"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WARNING: the encoder is UNTRAINED" in done.stdout
+    assert f"done once, then kept in {tmp_path / 'cache'}" in done.stdout
     assert "ResNet18 (UNTRAINED)" in done.stdout  # the title: of the plot too
     run = tags(tmp_path)
     assert run.info.status == "FINISHED"

@@ -157,7 +157,7 @@ def test_a_missing_include_is_the_only_problem_and_suggests():
     write("base/adroit.gin", "Experiment.seed = 1\n")
     write("x.gin", "include 'base/adrot.gin'\nLens.zoom = 1.0\n")
     problem = only_problem("x.gin")
-    assert problem.line == 1 and problem.hint == "did you mean 'base/adroit.gin'?"
+    assert problem.line == 1 and problem.hint == "did you mean `include 'base/adroit.gin'`?"
     assert problem.message.startswith("cannot read base/adrot.gin: ")
     write("y.gin", "include 'base'\n")
     assert only_problem("y.gin").message == "cannot read base: Is a directory"
@@ -203,4 +203,9 @@ def test_unknown_files_get_suggestions(shipped: Path):
     assert (problem.file, problem.line) == ("adriot_pen", 0) and problem.hint == "did you mean adroit_pen?"
     write("mine.gin", "")
     assert only_problem("mien.gin").hint == "did you mean mine.gin?"
-    assert only_problem("zzzz").hint == "shipped: adroit_pen"
+    for typed in ("base/adroti.gin", "evn/adroit"):
+        write("mine.gin", f"include '{typed}'\n")
+        assert only_problem("mine.gin").hint == "did you mean `include 'env/adroit.gin'`?"
+    write("mine.gin", "include “env/adroit.gin”\n")
+    assert "did you mean `include 'env/adroit.gin'`?" in only_problem("mine.gin").hint
+    assert only_problem("zzzz").hint == "give a path, or a name that `rrl list files` shows"

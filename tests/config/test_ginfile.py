@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from rrl import registry
 from rrl.config import ginfile
 from rrl.config.ginfile import ConfigError, dumps, flatten, loads
+from rrl.config.words import set_scope
 from rrl.registry import Component, Config, Mistake, UserError, mistakes
 
 
@@ -386,6 +388,26 @@ def test_stock_gin_reads_dumps_to_an_equal_object(stock, config: Config):
     assert signs(again) == signs(config)
 
 
+def with_scopes(config: Any, data: st.DataObject) -> None:
+    """Give components scopes as if files of all sorts had described them."""
+    set_scope(config, data.draw(st.sampled_from(["", "a", "a/b", "b", "encoder", "target_inner"])))
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, Config):
+                with_scopes(item, data)
+
+
+@given(config=CONFIGS, data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_whatever_scopes_components_come_from_dumps_mean_the_same(stock, config: Config, data: st.DataObject):
+    canonical = dumps(config)
+    with_scopes(config, data)
+    text = dumps(config)
+    assert stock(text) == loads(text) == config
+    assert dumps(config, own_scopes=False) == canonical
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -402,6 +424,33 @@ def test_stock_gin_reads_dumps_to_an_equal_object(stock, config: Config):
 )
 def test_scopes_and_macros_mean_what_stock_gin_means(stock, text: str):
     assert stock(text) == loads(text)
+    written = dumps(loads(text))
+    assert stock(written) == loads(text)
+    own = re.findall(r"\w+(?=/)", text)
+    assert set(re.findall(r"\w+(?=/)", written)) <= set(own)
+
+
+def test_dumps_keeps_the_scopes_of_a_file():
+    text = BASE + "Experiment.target = @big/ResNet()\nResNet.depth = 18\nbig/ResNet.depth = 50\n"
+    config = loads(text)
+    other = loads(text.replace("big/", "huge/"))
+    written = dumps(config.model_copy(update={"seed": 3}))
+    for line in ("Experiment.encoder = @ResNet()", "Experiment.target = @big/ResNet()"):
+        assert line in written.splitlines()
+    assert "ResNet.depth = 18" in written.splitlines() and "big/ResNet.depth = 50" in written.splitlines()
+    assert config == other and hash(config) == hash(other) and repr(config) == repr(other)
+    assert dumps(config, own_scopes=False) == dumps(other, own_scopes=False) != dumps(config) != dumps(other)
+    alone = loads(ENV + "Experiment.encoder = @big/ResNet()\nbig/ResNet.depth = 50\n")
+    assert "Experiment.encoder = @big/ResNet()\n" in dumps(alone)
+    assert dumps(alone.encoder).startswith("ResNet.depth = 50")  # a root stands in no scope
+
+
+def test_dumps_gives_a_scope_where_gin_would_stay_in_another(stock):
+    """What a macro names is read outside the scope of what holds it; dumps has no macros."""
+    text = ENV + "Experiment.encoder = @big/ResNet()\nbig/ResNet.depth = 50\nExperiment.target = @big/VAE()\n"
+    config = loads(text + "big/VAE.inner = %m\nm = @ResNet()\nResNet.depth = 18\n")
+    assert config.target.inner.depth == 18
+    assert stock(dumps(config)) == loads(dumps(config)) == config
 
 
 def test_dumps_is_readable():

@@ -169,10 +169,12 @@ def test_the_cache_returns_the_same_and_knows_its_key(door, tmp_path, monkeypatc
             return super().observe(obs)
 
     collector, policy = Collector(door), Counting(28)
-    first = made.replay(collector, policy, {"encoder": "A"})
+    told: list[str] = []
+    first = made.replay(collector, policy, {"encoder": "A"}, say=told.append)
     replayed = len(calls)
-    again = made.replay(collector, policy, {"encoder": "A"})
-    assert len(calls) == replayed
+    assert len(told) == 1 and "done once, then kept in" in told[0] and str(tmp_path / "features") in told[0]
+    again = made.replay(collector, policy, {"encoder": "A"}, say=told.append)
+    assert len(calls) == replayed and len(told) == 1
     for name in ("obs", "actions", "rewards", "episode", "t", "final_obs"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
     assert again.success("success").tolist() == first.success("success").tolist()

@@ -53,7 +53,7 @@ def test_all_tasks_have_names():
     [
         ("dor", {}, r"no environment has a task 'dor'; did you mean 'door'\? \(one of pen, door, hammer"),
         ("door", {"protocl": "paper"}, "Adroit has no setting 'protocl'; it takes task, protocol, reward, look"),
-        ("door", {"protocol": "x"}, "protocol: Input should be 'paper' or 'stock'"),
+        ("door", {"protocol": "x"}, "Adroit.protocol must be 'paper' or 'stock'; got 'x'"),
         ("walker_walk", {"protocol": "paper"}, "DMControl has no setting 'protocol'; it takes domain, task, action_re"),
         ("hopper_hop", {}, "action_repeat: .*must be set for hopper hop"),
     ],
@@ -78,7 +78,7 @@ def test_a_task_is_filmed_through_the_cameras_that_a_user_names():
     assert walker.filmed((), "default") == walker
     for config, cameras, look, message in (
         (door, ("topp",), "fast", "did you mean 'top'"),
-        (door, (), "pretty", "look: Input should be 'default', 'balanced' or 'fast'"),
+        (door, (), "pretty", "Adroit.look must be 'default', 'balanced' or 'fast'; got 'pretty'"),
         (walker, ("side",), "fast", "walker walk is filmed by one camera, named by its number; got side"),
         (walker, ("0", "1"), "fast", "got 0, 1"),
     ):

@@ -88,7 +88,7 @@ def test_arguments_reach_the_config():
     ("wrong", "told"),
     [
         ({"rewrad": "dense"}, "Adroit has no setting 'rewrad'; it takes task, protocol, reward"),
-        ({"reward": "dens"}, "reward: Input should be 'sparse' or 'dense'"),
+        ({"reward": "dens"}, "Adroit.reward must be 'sparse' or 'dense' or None; got 'dens'"),
         ({"render_mode": "ansi"}, "render_mode is 'rgb_array', pictures for people; got 'ansi'"),
         ({"frames": "84"}, "side of the pictures in pixels, at most crop_from; got frames='84', crop_from=None"),
         ({"frames": 84, "crop_from": 64}, "got frames=84, crop_from=64"),

@@ -13,9 +13,12 @@ from typer.testing import CliRunner
 from rrl import cli
 from rrl.config import ginfile
 from rrl.config.ginfile import ConfigError
+from rrl.encoders import weights
 from rrl.registry import UserError
 from rrl.score import RETURN, Score, success
 from rrl.sweeps import backends
+from rrl.sweeps.engine import Engine
+from rrl.sweeps.jobs import Entry
 from rrl.sweeps.plan import Plan, _check_metric, plan, request
 from rrl.sweeps.space import Range, axis, draw, product
 from rrl.sweeps.state import SweepFolder
@@ -162,9 +165,70 @@ def test_equal_runs_are_done_once() -> None:
     assert "same runs" in made.notes[0]
 
 
-def test_missing_parts_show_before_anything_starts() -> None:
-    with pytest.raises(UserError, match="nowhere"):
-        planned(STATE, overrides=["DemoSet.source = 'nowhere'"])
+def shown(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of `rrl sweep`, on one line."""
+    done = CliRunner().invoke(cli.app, ["sweep", *arguments])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_missing_parts_show_before_anything_starts(tmp_path, monkeypatch) -> None:
+    """One problem with the runs that share it, whatever else they lack; a dry run shows the plan as well."""
+    monkeypatch.chdir(tmp_path)
+    files = ("adroit_door_resnet34", "adroit_pen_resnet34", "adroit_door_mobilenetv2")
+    lacking = ("--set", "ResNet.weights = 'gone.pth'", "--set", "DemoSet.source = 'nowhere'")
+    lacking += ("--set", "MobileNetV2.weights = None", "--seeds", "1,2")
+    code, output = shown(*files, *lacking)
+    assert code == 2 and "Traceback" not in output and not list(tmp_path.iterdir())
+    for told, runs in (
+        ("ResNet.weights = 'gone.pth'", "4 of 6 runs can't start: adroit_door_resnet34, adroit_pen_resnet34 "),
+        ("no demonstrations named nowhere", f"6 of 6 runs can't start: {', '.join(files)}"),
+    ):
+        assert output.count(told) == 1 and output.count(runs) == 1, output
+    assert "updates" not in output
+    code, planned_too = shown(*files, *lacking, "--dry-run")
+    assert code == 2 and planned_too.endswith(output[output.index("error:") :])
+    assert planned_too.count(" missing ") == 6 and "without the 6 that lack something" in planned_too
+
+
+def test_a_download_is_tried_once(monkeypatch) -> None:
+    """Of weights that many runs need: each try may wait for an answer."""
+    tries: list[Any] = []
+
+    def refused(source: Any, folder: Path) -> Path:
+        tries.append(source.name)
+        raise OSError(f"try {len(tries)}")
+
+    monkeypatch.setattr(weights, "installed", lambda source: None)
+    monkeypatch.setattr(weights, "download", refused)
+    made = planned("adroit_door_resnet34", "adroit_pen_resnet34", "ablations/door_dense")
+    assert tries == ["resnet34"]
+    assert [len(jobs) for jobs in made.missing.values()] == [3]
+    with pytest.raises(UserError, match="3 of 3 runs"):
+        made.refuse()
+
+
+def test_a_reason_that_failed_runs_share_is_told_once() -> None:
+    said: list[str] = []
+    engine = object.__new__(Engine)
+    engine.sweep = SimpleNamespace(log=lambda job: f"{job.name}.log")  # type: ignore[assignment]
+    engine.table = SimpleNamespace(line=said.append)  # type: ignore[assignment]
+    states = {"a": ("failed", "no disk"), "b": ("finished", ""), "c": ("failed", "no disk"), "d": ("failed", "killed")}
+    engine.entries = {
+        name: Entry(SimpleNamespace(name=name), state, reason)  # type: ignore[arg-type]
+        for name, (state, reason) in states.items()
+    }
+    engine.tell_failures()
+    assert said == ["FAILED a, c: no disk\n  log: a.log\n  log: c.log", "FAILED d: killed\n  log: d.log"]
+
+
+def test_a_mistake_that_files_share_is_told_once(tmp_path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.gin").write_text("include 'adroit_door_state.gin'\nDAPG.gama = 1.0\n")
+    with pytest.raises(ConfigError) as caught:
+        planned(str(tmp_path))
+    assert len(caught.value.problems) == 3
+    assert str(caught.value).count("has no field gama") == 1
+    assert ", ".join(f"{tmp_path / name}.gin:2" for name in "abc") + ": DAPG has" in str(caught.value)
 
 
 def test_folders_by_path_or_shipped_name(tmp_path) -> None:
