@@ -12,13 +12,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt
 from torch.nn.functional import mse_loss
 
 from rrl.agents.base import SILENCE, Metrics, Progress
 from rrl.agents.rad import PixelSACConfig
 from rrl.agents.sac import SAC
-from rrl.registry import register
+from rrl.registry import CountOrZero, register
 from rrl.rollout.data import Rollout
 
 
@@ -31,9 +30,9 @@ class FERM(SAC):
 
         encoder_loss: Literal["never", "warm_start", "always"] = "warm_start"
         """When the encoder is trained on its own loss (FERM: in the warm start; online by critics alone)."""
-        warm_start_updates: NonNegativeInt = 1_600
+        warm_start_updates: CountOrZero = 1_600
         """Contrastive updates on the demonstrations before learning online."""
-        bc_epochs: NonNegativeInt = 0
+        bc_epochs: CountOrZero = 0
         """Passes over the demonstrations in which the actor is cloned (FERM's BC-only mode: 100, with
         Experiment.iterations = 0 and FERM.init_steps = 0, or sampled actions are random); 0: none."""
 

@@ -116,10 +116,14 @@ class Demos:
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in ("lengths", "actions", "qpos", "qvel")}
         arrays |= {f"flag.{k}": v for k, v in self.flags.items()}
         arrays |= {f"initial.{k}": v for k, v in self.initial.items()}
-        with writing(path) as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
         facts = {**self.facts, "format": FORMAT, "checksum": self.checksum()}  # of these, not of their source
-        write_json(path.with_suffix(".json"), facts)
+        try:
+            with writing(path) as file:
+                np.savez_compressed(file, allow_pickle=False, **arrays)
+            write_json(path.with_suffix(".json"), facts)
+        except BaseException:
+            path.unlink(missing_ok=True)  # half a set would stand in the next try's way
+            raise
 
 
 def facts_of(env: EnvFactory) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ from rrl.machine.console import Display, optional_output
 from rrl.machine.signals import Stopped, Stopping
 from rrl.registry import UserError
 from rrl.run import facts as run_facts
-from rrl.run import loop, saving
+from rrl.run import fits, loop, saving
 from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
 from rrl.run.saving import CHECKPOINT
@@ -30,6 +31,8 @@ from rrl.store.tracking import MLflowTracker
 
 # Other versions of these may compute other bits.
 EXACT = ("torch", "mujoco", "numpy")
+MACHINE = ("device", "backend", "workers", "threads")
+"""Fields of a run that say where it is computed, not what: another machine may need others."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ def start(
     assert isinstance(config, Experiment.Config)
     config = resolve(config)
     experiment = Experiment(config)  # whatever is missing (weights, demonstrations) shows now
+    fits.check(experiment)
     make_root()
     together = [sources] if isinstance(sources, str) else sources
     name = name or f"{'+'.join(Path(source).stem for source in together)}-seed{config.seed}"
@@ -95,11 +99,11 @@ def make_root() -> None:
 
 
 @optional_output()
-def resume(run: str, budget: float | None = None, iterations: int | None = None) -> int:
+def resume(run: str, budget: float | None = None, iterations: int | None = None, overrides: Sequence[str] = ()) -> int:
     """Go on with a run from its last checkpoint; returns the process's exit code.
 
     `iterations` lengthens the run, finished or not. UserError where it has more already, learns nothing from
-    rollouts, or belongs to a sweep.
+    rollouts, or belongs to a sweep. `overrides`, gin statements, say what another machine decides otherwise: `MACHINE`.
     """
     folder = find(run)
     with _locked(folder):
@@ -108,23 +112,37 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
             uri, run_id, versions = facts["uri"], facts["run_id"], facts["versions"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
-        config = ginfile.load(folder / "config.gin")
-        assert isinstance(config, Experiment.Config)
+        began = ginfile.load(folder / "config.gin")
+        asked = config = ginfile.load(folder / "config.gin", overrides)
+        assert isinstance(began, Experiment.Config) and isinstance(config, Experiment.Config)
+        _only_of_the_machine(began, config)
         longer = iterations is not None and iterations != config.iterations
         if longer:
             _may_be_lengthened(config, iterations or 0, facts)
             config = config.model_copy(update={"iterations": iterations})
-        experiment = Experiment(resolve(config))
-        done = saving.last(folder, experiment.identity()).finished(config.iterations)
-        if done and MLflowTracker.ended(uri, run_id):
+        elsewhere = f"go on without: rrl resume {shlex.quote(run)} --set \"Experiment.device = 'cpu'\""
+        config = resolve(config, elsewhere)
+        experiment = Experiment(config)
+        last = saving.last(folder, experiment.identity())
+        if last.finished(config.iterations) and MLflowTracker.ended(uri, run_id):
             write_status(folder, "FINISHED")
             print(f"this run is finished: {folder}")
             return 0
+        fits.check(experiment)
+        changed = [name for name in MACHINE if getattr(asked, name) != getattr(began, name)]
+        moved = [
+            (name, then, now) for name in changed if (then := getattr(began, name)) != (now := getattr(config, name))
+        ]
         with Stopping() as stopping:
             tracker = MLflowTracker.resume(uri, run_id)
             try:
                 if longer:
                     write_status(folder, "STOPPED", f"lengthened to {iterations} iterations")
+                if moved:
+                    run_facts.moved(folder, moved, last.values.get("steps", 0))
+                    words = ", ".join(f"{name} {then} -> {now}" for name, then, now in moved)
+                    print(f"note: {words}: the result need not equal an uninterrupted run's bit for bit")
+                if longer or moved:
                     write_config(folder, config)
                 for package, here in _versions(config).items():
                     if versions.get(package, here) != here:
@@ -136,6 +154,22 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
             except BaseException:
                 tracker.end("FAILED")
                 raise
+
+
+def _only_of_the_machine(began: Experiment.Config, config: Experiment.Config) -> None:
+    """UserError if more differs than where the run is computed."""
+    before, now = ginfile.flatten(began), ginfile.flatten(config)
+    other = [name for name in before | now if before.get(name) != now.get(name) and name not in MACHINE]
+    if not other:
+        return
+    if other[0] == "iterations":
+        raise UserError(f"a run is lengthened with --iterations {config.iterations}, not with --set")
+    owner, _, field = other[0].rpartition(".")
+    raise UserError(
+        f"{before.get(owner, 'Experiment')}.{field} can't change on the way from {before.get(other[0])} to "
+        f"{now.get(other[0])}: it decides the numbers that the run computes. With --set a resumed run takes another "
+        f"{', '.join(MACHINE[:-1])} or {MACHINE[-1]}, which are the machine's business; start a new run for the rest"
+    )
 
 
 def _may_be_lengthened(config: Experiment.Config, iterations: int, facts: dict[str, Any]) -> None:

@@ -78,9 +78,11 @@ def main(text: str) -> int:
     if task.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, task.cores)
     from rrl.registry import UserError
-    from rrl.run import process  # heavy: after the above
+    from rrl.run import placement, process  # heavy: after the above
 
     try:
+        if task.cores:  # what is set for the whole machine is too much for a part of it
+            os.environ["OMP_NUM_THREADS"] = str(min(placement.threads(), len(task.cores)))
         if task.run is not None:
             return process.resume(task.run, task.budget)
         file = Path(task.file)

@@ -156,7 +156,7 @@ def test_minari_round_trip(tmp_path, made, monkeypatch):
     monkeypatch.delitem(sys.modules, "minari.storage.remotes.huggingface", raising=False)
     result = CliRunner().invoke(cli.app, ["demos", "import", "D4RL/door/human-v2", str(tmp_path / "door.npz")])
     assert result.exit_code == 2, result.output
-    assert "pip install 'minari[hf]'" in " ".join(result.output.split())
+    assert "pip install 'rrl[demos]'" in " ".join(result.output.split())
     for name in ("pen", "../pen-v0"):
         with pytest.raises(UserError, match="a Minari id looks like"):
             demo_tools.export(str(source), name, lines.append)
