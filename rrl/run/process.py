@@ -93,7 +93,7 @@ def make_root() -> None:
     """Make the folder that keeps runs; UserError if it can't be written."""
     try:
         ROOT.mkdir(exist_ok=True)
-        (ROOT / ".gitignore").write_text("*\n")
+        files.write_text(ROOT / ".gitignore", "*\n")
     except OSError as error:
         raise UserError(f"runs are kept in {ROOT.absolute()}, which can't be written: {error}") from error
 
