@@ -4,8 +4,11 @@ import io
 import json
 import os
 import pickle
+import re
 import sys
+import tomllib
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +134,12 @@ def test_every_format_gives_the_same_set(tmp_path, episodes, made, kind):
     assert got.origin == "human"
     assert "2 episodes of 200 to 200 steps; success 100.0 %" in lines[-1]
     assert demo_tools.verify(str(out), lines.append)
+
+
+def test_the_extra_for_demonstrations_reads_and_downloads_minari_datasets():
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    (line,) = [line for line in extras["optional-dependencies"]["demos"] if line.startswith("minari")]
+    assert {"hdf5", "hf"} <= set(re.match(r"minari\[(.*?)\]", line)[1].split(","))
 
 
 def test_minari_round_trip(tmp_path, made, monkeypatch):
