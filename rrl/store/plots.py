@@ -53,7 +53,7 @@ def learning_curve(rows: Sequence[Row], title: str, score: Score, path: Path) ->
         axes.set_xlim(left=0)
         axes.legend(fontsize=8)
     with files.writing(path) as file:
-        figure.savefig(file, format="png")
+        figure.savefig(file)  # a PNG, if nothing says otherwise
 
 
 def _end(row: Row, name: str, end: str) -> float:
