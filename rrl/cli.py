@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import math
 import os
 import re
 from collections.abc import Callable
@@ -49,6 +50,20 @@ class _Group(TyperGroup):
             typer.echo(f"error: {mistyped.told(error, self, ctx.meta[_WORDS])}", err=True)
             raise typer.Exit(2) from None
 
+
+def _finite(value: float) -> float:
+    """nan passes every comparison, and so the ends of a range."""
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"it must be a number; got {value}")
+    return value
+
+
+SEED = 2**63 - 1
+"""The largest one; `rrl.registry.Seed` says why."""
+BUDGET = 87_600
+"""Hours; clocks end somewhere."""
+EPISODES = 100_000
+"""Of one evaluation or recording, at most: what happens in all of their steps is held at once."""
 
 app = typer.Typer(
     cls=_Group,
@@ -109,14 +124,22 @@ def resume(
     budget: Budget = None,
     iterations: Annotated[
         int | None,
-        typer.Option(min=1, help="Lengthen the run, finished or not, to so many iterations."),
+        typer.Option(min=1, max=10**9, help="Lengthen the run, finished or not, to so many iterations."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="What this machine decides otherwise, in gin syntax: Experiment.device, backend, workers, threads. "
+            "Repeatable.",
+        ),
     ] = None,
 ) -> None:
     """Go on with a run from its last checkpoint."""
     seconds = _seconds(budget)
     from rrl.run import process
 
-    raise typer.Exit(process.resume(run, seconds, iterations))
+    raise typer.Exit(process.resume(run, seconds, iterations, set_ or []))
 
 
 @app.command()
@@ -127,7 +150,7 @@ def sweep(
     ],
     seeds: Annotated[str | None, typer.Option(help="Do each run with each of these seeds: 0,1,2.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Runs at a time; default: as many as cores and memory allow.", min=1)
+        int | None, typer.Option(help="Runs at a time; default: as many as cores and memory allow.", min=1, max=1_024)
     ] = None,
     grid: Annotated[
         list[str] | None,
@@ -135,7 +158,7 @@ def sweep(
     ] = None,
     set_: Sets = None,
     search: Annotated[str | None, typer.Option(help="grid, random or optuna; default: grid.")] = None,
-    trials: Annotated[int | None, typer.Option(help="Combinations that a search tries.", min=1)] = None,
+    trials: Annotated[int | None, typer.Option(help="Combinations that a search tries.", min=1, max=100_000)] = None,
     metric: Annotated[str | None, typer.Option(help="What a search maximises.")] = None,
     budget: Budget = None,
     backend: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
@@ -247,9 +270,10 @@ def eval_(
         typer.Argument(help="A run (id or the beginning of one), a policy file, or a shipped policy's name."),
     ],
     episodes: Annotated[
-        int | None, typer.Option(help="Default: the run's own final evaluation, the same episodes.", min=1)
+        int | None,
+        typer.Option(help="Default: the run's own final evaluation, the same episodes.", min=1, max=EPISODES),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides the episodes; default: the run's.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides the episodes; default: the run's.", min=0, max=SEED)] = None,
     best: Annotated[
         bool,
         typer.Option("--best", help="Of a run, the policy with the best return (SAC and its kin: in evaluations)."),
@@ -328,7 +352,7 @@ def describe(name: Annotated[str, typer.Argument(help="A component, such as DAPG
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) -> None:
+def ui(port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65_535)] = 5000) -> None:
     """Open MLflow's UI on the store that runs in this folder write to (this machine only)."""
     from rrl.commands.ui import open_ui
 
@@ -379,12 +403,21 @@ def demos_make(
         Path, typer.Argument(help="A policy file (a run's policy.safetensors), or a shipped policy's name.")
     ],
     out: Annotated[Path, typer.Argument(help="The .npz to write; its .json goes beside it.")],
-    episodes: Annotated[int, typer.Option(help="Episodes to keep: successful ones, if the task tells.", min=1)] = 25,
-    seed: Annotated[int, typer.Option(help="Decides the episodes' starts.", min=0)] = 0,
-    tries: Annotated[int | None, typer.Option(help="Episodes to run for that; default: twice as many.")] = None,
+    episodes: Annotated[
+        int, typer.Option(help="Episodes to keep: successful ones, if the task tells.", min=1, max=EPISODES)
+    ] = 25,
+    seed: Annotated[int, typer.Option(help="Decides the episodes' starts.", min=0, max=SEED)] = 0,
+    tries: Annotated[
+        int | None, typer.Option(help="Episodes to run for that; default: twice as many.", min=1, max=EPISODES)
+    ] = None,
     action_noise: Annotated[
         float,
-        typer.Option(help="Std of Gaussian noise on the actions, which are normalised to [-1, 1].", min=0.0),
+        typer.Option(
+            help="Std of Gaussian noise on the actions, which are normalised to [-1, 1].",
+            min=0.0,
+            max=10.0,
+            callback=_finite,
+        ),
     ] = 0.0,
 ) -> None:
     """Record demonstrations with a policy (mean action), keeping the successful episodes, or without a success test
@@ -431,8 +464,8 @@ def demos_render(
     camera: Annotated[list[str] | None, typer.Option(help="Repeatable: side by side; default: the protocol's.")] = None,
     look: Annotated[str, typer.Option(help="default, balanced or fast.")] = "default",
     episodes: Annotated[str, typer.Option(help="Which ones, from 0: 0,3,4.")] = "0,1,2",
-    size: Annotated[int, typer.Option(help="Side of a camera's picture in pixels.", min=16)] = 480,
-    every: Annotated[int, typer.Option(help="Film every so many steps (4: real time).", min=1)] = 4,
+    size: Annotated[int, typer.Option(help="Side of a camera's picture in pixels; even.", min=16, max=4_096)] = 480,
+    every: Annotated[int, typer.Option(help="Film every so many steps (4: real time).", min=1, max=10**6)] = 4,
     states: Annotated[
         bool, typer.Option("--states", help="Show the recorded states instead of replaying the actions.")
     ] = False,
@@ -484,8 +517,10 @@ def demos_verify(
 
 Task = Annotated[str, typer.Option(help="pen, door, hammer or relocate.")]
 Encoders = Annotated[list[str] | None, typer.Option("--encoder", help="Repeatable; default: all.")]
-Repeats = Annotated[int, typer.Option(help="Turns; medians are over them.", min=1)]
-Length = Annotated[float, typer.Option("--seconds", help="Of each case in each turn.", min=0.1)]
+Repeats = Annotated[int, typer.Option(help="Turns; medians are over them.", min=1, max=1_000)]
+Length = Annotated[
+    float, typer.Option("--seconds", help="Of each case in each turn.", min=0.1, max=3_600.0, callback=_finite)
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")]
 
 
@@ -556,6 +591,10 @@ def _numbers(text: str | None, option: str = "--seeds") -> list[int]:
     parts = [part.strip() for part in text.split(",")] if text else []
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise typer.BadParameter(f"{option} takes whole numbers with commas between, such as 0,1,2; got {text!r}")
+    # Python itself refuses to read more than some thousand digits.
+    large = [part for part in parts if len(part) > len(str(SEED)) or int(part) > SEED]
+    if large:
+        raise typer.BadParameter(f"{option} takes numbers up to {SEED}; got {large[0]}")
     return [int(part) for part in parts]
 
 
@@ -565,7 +604,10 @@ def _seconds(text: str | None) -> float | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
     if match is None:
         raise typer.BadParameter(f"--budget takes a number with s, m or h, such as 90s, 30m or 2h; got {text!r}")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    if seconds > BUDGET * 3600:
+        raise typer.BadParameter(f"--budget takes at most {BUDGET}h, ten years; got {text!r}")
+    return seconds
 
 
 if __name__ == "__main__":

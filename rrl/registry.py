@@ -13,9 +13,10 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import pydantic
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator", "sweep")
@@ -29,6 +30,24 @@ BUILT_IN = (
     "rrl.sweeps",
 )
 PLUGIN_GROUP = "rrl.components"
+
+# Numbers of settings: each has an end on both sides, so that a slip is told when it is read and not after hours.
+# Where a number decides how much memory or how many processes are taken, its field has a closer end of its own.
+FLOAT32 = 3.4e38
+"""The largest number of the networks' arithmetic."""
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""Torch's generators take 64 bits; half of them leave room to count on from a seed (several clones of a run)."""
+Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
+"""As many as an int32 holds: steps within episodes are counted so."""
+CountOrZero = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Width = Annotated[int, Field(gt=0, le=2**14)]
+"""Units of a layer: two such layers are weights of 1 GB."""
+Samples = Annotated[int, Field(gt=0, le=2**20)]
+"""Samples that a network sees at once."""
+Positive = Annotated[float, Field(gt=0, le=FLOAT32)]
+PositiveOrZero = Annotated[float, Field(ge=0, le=FLOAT32)]
+LogStd = Annotated[float, Field(ge=-20, le=20)]
+"""Of exploration: its square, and what is divided by it, stay within float32."""
 
 
 def mistake(field: str, message: str, hint: str) -> PydanticCustomError:

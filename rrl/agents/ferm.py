@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt, model_validator
+from pydantic import model_validator
 from torch.nn.functional import mse_loss
 
 from rrl.agents.adam import Adam
 from rrl.agents.base import SILENCE, Metrics, Progress
 from rrl.agents.rad import PixelSACConfig
 from rrl.agents.sac import SAC
-from rrl.registry import register
+from rrl.registry import CountOrZero, register
 from rrl.rollout.data import Rollout
 
 
@@ -32,9 +32,9 @@ class FERM(SAC):
 
         encoder_loss: Literal["never", "warm_start", "always"] = "warm_start"
         """When the encoder is trained on its own loss (FERM: in the warm start; online by critics alone)."""
-        warm_start_updates: NonNegativeInt = 1_600
+        warm_start_updates: CountOrZero = 1_600
         """Contrastive updates on the demonstrations before learning online."""
-        bc_epochs: NonNegativeInt = 0
+        bc_epochs: CountOrZero = 0
         """Passes over the demonstrations in which the actor is cloned; 0: none. FERM's BC-only mode is 100 passes with
         warm_start_updates = 0 and Experiment.iterations = 0 (and FERM.init_steps = 0, or sampled actions are random).
         Its batches come in the memory's order, ours are drawn."""

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -26,7 +26,18 @@ from rrl.agents.base import SILENCE, Agent, Episodes, Metrics, Progress, cpu_cop
 from rrl.agents.frozen import FrozenAgent
 from rrl.agents.natural_gradient import Linearised, conjugate_gradient, kl_divergence
 from rrl.agents.networks import GaussianPolicy, ValueNet
-from rrl.registry import Component, UserError, register
+from rrl.registry import (
+    Component,
+    Count,
+    CountOrZero,
+    LogStd,
+    Positive,
+    PositiveOrZero,
+    Samples,
+    UserError,
+    Width,
+    register,
+)
 from rrl.rollout.data import Rollout
 
 CHUNK = 4096
@@ -39,11 +50,11 @@ CHUNK = 4096
 class PolicyConfig(Agent.Config):
     """Settings of the Gaussian policy."""
 
-    policy_hidden: tuple[PositiveInt, ...] = (256, 256)
+    policy_hidden: tuple[Width, ...] = (256, 256)
     """Units in each hidden tanh layer of the policy (paper; the authors' relocate logs: 512, 512)."""
-    min_log_std: float = -3.0
+    min_log_std: LogStd = -3.0
     """Lower bound of the log exploration std, per action dimension (authors' code)."""
-    init_std_factor: PositiveFloat = 1.0
+    init_std_factor: Positive = 1.0
     """Factor on the initial exploration std, after cloning has set it; `min_log_std` still holds
     (our choice; 1 = faithful)."""
 
@@ -51,13 +62,13 @@ class PolicyConfig(Agent.Config):
 class CloningConfig(PolicyConfig):
     """Settings of behaviour cloning."""
 
-    bc_epochs: NonNegativeInt = 5
+    bc_epochs: CountOrZero = 5
     """Passes over the demonstrations, of floor(steps / bc_batch) batches each (paper)."""
-    bc_lr: PositiveFloat = 1e-3
+    bc_lr: Positive = 1e-3
     """Adam's learning rate in cloning (paper)."""
-    bc_batch: PositiveInt = 32
+    bc_batch: Samples = 32
     """Demonstration steps per batch, drawn with replacement (paper)."""
-    in_scale_floor: NonNegativeFloat = 1e-3
+    in_scale_floor: PositiveOrZero = 1e-3
     """Lower bound of the policy's input scales, as a fraction of their mean: a feature that hardly varies
     in the demonstrations would blow up outside them (our choice; 0 = faithful: no bound)."""
 
@@ -65,30 +76,30 @@ class CloningConfig(PolicyConfig):
 class NPGConfig(PolicyConfig):
     """Settings of the natural policy gradient and of the value network."""
 
-    trajectories: PositiveInt = 200
+    trajectories: Count = 200
     """Episodes per iteration (paper: 200; pen 400)."""
-    step_size: PositiveFloat = 0.05
+    step_size: Positive = 0.05
     """Normalised step size delta: twice the KL divergence of a step, in nats (paper)."""
     gamma: float = Field(0.995, gt=0, le=1)
     """Discount per environment step (paper)."""
     gae_lambda: float = Field(0.97, ge=0, le=1)
     """Lambda of generalised advantage estimation (paper)."""
-    cg_iterations: PositiveInt = 10
+    cg_iterations: Count = 10
     """Conjugate-gradient iterations for the natural gradient (authors' code)."""
-    damping: NonNegativeFloat = 1e-4
+    damping: PositiveOrZero = 1e-4
     """Added to the Fisher matrix's diagonal (authors' code)."""
     terminal_at_horizon: bool = True
     """True: nothing is earned after the horizon, as in the authors' code (the value network knows the time).
     False: the final observation's value is, if the episode was only truncated; so in value targets too."""
-    value_hidden: tuple[PositiveInt, ...] = (128, 128)
+    value_hidden: tuple[Width, ...] = (128, 128)
     """Units in each hidden ReLU layer of the value network (authors' code)."""
-    value_lr: PositiveFloat = 1e-3
+    value_lr: Positive = 1e-3
     """Adam's learning rate for the value network (paper)."""
-    value_epochs: NonNegativeInt = 2
+    value_epochs: CountOrZero = 2
     """Passes over the iteration's samples, of floor(samples / value_batch) - 1 batches each (paper)."""
-    value_batch: PositiveInt = 64
+    value_batch: Samples = 64
     """Samples per batch of the value fit (paper)."""
-    value_weight_decay: NonNegativeFloat = 1e-3
+    value_weight_decay: PositiveOrZero = 1e-3
     """Coupled L2 weight decay of the value network's Adam (authors' code)."""
 
     def wants(self) -> Episodes:
@@ -401,7 +412,7 @@ class DAPG(NPG):
     class Config(NPGConfig, CloningConfig):
         """Settings of DAPG."""
 
-        lam_0: NonNegativeFloat = 0.01
+        lam_0: PositiveOrZero = 0.01
         """Weight of the demonstrations in the first update (paper); 0: cloning, then plain NPG."""
         lam_1: float = Field(0.95, ge=0, le=1)
         """Factor on that weight per update (paper)."""

@@ -13,12 +13,12 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from rrl.agents.adam import Adam, laid_out
@@ -28,37 +28,51 @@ from rrl.agents.replay import Batch, Replay
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder
 from rrl.machine.cuda_graphs import Replayed
-from rrl.registry import Component, Mistake, Parts, UserError, proposals
+from rrl.registry import (
+    Component,
+    Count,
+    CountOrZero,
+    Mistake,
+    Parts,
+    Positive,
+    Samples,
+    UserError,
+    Width,
+    proposals,
+)
 from rrl.rollout.data import Obs, Rollout
+
+Observations = Annotated[int, Field(gt=0, le=10**8)]
+"""A hundred times as many as the largest replay memory in use; what else is kept of each takes 13 GB of Adroit."""
 
 
 class OffPolicyConfig(Agent.Config):
     """Settings of off-policy actor-critics; the defaults are pytorch_sac's for states."""
 
-    replay: PositiveInt = 1_000_000
+    replay: Observations = 1_000_000
     """Observations in the replay memory (state: 1M; RAD, CURL, RRL_SAC: 100k)."""
-    init_steps: NonNegativeInt = 5_000
+    init_steps: CountOrZero = 5_000
     """Agent steps of uniformly random actions before the first update."""
     catch_up: bool = False
     """Make `init_steps` updates at once when learning begins (SAC+AE)."""
-    updates_per_step: PositiveInt = 1
+    updates_per_step: Count = 1
     """Gradient updates for each agent step of each environment."""
-    batch: PositiveInt = 1024
+    batch: Samples = 1024
     """Transitions per update."""
-    hidden: tuple[PositiveInt, ...] = (1024, 1024)
+    hidden: tuple[Width, ...] = (1024, 1024)
     """Units in each hidden ReLU layer of actor and critics."""
-    stack: PositiveInt = 1
+    stack: Annotated[int, Field(gt=0, le=100)] = 1
     """Latest feature vectors that a frozen encoder's policy sees (RRL_SAC: 3); an encoder that learns has a
     stack of its own."""
-    actor_lr: PositiveFloat = 1e-4
+    actor_lr: Positive = 1e-4
     """Adam's learning rate of the actor."""
-    critic_lr: PositiveFloat = 1e-4
+    critic_lr: Positive = 1e-4
     """Adam's learning rate of the critics, and of the encoder's part in the critics' loss."""
     beta: float = Field(0.9, ge=0, lt=1)
     """Adam's beta1 of actor and critics."""
-    actor_every: PositiveInt = 1
+    actor_every: Count = 1
     """Updates between steps of actor and temperature."""
-    target_every: PositiveInt = 2
+    target_every: Count = 2
     """Updates between moves of the target networks."""
     critic_tau: float = Field(0.005, gt=0, le=1)
     """How far the target critics move towards the critics."""

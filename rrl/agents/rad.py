@@ -9,30 +9,31 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
+from rrl.agents.off_policy import Observations
 from rrl.agents.sac import SAC, SACConfig
-from rrl.registry import register
+from rrl.registry import Count, CountOrZero, LogStd, Positive, Samples, register
 
 
 class PixelSACConfig(SACConfig):
     """What RAD, CURL and SAC+AE share: the defaults of their released code."""
 
-    replay: PositiveInt = 100_000
+    replay: Observations = 100_000
     """Observations in the replay memory: each picture is kept once, 30 kB at 100 pixels and one camera, 35 at 108."""
-    init_steps: NonNegativeInt = 1_000
+    init_steps: CountOrZero = 1_000
     """Agent steps of uniformly random actions before the first update."""
-    batch: PositiveInt = 128
+    batch: Samples = 128
     """Transitions per update (128 in the scripts)."""
-    actor_lr: PositiveFloat = 1e-3
+    actor_lr: Positive = 1e-3
     """Adam's learning rate of the actor (cheetah: 2e-4)."""
-    critic_lr: PositiveFloat = 1e-3
+    critic_lr: Positive = 1e-3
     """Adam's learning rate of critics and encoder (cheetah: 2e-4)."""
-    actor_every: PositiveInt = 2
+    actor_every: Count = 2
     """Updates between steps of actor and temperature."""
     critic_tau: float = Field(0.01, gt=0, le=1)
     """How far the target critics move towards the critics."""
-    log_std_min: float = -10.0
+    log_std_min: LogStd = -10.0
     """Lower bound of the log exploration std before the tanh."""
     log_prob: Literal["stable", "clipped"] = "clipped"
     """Form of the tanh's correction: of the clipped 1 - a^2, plus 1e-6; or `stable`, as pytorch_sac's."""
@@ -70,7 +71,7 @@ class SACAE(SAC):
     class Config(PixelSACConfig):
         """SAC+AE's settings."""
 
-        replay: PositiveInt = 1_000_000
+        replay: Observations = 1_000_000
         """Observations in the replay memory: 21 GB of pictures when full (84 pixels, one camera)."""
         catch_up: bool = True
         """Make `init_steps` updates at once when learning begins."""

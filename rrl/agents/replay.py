@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rrl.machine.processes import in_bytes
 from rrl.registry import UserError
 from rrl.rollout.data import Rollout
 from rrl.store import files
 
 ARRAYS = ("rows", "actions", "rewards", "t", "kind")
+NORESERVE = 0x4000 if sys.platform == "linux" else 0  # of mman.h; Python has no name for it before 3.13
 LAST, STEP, END = 0, 1, 2
 """Kinds of places: an observation that no action followed (an episode's last, or the newest); a step; a
 step that truly ended the task, with nothing to be earned after it."""
@@ -70,14 +73,22 @@ class Replay:
             where = f"{slots} environments" if slots else f"stacks of {self.stack}"
             raise UserError(f"a replay memory of {self.capacity} observations is too small for {where}")
         shape = (slots, self.size)
-        # A mapping takes memory from the system only as it fills (see `processes.keep_freed_memory`).
         count = slots * self.size * self.row
-        lazy = mmap.mmap(-1, max(count, 1) * np.dtype(self.row_kind).itemsize)
+        size = max(count, 1) * np.dtype(self.row_kind).itemsize
+        try:
+            # A mapping takes memory from the system only as it fills (see `processes.keep_freed_memory`), and with
+            # NORESERVE it may be larger than the machine's: a short run fills little of it.
+            lazy = mmap.mmap(-1, size, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | NORESERVE)
+            self.actions = np.zeros((*shape, self.action_dim), np.float32)
+            self.rewards = np.zeros(shape, np.float32)
+            self.t = np.zeros(shape, np.int32)
+            self.kind = np.zeros(shape, np.uint8)
+        except (OSError, MemoryError) as error:
+            raise UserError(
+                f"this machine has no room for a replay memory of {self.capacity:,} observations ({in_bytes(size)} "
+                f"and their actions): {error}"
+            ) from error
         self.rows = np.frombuffer(lazy, self.row_kind, count).reshape(*shape, self.row)
-        self.actions = np.zeros((*shape, self.action_dim), np.float32)
-        self.rewards = np.zeros(shape, np.float32)
-        self.t = np.zeros(shape, np.int32)
-        self.kind = np.zeros(shape, np.uint8)
         self.head = np.zeros(slots, np.int64)
         """Per slot the place, counted without wrapping, of the newest observation."""
         self._saved = np.zeros(slots, np.int64)

@@ -11,29 +11,29 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu, softplus
 
 from rrl.agents.adam import Adam
 from rrl.agents.networks import orthogonal_mlp
 from rrl.agents.off_policy import OffPolicyAgent, OffPolicyConfig, Seen
-from rrl.registry import mistake, register
+from rrl.registry import LogStd, Positive, mistake, register
 
 
 class SACConfig(OffPolicyConfig):
     """Settings of soft actor-critic; the defaults are pytorch_sac's for states."""
 
-    log_std_min: float = -5.0
+    log_std_min: LogStd = -5.0
     """Lower bound of the log exploration std before the tanh (pixels: -10)."""
-    log_std_max: float = 2.0
+    log_std_max: LogStd = 2.0
     """Upper bound of it."""
     log_prob: Literal["stable", "clipped"] = "stable"
     """Form of the tanh's correction: log(1 - a^2) computed stably (pytorch_sac), or of the clipped 1 - a^2,
     plus 1e-6 (RAD, CURL, SAC+AE)."""
-    init_alpha: PositiveFloat = 0.1
+    init_alpha: Positive = 0.1
     """Temperature at the start."""
-    alpha_lr: PositiveFloat = 1e-4
+    alpha_lr: Positive = 1e-4
     """Adam's learning rate of log alpha."""
     alpha_beta: float = Field(0.9, ge=0, lt=1)
     """Adam's beta1 of it (pixels: 0.5)."""

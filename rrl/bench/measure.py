@@ -21,6 +21,7 @@ from rich.table import Table
 
 from rrl.machine.console import duration
 from rrl.registry import UserError
+from rrl.store import files
 
 Facts = Mapping[str, str | int | float]
 REFERENCE = "reference"
@@ -137,11 +138,9 @@ def write(path: Path, settings: Facts, entries: Sequence[Entry]) -> None:
     text = json.dumps(
         {"machine": machine(), "settings": dict(settings), "entries": [e.row() for e in entries]}, indent=1
     )
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text + "\n")
-    except FileExistsError:
-        raise UserError(f"{path} exists: give --json another name, or remove it") from None
+    if path.exists():
+        raise UserError(f"{path} exists: give --json another name, or remove it")
+    files.write_text(path, text + "\n")
 
 
 def show(entries: Sequence[Entry], console: Console, title: str) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -24,7 +25,7 @@ from rrl.demos.sets import Demos
 from rrl.envs.base import EnvFactory, FrameRequest, find_task, task_names
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.success import in_words, return_in_words
-from rrl.evaluators.video import captioned, tiles, write_video
+from rrl.evaluators.video import captioned, tiles, video
 from rrl.registry import UserError, build
 from rrl.rollout.data import Episode, Obs, Rollout, Stream, episodes
 from rrl.rollout.episodes import Collector
@@ -308,27 +309,28 @@ def film(
         raise UserError(f"{out} exists already; choose another name or remove it first")
     if out.suffix != ".mp4":
         raise UserError(f"a video is an .mp4; got {out}")
+    if size % 2:
+        raise UserError(f"--size {size}: a video's sides are even numbers of pixels (H.264); take {size + 1}")
     demos = _load(source)
     wrong = [i for i in chosen if i >= len(demos)]
     if wrong or not chosen:
         raise UserError(f"{source} has episodes 0 to {len(demos) - 1}; got {wrong[0] if wrong else 'none'}")
     env: EnvFactory = build(sets.environment(demos.facts).filmed(cameras, look))
     verdicts = _recorded_verdicts(demos, env)
-    frames: list[NDArray[np.uint8]] = []
-    with closing(WorkerVectorEnv(env, 1, FrameRequest(size, size), 0)) as envs:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with closing(WorkerVectorEnv(env, 1, FrameRequest(size, size), 0)) as envs, video(out) as write:
         collector = Collector(envs)
         progress.phase("filming", sum(int(demos.lengths[i]) + (by == "states") for i in chosen))
         for i in chosen:
             label = f"{env.name}  {', '.join(env.cameras)}  look {look}  episode {i}{verdicts[i]} (by {by})"
-            filming, episode = Filming(envs.action_dim, frames, every, size, label), demos.pick([i])
+            filming, episode = Filming(envs.action_dim, write, every, size, label), demos.pick([i])
             if by == "actions":
                 collector.collect(filming, [episode.script(0)], progress=progress.advance)
             else:
                 playback(collector, filming, episode, progress.advance)
-    progress.phase("writing the video", 0)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_video(out, frames)
-    say(f"{out}: {len(chosen)} episodes, {len(frames)} frames")
+            count += filming.shown
+    say(f"{out}: {len(chosen)} episodes, {count} frames")
 
 
 def _recorded_verdicts(demos: Demos, env: EnvFactory) -> list[str]:
@@ -340,18 +342,21 @@ def _recorded_verdicts(demos: Demos, env: EnvFactory) -> list[str]:
 
 
 class Filming(NoPolicy):
-    """Keeps every n-th picture that a replay of one episode shows, cameras side by side."""
+    """Writes every n-th picture that a replay of one episode shows, cameras side by side."""
 
-    def __init__(self, action_dim: int, frames: list[NDArray[np.uint8]], every: int, size: int, label: str) -> None:
+    def __init__(
+        self, action_dim: int, write: Callable[[NDArray[np.uint8]], None], every: int, size: int, label: str
+    ) -> None:
         super().__init__(action_dim)
-        self.frames, self.every, self.size, self.label = frames, every, size, label
-        self.seen = 0
+        self.write, self.every, self.size, self.label = write, every, size, label
+        self.seen = self.shown = 0
 
     def observe(self, obs: Obs) -> NDArray[np.float32]:
-        """The state vector; the pictures of the one environment are kept."""
+        """The state vector; the pictures of the one environment are filmed."""
         assert obs.frames is not None
         if self.seen % self.every == 0:
-            self.frames.append(captioned(tiles(obs.frames[0], self.size), self.label))
+            self.write(captioned(tiles(obs.frames[0], self.size), self.label))
+            self.shown += 1
         self.seen += 1
         return super().observe(obs)
 
@@ -399,7 +404,10 @@ def export(source: str, dataset: str, say: Say, progress: Progress = SILENCE) ->
                 algorithm_name=demos.origin,
                 description=", ".join(f"{k} {v}" for k, v in env.facts().items()),
             )
-    except Exception as error:  # an id or a folder that Minari does not take
+    except BaseException as error:  # an id or a folder that Minari does not take
+        shutil.rmtree(get_dataset_path(dataset), ignore_errors=True)  # half a dataset would stand in the next try's way
+        if not isinstance(error, Exception):
+            raise
         raise UserError(f"Minari does not take {dataset}: {error}") from error
     say(f"Minari dataset {dataset}: {len(demos)} episodes, {len(demos.actions)} steps")
 

@@ -128,7 +128,13 @@ def _run_here(example: Any, say: Callable[[str], None]) -> None:
 
     from rrl.run import placement
 
-    say(f"a run from pixels here: {placement.in_words(placement.resolve(example))}")
+    try:
+        say(f"a run from pixels here: {placement.in_words(placement.resolve(example))}")
+    except UserError as error:
+        say(f"a run from pixels here: none, {error}")
+    for variable in ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT"):
+        if variable in os.environ:
+            say(f"  {variable} is {os.environ[variable]}: it decides the threads where Experiment.threads is None")
     if not torch.cuda.is_available():
         say(
             "  with an NVIDIA GPU: encoder by torch on CUDA (precision 'auto': bf16; compiled, CUDA graphs); "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from rrl.registry import UserError, build
 from rrl.rollout.episodes import Collector
 from rrl.run import policies, soundness
 from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY
-from rrl.store import checkpoint, results
+from rrl.store import checkpoint, files, results
 from rrl.store.results import Result
 
 Say = Callable[[str], None]
@@ -72,7 +71,7 @@ def evaluate(
             metrics |= _film(agent, env, context, video, display)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps({"policy": str(path), "seed": seed, **metrics}, indent=2) + "\n")
+        files.write_json(json_file, {"policy": str(path), "seed": seed, **metrics})
     return metrics
 
 
@@ -129,7 +128,8 @@ def _film(agent: Agent, env: EnvFactory, context: Context, video: Path, display:
     metrics = dict(evaluator.run(agent, env, context))
     for path in context.folder.glob("videos/*.mp4"):
         video.parent.mkdir(parents=True, exist_ok=True)
-        video.write_bytes(path.read_bytes())
+        with files.writing(video) as file:
+            file.write(path.read_bytes())
         display.line(f"video: {video}")
     return metrics
 

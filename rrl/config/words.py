@@ -119,8 +119,10 @@ def _limits(metadata: Iterable[Any]) -> Iterator[str]:
         (annotated_types.MinLen, "min_length", ", at least {} long"),
         (annotated_types.MaxLen, "max_length", ", at most {} long"),
     ]
+    # `Field(...)` in a type inside another one, such as `Annotated[int, Field(gt=0)] | None`, holds them.
+    flat = [part for limit in metadata for part in (limit.metadata if isinstance(limit, FieldInfo) else [limit])]
     limits = [
-        form.format(getattr(limit, name)) for limit in metadata for kind, name, form in words if isinstance(limit, kind)
+        form.format(getattr(limit, name)) for limit in flat for kind, name, form in words if isinstance(limit, kind)
     ]
     for index, limit in enumerate(limits):
         yield (" and" if index and limit.startswith((" >", " <")) else "") + limit

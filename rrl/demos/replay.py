@@ -9,17 +9,16 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from rrl.demos.sets import Demos, load, npz, shipped
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
-from rrl.registry import Component, Mistake, Parts, UserError, register
+from rrl.registry import Component, Count, Mistake, Parts, Seed, UserError, register
 from rrl.rollout.data import Obs, Policy, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.rollout.slots import Slots
@@ -38,9 +37,9 @@ class DemoSet(Component):
         source: str | None = None
         """A path of an .npz written by `rrl demos make` or `rrl demos import`, or the name of a shipped set;
         None: the set shipped for the environment and protocol."""
-        episodes: Annotated[int, Field(gt=0)] | None = None
+        episodes: Count | None = None
         """Use only so many episodes; None: all (the paper: 25)."""
-        pick_seed: Annotated[int, Field(ge=0)] | None = None
+        pick_seed: Seed | None = None
         """Decides which ones, where `episodes` leaves some out; None: the first."""
         replay: Literal["actions", "states"] = "actions"
         """`actions`: step the simulator with the recorded actions (the authors' way; rewards are the run's).

@@ -126,11 +126,15 @@ class Demos:
         if found := self.fault():
             raise UserError(f"{path} is not written: {found}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with writing(path) as file:
-            np.savez_compressed(file, allow_pickle=False, **self._arrays())
         # Checksums of these arrays, not of their source.
         checksums = {"checksum": self.checksum(), "contents": self.contents()}
-        write_json(path.with_suffix(".json"), {**self.facts, "format": FORMAT, **checksums})
+        try:
+            with writing(path) as file:
+                np.savez_compressed(file, allow_pickle=False, **self._arrays())
+            write_json(path.with_suffix(".json"), {**self.facts, "format": FORMAT, **checksums})
+        except BaseException:
+            path.unlink(missing_ok=True)  # half a set would stand in the next try's way
+            raise
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays by their names in a file."""

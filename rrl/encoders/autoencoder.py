@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rrl.encoders.pixel import Code, Head, PixelEncoder
+from rrl.encoders.pixel import Code, Head, PixelEncoder, Side
 from rrl.registry import register
 
 CODE_PENALTY = 1e-6
@@ -50,7 +49,7 @@ class AutoencoderCNN(PixelEncoder):
     class Config(PixelEncoder.Config):
         """Settings of `AutoencoderCNN`."""
 
-        render: Annotated[int, Field(gt=0)] = 84
+        render: Side = 84
         """Side of the rendered and stored frames, in pixels (SAC+AE: 84)."""
         augmentation: Literal["crop", "translate", "none"] = "none"
         """What a training view is: the frame as it is (SAC+AE), a random window of side `crop`, or the frame

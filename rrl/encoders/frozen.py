@@ -19,7 +19,7 @@ from rrl.encoders.base import Encoder, Inference, same_weights
 from rrl.encoders.input import IMAGENET
 from rrl.encoders.weights import Pretrained
 from rrl.envs.base import FrameRequest
-from rrl.registry import UserError
+from rrl.registry import Seed, UserError
 
 
 class FrozenEncoder(Encoder):
@@ -43,7 +43,7 @@ class FrozenEncoder(Encoder):
         weights: str | None = "imagenet"
         """'imagenet' (the published file: torch hub's cache, else a download), the path of a
         .safetensors or torchvision .pth file, or None: explicitly untrained."""
-        seed: int = 0
+        seed: Seed = 0
         """Seed of an untrained network's weights; without effect otherwise."""
 
         @property

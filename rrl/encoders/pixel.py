@@ -21,10 +21,12 @@ from torch.nn import functional as F
 
 from rrl.encoders.base import Encoder, Inference
 from rrl.envs.base import FrameRequest
-from rrl.registry import Mistake, Parts, UserError, mistake
+from rrl.registry import Mistake, Parts, Positive, UserError, Width, mistake
 
 Code = Callable[[Tensor], Tensor]
 """Views uint8 [B, h, w, C] -> codes float32 [B, code_dim]: a head on `trunk`."""
+Side = Annotated[int, Field(gt=0, le=1_024)]
+"""Of a square picture in pixels. What is larger takes 100 times the memory of the published sizes, 84 to 108."""
 
 
 class PixelEncoder(Encoder):
@@ -43,30 +45,30 @@ class PixelEncoder(Encoder):
     class Config(Encoder.Config):
         """Settings shared by encoders that learn."""
 
-        stack: Annotated[int, Field(gt=0)] = 3
+        stack: Annotated[int, Field(gt=0, le=100)] = 3
         """Frames given at once (RAD, CURL, SAC+AE: 3; FERM: 1)."""
-        render: Annotated[int, Field(gt=0)] = 100
+        render: Side = 100
         """Side of the rendered and stored frames, in pixels (RAD's crop, CURL, FERM: 100; SAC+AE: 84). Where it isn't
         set, augmentation 'translate' renders frames as large as `canvas` (RAD: 108)."""
         augmentation: Literal["crop", "translate", "none"] = "crop"
         """What a training view is: a random window of side `crop`, the frame's `centre` at a random place of a black
         `canvas`, or the frame as it is. Acting and evaluation take the centre. Published RAD: crop for
         walker, translate for the other tasks; its public code's default and CURL: crop; SAC+AE: none."""
-        crop: Annotated[int, Field(gt=0)] = 84
+        crop: Side = 84
         """Side of the window in pixels (RAD, CURL: 84); used by augmentation 'crop' alone."""
-        centre: Annotated[int, Field(gt=0)] = 100
+        centre: Side = 100
         """Side of the part of a frame that is placed on the canvas, in pixels (RAD: the centre 100 of 108); used by
         augmentation 'translate' alone. Where `render` is set and this isn't, the whole frame: what runs from before
         there was this setting did."""
-        canvas: Annotated[int, Field(gt=0)] = 108
+        canvas: Side = 108
         """Side of the canvas in pixels (RAD: 108); used by augmentation 'translate' alone."""
-        layers: Annotated[int, Field(gt=0)] = 4
+        layers: Annotated[int, Field(gt=0, le=100)] = 4
         """3x3 convolutions: one of stride 2, then stride 1 (RAD, CURL, SAC+AE: 4)."""
-        filters: Annotated[int, Field(gt=0)] = 32
+        filters: Annotated[int, Field(gt=0, le=1_024)] = 32
         """Channels of every convolution (RAD, CURL, SAC+AE: 32)."""
-        features: Annotated[int, Field(gt=0)] = 50
+        features: Width = 50
         """Length of the code that a head makes (RAD, CURL, SAC+AE: 50)."""
-        own_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+        own_learning_rate: Positive = 1e-3
         """Adam's step size of the encoder's own loss, for the encoder and for the loss's own parameters
         (CURL, SAC+AE: 1e-3); without effect in PixelCNN, which has no such loss."""
 

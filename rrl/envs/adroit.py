@@ -33,7 +33,7 @@ class Adroit(MuJoCoFactory):
         state: Literal["joints", "task", "none"] = "joints"
         """What the state vector holds. `joints`: the 24 hand joint angles in rad (paper section 5); `task`:
         the stock state observation, object included (39 to 46 numbers); `none`: nothing."""
-        joint_noise: Annotated[float, pydantic.Field(ge=0)] = 0.0
+        joint_noise: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.0
         """Std of Gaussian noise on each of the 24 joint angles in the observation, as a fraction of the
         joint's range (paper figure 8: 0.02; what its 2 % are of is our reading). At each observation, in
         training, evaluation and replayed demonstrations; the simulation and the pictures know nothing

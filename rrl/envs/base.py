@@ -24,7 +24,8 @@ from rrl.score import RETURN, Score
 Arrays = Mapping[str, NDArray[Any]]
 Look = Literal["default", "balanced", "fast"]
 """Render quality of MuJoCo's environments; `rrl.envs.render` says what each means."""
-Steps = Annotated[int, pydantic.Field(ge=1)]
+Steps = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]
+"""Of an episode: the noise on all of its actions is drawn before it begins."""
 
 
 def meant(name: str, known: Iterable[str], quote: str = "'") -> str:

@@ -12,7 +12,7 @@ import pydantic
 from pydantic_core import PydanticCustomError
 
 from rrl.envs.base import ExactSimEnv, FrameRequest, Look, MuJoCoFactory, Steps, meant
-from rrl.registry import UserError, register
+from rrl.registry import CountOrZero, UserError, register
 
 PAPER = {
     ("finger", "spin"): 2,
@@ -40,10 +40,10 @@ class DMControl(MuJoCoFactory):
         reacher easy, cheetah run, walker walk, ball_in_cup catch."""
         task: str
         """Task of the domain, such as `swingup`."""
-        action_repeat: Steps | None = None
+        action_repeat: Annotated[int, pydantic.Field(gt=0, le=CONTROL_STEPS)] | None = None
         """Control steps for which an action is repeated. None: the paper's (cartpole swingup 8; reacher
         easy, cheetah run and ball_in_cup catch 4; finger spin and walker walk 2); other tasks have none."""
-        camera: Annotated[int, pydantic.Field(ge=0)] = 0
+        camera: CountOrZero = 0
         """Number of the camera to render (RAD and CURL: 0)."""
         look: Look = "default"
         """Render quality. `default`: dm_control's own, as RAD and CURL (shadow map 2048, 4 samples);

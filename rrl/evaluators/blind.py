@@ -10,7 +10,7 @@ from pydantic import Field
 from rrl.encoders.base import Encoder
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
-from rrl.evaluators.base import Context, Evaluator
+from rrl.evaluators.base import Context, Episodes, Evaluator
 from rrl.evaluators.success import evaluate, in_words, summary
 from rrl.registry import Mistake, Parts, build, get, names, proposals, register
 from rrl.rollout.data import Policy
@@ -28,9 +28,9 @@ class BlindControl(Evaluator):
     class Config(Evaluator.Config):
         """How many policies and episodes."""
 
-        clones: Annotated[int, Field(gt=0)] = 5
+        clones: Annotated[int, Field(gt=0, le=1_000)] = 5
         """Policies cloned with different seeds, episodes pooled: what one blind clone reaches is luck."""
-        episodes: Annotated[int, Field(gt=0)] = 25
+        episodes: Episodes = 25
         """Evaluation episodes of each (mean action)."""
 
         def steps(self, env: EnvFactory) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 
 from rrl.envs.base import EnvFactory
-from rrl.evaluators.base import Context, Evaluator
+from rrl.evaluators.base import Context, Episodes, Evaluator
 from rrl.registry import register
 from rrl.rollout.data import Policy, Rollout, Stream, episodes
 from rrl.rollout.episodes import Collector
@@ -23,7 +22,7 @@ class EpisodeReturn(Evaluator):
     class Config(Evaluator.Config):
         """How many episodes, and with which actions."""
 
-        episodes: Annotated[int, Field(gt=0)] = 10
+        episodes: Episodes = 10
         """Episodes per kind of action (RAD, CURL: 10)."""
         actions: Literal["mean", "sampled", "both"] = "mean"
         """'mean': the policy's mean action; 'sampled': with exploration noise (names end in `_sampled`)."""
@@ -62,7 +61,7 @@ class SuccessRate(EpisodeReturn):
     class Config(EpisodeReturn.Config):
         """How many episodes, and with which actions."""
 
-        episodes: Annotated[int, Field(gt=0)] = 25
+        episodes: Episodes = 25
         """Episodes per kind of action."""
 
     config: Config

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +15,10 @@ from pydantic import Field
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Context, Evaluator
-from rrl.registry import UserError, register
+from rrl.registry import Count, UserError, register
 from rrl.rollout.data import Policy, Stream, episodes
 from rrl.rollout.episodes import Collector
+from rrl.store.files import writing
 
 SIDE = 480  # pixels; the height of `SimEnv.render`
 Shot = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]  # for people; what the encoder gets
@@ -28,9 +31,9 @@ class Video(Evaluator):
     class Config(Evaluator.Config):
         """How many episodes, and how dense."""
 
-        episodes: Annotated[int, Field(gt=0)] = 3
-        """Episodes, one after another in one file."""
-        every: Annotated[int, Field(gt=0)] = 4
+        episodes: Annotated[int, Field(gt=0, le=100)] = 3
+        """Episodes, one after another in one file; each has an environment of its own."""
+        every: Count = 4
         """Film every so many of the agent's steps (Adroit's of 0.01 s: 4, at 25 frames/s, is real time)."""
 
         def steps(self, env: EnvFactory) -> int:
@@ -82,7 +85,9 @@ class Video(Evaluator):
         folder = context.folder / "videos"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{context.iteration:06d}.mp4"
-        write_video(path, pictures())
+        with video(path) as write:
+            for picture in pictures():
+                write(picture)
         context.say(f"video: {path}")
         yield "video_frames", float(sum(map(len, shots.values())))
 
@@ -107,11 +112,15 @@ def captioned(picture: NDArray[np.uint8], label: str) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def write_video(path: Path, frames: Iterable[NDArray[np.uint8]]) -> None:
-    """Frames [H, W, 3] of one size as an .mp4 of 25 frames/s; each is written as it comes."""
+@contextmanager
+def video(path: Path) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+    """A function that adds a frame [H, W, 3] to an .mp4 of 25 frames/s; all have one size, of even sides, as H.264
+    needs. The file is there, whole, when the block ends."""
     import imageio.v3 as iio
 
-    with iio.imopen(path, "w", plugin="pyav") as file:
-        file.init_video_stream("libx264", fps=25)
-        for frame in frames:
-            file.write_frame(frame)
+    whole = io.BytesIO()
+    with iio.imopen(whole, "w", plugin="pyav", extension=".mp4") as encoder:
+        encoder.init_video_stream("libx264", fps=25)
+        yield encoder.write_frame
+    with writing(path) as file:
+        file.write(whole.getbuffer())

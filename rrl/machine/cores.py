@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+MOST_THREADS = 1_024
+"""Beyond any machine's cores. Threads that have no core wait busily for each other, and systems refuse new ones after
+some thousands, where torch hangs."""
+
 
 def cores() -> int:
     """Processor cores that this process may use: its affinity and its container's quota."""

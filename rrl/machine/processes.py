@@ -72,6 +72,11 @@ def keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, -1)
 
 
+def in_bytes(count: float) -> str:
+    """Such as `1.2 GB`."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
 def available_memory() -> float:
     """Bytes that new processes may take, within the container's limit."""
     free = float(psutil.virtual_memory().available)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from rrl.report import table1
 from rrl.report.groups import Group, Report, seed_of
 from rrl.report.numbers import Final, Scores, final
+from rrl.store import files
 
 Record = Mapping[str, object]
 ENDED = ("task", "method", "encoder", "agent", "settings", "seeds", "runs", "mean", "std", "values", "evaluated_at")
@@ -28,10 +30,11 @@ def write_all(report: Report, folder: Path) -> None:
 
 def _write(path: Path, columns: Sequence[str], records: Iterable[Record]) -> None:
     """A line for each record; None and what a record lacks are empty."""
-    with path.open("w", newline="") as file:
-        out = csv.DictWriter(file, columns)
-        out.writeheader()
-        out.writerows(records)
+    text = io.StringIO(newline="")
+    out = csv.DictWriter(text, columns)
+    out.writeheader()
+    out.writerows(records)
+    files.write_text(path, text.getvalue())
 
 
 def curves_csv(report: Report, path: Path) -> None:

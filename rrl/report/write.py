@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -52,14 +53,20 @@ def write(
         published=[p.label for p in published if p.task in report.tasks],
         verdict=verdict,
     )
+    fresh = not files.exists()
     try:
         files.mkdir(parents=True, exist_ok=True)
         for figure in (figure for section in drawn.values() for figure in section):
-            (files / f"{figure.name}.png").write_bytes(figure.png)
+            with store_files.writing(files / f"{figure.name}.png") as file:
+                file.write(figure.png)
         csv_files.write_all(report, files)
         store_files.write_text(out, text)
-    except OSError as error:
-        raise UserError(f"the report can't be written: {error}; choose another place with --out") from error
+    except BaseException as error:
+        if fresh:  # else it would stand in the next try's way
+            shutil.rmtree(files, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(f"the report can't be written: {error}; choose another place with --out") from error
+        raise
     say(f"{len(report.runs)} runs in {len(report.groups)} groups: {out} ({out.stat().st_size / 1e6:.1f} MB)")
     say(f"figures and numbers: {files}")
 

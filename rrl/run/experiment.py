@@ -18,13 +18,17 @@ from rrl.encoders.base import Encoder, Inference, cpu_has_bf16
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Evaluator
-from rrl.registry import Component, Mistake, build, code_of, mistake, mistakes, register
+from rrl.machine.cores import MOST_THREADS
+from rrl.registry import Component, Mistake, Seed, build, code_of, mistake, mistakes, register
 from rrl.rollout.data import Rollout
 from rrl.rollout.episodes import Collector
 from rrl.run import provenance
 
 ROOMS = ("rrl.envs", "rrl.rollout", "rrl.encoders", "rrl.demos")
 """Whose code makes features: a checkout's changes between two versions."""
+
+Slots = Annotated[int, Field(gt=0, le=4_096)]
+"""Of environments: each is a simulator of its own."""
 
 
 @register
@@ -46,19 +50,19 @@ class Experiment(Component):
         """Demonstrations to learn from: @DemoSet()."""
         evaluators: tuple[Evaluator.Config, ...] = ()
         """What is measured beside the training episodes, such as (@SuccessRate(), @Video())."""
-        iterations: Annotated[int, Field(ge=0)]
+        iterations: Annotated[int, Field(ge=0, le=10**9)]
         """Updates, each after the agent's episodes (paper: 200 or 300); for agents that learn at every step,
         rounds of `log_every` environment steps. 0: the warm start alone."""
-        seed: Annotated[int, Field(ge=0)] = 0
+        seed: Seed = 0
         """Decides every random choice of the run (the authors' logs: 10, 11, 12)."""
-        num_envs: Annotated[int, Field(gt=0)] = 20
+        num_envs: Slots = 20
         """Environments of one collection; with `groups`, fixes the batches that encoder and policy see."""
-        groups: Annotated[int, Field(gt=0)] | None = None
+        groups: Slots | None = None
         """Groups of environments that take turns: one is encoded while the others are simulated. None: 2, but
         1 without workers, and where torch encodes on a CPU (threads wait for each other on busy cores)."""
-        eval_every: Annotated[int, Field(gt=0)] = 1
+        eval_every: Annotated[int, Field(gt=0, le=10**18)] = 1
         """Evaluate after an update once this many environment steps have passed since the last evaluation."""
-        log_every: Annotated[int, Field(gt=0)] = 1_000
+        log_every: Annotated[int, Field(gt=0, le=10**9)] = 1_000
         """Environment steps of an iteration (a row of metrics, a checkpoint) of agents that want steps and not
         episodes, such as SAC: as many updates as reach it, at least one; without effect for the others."""
         device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -69,9 +73,10 @@ class Experiment(Component):
         backend: str = "auto"
         """What computes the frozen encoder: 'torch', 'openvino', or another one that a plugin registers; auto: OpenVINO
         on a CPU where it is installed (the extra `cpu`: faster, float32 features equal to 1e-5), else torch."""
-        threads: Annotated[int, Field(gt=0)] | None = None
-        """CPU threads of torch and of OpenVINO (torch's can change rounding); None: one per core."""
-        workers: Annotated[int, Field(ge=0)] | None = None
+        threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None = None
+        """CPU threads of torch and of OpenVINO (torch's can change rounding); None: OMP_NUM_THREADS, or where that is
+        not set one per core."""
+        workers: Annotated[int, Field(ge=0, le=1_024)] | None = None
         """Processes that simulate and render (once `groups` is chosen, they change no bit); None: one per
         core; 0: in this process."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from rrl.run.experiment import Experiment
 from rrl.store import files
 from rrl.store.results import TAGS
 from rrl.store.tracking import Tracker
+
+RESUMED = "resumed."
+"""Tags of what changed on the way begin so."""
 
 
 def title(experiment: Experiment) -> str:
@@ -53,11 +57,23 @@ def tags(experiment: Experiment, inference: Inference, renderer: str) -> dict[st
 def record(experiment: Experiment, inference: Inference, renderer: str, folder: Path, tracker: Tracker) -> None:
     """Tags go to MLflow and, for reports, beside the run; a resumed run tells all its commits."""
     values = tags(experiment, inference, renderer)
-    before = str(files.read_json(folder / TAGS).get("git_commit", values["git_commit"]))
+    known = files.read_json(folder / TAGS)
+    values |= {name: value for name, value in known.items() if name.startswith(RESUMED)}
+    before = str(known.get("git_commit", values["git_commit"]))
     if before.rpartition("then ")[2] != values["git_commit"]:
         values["git_commit"] = f"{before}, then {values['git_commit']}"
     files.write_json(folder / TAGS, values)
     tracker.tags(values)
+
+
+def moved(folder: Path, changes: Iterable[tuple[str, object, object]], steps: int) -> None:
+    """Put down that a run goes on elsewhere than it began, after so many steps: (setting, before, now) each.
+    `record` tells it."""
+    known = files.read_json(folder / TAGS)
+    for name, then, now in changes:
+        told = known.get(RESUMED + name)
+        known[RESUMED + name] = f"{f'{told}; ' if told else ''}{then} -> {now} at step {steps}"
+    files.write_json(folder / TAGS, known)
 
 
 def git_commit() -> str:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from rrl.encoders import backends
 from rrl.encoders.base import Encoder, cpu_has_bf16
-from rrl.machine.cores import cores
+from rrl.machine.cores import MOST_THREADS, cores
 from rrl.registry import UserError
 from rrl.run.experiment import Experiment
 
 
-def resolve(config: Experiment.Config) -> Experiment.Config:
-    """Fill in what is chosen automatically, once: a resumed run must not choose again."""
+def resolve(config: Experiment.Config, without_cuda: str = "use 'auto' or 'cpu'") -> Experiment.Config:
+    """Fill in what is chosen automatically, once: a resumed run must not choose again. UserError, with the remedy
+    `without_cuda`, where the device isn't here."""
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("Experiment.device is 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'")
+        raise UserError(f"Experiment.device is 'cuda', but torch finds no CUDA device; {without_cuda}")
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if device == "cuda" or cpu_has_bf16() else "fp32"
@@ -33,10 +36,27 @@ def resolve(config: Experiment.Config) -> Experiment.Config:
         "device": device,
         "precision": precision,
         "backend": backend,
-        "threads": config.threads or cores(),
+        "threads": config.threads or threads(),
         "workers": workers,
     }
     return config.model_copy(update=chosen)
+
+
+def threads() -> int:
+    """Threads to compute with where the user's settings name none: OMP_NUM_THREADS, or one per core; no more than
+    OMP_THREAD_LIMIT, beyond which OpenMP gives none. UserError where these are no numbers of threads."""
+    return min(_of_openmp("OMP_NUM_THREADS") or cores(), _of_openmp("OMP_THREAD_LIMIT") or MOST_THREADS)
+
+
+def _of_openmp(variable: str) -> int | None:
+    """Its value; of a list such as `4,2`, which has a number for each level of nesting, the first. None: not set."""
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return None
+    first = text.split(",")[0].strip()
+    if not (first.isascii() and first.isdigit() and len(first) < 20 and int(first) > 0):
+        raise UserError(f"{variable} must be a whole number > 0; got {text!r}: correct it, or unset it")
+    return min(int(first), MOST_THREADS)
 
 
 def in_words(config: Experiment.Config) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,13 +18,16 @@ from rrl.machine.console import Display, optional_output
 from rrl.machine.signals import Stopped, Stopping
 from rrl.registry import UserError
 from rrl.run import facts as run_facts
-from rrl.run import loop, saving
+from rrl.run import fits, loop, saving
 from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
 from rrl.run.saving import CHECKPOINT
 from rrl.store import files
 from rrl.store.results import LOCK, ROOT, folder_of, said, write_config, write_status
 from rrl.store.tracking import MLflowTracker
+
+MACHINE = ("device", "backend", "workers", "threads")
+"""Fields of a run that say where it is computed, not what: another machine may need others."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def start(
     assert isinstance(config, Experiment.Config)
     config = resolve(config)
     experiment = Experiment(config)  # whatever is missing (weights, demonstrations) shows now
+    fits.check(experiment)
     make_root()
     together = [sources] if isinstance(sources, str) else sources
     name = name or f"{'+'.join(Path(source).stem for source in together)}-seed{config.seed}"
@@ -83,17 +88,17 @@ def make_root() -> None:
     """Make the folder that keeps runs; UserError if it can't be written."""
     try:
         ROOT.mkdir(exist_ok=True)
-        (ROOT / ".gitignore").write_text("*\n")
+        files.write_text(ROOT / ".gitignore", "*\n")
     except OSError as error:
         raise UserError(f"runs are kept in {ROOT.absolute()}, which can't be written: {error}") from error
 
 
 @optional_output()
-def resume(run: str, budget: float | None = None, iterations: int | None = None) -> int:
+def resume(run: str, budget: float | None = None, iterations: int | None = None, overrides: Sequence[str] = ()) -> int:
     """Go on with a run from its last checkpoint; returns the process's exit code.
 
     `iterations` lengthens the run, finished or not. UserError where it has more already, learns nothing from
-    rollouts, or belongs to a sweep.
+    rollouts, or belongs to a sweep. `overrides`, gin statements, say what another machine decides otherwise: `MACHINE`.
     """
     folder = folder_of(run, sweeps=False)
     with _locked(folder):
@@ -102,8 +107,10 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
             uri, run_id, versions = facts["uri"], facts["run_id"], facts["versions"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
-        config = ginfile.load(folder / "config.gin")
-        assert isinstance(config, Experiment.Config)
+        began = ginfile.load(folder / "config.gin")
+        asked = config = ginfile.load(folder / "config.gin", overrides)
+        assert isinstance(began, Experiment.Config) and isinstance(config, Experiment.Config)
+        _only_of_the_machine(began, config)
         encoder = config.encoder.today(said(folder, "encoder"))
         renamed = encoder != config.encoder
         config = config.model_copy(update={"encoder": encoder})
@@ -111,19 +118,29 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
         if longer:
             _may_be_lengthened(config, iterations or 0, facts)
             config = config.model_copy(update={"iterations": iterations})
-        experiment = Experiment(resolve(config))
+        elsewhere = f"go on without: rrl resume {shlex.quote(run)} --set \"Experiment.device = 'cpu'\""
+        config = resolve(config, elsewhere)
+        experiment = Experiment(config)
         last = saving.last(folder, experiment.identity)
-        done = last.finished(config.iterations)
-        if done and MLflowTracker.ended(uri, run_id):
+        if last.finished(config.iterations) and MLflowTracker.ended(uri, run_id):
             write_status(folder, "FINISHED")
             print(f"this run is finished: {folder}")
             return 0
+        fits.check(experiment)
+        changed = [name for name in MACHINE if getattr(asked, name) != getattr(began, name)]
+        moved = [
+            (name, then, now) for name in changed if (then := getattr(began, name)) != (now := getattr(config, name))
+        ]
         with Stopping() as stopping:
             tracker = MLflowTracker.resume(uri, run_id)
             try:
                 if longer:
                     write_status(folder, "STOPPED", f"lengthened to {iterations} iterations")
-                if longer or renamed:
+                if moved:
+                    run_facts.moved(folder, moved, last.values.get("steps", 0))
+                    words = ", ".join(f"{name} {then} -> {now}" for name, then, now in moved)
+                    print(f"note: {words}: the result need not equal an uninterrupted run's bit for bit")
+                if longer or renamed or moved:
                     write_config(folder, config)
                 if unsaid := [name for name in experiment.identity if last and name not in last.values["identity"]]:
                     print(f"note: an earlier version wrote the checkpoint, without {', '.join(unsaid)}: not compared")
@@ -137,6 +154,22 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
             except BaseException:
                 tracker.end("FAILED")
                 raise
+
+
+def _only_of_the_machine(began: Experiment.Config, config: Experiment.Config) -> None:
+    """UserError if more differs than where the run is computed."""
+    before, now = ginfile.flatten(began), ginfile.flatten(config)
+    other = [name for name in before | now if before.get(name) != now.get(name) and name not in MACHINE]
+    if not other:
+        return
+    if other[0] == "iterations":
+        raise UserError(f"a run is lengthened with --iterations {config.iterations}, not with --set")
+    owner, _, field = other[0].rpartition(".")
+    raise UserError(
+        f"{before.get(owner, 'Experiment')}.{field} can't change on the way from {before.get(other[0])} to "
+        f"{now.get(other[0])}: it decides the numbers that the run computes. With --set a resumed run takes another "
+        f"{', '.join(MACHINE[:-1])} or {MACHINE[-1]}, which are the machine's business; start a new run for the rest"
+    )
 
 
 def _may_be_lengthened(config: Experiment.Config, iterations: int, facts: dict[str, Any]) -> None:

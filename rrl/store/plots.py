@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rrl.score import Score
+from rrl.store import files
 from rrl.store.tracking import Row
 
 
@@ -51,7 +52,8 @@ def learning_curve(rows: Sequence[Row], title: str, score: Score, path: Path) ->
     if axes.has_data():
         axes.set_xlim(left=0)
         axes.legend(fontsize=8)
-    figure.savefig(path)
+    with files.writing(path) as file:
+        figure.savefig(file)  # a PNG, if nothing says otherwise
 
 
 def _end(row: Row, name: str, end: str) -> float:

@@ -79,14 +79,17 @@ def main(text: str) -> int:
     if task.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, task.cores)
     from rrl.registry import UserError
-    from rrl.run import process  # heavy: after the above
+    from rrl.run import placement, process  # heavy: after the above
+    from rrl.store import files
 
     try:
+        if task.cores:  # what is set for the whole machine is too much for a part of it
+            os.environ["OMP_NUM_THREADS"] = str(min(placement.threads(), len(task.cores)))
         if task.run is not None:
             return process.resume(task.run, task.budget)
         file = Path(task.file)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(task.config)
+        files.write_text(file, task.config)
         job = process.Job(task.sweep, task.job, task.fingerprint)
         return process.start(task.file, [], task.job, task.budget, job)
     except UserError as error:

@@ -21,9 +21,10 @@ from rrl.demos.replay import cache_folder
 from rrl.envs.base import EnvFactory
 from rrl.machine.console import duration
 from rrl.machine.cores import cores
-from rrl.machine.processes import available_memory
+from rrl.machine.processes import available_memory, in_bytes
 from rrl.registry import UserError, build
 from rrl.run.experiment import Experiment
+from rrl.run.fits import iteration_steps, training_steps
 from rrl.run.placement import resolve
 from rrl.store import files
 from rrl.sweeps import speed
@@ -85,26 +86,11 @@ def of_run(config: Experiment.Config, measured: speed.Speed) -> Estimate:
     )
 
 
-def training_steps(config: Experiment.Config) -> int:
-    """Environment steps of training."""
-    return config.iterations * _iteration(config)
-
-
-def _iteration(config: Experiment.Config) -> int:
-    """Environment steps of one iteration, at most."""
-    env: EnvFactory = build(config.env)
-    wants = config.agent.wants()
-    if isinstance(wants, Episodes):
-        return wants.count * env.horizon * env.action_repeat
-    round_ = wants.count * config.num_envs * env.action_repeat
-    return math.ceil(config.log_every / round_) * round_
-
-
 def _other_steps(config: Experiment.Config, env: EnvFactory) -> int:
     """Environment steps of evaluations and of the demonstrations' replay."""
     times = 1  # after the warm start
     if config.iterations:
-        times += math.ceil(config.iterations * min(1.0, _iteration(config) / config.eval_every))
+        times += math.ceil(config.iterations * min(1.0, iteration_steps(config) / config.eval_every))
     steps = sum((times if e.when == "always" else 1) * e.steps(env) for e in config.evaluators)
     if config.demos is not None:
         lengths = build(config.demos, env=env).demos.lengths
@@ -201,6 +187,4 @@ def _hours(seconds: float) -> str:
 
 
 def _bytes(count: float) -> str:
-    if not count:
-        return "unknown"
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    return in_bytes(count) if count else "unknown"

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
 from rrl.config import ginfile
 from rrl.config.grammar import ConfigError, Problem
 from rrl.config.resolve import checked
 from rrl.config.words import literal
 from rrl.envs.base import EnvFactory
-from rrl.registry import Component, Config, UserError, build, register
+from rrl.registry import Component, Config, Seed, UserError, build, register
 from rrl.run.experiment import Experiment
 from rrl.sweeps.jobs import Job
 from rrl.sweeps.space import Axis, Point, axis, draw, product
@@ -36,7 +36,7 @@ class Sweep(Component):
 
         files: Annotated[tuple[str, ...], Field(min_length=1)]
         """Gin files of runs: paths relative to the sweep's file, or names of shipped ones."""
-        seeds: tuple[NonNegativeInt, ...] = ()
+        seeds: tuple[Seed, ...] = ()
         """Each run is done with each of these `Experiment.seed`s; (): with the one that its file names."""
         grid: tuple[str, ...] = ()
         """Values to combine, each a string in gin syntax: "DAPG.step_size = (0.02, 0.05)". In a search, also
@@ -46,7 +46,7 @@ class Sweep(Component):
         search: Literal["grid", "random", "optuna"] = "grid"
         """`grid`: every combination; `random`: `trials` random ones; `optuna`: `trials` one after another,
         proposed by Optuna's TPE sampler from what the earlier ones reached (needs the extra `sweep`)."""
-        trials: Annotated[int, Field(gt=0)] | None = None
+        trials: Annotated[int, Field(gt=0, le=100_000)] | None = None
         """Combinations to try in a search."""
         metric: str = "summary/last5_success"
         """What a search maximises, as a run last logged it; mean over files and seeds. Environments without a

@@ -200,3 +200,13 @@ def test_memory_is_one_row_per_observation():
         Replay(10, 1, np.float32, 1, 3)._allocate(2)
     with pytest.raises(ValueError, match="no transition"):
         Replay(10, 1, np.float32, 1).draw(1, torch.Generator())
+
+
+def test_a_memory_larger_than_the_machines_costs_what_is_in_it_and_too_many_places_are_refused():
+    """2 TB of places in which a few steps are; the places of 10^14 steps alone are more than any machine gives."""
+    small, large = (Replay(capacity, 20_000, np.uint8, 1) for capacity in (200, 10**8))
+    for memory in (small, large):
+        memory.add(whole([5, 3]))
+    assert large.rows.nbytes == 2 * 10**12
+    with pytest.raises(UserError, match=r"no room for a replay memory of 100,000,000,000,000 observations"):
+        Replay(10**14, 20_000, np.uint8, 1).add(whole([5]))

@@ -6,6 +6,7 @@ import pytest
 
 from rrl import registry
 from rrl.commands import doctor
+from rrl.config import ginfile
 from rrl.envs.base import EnvFactory
 
 
@@ -46,3 +47,13 @@ def test_the_report_measures_every_look(monkeypatch: pytest.MonkeyPatch) -> None
     looks = re.findall(r"  look (\w+) +(\d+) steps/s in one process \(224 px\)", text)
     assert [look for look, _ in looks] == (["fast", "balanced", "default"] if pixels else [])
     assert all(int(rate) > 0 for _, rate in looks)
+
+
+def test_the_threads_of_the_environment_are_told_and_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = ginfile.load(doctor.EXAMPLE)
+    for value, expected in (("3", "; 3 threads"), ("many", "none, OMP_NUM_THREADS must be a whole number > 0")):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        lines: list[str] = []
+        doctor._run_here(example, lines.append)
+        assert expected in lines[0]
+        assert f"  OMP_NUM_THREADS is {value}: it decides the threads where Experiment.threads is None" in lines

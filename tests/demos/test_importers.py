@@ -4,8 +4,11 @@ import io
 import json
 import os
 import pickle
+import re
 import sys
+import tomllib
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +136,12 @@ def test_every_format_gives_the_same_set(tmp_path, episodes, made, kind):
     assert demo_tools.verify(str(out), lines.append)
 
 
+def test_the_extra_for_demonstrations_reads_and_downloads_minari_datasets():
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    (line,) = [line for line in extras["optional-dependencies"]["demos"] if line.startswith("minari")]
+    assert {"hdf5", "hf"} <= set(re.match(r"minari\[(.*?)\]", line)[1].split(","))
+
+
 def test_minari_round_trip(tmp_path, made, monkeypatch):
     minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
@@ -156,7 +165,7 @@ def test_minari_round_trip(tmp_path, made, monkeypatch):
     monkeypatch.delitem(sys.modules, "minari.storage.remotes.huggingface", raising=False)
     result = CliRunner().invoke(cli.app, ["demos", "import", "D4RL/door/human-v2", str(tmp_path / "door.npz")])
     assert result.exit_code == 2, result.output
-    assert "pip install 'minari[hf]'" in " ".join(result.output.split())
+    assert "pip install 'rrl[demos]'" in " ".join(result.output.split())
     for name in ("pen", "../pen-v0"):
         with pytest.raises(UserError, match="a Minari id looks like"):
             demo_tools.export(str(source), name, lines.append)

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from rrl.agents.adam import Adam
 from rrl.agents.base import Agent, AgentSteps, Metrics, cpu_copy
 from rrl.agents.frozen import FrozenAgent
 from rrl.agents.networks import GaussianPolicy, mlp
-from rrl.registry import Component, register
+from rrl.registry import Component, Count, Positive, PositiveOrZero, Samples, Width, register
 from rrl.rollout.data import Rollout
 
 
@@ -28,27 +28,27 @@ class PPO(FrozenAgent):
     class Config(Agent.Config):
         """Settings of PPO."""
 
-        steps: PositiveInt = 256
+        steps: Count = 256
         """Agent steps of every environment before each update: with eight environments 2,048 in all (paper)."""
-        epochs: PositiveInt = 10
+        epochs: Count = 10
         """Passes over an update's steps (paper)."""
-        batch: PositiveInt = 64
+        batch: Samples = 64
         """Steps per gradient step (paper)."""
-        lr: PositiveFloat = 3e-4
+        lr: Positive = 3e-4
         """Adam's learning rate (paper)."""
         gamma: float = Field(0.99, gt=0, le=1)
         """Discount per agent step (paper)."""
         gae_lambda: float = Field(0.95, ge=0, le=1)
         """Lambda of generalised advantage estimation (paper)."""
-        clip: PositiveFloat = 0.2
+        clip: Positive = 0.2
         """epsilon: how far the ratio of likelihoods may go from 1 (paper)."""
-        value_weight: NonNegativeFloat = 0.5
+        value_weight: PositiveOrZero = 0.5
         """c1: weight of the value loss (cleanrl)."""
-        entropy_weight: NonNegativeFloat = 0.0
+        entropy_weight: PositiveOrZero = 0.0
         """c2: weight of the entropy bonus, per nat (paper: 0 for continuous actions)."""
-        max_norm: PositiveFloat = 0.5
+        max_norm: Positive = 0.5
         """Largest norm of a gradient (cleanrl)."""
-        hidden: tuple[PositiveInt, ...] = (64, 64)
+        hidden: tuple[Width, ...] = (64, 64)
         """Units in each hidden tanh layer of policy and value network (paper)."""
 
         def wants(self) -> AgentSteps:

@@ -4,15 +4,18 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from helpers.sweep_runs import SMALL, begun, gone, rows_in_mlflow, runs, sweep, sweep_folder, wait_for
 from helpers.traps import set_traps, untouched
 from mlflow import MlflowClient
 
+from rrl.machine.cores import cores
 from rrl.machine.processes import family
 from rrl.store import results
 
 
-def test_killed_parent_then_killed_child_then_called_again(tmp_path: Path) -> None:
+def test_killed_parent_then_killed_child_then_called_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(cores()))  # of the whole machine: a run gets its share
     call = ("adroit_door_state", "--seeds", "0,1,2", "--jobs", "2")
     log = tmp_path / "log.txt"
 
@@ -59,6 +62,7 @@ def test_killed_parent_then_killed_child_then_called_again(tmp_path: Path) -> No
         assert run.status == "finished"
         assert [row.metrics["iteration"] for row in run.rows if "iteration" in row.metrics] == [1, 2, 3]
         rows_in_mlflow(tmp_path, run)
+        assert 1 <= int(run.params["threads"]) <= max(1, cores() // 2)
         if run.run_id in before:
             assert run.rows == before[run.run_id]
 

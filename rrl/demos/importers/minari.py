@@ -53,7 +53,7 @@ def _folder(source: str) -> Path:
     except ImportError as error:  # in words that name the package
         raise UserError(
             f"{source} is no Minari dataset of this machine (`minari list local` names them), and to download one "
-            f"needs a package that the extra `demos` doesn't bring: pip install 'minari[hf]' ({error})"
+            f"needs a package that is not installed: pip install 'rrl[demos]' ({error})"
         ) from error
     except Exception as error:  # a malformed id; no such dataset; no internet, in the words of some library
         raise UserError(
