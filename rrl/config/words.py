@@ -7,12 +7,14 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
 from pydantic.fields import FieldInfo
 
 from rrl import registry
+from rrl.config import files
 from rrl.config.grammar import Binding, Macro, Reference, parse
 from rrl.registry import Config, UserError
 
@@ -191,10 +193,11 @@ def _identity(config: Config) -> str:
     return f"{config.component.__name__}({fields})"
 
 
-def dumps(config: Config) -> str:
+def dumps(config: Config, folder: Path | None = None, project: Path | None = None) -> str:
     """Gin source that says every field of `config` and of all components in it: `loads(dumps(c)) == c`.
 
-    A component that occurs with several settings gets one gin scope for each, named after its place.
+    A component that occurs with several settings gets one gin scope for each, named after its place. For a file in
+    `folder`, paths below `project` (None: `folder`) are relative to it, so that both can move; others are absolute.
     """
     scopes: dict[str, str] = {}
     variants: dict[str, list[str]] = {}
@@ -233,17 +236,32 @@ def dumps(config: Config) -> str:
             return repr(value)
         raise TypeError(f"gin files hold no {type(value).__name__}: {value!r}")
 
-    blocks = [[f"{full_name(node)}.{name} = {source(value)}" for name, value in _fields(node)] for node in order]
+    def line(node: Config, name: str, value: Any) -> str:
+        return f"{full_name(node)}.{name} = {source(files.written(node, name, value, folder, project))}"
+
+    blocks = [[line(node, name, value) for name, value in _fields(node)] for node in order]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
-def flatten(config: Config) -> dict[str, str]:
-    """Flat parameters, such as `{"encoder": "ResNet", "encoder.depth": "34", "evaluators.0": "Video"}`."""
+def files_of(config: Config) -> list[Path]:
+    """The files that a config, and all components in it, name."""
+    found: list[Path] = []
+    for name, value in _fields(config):
+        texts = (text for text in (value if isinstance(value, tuple) else (value,)) if isinstance(text, str))
+        found += filter(None, (files.named(config, name, text) for text in texts))
+        for _, child in _children(value, name):
+            found += files_of(child)
+    return list(dict.fromkeys(found))
+
+
+def flatten(config: Config, project: Path | None = None) -> dict[str, str]:
+    """Flat parameters, such as `{"encoder": "ResNet", "encoder.depth": "34", "evaluators.0": "Video"}`: the same on
+    every machine, files as `files.shown` names them."""
     flat: dict[str, str] = {}
 
     def visit(node: Config, prefix: str) -> None:
-        for name, value in _fields(node):
-            place = prefix + name
+        for name, held in _fields(node):
+            place, value = prefix + name, files.shown(node, name, held, project)
             children = list(_children(value, place))
             if not children:
                 flat[place] = value if isinstance(value, str) else literal(value)

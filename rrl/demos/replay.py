@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
@@ -19,7 +20,8 @@ from pydantic import Field
 from rrl.demos.sets import Demos, load, npz, shipped
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
-from rrl.registry import Component, Mistake, Parts, UserError, register
+from rrl.machine.paths import expanded, unusable
+from rrl.registry import Component, InputFile, Mistake, Parts, UserError, register
 from rrl.rollout.data import Obs, Policy, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.rollout.slots import Slots
@@ -27,6 +29,10 @@ from rrl.store.files import writing
 
 CACHED = 1
 """Raised where features that earlier code has cached may be wrong (1: on CUDA they were)."""
+
+
+def _remedy() -> str:
+    return f"name a shipped set ({', '.join(shipped())}), or make one with `rrl demos make`"
 
 
 @register
@@ -38,7 +44,7 @@ class DemoSet(Component):
     class Config(Component.Config):
         """Which demonstrations a run learns from."""
 
-        source: str | None = None
+        source: Annotated[str | None, InputFile(".npz", lambda _: shipped(), _remedy)] = None
         """A path of an .npz written by `rrl demos make` or `rrl demos import`, or the name of a shipped set;
         None: the set shipped for the environment and protocol."""
         episodes: Annotated[int, Field(gt=0)] | None = None
@@ -60,19 +66,16 @@ class DemoSet(Component):
                 )
 
         def label(self) -> str:
-            """The set's name; empty for the one that is shipped for the environment."""
-            return self.source or ""
+            """The set's name, or its file's; empty for the one that is shipped for the environment."""
+            return Path(self.source or "").name
 
     def __init__(self, config: Config, *, env: EnvFactory) -> None:
         self.env = env
-        name = config.source or f"{env.name}_{env.protocol}"
-        known = shipped()
-        if name not in known and not npz(Path(name)).exists():
-            raise UserError(
-                f"no demonstrations named {name}: neither a file nor a shipped set ({', '.join(known)}).\n"
-                "Make some with `rrl demos make`, or set DemoSet.source to a file"
-            )
-        self.demos = load(known.get(name, Path(name)))
+        source = config.source or f"{env.name}_{env.protocol}"
+        known, name = shipped(), config.label() or source
+        if source not in known and (why := unusable(npz(expanded(source)))):
+            raise UserError(f"no demonstrations named {name}: {why}\n{_remedy()}")
+        self.demos = load(known.get(source, expanded(source)))
         recorded = self.demos.facts.get("env")
         if recorded != env.name:
             raise UserError(f"demonstrations {name} are of {recorded}, but the environment is {env.name}")
@@ -215,11 +218,15 @@ def _shown(
 
 
 def cache_folder() -> Path:
-    """Where demonstrations' features are cached: `$RRL_CACHE`, or `~/.cache/rrl` (XDG)."""
-    root = os.environ.get("RRL_CACHE")
-    if root is None:
-        root = str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rrl")
-    return Path(root) / "features"
+    """Where demonstrations' features are cached: `$RRL_CACHE`, or `~/.cache/rrl` (XDG, whose relative paths count as
+    none); for a user without a home, in the folder of temporary files."""
+    if root := os.environ.get("RRL_CACHE"):
+        return expanded(root).absolute() / "features"
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (caches if caches.is_absolute() else Path.home() / ".cache") / "rrl" / "features"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"rrl-{os.getuid()}" / "features"
 
 
 _ARRAYS = ("obs", "actions", "rewards", "episode", "t", "terminated", "truncated", "final_obs")

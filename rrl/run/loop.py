@@ -25,6 +25,7 @@ from rrl.run.experiment import Experiment
 from rrl.run.iteration import on_episodes, on_steps, summary
 from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY, Checkpoint
 from rrl.store.plots import learning_curve
+from rrl.store.results import project
 from rrl.store.tracking import Log, Tracker
 
 SPACES = {"always": "eval", "end": "final"}
@@ -261,8 +262,9 @@ class Loop:
     def save_policy(self, name: str) -> None:
         """The policy as it is, in a file of the run's folder."""
         envs = self.collector.envs
-        facts = {"state_dim": envs.state_dim, "action_dim": envs.action_dim, "iteration": self.iteration}
-        policies.save(self.folder / name, self.agent, self.config, {**facts, **self.experiment.encoder.facts()})
+        dims = {"state_dim": envs.state_dim, "action_dim": envs.action_dim}
+        facts = {**dims, "iteration": self.iteration, **self.experiment.encoder.facts()}
+        policies.save(self.folder / name, self.agent, self.config, facts, project(self.folder))
 
     def in_words(self, metrics: Metrics) -> str:
         """The line of an iteration."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import sys
@@ -25,8 +26,8 @@ from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
 from rrl.run.saving import CHECKPOINT
 from rrl.store import files
-from rrl.store.results import LOCK, ROOT, write_config, write_status
-from rrl.store.tracking import MLflowTracker
+from rrl.store.results import LOCK, ROOT, project, write_config, write_status
+from rrl.store.tracking import MLflowTracker, moved
 
 # Other versions of these may compute other bits.
 EXACT = ("torch", "mujoco", "numpy")
@@ -105,7 +106,7 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None)
     with _locked(folder):
         try:
             facts = json.loads((folder / "run.json").read_text())
-            uri, run_id, versions = facts["uri"], facts["run_id"], facts["versions"]
+            uri, run_id, versions = moved(facts["uri"], project(folder)), facts["run_id"], facts["versions"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
         config = ginfile.load(folder / "config.gin")
@@ -160,7 +161,11 @@ def find(run: str) -> Path:
     path = Path(run)
     if (path / "run.json").is_file():
         return path
-    folders = sorted(p.parent for p in ROOT.glob(f"{run}*/run.json")) if run and "/" not in run else []
+    if path.is_dir() and "/" in run.rstrip("/"):
+        raise UserError(f"{run} is a folder, but no run's: it has no run.json")
+    begins = run.rstrip("/")
+    known = sorted(ROOT.glob(f"{glob.escape(begins)}*/run.json"))
+    folders = [path.parent for path in known] if begins and "/" not in begins else []
     if len(folders) == 1:
         return folders[0]
     if folders:
@@ -183,7 +188,7 @@ def _execute(
                 if not experiment.encoder.trained:
                     display.line("WARNING: the encoder is UNTRAINED (weights = None): random features")
                 stopping.listen()
-                tracker.params(ginfile.flatten(experiment.config))
+                tracker.params(ginfile.flatten(experiment.config, project(folder)))
                 tracker.artifact(folder / "config.gin")
                 tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
                 ended = loop.train(experiment, folder, tracker, display, budget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import warnings
@@ -139,12 +140,17 @@ def read(folder: Path) -> Result:
     )
 
 
-def setup_of(config: Config) -> Setup:
-    """What an experiment's configuration says of its runs."""
+def project(folder: Path) -> Path:
+    """The folder in which a run was started, from the run's own: what moves together."""
+    return folder.resolve().parent.parent
+
+
+def setup_of(config: Config, folder: Path) -> Setup:
+    """What an experiment's configuration says of the run in a folder."""
     run: Any = config
     env: Any = build(run.env)
     return Setup(
-        params=ginfile.flatten(config),
+        params=ginfile.flatten(config, project(folder)),
         labels={part: getattr(run, part).label() for part in PARTS},
         score=env.score,
         flags=tuple(env.flags),
@@ -157,8 +163,8 @@ def setup_of(config: Config) -> Setup:
 def write_config(folder: Path, config: Config) -> None:
     """Write a run's `config.gin`, and what it says beside it: reports must be able to read old runs when settings
     have gone from the schema, or files that they name from the machine."""
-    files.write_text(folder / "config.gin", ginfile.dumps(config))
-    files.write_json(folder / PARAMS, asdict(setup_of(config)))
+    files.write_text(folder / "config.gin", ginfile.dumps(config, folder, project(folder)))
+    files.write_json(folder / PARAMS, asdict(setup_of(config, folder)))
 
 
 def _read_setup(folder: Path) -> Setup:
@@ -171,7 +177,7 @@ def _read_setup(folder: Path) -> Setup:
     except ValueError:
         pass
     try:
-        return setup_of(ginfile.load(path))
+        return setup_of(ginfile.load(path), folder)
     except UserError:
         return _setup_of_text(path.read_text(), folder)
 
@@ -242,7 +248,8 @@ def find(names: Iterable[str], root: Path | None = None) -> list[Result]:
     known = {path.parent.name: path.parent for path in root.glob("*/run.json")}
     folders: dict[Path, None] = {}
     names = list(names)
-    for name in names:
+    for given in names:
+        name = given.rstrip("/") or given
         sweep = sweep_folder(name, root)
         if sweep is not None:
             inside = sweep.resolve()
@@ -251,10 +258,11 @@ def find(names: Iterable[str], root: Path | None = None) -> list[Result]:
             folders[Path(name)] = None
         else:
             matches = [folder for run_id, folder in sorted(known.items()) if run_id.startswith(name)]
-            matches += [path.parent for path in root.glob(f"{name}*/sweep.json")] if "/" not in name else []
+            begins = f"{glob.escape(name)}*/sweep.json"
+            matches += [path.parent for path in root.glob(begins)] if "/" not in name else []
             if len(matches) != 1:
                 what = f"may be any of {', '.join(f.name for f in matches)}" if matches else "is no run or sweep"
-                raise UserError(f"{name} {what} in {root.resolve()}; `rrl ui` lists them")
+                raise UserError(f"{given} {what} in {root.resolve()}; `rrl ui` lists them")
             folders[matches[0]] = None
     runs = [read(folder) for folder in folders] if names else _readable(known.values())
     return sorted(runs, key=lambda run: (run.started, run.name))
@@ -276,7 +284,8 @@ def sweep_folder(name: str, root: Path | None = None) -> Path | None:
         return Path(name)
     if not name or "/" in name:
         return None
-    paths = [path for path in (root or ROOT).glob(f"{name}*/*.json") if path.name in ("sweep.json", "run.json")]
+    found = (root or ROOT).glob(f"{glob.escape(name)}*/*.json")
+    paths = [path for path in found if path.name in ("sweep.json", "run.json")]
     matches = list({path.parent for path in paths})
     return matches[0] if len(matches) == 1 and (matches[0] / "sweep.json").exists() else None
 

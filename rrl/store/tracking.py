@@ -85,14 +85,49 @@ def store() -> str:
     UserError for MLflow's file store: it would record points twice after a resume.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
-    if uri.startswith(SQLITE):
-        return SQLITE + str(Path(uri[len(SQLITE) :]).absolute())  # a run may be resumed from elsewhere
+    if path := local(uri):
+        return address(path.absolute())  # a run may be resumed from elsewhere
     if uri.startswith("file:") or "://" not in uri:
         raise UserError(
             f"MLFLOW_TRACKING_URI is {uri}, a store of plain files, which MLflow itself gave up; use "
             "sqlite:///mlflow.db, or the address of a server"
         )
     return uri
+
+
+def local(uri: str) -> Path | None:
+    """The file of a store on this machine; None for a server. UserError for a malformed address."""
+    if not uri.startswith("sqlite"):
+        return None
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        database = make_url(uri).database
+    except ArgumentError as error:
+        raise UserError(f"{uri} is no address of an MLflow store, such as sqlite:///mlflow.db: {error}") from error
+    return Path(database) if database else None
+
+
+def address(path: Path) -> str:
+    """The store in a file, as MLflow and SQLAlchemy read it: a `?` or a `%20` in a folder's name means something to
+    them. UserError where they can't be given such a name."""
+    from sqlalchemy.engine import URL
+
+    plain = SQLITE + str(path)
+    # With its driver's name, for MLflow makes the folder of what follows `sqlite:///` as it stands.
+    quoted = URL.create("sqlite+pysqlite", database=str(path)).render_as_string(hide_password=False)
+    uri = next((uri for uri in (plain, quoted) if local(uri) == path), None)
+    if uri is None:
+        raise UserError(f"MLflow takes no store in {path.parent}: set MLFLOW_TRACKING_URI to one elsewhere")
+    return uri
+
+
+def moved(uri: str, project: Path) -> str:
+    """The store of a run whose project may have been moved, with the store in it, since `uri` was written down."""
+    path = local(uri)
+    here = project / path.name if path else Path()
+    return address(here.absolute()) if path and not path.exists() and here.exists() else uri
 
 
 def quiet_mlflow() -> None:
@@ -108,7 +143,8 @@ def quiet_mlflow() -> None:
 def _one_at_a_time(uri: str) -> AbstractContextManager[None]:
     """Two runs that start together must not both create the same local store, and processes that write to one
     must take turns: SQLite gives up on a lock after seconds, which would lose points."""
-    return files.locked(Path(uri[len(SQLITE) :] + ".lock")) if uri.startswith(SQLITE) else nullcontext()
+    path = local(uri)
+    return files.locked(path.with_name(f"{path.name}.lock")) if path else nullcontext()
 
 
 class MLflowTracker:
@@ -135,9 +171,9 @@ class MLflowTracker:
                 experiment = client.get_experiment_by_name(EXPERIMENT)
                 if experiment is None:
                     # A local store keeps artifacts beside it, wherever `rrl ui` is started later.
-                    beside = Path(uri[len(SQLITE) :]).parent / "mlartifacts"
-                    local = beside.as_uri() if uri.startswith(SQLITE) else None
-                    experiment_id = client.create_experiment(EXPERIMENT, artifact_location=local)
+                    path = local(uri)
+                    beside = path.with_name("mlartifacts").as_uri() if path else None
+                    experiment_id = client.create_experiment(EXPERIMENT, artifact_location=beside)
                 else:
                     experiment_id = experiment.experiment_id
                 run = client.create_run(experiment_id, run_name=name, tags=tags)

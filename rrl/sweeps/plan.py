@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt
 from rrl.config import ginfile
 from rrl.config.grammar import ConfigError, Problem
 from rrl.config.words import literal
+from rrl.machine.paths import expanded
 from rrl.registry import Component, UserError, register
 from rrl.run.experiment import Experiment
 from rrl.sweeps.jobs import Job
@@ -98,11 +99,12 @@ def request(
     if sweeps:
         config = ginfile.load(sweeps[0], root="Sweep")
         assert isinstance(config, Sweep.Config)
-        beside = Path(sweeps[0] if Path(sweeps[0]).is_file() else ginfile.find(sweeps[0])).parent
-        members = tuple(str(beside / f) if (beside / f).is_file() else f for f in config.files)
+        folders = ginfile.folders_of(sweeps[0])
+        members = tuple(next((str(b / f) for b in folders if (b / f).is_file()), f) for f in config.files)
         fields = {name.split("=")[0].strip() for name in overrides}
-        own = tuple(text for text in config.set if text.split("=")[0].strip() not in fields)
+        own = tuple(ginfile.placed(t, folders) for t in config.set if t.split("=")[0].strip() not in fields)
         settings = {key: getattr(config, key) for key in Sweep.Config.model_fields}
+        settings["grid"] = tuple(ginfile.placed(text, folders) for text in config.grid)
         options = {**settings, **options, "files": members, "set": (*own, *overrides)}
     else:
         options["files"] = tuple(files)
@@ -291,7 +293,7 @@ def _check_parts(jobs: Sequence[Job]) -> None:
 
 def _files(argument: str) -> list[str]:
     """Run files that an argument of the command line means."""
-    path = Path(argument)
+    path = expanded(argument)
     if path.is_dir():
         files = sorted(str(p) for p in path.glob("*.gin"))
         if not files:

@@ -119,7 +119,7 @@ def test_several_names_are_one_run_that_can_be_resumed(tmp_path, monkeypatch):
         (("run", "adroit_pen_resnet43"), "adroit_pen_resnet34"),
         (("run", "quickstart", "--set", "ResNet.dept = 18"), "depth"),
         (("run", "quickstart", "--set", "Adroit.task = 'dor'"), "did you mean"),
-        (("run", "quickstart", "--set", "DemoSet.source = 'nowhere'"), "no demonstrations named nowhere"),
+        (("run", "quickstart", "--set", "DemoSet.source = 'nowhere'"), "nowhere.npz\n  name a shipped set"),
         (("run", "quickstart", "--budget", "soon"), "30m"),
         (("run", "env/dmc_walker_walk", "encoder/mobilenetv2"), "from method/ over it: method/bc, method/curl"),
         (("run", "sweeps/fig4_door", "env/adroit_fast"), "rrl sweep sweeps/fig4_door"),
