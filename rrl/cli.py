@@ -45,11 +45,11 @@ def _stand_somewhere() -> None:
         raise UserError("the current folder has been removed: cd to another one") from None
 
 
-def _path(text: str) -> Path:
+def _path(text: str | Path) -> Path:
     """A path as it was typed, `~` too where the shell left it alone."""
-    from rrl.machine.paths import expanded
+    from rrl.machine.paths import typed
 
-    return expanded(text)
+    return typed(str(text))
 
 
 def _word(text: str) -> str:

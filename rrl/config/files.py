@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrl.machine.paths import expanded, unusable
+from rrl.machine.paths import expanded, is_pipe, unusable
 from rrl.registry import Component, Config, InputFile, UserError
 
 Finder = Callable[[type[Component], InputFile, str, Sequence[Path]], str]
@@ -18,7 +18,7 @@ Finder = Callable[[type[Component], InputFile, str, Sequence[Path]], str]
 
 def beside(path: Path) -> list[Path]:
     """The folders that paths in a file are relative to: its own, and its target's if it is a link. A pipe has none."""
-    if path.is_fifo():
+    if is_pipe(path):
         return [Path()]
     return list(dict.fromkeys([path.parent, Path(os.path.realpath(path)).parent]))
 

@@ -25,7 +25,7 @@ from rrl.config.files import find as find_file
 from rrl.config.grammar import Binding, Block, ConfigError, Import, Include, Place, Problem, parse
 from rrl.config.resolve import Layer, Layered, Names, Resolver, replaced, unused
 from rrl.config.words import closest, describe, dumps, files_of, flatten, flatten_text, literal
-from rrl.machine.paths import expanded, unusable
+from rrl.machine.paths import expanded, is_pipe, unusable
 from rrl.registry import PLUGIN_GROUP, Config, UserError
 
 __all__ = [
@@ -187,7 +187,7 @@ def folders_of(source: str | Path) -> list[Path]:
 def _locate(source: str | Path) -> tuple[Path, str]:
     """A file, and how errors show it."""
     path = expanded(source)
-    if not unusable(path) or path.is_fifo():
+    if not unusable(path) or is_pipe(path):
         return path, str(source)
     if os.path.lexists(path) and str(source).removesuffix(".gin") not in shipped():
         gin_files = ", ".join(map(str, _gin_files(path)))
@@ -198,7 +198,7 @@ def _locate(source: str | Path) -> tuple[Path, str]:
 
 def _read(path: Path) -> str:
     """The text of a file; a pipe's is kept, since it can be read but once."""
-    return _piped(path) if path.is_fifo() else path.read_text(encoding="utf-8-sig")
+    return _piped(path) if is_pipe(path) else path.read_text(encoding="utf-8-sig")
 
 
 @cache

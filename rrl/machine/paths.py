@@ -26,9 +26,28 @@ def expanded(text: str | Path) -> Path:
         raise UserError(f"{text}: there is no home folder {Path(text).parts[0]} here; write the path out") from error
 
 
+def typed(text: str) -> Path:
+    """A path from the command line; UserError as `expanded`, or where nobody may even look."""
+    path = expanded(text)
+    try:
+        path.exists()
+    except OSError as error:
+        raise UserError(f"{text} can't be looked at: {error.strerror}") from error
+    return path
+
+
 def word(text: str) -> str:
-    """What may be a path or a name, as it was typed but for a leading `~`; UserError as `expanded`."""
-    return str(expanded(text)) if text.startswith("~") else text
+    """What may be a path or a name, as it was typed but for a leading `~`; UserError as `typed`."""
+    path = typed(text)
+    return str(path) if text.startswith("~") else text
+
+
+def is_pipe(path: Path) -> bool:
+    """Is it a pipe, such as `<(command)` in a shell?"""
+    try:
+        return path.is_fifo()
+    except OSError:
+        return False
 
 
 def unusable(path: Path) -> str:
