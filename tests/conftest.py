@@ -16,8 +16,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """A folder with what shipped files ask users to make: an exported encoder (small, untrained), and a place-holder for
-    imported demonstrations."""
+    """A folder with what shipped files ask users to make: an exported encoder (small, untrained), and a place-holder
+    for imported demonstrations."""
     import torch
 
     from rrl.encoders.fixed import save_encoder

@@ -164,8 +164,8 @@ def find(run: str) -> Path:
     if path.is_dir() and "/" in run.rstrip("/"):
         raise UserError(f"{run} is a folder, but no run's: it has no run.json")
     begins = run.rstrip("/")
-    known = sorted(ROOT.glob(f"{glob.escape(begins)}*/run.json"))
-    folders = [path.parent for path in known] if begins and "/" not in begins else []
+    is_id = begins and "/" not in begins
+    folders = sorted(p.parent for p in ROOT.glob(f"{glob.escape(begins)}*/run.json")) if is_id else []
     if len(folders) == 1:
         return folders[0]
     if folders:
