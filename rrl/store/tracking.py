@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from rrl.registry import UserError
 from rrl.store import files
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "rrl"
 SQLITE = "sqlite:///"
+ARTIFACTS = "mlartifacts"
+"""Folder beside a local store."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ class MLflowTracker:
                 if experiment is None:
                     # A local store keeps artifacts beside it, wherever `rrl ui` is started later.
                     path = local(uri)
-                    beside = path.with_name("mlartifacts").as_uri() if path else None
+                    beside = path.with_name(ARTIFACTS).as_uri() if path else None
                     experiment_id = client.create_experiment(EXPERIMENT, artifact_location=beside)
                 else:
                     experiment_id = experiment.experiment_id
@@ -282,7 +287,24 @@ def _client(uri: str) -> MlflowClient:
     quiet_mlflow()
     from mlflow import MlflowClient
 
-    return MlflowClient(uri)
+    client = MlflowClient(uri)
+    if path := local(uri):
+        _keep_artifacts_beside(client, path)
+    return client
+
+
+def _keep_artifacts_beside(client: MlflowClient, store: Path) -> None:
+    """MLflow knows the artifacts of a local store by their places from the root: put these right where the store was
+    moved or copied with them, or they would be written to where it came from."""
+    experiment, here = client.get_experiment_by_name(EXPERIMENT), store.with_name(ARTIFACTS)
+    before = str(experiment.artifact_location) if experiment else ""
+    there = Path(url2pathname(urlsplit(before).path))
+    if there.name != ARTIFACTS or not here.is_dir() or (there.exists() and there.samefile(here)):
+        return
+    with suppress(sqlite3.Error), closing(sqlite3.connect(store, timeout=60)) as database, database:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            change = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column} || '/', 1, ?) = ?"
+            database.execute(change, (here.as_uri(), len(before) + 1, len(before) + 1, f"{before}/"))
 
 
 def experiment_id(uri: str) -> str:
