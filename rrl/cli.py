@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ class _Group(TyperGroup):
             # several times slower (docs/performance.md).
             os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         try:
-            _stand_somewhere()
+            _live_somewhere()
             return super().invoke(ctx)
         except Exception as error:
             from rrl.registry import UserError
@@ -35,14 +36,19 @@ class _Group(TyperGroup):
             raise typer.Exit(2) from None
 
 
-def _stand_somewhere() -> None:
-    """UserError if the current folder has been removed: every path is relative to it."""
+def _live_somewhere() -> None:
+    """UserError if the current folder has been removed: every path is relative to it. A user without a home, as in a
+    container, gets one for this process: MLflow and matplotlib look for theirs, and our cache lies there."""
     try:
         Path.cwd()
     except FileNotFoundError:
         from rrl.registry import UserError
 
         raise UserError("the current folder has been removed: cd to another one") from None
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = f"{tempfile.gettempdir()}/rrl-home-{os.getuid()}"
 
 
 def _path(text: str | Path) -> Path:
@@ -289,7 +295,7 @@ def check(sources: Sources, set_: Sets = None) -> None:
 
         raise UserError(f"{sweeps[0]} is a sweep of its own: check it alone, not beside other files")
     root = "Sweep" if sweeps else "Experiment"
-    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root)), nl=False)
+    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path()), nl=False)
 
 
 @app.command("list")

@@ -51,13 +51,14 @@ def absolute(path: Path) -> Path:
 
 def written(config: Config, field: str, value: Any, folder: Path | None, project: Path | None) -> Any:
     """How a gin file in `folder` says a field's value: files below `project` (None: `folder`) relative to it, others
-    absolute, and all of them for no folder."""
+    absolute; all of them for no folder, or for one that a link has put outside the project."""
 
     def name(path: Path) -> str:
-        inside = None if folder is None else _below(path, project or folder)
-        if inside is None or folder is None:
+        if folder is None:
             return str(path)
-        return os.path.relpath(os.path.realpath(project or folder) / inside, os.path.realpath(folder))
+        real, top = (os.path.realpath(place) for place in (folder, project or folder))
+        inside = _below(path, project or folder) if Path(real).is_relative_to(top) else None
+        return str(path) if inside is None else os.path.relpath(top / inside, real)
 
     return _renamed(config, field, value, name)
 
@@ -67,8 +68,7 @@ def shown(config: Config, field: str, value: Any, project: Path | None) -> Any:
     by their name and a checksum of the content."""
 
     def name(path: Path) -> str:
-        inside = None if project is None else _below(path, project)
-        if inside is not None:
+        if (inside := _below(path, project)) is not None:
             return str(inside)
         if unusable(path):
             return path.name
@@ -100,8 +100,10 @@ def named(config: Config, field: str, text: str) -> Path | None:
         return None
 
 
-def _below(path: Path, project: Path) -> Path | None:
+def _below(path: Path, project: Path | None) -> Path | None:
     """The path from the project's folder on, whichever links lead there; None if it lies elsewhere."""
+    if project is None:
+        return None
     for file, top in (
         (path, Path(os.path.normpath(project.absolute()))),
         (Path(os.path.realpath(path.parent)) / path.name, Path(os.path.realpath(project))),

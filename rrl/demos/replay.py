@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
@@ -45,8 +44,8 @@ class DemoSet(Component):
         """Which demonstrations a run learns from."""
 
         source: Annotated[str | None, InputFile(".npz", lambda _: shipped(), _remedy)] = None
-        """A path of an .npz written by `rrl demos make` or `rrl demos import`, or the name of a shipped set;
-        None: the set shipped for the environment and protocol."""
+        """A path of an .npz written by `rrl demos make` or `rrl demos import`, relative to the gin file, or the
+        name of a shipped set; None: the set shipped for the environment and protocol."""
         episodes: Annotated[int, Field(gt=0)] | None = None
         """Use only so many episodes; None: all (the paper: 25)."""
         pick_seed: Annotated[int, Field(ge=0)] | None = None
@@ -219,14 +218,11 @@ def _shown(
 
 def cache_folder() -> Path:
     """Where demonstrations' features are cached: `$RRL_CACHE`, or `~/.cache/rrl` (XDG, whose relative paths count as
-    none); for a user without a home, in the folder of temporary files."""
+    none)."""
     if root := os.environ.get("RRL_CACHE"):
         return expanded(root).absolute() / "features"
     caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        return (caches if caches.is_absolute() else Path.home() / ".cache") / "rrl" / "features"
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"rrl-{os.getuid()}" / "features"
+    return (caches if caches.is_absolute() else expanded("~/.cache")) / "rrl" / "features"
 
 
 _ARRAYS = ("obs", "actions", "rewards", "episode", "t", "terminated", "truncated", "final_obs")

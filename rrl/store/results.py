@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -141,8 +142,9 @@ def read(folder: Path) -> Result:
 
 
 def project(folder: Path) -> Path:
-    """The folder in which a run was started, from the run's own: what moves together."""
-    return folder.resolve().parent.parent
+    """The folder that holds a run's `runs/`, which may be a link: what moves together."""
+    there = folder.resolve() if folder.is_symlink() else folder.absolute()
+    return Path(os.path.normpath(there)).parent.parent
 
 
 def setup_of(config: Config, folder: Path) -> Setup:

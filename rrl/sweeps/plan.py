@@ -41,7 +41,8 @@ class Sweep(Component):
         """Values to combine, each a string in gin syntax: "DAPG.step_size = (0.02, 0.05)". In a search, also
         ranges of numbers: "DAPG.step_size = '0.01 .. 0.1 log'"."""
         set: tuple[str, ...] = ()
-        """Overrides of all runs that have such a field, in gin syntax."""
+        """Overrides of all runs that have such a field, in gin syntax; paths in them and in `grid` are relative to
+        the sweep's file."""
         search: Literal["grid", "random", "optuna"] = "grid"
         """`grid`: every combination; `random`: `trials` random ones; `optuna`: `trials` one after another,
         proposed by Optuna's TPE sampler from what the earlier ones reached (needs the extra `sweep`)."""

@@ -144,6 +144,8 @@ def test_a_linked_folder_of_runs_gets_absolute_paths(project: Path) -> None:
     for folder in (project / "runs" / "a0", scratch / "a0"):
         write(folder / "config.gin", ginfile.dumps(config, folder, results.project(folder)))
         assert demos(folder / "config.gin") == config.source
+    assert str(project) in ginfile.dumps(config, project / "runs" / "a0", project)
+    assert ginfile.flatten(config, results.project(project / "runs" / "a0"))["source"] == "demos/mine.npz"
 
 
 def test_parameters_are_the_same_on_every_machine(project: Path) -> None:
