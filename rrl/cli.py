@@ -7,6 +7,7 @@ import gc
 import math
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +40,7 @@ class _Group(TyperGroup):
 
     def _teaching(self, ctx: Any, work: Callable[..., Any], *arguments: Any) -> Any:
         try:
+            _live_somewhere()
             return work(*arguments)
         except Exception as error:
             from rrl.registry import UserError
@@ -65,6 +67,36 @@ BUDGET = 87_600
 EPISODES = 100_000
 """Of one evaluation or recording, at most: what happens in all of their steps is held at once."""
 
+
+def _live_somewhere() -> None:
+    """UserError if the current folder has been removed: every path is relative to it. A user without a home, as in a
+    container, gets one for this process: MLflow and matplotlib look for theirs, and our cache lies there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        from rrl.registry import UserError
+
+        raise UserError("the current folder has been removed: cd to another one") from None
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = f"{tempfile.gettempdir()}/rrl-home-{os.getuid()}"
+
+
+def _path(text: str | Path) -> Path:
+    """A path as it was typed, `~` too where the shell left it alone."""
+    from rrl.machine.paths import typed
+
+    return typed(str(text))
+
+
+def _word(text: str) -> str:
+    """A path or a name, likewise."""
+    from rrl.machine.paths import word
+
+    return word(text)
+
+
 app = typer.Typer(
     cls=_Group,
     help="Visual robot learning as a matter of configuration.",
@@ -86,7 +118,8 @@ app.add_typer(bench_app, name="bench")
 Sources = Annotated[
     list[str],
     typer.Argument(
-        help="Gin files, or names of shipped ones (see `rrl list`); several are laid over each other, the later wins."
+        parser=_word,
+        help="Gin files, or names of shipped ones (see `rrl list`); several are laid over each other, the later wins.",
     ),
 ]
 Sets = Annotated[
@@ -120,7 +153,7 @@ def run(
 
 @app.command()
 def resume(
-    run: Annotated[str, typer.Argument(help="A run id, the beginning of one, or a run's folder.")],
+    run: Annotated[str, typer.Argument(parser=_word, help="A run id, the beginning of one, or a run's folder.")],
     budget: Budget = None,
     iterations: Annotated[
         int | None,
@@ -146,7 +179,7 @@ def resume(
 def sweep(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Gin files of runs, folders of them, or one sweep file (see gin/sweeps)."),
+        typer.Argument(parser=_word, help="Gin files of runs, folders of them, or one sweep file (see gin/sweeps)."),
     ],
     seeds: Annotated[str | None, typer.Option(help="Do each run with each of these seeds: 0,1,2.")] = None,
     jobs: Annotated[
@@ -223,9 +256,12 @@ def compare(
 @app.command()
 def report(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Sweeps and runs: ids, beginnings of ids, folders; none: all.")
+        list[str] | None,
+        typer.Argument(parser=_word, help="Sweeps and runs: ids, beginnings of ids, folders; none: all."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The page to write; figures and CSV go beside it.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(parser=_path, help="The page to write; figures and CSV go beside it.")] = Path(
+        "report.html"
+    ),
 ) -> None:
     """Write one page about runs: curves, tables, comparisons, videos. It opens offline."""
     from rrl.report.write import write
@@ -241,10 +277,10 @@ def reproduce(
     seeds: Annotated[str | None, typer.Option(help="Default: the authors' 10,11,12; with a budget 10.")] = None,
     oracles: Annotated[bool, typer.Option("--oracles", help="Also the curves without published numbers.")] = False,
     runs: Annotated[
-        list[str] | None, typer.Option("--run", help="Judge this run instead of running. Repeatable.")
+        list[str] | None, typer.Option("--run", parser=_word, help="Judge this run instead of running. Repeatable.")
     ] = None,
     set_: Sets = None,
-    out: Annotated[Path | None, typer.Option(help="The report; default: in the sweep's folder.")] = None,
+    out: Annotated[Path | None, typer.Option(parser=_path, help="The report; default: in the sweep's folder.")] = None,
 ) -> None:
     """Reproduce a figure of the paper and say how ours compares with the published numbers."""
     seconds, numbers = None if budget == "paper" else _seconds(budget), _numbers(seeds)
@@ -267,7 +303,9 @@ def reproduce(
 def eval_(
     policy: Annotated[
         str,
-        typer.Argument(help="A run (id or the beginning of one), a policy file, or a shipped policy's name."),
+        typer.Argument(
+            parser=_word, help="A run (id or the beginning of one), a policy file, or a shipped policy's name."
+        ),
     ],
     episodes: Annotated[
         int | None,
@@ -278,8 +316,8 @@ def eval_(
         bool,
         typer.Option("--best", help="Of a run, the policy with the best return (SAC and its kin: in evaluations)."),
     ] = False,
-    video: Annotated[Path | None, typer.Option(help="Also film three episodes into this .mp4.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
+    video: Annotated[Path | None, typer.Option(parser=_path, help="Also film three episodes into this .mp4.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", parser=_path, help="Write the numbers to this file.")] = None,
 ) -> None:
     """Evaluate a policy from its file alone: mean and sampled actions, both success rules, intervals."""
     from rrl.commands import policies as evaluation
@@ -291,11 +329,13 @@ def eval_(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="A run id, the beginning of one, or a run's folder.")],
-    policy: Annotated[Path | None, typer.Option("--policy", help="Write the policy to this .safetensors.")] = None,
+    run: Annotated[str, typer.Argument(parser=_word, help="A run id, the beginning of one, or a run's folder.")],
+    policy: Annotated[
+        Path | None, typer.Option("--policy", parser=_path, help="Write the policy to this .safetensors.")
+    ] = None,
     encoder: Annotated[
         Path | None,
-        typer.Option("--encoder", help="Write the encoder that the run trained (RAD, ...) to this one."),
+        typer.Option("--encoder", parser=_path, help="Write the encoder that the run trained (RAD, ...) to this one."),
     ] = None,
     best: Annotated[
         bool,
@@ -330,7 +370,7 @@ def check(sources: Sources, set_: Sets = None) -> None:
 
         raise UserError(f"{sweeps[0]} is a sweep of its own: check it alone, not beside other files")
     root = "Sweep" if sweeps else "Experiment"
-    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root)), nl=False)
+    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path()), nl=False)
 
 
 @app.command("list")
@@ -379,7 +419,7 @@ def weights_list() -> None:
 @weights_app.command("fetch")
 def weights_fetch(
     name: Annotated[str, typer.Argument(help="A model, such as resnet34.")],
-    folder: Annotated[Path, typer.Argument(help="Where to put the file.")] = Path(),
+    folder: Annotated[Path, typer.Argument(parser=_path, help="Where to put the file.")] = Path(),
 ) -> None:
     """Download weights, to be carried to a machine without internet."""
     from rrl.encoders import weights
@@ -389,7 +429,9 @@ def weights_fetch(
 
 @demos_app.command("info")
 def demos_info(
-    source: Annotated[str | None, typer.Argument(help="A shipped set or a file; none: list the shipped.")] = None,
+    source: Annotated[
+        str | None, typer.Argument(parser=_word, help="A shipped set or a file; none: list the shipped.")
+    ] = None,
 ) -> None:
     """Show what a set of demonstrations holds."""
     from rrl.commands import demos
@@ -400,9 +442,10 @@ def demos_info(
 @demos_app.command("make")
 def demos_make(
     policy: Annotated[
-        Path, typer.Argument(help="A policy file (a run's policy.safetensors), or a shipped policy's name.")
+        Path,
+        typer.Argument(parser=_path, help="A policy file (a run's policy.safetensors), or a shipped policy's name."),
     ],
-    out: Annotated[Path, typer.Argument(help="The .npz to write; its .json goes beside it.")],
+    out: Annotated[Path, typer.Argument(parser=_path, help="The .npz to write; its .json goes beside it.")],
     episodes: Annotated[
         int, typer.Option(help="Episodes to keep: successful ones, if the task tells.", min=1, max=EPISODES)
     ] = 25,
@@ -433,9 +476,12 @@ def demos_make(
 def demos_import(
     source: Annotated[
         str,
-        typer.Argument(help="A DAPG pickle, an .hdf5 (robomimic, D4RL), an .npz of plain arrays, or a Minari dataset."),
+        typer.Argument(
+            parser=_word,
+            help="A DAPG pickle, an .hdf5 (robomimic, D4RL), an .npz of plain arrays, or a Minari dataset.",
+        ),
     ],
-    out: Annotated[Path, typer.Argument(help="The .npz to write; its .json goes beside it.")],
+    out: Annotated[Path, typer.Argument(parser=_path, help="The .npz to write; its .json goes beside it.")],
     task: Annotated[
         str | None, typer.Option(help="door, cartpole_swingup, ...; default: the one in the source's name.")
     ] = None,
@@ -459,8 +505,8 @@ def demos_import(
 
 @demos_app.command("render")
 def demos_render(
-    source: Annotated[str, typer.Argument(help="A shipped set or a file.")],
-    out: Annotated[Path, typer.Argument(help="The .mp4 to write.")],
+    source: Annotated[str, typer.Argument(parser=_word, help="A shipped set or a file.")],
+    out: Annotated[Path, typer.Argument(parser=_path, help="The .mp4 to write.")],
     camera: Annotated[list[str] | None, typer.Option(help="Repeatable: side by side; default: the protocol's.")] = None,
     look: Annotated[str, typer.Option(help="default, balanced or fast.")] = "default",
     episodes: Annotated[str, typer.Option(help="Which ones, from 0: 0,3,4.")] = "0,1,2",
@@ -491,7 +537,7 @@ def demos_render(
 
 @demos_app.command("export")
 def demos_export(
-    source: Annotated[str, typer.Argument(help="A shipped set or a file.")],
+    source: Annotated[str, typer.Argument(parser=_word, help="A shipped set or a file.")],
     dataset: Annotated[str, typer.Argument(help="The Minari id to write, such as rrl/door/expert-v0.")],
 ) -> None:
     """Write demonstrations as a local Minari dataset (state observations)."""
@@ -504,7 +550,7 @@ def demos_export(
 
 @demos_app.command("verify")
 def demos_verify(
-    source: Annotated[str, typer.Argument(help="A shipped set or a file.")],
+    source: Annotated[str, typer.Argument(parser=_word, help="A shipped set or a file.")],
 ) -> None:
     """Replay demonstrations on this machine and compare with what was recorded."""
     from rrl.commands import demos
@@ -521,7 +567,7 @@ Repeats = Annotated[int, typer.Option(help="Turns; medians are over them.", min=
 Length = Annotated[
     float, typer.Option("--seconds", help="Of each case in each turn.", min=0.1, max=3_600.0, callback=_finite)
 ]
-Json = Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")]
+Json = Annotated[Path | None, typer.Option("--json", parser=_path, help="Write everything to this file.")]
 
 
 @bench_app.command("sampling")
@@ -575,7 +621,7 @@ def bench_sac(repeats: Repeats = 5, json: Json = None) -> None:
 def bench_compute(
     files: Annotated[
         list[str] | None,
-        typer.Argument(help="Gin files of runs; default: RRL with some encoders, and FERM, on the door."),
+        typer.Argument(parser=_word, help="Gin files of runs; default: RRL with some encoders, and FERM, on the door."),
     ] = None,
     repeats: Repeats = 5,
     json: Json = None,

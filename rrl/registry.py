@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeVar
@@ -108,6 +109,22 @@ class Parts(Protocol):
         """Environments that are stepped together."""
 
 
+@dataclass(frozen=True)
+class InputFile:
+    """Marks a field of a `Config` whose text is the path of a file that a run reads: `Annotated[str, InputFile()]`.
+
+    Gin files give it relative to themselves; a `Config` read from one holds it absolute. A subclass that gives the
+    field another default need not repeat the mark.
+    """
+
+    suffix: str = ""
+    """Of such files; it may be left out."""
+    names: Callable[[type[Component]], Iterable[str]] = lambda component: ()
+    """Texts that are no paths but names of the component's own, such as 'imagenet'."""
+    remedy: Callable[[], str] = str
+    """What to do if there is no such file."""
+
+
 class UserError(Exception):
     """A mistake that the user can mend: shown as plain text, never as a traceback; exit code 2."""
 
@@ -137,6 +154,13 @@ class Component:
         def label(self) -> str:
             """What titles, tables and reports call it: the class name, unless the component has more to say."""
             return self.component.__name__
+
+        @classmethod
+        def input_file(cls, field: str) -> InputFile | None:
+            """The mark of a field that names a file; None: it names none."""
+            infos = (base.model_fields.get(field) for base in cls.__mro__ if issubclass(base, Component.Config))
+            marks = (mark for info in infos if info for mark in info.metadata if isinstance(mark, InputFile))
+            return next(marks, None)
 
 
 Config = Component.Config

@@ -26,8 +26,8 @@ def modules(package: Path) -> dict[str, Path]:
 
 
 def room(module: str) -> str:
-    """`rrl.envs.adroit` -> `envs`; "" for the package itself."""
-    return module.split(".")[1] if "." in module else ""
+    """`rrl.envs.adroit` -> `envs`; "" for the package itself and for what `python -m` starts."""
+    return module.split(".")[1] if "." in module and module != "rrl.__main__" else ""
 
 
 def arrows(package: Path) -> Counter[tuple[str, str]]:

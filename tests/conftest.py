@@ -16,7 +16,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """A folder with the exported encoder that the `fixed_rad` files ask for (small, untrained)."""
+    """A folder with what shipped files ask users to make: an exported encoder (small, untrained), and a place-holder
+    for imported demonstrations."""
     import torch
 
     from rrl.encoders.fixed import save_encoder
@@ -24,13 +25,14 @@ def exported(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("exported")
     encoder = PixelCNN(PixelCNN.Config(render=24, crop=20, filters=4), cameras=1)
+    (folder / "door_human.npz").touch()
     save_encoder(folder / "cartpole_rad.safetensors", encoder, encoder.head(torch.Generator()), {})
     return folder
 
 
 @pytest.fixture
 def cartpole_rad(exported, monkeypatch):
-    """Run where that file is."""
+    """Run where these files are."""
     monkeypatch.chdir(exported)
 
 

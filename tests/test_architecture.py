@@ -68,8 +68,9 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def room(module: str) -> str:
-    """`rrl.envs.adroit` -> `envs`; "" for `rrl` itself, which anything may import and which imports lazily."""
-    return module.split(".")[1] if "." in module else ""
+    """`rrl.envs.adroit` -> `envs`; "" for `rrl` itself, which anything may import and which imports lazily, and for
+    what `python -m rrl` starts."""
+    return module.split(".")[1] if "." in module and module != "rrl.__main__" else ""
 
 
 def inside(path: Path) -> Iterator[str]:
@@ -78,7 +79,7 @@ def inside(path: Path) -> Iterator[str]:
 
 def test_every_room_has_its_floor() -> None:
     assert {room(module) for module in MODULES} - {""} == FLOOR.keys()
-    assert len(list((ROOT / "rrl").glob("*.py"))) <= 5
+    assert len(list((ROOT / "rrl").glob("*.py"))) <= 6
 
 
 def test_imports_point_down() -> None:

@@ -14,6 +14,7 @@ from rrl import registry
 from rrl.bench import measure
 from rrl.bench.measure import Entry, Facts
 from rrl.bench.ways import ways
+from rrl.machine.paths import new_file
 from rrl.registry import UserError
 
 # Where there is no terminal, rich would squeeze tables into 80 columns.
@@ -145,10 +146,8 @@ def _known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
 
 def _writable(json: Path | None) -> None:
     """Minutes of measuring must not end in a file that can't be written."""
-    if json is not None and json.exists():
-        raise UserError(f"{json} exists: give --json another name, or remove it")
-    if json is not None and not json.absolute().parent.is_dir():
-        raise UserError(f"--json {json}: there is no folder {json.parent}")
+    if json is not None:
+        new_file(json)
 
 
 def _progress(text: str) -> None:

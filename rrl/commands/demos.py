@@ -26,6 +26,7 @@ from rrl.envs.base import EnvFactory, FrameRequest, find_task, task_names
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.success import in_words, return_in_words
 from rrl.evaluators.video import captioned, tiles, video
+from rrl.machine.paths import new_file
 from rrl.registry import UserError, build
 from rrl.rollout.data import Episode, Obs, Rollout, Stream, episodes
 from rrl.rollout.episodes import Collector
@@ -305,12 +306,11 @@ def film(
     progress: Progress = SILENCE,
 ) -> None:
     """`rrl demos render`: episodes through the given cameras (none: the protocol's), side by side."""
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another name or remove it first")
     if out.suffix != ".mp4":
         raise UserError(f"a video is an .mp4; got {out}")
     if size % 2:
         raise UserError(f"--size {size}: a video's sides are even numbers of pixels (H.264); take {size + 1}")
+    new_file(out)
     demos = _load(source)
     wrong = [i for i in chosen if i >= len(demos)]
     if wrong or not chosen:

@@ -19,6 +19,7 @@ from rrl.evaluators import choice
 from rrl.evaluators.base import Context, Evaluator
 from rrl.machine.console import Display
 from rrl.machine.cores import cores
+from rrl.machine.paths import new_file
 from rrl.registry import UserError, build
 from rrl.rollout.episodes import Collector
 from rrl.run import policies, soundness
@@ -48,7 +49,8 @@ def evaluate(
     of int8: it is evaluated in float32, and says so).
     """
     for out in (video, json_file):
-        _absent(out)
+        if out is not None:
+            new_file(out)
     if video is not None and video.suffix != ".mp4":
         raise UserError(f"a video is an .mp4; got {video}")
     path, say = locate(source, best), display.line
@@ -165,14 +167,18 @@ def _policy_of(run: Result, best: bool) -> Path:
 
 def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
     """Write a run's policy with its provenance; `half` keeps in float16 what the agent says may be."""
-    _absent(out)
+    new_file(out)
     run = _run(source)
-    tensors, values = checkpoint.load_file(_policy_of(run, best))
+    path = _policy_of(run, best)
+    tensors, values = checkpoint.load_file(path)
+    finder = policies.finder(path, tensors)
     if half:
-        halvable = _agent(ginfile.loads(values["config"])).halvable
+        halvable = _agent(ginfile.loads(values["config"], f"{path}:config.gin", finder=finder)).halvable
         tensors = {name: t.to(torch.float16) if halvable(name) else t for name, t in tensors.items()}
         if found := checkpoint.fault(tensors):
             raise UserError(f"float16 ends at 65,504, and {found}: export it without --half")
+    for file in policies.carry(path, tensors, values):
+        say(f"note: it needs {file}, which is too large to be in it: elsewhere put that file beside it")
     # The row of update k says how many steps there had been by then; before the first update there are none.
     steps = [row.step for row in run.rows if row.metrics.get("iteration", 0) == values["iteration"]]
     values |= {"run": run.run_id, "name": run.name, "steps": steps[0] if steps else 0}
@@ -187,9 +193,10 @@ def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
 
 def export_encoder(source: str, out: Path, say: Say) -> None:
     """Write the encoder that a run trained, with its critics' head: a file from which a frozen one is made."""
-    _absent(out)
+    new_file(out)
     run = _run(source)
-    config: Any = ginfile.load(run.folder / "config.gin")
+    gin = run.folder / "config.gin"
+    config: Any = ginfile.load(gin, finder=policies.finder(gin, {}))
     kind = config.encoder.component
     if not kind.trainable:
         raise UserError(f"{run.name} trained no encoder: {kind.__name__} was frozen already")
@@ -206,11 +213,6 @@ def export_encoder(source: str, out: Path, say: Say) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     fixed.save_encoder(out, encoder, head, facts)
     say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {run.name} after {values['steps']:,} environment steps")
-
-
-def _absent(out: Path | None) -> None:
-    if out is not None and out.exists():
-        raise UserError(f"{out} exists already; choose another name or remove it first")
 
 
 def _agent(config: Any) -> type[Agent]:

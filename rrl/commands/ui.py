@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from rrl.registry import UserError
-from rrl.store.tracking import experiment_id, quiet_mlflow, store
+from rrl.store.tracking import experiment_id, local, quiet_mlflow, store
 
 
 def open_ui(port: int, line: Callable[[str], None]) -> None:
@@ -18,8 +17,9 @@ def open_ui(port: int, line: Callable[[str], None]) -> None:
     if uri.startswith(("http://", "https://")):
         line(f"your MLflow server shows its own pages: {uri}")
         return
-    if uri.startswith("sqlite:///") and not Path(uri[10:]).exists():
-        raise UserError(f"there is no {uri[10:]} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI")
+    path = local(uri)
+    if path and not path.exists():
+        raise UserError(f"there is no {path} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI")
     link = f"http://127.0.0.1:{port}/#/experiments/{experiment_id(uri)}/runs?workflowType=machine_learning"
     line(f"MLflow UI of {uri}, in a few seconds: {link}  (Ctrl-C ends it)")
     os.chdir("/")  # uvicorn takes modules of the working folder first, whatever Python was told

@@ -3,6 +3,7 @@ cannot be read.
 
 The dialect is a strict subset of gin: bindings, scopes, blocks, macros, `include`, `@X()` and
 `%gin.REQUIRED` mean what stock gin means by them. Nothing of a file is executed: `import` is refused.
+Paths are relative to the file that they stand in (`rrl.config.files`), those of included files too.
 Stricter than gin: `include` is relative to the including file (or else a shipped file) and stands before
 the bindings; the same key twice in one file, `@X` without `()`, and bindings or macros that nothing uses
 are errors (included files may bind more than a run uses). Precedence: include < file < override.
@@ -15,14 +16,19 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rrl import registry
 from rrl.config import repair
+from rrl.config.files import Finder, beside
+from rrl.config.files import find as find_file
 from rrl.config.grammar import Binding, Block, ConfigError, Import, Include, Place, Problem, parse
 from rrl.config.resolve import Layer, Layered, Names, Resolver, replaced, unused
-from rrl.config.words import closest, describe, dumps, flatten, flatten_text
-from rrl.registry import PLUGIN_GROUP, Config
+from rrl.config.words import closest, describe, dumps, files_of, flatten, flatten_text, literal
+from rrl.machine.paths import expanded, is_pipe, unusable
+from rrl.registry import PLUGIN_GROUP, Config, UserError
 
 __all__ = [
     "FRAGMENTS",
@@ -31,12 +37,15 @@ __all__ = [
     "binds",
     "describe",
     "dumps",
+    "files_of",
     "find",
     "flatten",
     "flatten_text",
+    "folders_of",
     "fragments",
     "load",
     "loads",
+    "placed",
     "shipped",
 ]
 
@@ -49,15 +58,21 @@ FRAGMENTS = {
 """Folders of shipped parts of runs, and what a part of this kind gives a run."""
 
 
-def load(sources: str | Path | Sequence[str | Path], overrides: Sequence[str] = (), root: str = "Experiment") -> Config:
+def load(
+    sources: str | Path | Sequence[str | Path],
+    overrides: Sequence[str] = (),
+    root: str = "Experiment",
+    finder: Finder = find_file,
+) -> Config:
     """The config of component `root` that gin files and `overrides` (gin statements) describe.
 
     A source is a path, or the bare name of a shipped file (see `find`). Several are laid over each other as if a
-    file included them one after another: the later one wins. Raises ConfigError with all mistakes.
+    file included them one after another: the later one wins. `finder` finds the files that fields name. Raises
+    ConfigError with all mistakes.
     """
     names = [sources] if isinstance(sources, (str, Path)) else list(sources)
     files = [_locate(name) for name in names]
-    reader = _Reader()
+    reader = _Reader(finder)
     part = Path(names[0]).parts[0] in FRAGMENTS and str(names[0]).removesuffix(".gin") in fragments()
     if len(files) == 1 and not part:
         return _config(reader, reader.file(*files[0]), overrides, root)
@@ -65,20 +80,50 @@ def load(sources: str | Path | Sequence[str | Path], overrides: Sequence[str] = 
     return _config(reader, reader.layers(files), overrides, root, together)
 
 
-def loads(text: str, filename: str = "<string>", overrides: Sequence[str] = (), root: str = "Experiment") -> Config:
-    """Like `load` for a text; `include` is relative to the folder of `filename`."""
-    reader = _Reader()
+def loads(
+    text: str,
+    filename: str = "<string>",
+    overrides: Sequence[str] = (),
+    root: str = "Experiment",
+    finder: Finder = find_file,
+) -> Config:
+    """Like `load` for a text; its paths are relative to the folder of `filename`."""
+    reader = _Reader(finder)
     return _config(reader, reader.file(Path(filename), filename, text), overrides, root)
 
 
 def binds(source: str, name: str) -> bool:
     """Does this gin file itself (not what it includes) set a field of component `name`?"""
-    path = Path(source) if Path(source).is_file() else find(source)
+    path, _ = _locate(source)
     try:
-        statements, _ = parse(path.read_text(encoding="utf-8-sig"), source)  # `load` will say what is wrong
+        statements, _ = parse(_read(path), source)  # `load` will say what is wrong
     except (OSError, UnicodeDecodeError):
         return False
     return any(isinstance(line, Binding) and line.name == name and line.field for line in statements)
+
+
+def placed(statement: str, folders: Sequence[Path]) -> str:
+    """A binding that a file holds as text, such as a sweep's override: the files that it names, which are looked for in
+    the file's `folders`, are named from the current one."""
+    binding = next(iter(parse(statement, "")[0]), None)
+    if not isinstance(binding, Binding) or binding.name not in registry.names():
+        return statement
+    component = registry.get(binding.name)
+    mark = component.Config.input_file(binding.field)
+    if mark is None:
+        return statement
+
+    def path(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return tuple(map(path, value))
+        if not isinstance(value, str) or value in mark.names(component):
+            return value
+        try:
+            return _display(Path(find_file(component, mark, value, folders)))
+        except UserError:  # told where it is used
+            return value
+
+    return f"{binding.label} = {literal(path(binding.value))}"
 
 
 def shipped() -> dict[str, Path]:
@@ -101,7 +146,7 @@ def fragments(field: str = "") -> list[str]:
 
 def _bound_in(path: Path) -> set[str]:
     """What a file and those that it includes bind."""
-    return {binding.label for binding, _ in _Reader().file(path, str(path))}
+    return {binding.label for binding, _ in _Reader(find_file).file(path, str(path))}
 
 
 def find(name: str) -> Path:
@@ -152,13 +197,31 @@ def _shipped_like(written: str) -> str:
     return f"{close[0]}.gin" if close else ""
 
 
+def folders_of(source: str | Path) -> list[Path]:
+    """Where a gin file's own paths are looked for; ConfigError if there is none."""
+    return beside(_locate(source)[0])
+
+
 def _locate(source: str | Path) -> tuple[Path, str]:
     """A file, and how errors show it."""
-    path = Path(source)
-    if path.is_file():
+    path = expanded(source)
+    if not unusable(path) or is_pipe(path):
         return path, str(source)
+    if os.path.lexists(path) and str(source).removesuffix(".gin") not in shipped():
+        gin_files = ", ".join(map(str, _gin_files(path)))
+        raise ConfigError([Problem(unusable(path), str(source), 0, "", gin_files and f"it holds {gin_files}")])
     path = find(str(source))
     return path, _display(path)
+
+
+def _read(path: Path) -> str:
+    """The text of a file; a pipe's is kept, since it can be read but once."""
+    return _piped(path) if is_pipe(path) else path.read_text(encoding="utf-8-sig")
+
+
+@cache
+def _piped(path: Path) -> str:
+    return path.read_text(encoding="utf-8-sig")
 
 
 def _config(
@@ -175,7 +238,7 @@ def _config(
     place = layers or (mentions[0] if mentions else reader.start)
     without, bindings = bindings, [*bindings, *reader.overrides(overrides)]
     names = Names(bindings, reader.blocks)
-    run = Resolver((b for b, _ in bindings), names, reader.complete, remedy)
+    run = Resolver((b for b, _ in bindings), names, reader.complete, remedy, reader.folders, reader.finder)
     config, known = None, root in registry.names()
     if known:
         run.referred[root] = [root]
@@ -190,8 +253,8 @@ def _config(
     ]
     if reader.complete and known:
         # What overrides, or files that are laid over others, take the place of was used before.
-        before = _used(without, root, place) if overrides else set()
-        earlier = [_used(without[:end], root, place, whole=True) for end in reader.ends[:-1]]
+        before = _used(reader, without, root, place) if overrides else set()
+        earlier = [_used(reader, without[:end], root, place, whole=True) for end in reader.ends[:-1]]
         problems += unused(bindings, run, before.union(*earlier), names)
         problems += replaced(reader.given, run, before, root)
     if problems or config is None:
@@ -201,9 +264,10 @@ def _config(
     return config
 
 
-def _used(bindings: list[Layered], root: str, place: Place, *, whole: bool = False) -> set[Binding]:
+def _used(reader: _Reader, bindings: list[Layered], root: str, place: Place, *, whole: bool = False) -> set[Binding]:
     """What a run of these bindings uses; if it must be `whole`, nothing where they don't make one."""
-    run = Resolver((b for b, _ in bindings), Names(bindings, []), complete=True)
+    names = Names(bindings, [])
+    run = Resolver((b for b, _ in bindings), names, True, folders=reader.folders, finder=reader.finder)
     config = run.component(root, (), place)
     return set() if whole and config is None else run.used
 
@@ -211,7 +275,10 @@ def _used(bindings: list[Layered], root: str, place: Place, *, whole: bool = Fal
 class _Reader:
     """Reads files, the files that they include, and the overrides, in order of precedence."""
 
-    def __init__(self) -> None:
+    def __init__(self, finder: Finder) -> None:
+        self.finder = finder
+        self.folders: dict[str, list[Path]] = {}
+        """By the name of a text, the folders that paths in it are relative to."""
         self.problems: list[Problem] = []
         self.blocks: list[Block] = []
         self.files: list[str] = []
@@ -232,7 +299,7 @@ class _Reader:
         if text is None:
             return []
         self.start = Place(shown, 1, text.split("\n")[0].strip())
-        return self._bindings(text, [(path.resolve(), shown)])
+        return self._bindings(text, [(path, shown)])
 
     def layers(self, files: Sequence[tuple[Path, str]]) -> list[Layered]:
         """All bindings of files as if one included them: shipped ones may bind more than the run uses."""
@@ -286,8 +353,9 @@ class _Reader:
         return said
 
     def _bindings(self, text: str, stack: list[tuple[Path, str]]) -> list[Layered]:
-        """`stack`: the file of this text (resolved path, name shown) below those that include it."""
-        shown = stack[-1][1]
+        """`stack`: the file of this text (path, name shown) below those that include it."""
+        path, shown = stack[-1]
+        self.folders[shown] = beside(path)
         self.files += [shown] if shown not in self.files else []
         included: list[Layered] = []
         own: list[Binding] = []
@@ -303,15 +371,16 @@ class _Reader:
         return [*included, *((binding, layer) for binding in self._without_duplicates(own))]
 
     def _include(self, statement: Include, stack: list[tuple[Path, str]]) -> list[Layered]:
-        path = stack[-1][0].parent / statement.path
-        shown = os.path.normpath(Path(stack[-1][1]).parent / statement.path)
+        name = stack[-1][1]
+        paths = [folder / expanded(statement.path) for folder in self.folders[name]]
+        path = next((path for path in paths if not unusable(path)), paths[0])
+        shown = os.path.normpath(Path(name).parent / statement.path) if path == paths[0] else _display(path)
         bare = statement.path.removesuffix(".gin")
-        if not path.is_file() and bare in (known := shipped()):
+        if unusable(path) and bare in (known := shipped()):
             path, shown = known[bare], _display(known[bare])
-        path = path.resolve()
-        above = [other for other, _ in stack]
-        if path in above:
-            circle = [name for _, name in stack[above.index(path) :]]
+        above = [other.resolve() for other, _ in stack]
+        if path.resolve() in above:
+            circle = [name for _, name in stack[above.index(path.resolve()) :]]
             message = f"include goes round in a circle: {' -> '.join([*circle, circle[0]])}"
             self.problems.append(Problem.at(statement.place, message, "remove one of these includes"))
             self.complete = False
@@ -322,7 +391,7 @@ class _Reader:
     def _text(self, path: Path, shown: str, place: Place, written: str) -> str | None:
         """A file's text; None, with a problem at `place`, if it cannot be read."""
         try:
-            return path.read_text(encoding="utf-8-sig")
+            return _read(path)
         except UnicodeDecodeError as error:
             message = f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}"
             hint = "save it as UTF-8"

@@ -8,12 +8,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import pydantic
 from pydantic.fields import FieldInfo
 
 from rrl import registry
+from rrl.config.files import Finder, find
 from rrl.config.grammar import Binding, Block, Macro, Place, Problem, Reference, macros_in, references_in
 from rrl.config.words import (
     a_kind,
@@ -28,7 +30,7 @@ from rrl.config.words import (
     summary,
     type_words,
 )
-from rrl.registry import Config, Mistake, UserError
+from rrl.registry import Config, InputFile, Mistake, UserError
 
 REQUIRED = "gin.REQUIRED"
 _BAD: Any = type("Bad", (), {"__repr__": lambda self: "<reported already>"})()
@@ -103,6 +105,8 @@ class _Slot:
     info: FieldInfo
     macros: tuple[str, ...] = ()
     """The macros on the way from target to source."""
+    file: InputFile | None = None
+    """The mark of a field that names files."""
 
     @property
     def accepted(self) -> tuple[type[Config], ...]:
@@ -124,10 +128,13 @@ class Resolver:
         names: Names,
         complete: bool,
         remedy: Callable[[str], str] = lambda field: "",
+        folders: Mapping[str, Sequence[Path]] | None = None,
+        finder: Finder = find,
     ) -> None:
         """`complete`: False if a text could not be read to its end, so that nothing can be called missing.
 
         `remedy`: what to do about a field that must be bound, such as `Experiment.agent`; "": bind it.
+        `folders`: by the name of a text, where the files that it names are looked for, by `finder`.
         """
         self.problems: list[Problem] = []
         self.used: set[Binding] = set()
@@ -144,6 +151,7 @@ class Resolver:
                 self.macros[binding.name] = binding
         self._scopes = {scope for scopes in self.fields.values() for scope in scopes}
         self._names, self._complete, self._remedy = names, complete, remedy
+        self._folders, self._finder = folders or {}, finder
         self._done: dict[tuple[str, Scope], Config | None] = {}
         self._active: list[tuple[str, Scope]] = []
 
@@ -182,7 +190,8 @@ class Resolver:
                 continue
             bound[field] = binding
             self.used.add(binding)
-            value = self._value(binding.value, scope, _Slot(binding, binding, info))
+            slot = _Slot(binding, binding, info, file=config_type.input_file(field))
+            value = self._value(binding.value, scope, slot)
             if value is _BAD:
                 bad.add(field)
             else:
@@ -204,7 +213,18 @@ class Resolver:
             return self._reference(raw, scope, slot)
         if isinstance(raw, Macro):
             return self._macro(raw, slot)
-        return raw
+        return self._file(raw, slot.file, slot) if slot.file and isinstance(raw, str) else raw
+
+    def _file(self, raw: str, mark: InputFile, slot: _Slot) -> Any:
+        """The path of the file that a text of the run names, unless it is another kind of name."""
+        component = registry.get(slot.target.name)
+        if raw in mark.names(component):
+            return raw
+        try:
+            return self._finder(component, mark, raw, self._folders.get(slot.source.place.file, ()))
+        except UserError as error:
+            self._report(slot.source, f"{slot.target.label} = {raw!r}: {error}", mark.remedy())
+            return _BAD
 
     def _reference(self, raw: Reference, scope: Scope, slot: _Slot) -> Any:
         if raw.name not in registry.names():

@@ -8,12 +8,14 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
 from pydantic.fields import FieldInfo
 
 from rrl import registry
+from rrl.config import files
 from rrl.config.grammar import Binding, Macro, Reference, parse
 from rrl.registry import Config, UserError
 
@@ -211,11 +213,13 @@ def scope_of(config: Config) -> str | None:
     return scope
 
 
-def dumps(config: Config, own_scopes: bool = True) -> str:
+def dumps(config: Config, folder: Path | None = None, project: Path | None = None, *, own_scopes: bool = True) -> str:
     """Gin source that says every field of `config` and of all components in it: `loads(dumps(c)) == c`.
 
-    Components keep the gin scopes of the file that they come from. Others, or all unless `own_scopes` (then equal
-    configs are equal texts), get one for each where a component occurs with several settings, named after its place.
+    For a file in `folder`, paths below `project` (None: `folder`) are relative to it, so that both can move; others are
+    absolute. Components keep the gin scopes of the file that they come from. Others, or all unless `own_scopes` (then
+    equal configs are equal texts), get one for each where a component occurs with several settings, named after its
+    place.
     """
     nodes = dict(_nodes(config))
     scopes = _scopes(nodes, own_scopes)
@@ -235,9 +239,10 @@ def dumps(config: Config, own_scopes: bool = True) -> str:
             return repr(value)
         raise TypeError(f"gin files hold no {type(value).__name__}: {value!r}")
 
-    blocks = [
-        [f"{full_name(node)}.{name} = {source(value)}" for name, value in _fields(node)] for node, _ in nodes.values()
-    ]
+    def line(node: Config, name: str, value: Any) -> str:
+        return f"{full_name(node)}.{name} = {source(files.written(node, name, value, folder, project))}"
+
+    blocks = [[line(node, name, value) for name, value in _fields(node)] for node, _ in nodes.values()]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
@@ -317,13 +322,25 @@ def _misread(nodes: _Nodes, scopes: dict[str, str], taken: set[tuple[str, str]])
     return list(found)
 
 
-def flatten(config: Config) -> dict[str, str]:
-    """Flat parameters, such as `{"encoder": "ResNet", "encoder.depth": "34", "evaluators.0": "Video"}`."""
+def files_of(config: Config) -> list[Path]:
+    """The files that a config, and all components in it, name."""
+    found: list[Path] = []
+    for name, value in _fields(config):
+        texts = (text for text in (value if isinstance(value, tuple) else (value,)) if isinstance(text, str))
+        found += filter(None, (files.named(config, name, text) for text in texts))
+        for _, child in _children(value, name):
+            found += files_of(child)
+    return list(dict.fromkeys(found))
+
+
+def flatten(config: Config, project: Path | None = None) -> dict[str, str]:
+    """Flat parameters, such as `{"encoder": "ResNet", "encoder.depth": "34", "evaluators.0": "Video"}`: the same on
+    every machine, files as `files.shown` names them."""
     flat: dict[str, str] = {}
 
     def visit(node: Config, prefix: str) -> None:
-        for name, value in _fields(node):
-            place = prefix + name
+        for name, held in _fields(node):
+            place, value = prefix + name, files.shown(node, name, held, project)
             children = list(_children(value, place))
             if not children:
                 flat[place] = value if isinstance(value, str) else literal(value)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,11 +18,16 @@ from numpy.typing import NDArray
 from rrl.demos.sets import Demos, load, npz, shipped
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
-from rrl.registry import Component, Count, Mistake, Parts, Seed, UserError, register
+from rrl.machine.paths import expanded, unusable
+from rrl.registry import Component, Count, InputFile, Mistake, Parts, Seed, UserError, register
 from rrl.rollout.data import Obs, Policy, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.rollout.slots import Slots
 from rrl.store.files import shipped_first, writing
+
+
+def _remedy() -> str:
+    return f"name a shipped set ({', '.join(shipped())}), or make one with `rrl demos make`"
 
 
 @register
@@ -34,9 +39,9 @@ class DemoSet(Component):
     class Config(Component.Config):
         """Which demonstrations a run learns from."""
 
-        source: str | None = None
-        """A path of an .npz written by `rrl demos make` or `rrl demos import`, or the name of a shipped set;
-        None: the set shipped for the environment and protocol."""
+        source: Annotated[str | None, InputFile(".npz", lambda _: shipped(), _remedy)] = None
+        """A path of an .npz written by `rrl demos make` or `rrl demos import`, relative to the gin file, or the
+        name of a shipped set; None: the set shipped for the environment and protocol."""
         episodes: Count | None = None
         """Use only so many episodes; None: all (the paper: 25)."""
         pick_seed: Seed | None = None
@@ -56,19 +61,16 @@ class DemoSet(Component):
                 )
 
         def label(self) -> str:
-            """The set's name; empty for the one that is shipped for the environment."""
-            return self.source or ""
+            """The set's name, or its file's; empty for the one that is shipped for the environment."""
+            return Path(self.source or "").name
 
     def __init__(self, config: Config, *, env: EnvFactory) -> None:
         self.env = env
-        name = config.source or f"{env.name}_{env.protocol}"
-        known = shipped()
-        if name not in known and not npz(Path(name)).exists():
-            raise UserError(
-                f"no demonstrations named {name}: neither a file nor a shipped set ({', '.join(known)}).\n"
-                "Make some with `rrl demos make`, or set DemoSet.source to a file"
-            )
-        self.demos = load(shipped_first(name, known, npz(Path(name))) if config.source else known.get(name, Path(name)))
+        source = config.source or f"{env.name}_{env.protocol}"
+        known, name, file = shipped(), config.label() or source, npz(expanded(source))
+        if source not in known and (why := unusable(file)):
+            raise UserError(f"no demonstrations named {name}: {why}\n{_remedy()}")
+        self.demos = load(shipped_first(source, known, file) if config.source else known.get(source, file))
         recorded = self.demos.facts.get("env")
         if recorded != env.name:
             raise UserError(f"demonstrations {name} are of {recorded}, but the environment is {env.name}")
@@ -214,11 +216,12 @@ def _shown(
 
 
 def cache_folder() -> Path:
-    """Where demonstrations' features are cached: `$RRL_CACHE`, or `~/.cache/rrl` (XDG)."""
-    root = os.environ.get("RRL_CACHE")
-    if root is None:
-        root = str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rrl")
-    return Path(root) / "features"
+    """Where demonstrations' features are cached: `$RRL_CACHE`, or `~/.cache/rrl` (XDG, whose relative paths count as
+    none)."""
+    if root := os.environ.get("RRL_CACHE"):
+        return expanded(root).absolute() / "features"
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (caches if caches.is_absolute() else expanded("~/.cache")) / "rrl" / "features"
 
 
 _ARRAYS = ("obs", "actions", "rewards", "episode", "t", "terminated", "truncated", "final_obs")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rrl.config import ginfile
 from rrl.envs.base import EnvFactory, find_recorded
+from rrl.machine.paths import new_file, unusable
 from rrl.registry import UserError, build
 from rrl.rollout.data import Episode
 from rrl.store.files import write_json, writing
@@ -190,18 +191,16 @@ def npz(path: Path) -> Path:
 
 
 def free(path: Path) -> Path:
-    """`npz(path)`; UserError if it or its .json exists."""
-    for file in (npz(path), npz(path).with_suffix(".json")):
-        if file.exists():
-            raise UserError(f"{file} exists already; choose another name or remove it first")
-    return npz(path)
+    """`npz(path)`; UserError if it or its .json exists, or can't be written."""
+    new_file(npz(path).with_suffix(".json"))
+    return new_file(npz(path))
 
 
 def load(path: Path) -> Demos:
     """Read a set written by `Demos.save`. UserError if it isn't one, or was changed."""
     path = npz(path)
-    if not path.exists():
-        raise UserError(f"no demonstrations at {path}; shipped ones are {', '.join(shipped())}")
+    if why := unusable(path):
+        raise UserError(f"no demonstrations: {why}; shipped ones are {', '.join(shipped())}")
     try:
         facts = json.loads(path.with_suffix(".json").read_text())
         with np.load(path, allow_pickle=False) as file:

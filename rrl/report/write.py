@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rrl.machine.paths import unusable, writable
 from rrl.registry import UserError
 from rrl.report import csv_files, figures, numbers, page, tables
 from rrl.report.figures import Drawn, Published
@@ -72,10 +73,13 @@ def write(
 
 
 def check(out: Path) -> None:
-    """UserError if `out` is a folder, or a file that `rrl report` did not write."""
+    """UserError if `out` is a folder, or a file that `rrl report` did not write, or can't be written."""
     if out.is_dir():
         raise UserError(f"{out} is a folder; name a file, such as {out / 'report.html'}")
-    if out.exists() and GENERATOR not in out.read_text(encoding="utf-8", errors="replace")[:4000]:
+    writable(out.parent)
+    if not out.exists():
+        return
+    if unusable(out) or GENERATOR not in out.read_text(encoding="utf-8", errors="replace")[:4000]:
         raise UserError(f"{out} exists and is no report of rrl's; choose another name or remove it first")
 
 

@@ -26,6 +26,7 @@ from rrl.run.iteration import on_episodes, on_steps, summary
 from rrl.run.pace import Pace
 from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY, Checkpoint
 from rrl.store.plots import learning_curve
+from rrl.store.results import project
 from rrl.store.tracking import Log, Tracker
 
 SPACES = {"always": "eval", "end": "final"}
@@ -301,9 +302,10 @@ class Loop:
     def save_policy(self, name: str) -> None:
         """The policy as it is, in a file of the run's folder."""
         envs = self.collector.envs
-        facts = {"state_dim": envs.state_dim, "action_dim": envs.action_dim, "iteration": self.iteration}
+        dims = {"state_dim": envs.state_dim, "action_dim": envs.action_dim}
         made = {"made_with": self.experiment.made_with, **self.experiment.encoder_facts}
-        policies.save(self.folder / name, self.agent, self.config, {**made, **facts})
+        facts = {**made, **dims, "iteration": self.iteration}
+        policies.save(self.folder / name, self.agent, self.config, facts, project(self.folder))
 
     def in_words(self, metrics: Metrics) -> str:
         """The line of an iteration."""

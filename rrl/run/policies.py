@@ -8,8 +8,9 @@ obs, reward, terminated, truncated, info = env.step(policy.act(obs))
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -18,24 +19,86 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rrl.agents.base import Agent
 from rrl.config import ginfile
+from rrl.config.files import Finder
+from rrl.config.files import find as find_file
+from rrl.demos.replay import cache_folder
 from rrl.encoders import backends
 from rrl.encoders.base import Encoder, Inference, Precision, cpu_has_bf16
 from rrl.envs.base import EnvFactory
-from rrl.registry import UserError, build
+from rrl.machine.paths import expanded, unusable
+from rrl.registry import Component, InputFile, UserError, build
 from rrl.rollout.slots import Slots
 from rrl.run import provenance
 from rrl.run.experiment import Experiment
 from rrl.store import checkpoint
-from rrl.store.files import shipped_first
+from rrl.store.files import shipped_first, writing
+
+FILE = "file."
+"""Beginning of the names of tensors that are no part of the policy, but the bytes of files that its configuration
+names."""
+CARRIED = 32_000_000
+"""Bytes of the largest file that an exported policy carries: an encoder that RAD trained, but not a ResNet-34."""
 
 
-def save(path: Path, agent: Agent, config: Experiment.Config, facts: dict[str, Any]) -> None:
+def save(
+    path: Path, agent: Agent, config: Experiment.Config, facts: dict[str, Any], project: Path | None = None
+) -> None:
     """Write a policy file. `facts` must hold state_dim and action_dim, and may say where it comes from: the encoder's
-    facts, which must be the same where it is loaded, and `made_with`, which may differ."""
-    checkpoint.save_file(path, agent.policy_state(), {"config": ginfile.dumps(config), **facts})
+    facts, which must be the same where it is loaded, and `made_with`, which may differ. Files of the `project` are
+    named relative to the policy's, so that both can move."""
+    folder = path.parent if project else None
+    checkpoint.save_file(path, agent.policy_state(), {"config": ginfile.dumps(config, folder, project), **facts})
+
+
+def finder(path: Path, tensors: Mapping[str, Tensor]) -> Finder:
+    """Finds the files that the configuration in a policy file names: those that it carries, or at their places, or of
+    their names beside it. Demonstrations may be missing: acting needs none."""
+
+    def found(component: type[Component], mark: InputFile, text: str, folders: Sequence[Path]) -> str:
+        if (carried := tensors.get(FILE + text)) is not None:
+            return str(_unpacked(text, carried.numpy().tobytes()))
+        for name, places in ((text, folders), (Path(text).name, [path.parent])):
+            try:
+                return find_file(component, mark, name, places)
+            except UserError as error:
+                missing = error
+        if component.kind == "demos":
+            return text
+        raise UserError(f"{missing}; put the file that the policy was trained with beside {path}")
+
+    return found
+
+
+def carry(path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> list[Path]:
+    """Add the files that acting needs to a policy file's tensors and say so in its configuration; returns those that
+    are too large for that, or of one name with another."""
+    config: Any = ginfile.loads(values["config"], f"{path}:config.gin", finder=finder(path, tensors))
+    text, left = ginfile.dumps(config), []
+    for file in ginfile.files_of(config.model_copy(update={"demos": None})):
+        if file.stat().st_size > CARRIED or FILE + file.name in tensors:
+            left.append(file)
+        else:
+            text = text.replace(repr(str(file)), repr(file.name))
+            tensors[FILE + file.name] = torch.from_numpy(np.fromfile(file, np.uint8))
+    values["config"] = text
+    return left
+
+
+def _unpacked(name: str, data: bytes) -> Path:
+    """A carried file in the cache, under a checksum of its content."""
+    path = cache_folder().parent / "files" / hashlib.sha256(data).hexdigest()[:32] / name
+    if not path.is_file() or path.read_bytes() != data:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(path) as file:
+                file.write(data)
+        except OSError as error:
+            raise UserError(f"the policy's {name} can't be unpacked: {error}; RRL_CACHE names another cache") from error
+    return path
 
 
 def shipped() -> dict[str, Path]:
@@ -48,10 +111,10 @@ def shipped() -> dict[str, Path]:
 def find(source: str | Path) -> Path:
     """The policy file that a path or the name of a shipped policy means; UserError if there is none."""
     known = shipped()
-    path = shipped_first(str(source), known, Path(source))
-    if not path.is_file():
+    path = shipped_first(str(source), known, expanded(source))
+    if why := unusable(path):
         raise UserError(
-            f"there is no file {source}, nor a shipped policy of that name ({', '.join(known)}); "
+            f"{why}, nor a shipped policy of that name ({', '.join(known)}); "
             "runs write policy.safetensors and best_policy.safetensors"
         )
     return path
@@ -67,7 +130,7 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
     tensors, values = checkpoint.load_file(path)
     if "config" not in values or "state_dim" not in values:
         raise UserError(f"{path} is not a policy file; runs write policy.safetensors and best_policy.safetensors")
-    config: Any = ginfile.loads(values["config"], f"{path}:config.gin")
+    config: Any = ginfile.loads(values["config"], f"{path}:config.gin", finder=finder(path, tensors))
     config = config.model_copy(update={"encoder": config.encoder.today(values)})
     env: EnvFactory = build(config.env)
     cameras = len(env.cameras)
@@ -83,7 +146,8 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
         seed=config.seed,
         inference=inference,
     )
-    agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+    own = {name: t for name, t in tensors.items() if not name.startswith(FILE)}
+    agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in own.items()})
     here = provenance.versions(encoder, env, config.agent.component) | provenance.environment(env)
     others = provenance.changed(values.get("made_with", {}), here)
     return config, agent, values | {"computed": (inference.precision, inference.backend), "others": others}

@@ -23,8 +23,9 @@ from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
 from rrl.run.saving import CHECKPOINT
 from rrl.store import files
-from rrl.store.results import LOCK, ROOT, folder_of, said, write_config, write_status
+from rrl.store.results import LOCK, ROOT, folder_of, project, said, write_config, write_status
 from rrl.store.tracking import MLflowTracker
+from rrl.store.tracking import moved as moved_store
 
 MACHINE = ("device", "backend", "workers", "threads")
 """Fields of a run that say where it is computed, not what: another machine may need others."""
@@ -104,7 +105,7 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None,
     with _locked(folder):
         try:
             facts = json.loads((folder / "run.json").read_text())
-            uri, run_id, versions = facts["uri"], facts["run_id"], facts["versions"]
+            uri, run_id, versions = moved_store(facts["uri"], project(folder)), facts["run_id"], facts["versions"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
         began = ginfile.load(folder / "config.gin")
@@ -202,7 +203,7 @@ def _execute(
                 if not experiment.encoder.trained:
                     display.line("WARNING: the encoder is UNTRAINED (weights = None): random features")
                 stopping.listen()
-                tracker.params(ginfile.flatten(experiment.config))
+                tracker.params(ginfile.flatten(experiment.config, project(folder)))
                 tracker.artifact(folder / "config.gin")
                 tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
                 ended = loop.train(experiment, folder, tracker, display, budget)

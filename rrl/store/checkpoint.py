@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from rrl.machine.paths import unusable
 from rrl.registry import UserError
 from rrl.store.files import writing
 
@@ -77,8 +78,8 @@ def load_values(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    if not path.is_file():
-        raise UserError(f"there is no file {path}")
+    if why := unusable(path):
+        raise UserError(why)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -6,6 +6,7 @@ import difflib
 import glob
 import json
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -157,12 +158,18 @@ def said(folder: Path, part: str) -> dict[str, str]:
     return {k.removeprefix(start): str(v) for k, v in files.read_json(folder / TAGS).items() if k.startswith(start)}
 
 
-def setup_of(config: Config) -> Setup:
-    """What an experiment's configuration says of its runs."""
+def project(folder: Path) -> Path:
+    """The folder that holds a run's `runs/`, which may be a link: what moves together."""
+    there = folder.resolve() if folder.is_symlink() else folder.absolute()
+    return Path(os.path.normpath(there)).parent.parent
+
+
+def setup_of(config: Config, folder: Path) -> Setup:
+    """What an experiment's configuration says of the run in a folder."""
     run: Any = config
     env: Any = build(run.env)
     return Setup(
-        params=ginfile.flatten(config),
+        params=ginfile.flatten(config, project(folder)),
         labels={part: getattr(run, part).label() for part in PARTS},
         score=env.score,
         flags=tuple(env.flags),
@@ -175,8 +182,8 @@ def setup_of(config: Config) -> Setup:
 def write_config(folder: Path, config: Config) -> None:
     """Write a run's `config.gin`, and what it says beside it: reports must be able to read old runs when settings
     have gone from the schema, or files that they name from the machine."""
-    files.write_text(folder / CONFIG, ginfile.dumps(config))
-    files.write_json(folder / PARAMS, asdict(setup_of(config)))
+    files.write_text(folder / CONFIG, ginfile.dumps(config, folder, project(folder)))
+    files.write_json(folder / PARAMS, asdict(setup_of(config, folder)))
 
 
 def _read_setup(folder: Path) -> Setup:
@@ -189,7 +196,7 @@ def _read_setup(folder: Path) -> Setup:
     except ValueError:
         pass
     try:
-        return setup_of(ginfile.load(path))
+        return setup_of(ginfile.load(path), folder)
     except UserError:
         return _setup_of_text(path.read_text(), folder)
 
@@ -294,6 +301,9 @@ def folder_of(name: str, root: Path | None = None, *, sweeps: bool = True) -> Pa
     root, files_ = root or ROOT, (RUN, SWEEP) if sweeps else (RUN,)
     if name and any((Path(name) / file).is_file() for file in files_):
         return Path(name)
+    if Path(name).is_dir() and "/" in name.rstrip("/"):
+        raise UserError(f"{name} is a folder, but holds no {' and no '.join(files_)}")
+    name = name.rstrip("/") or name
     known = {path.parent.name: path.parent for file in files_ for path in root.glob(f"*/{file}")}
     matches = sorted(run_id for run_id in known if name and run_id.startswith(name))
     if name in known or len(matches) == 1:

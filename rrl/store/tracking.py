@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from rrl.registry import UserError
 from rrl.store import files
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "rrl"
 SQLITE = "sqlite:///"
+ARTIFACTS = "mlartifacts"
+"""Folder beside a local store."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +90,49 @@ def store() -> str:
     UserError for MLflow's file store: it would record points twice after a resume.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
-    if uri.startswith(SQLITE):
-        return SQLITE + str(Path(uri[len(SQLITE) :]).absolute())  # a run may be resumed from elsewhere
+    if path := local(uri):
+        return address(path.absolute())  # a run may be resumed from elsewhere
     if uri.startswith("file:") or "://" not in uri:
         raise UserError(
             f"MLFLOW_TRACKING_URI is {uri}, a store of plain files, which MLflow itself gave up; use "
             "sqlite:///mlflow.db, or the address of a server"
         )
     return uri
+
+
+def local(uri: str) -> Path | None:
+    """The file of a store on this machine; None for a server. UserError for a malformed address."""
+    if not uri.startswith("sqlite"):
+        return None
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        database = make_url(uri).database
+    except ArgumentError as error:
+        raise UserError(f"{uri} is no address of an MLflow store, such as sqlite:///mlflow.db: {error}") from error
+    return Path(database) if database else None
+
+
+def address(path: Path) -> str:
+    """The store in a file, as MLflow and SQLAlchemy read it: a `?` or a `%20` in a folder's name means something to
+    them. UserError where they can't be given such a name."""
+    from sqlalchemy.engine import URL
+
+    plain = SQLITE + str(path)
+    # With its driver's name, for MLflow makes the folder of what follows `sqlite:///` as it stands.
+    quoted = URL.create("sqlite+pysqlite", database=str(path)).render_as_string(hide_password=False)
+    uri = next((uri for uri in (plain, quoted) if local(uri) == path), None)
+    if uri is None:
+        raise UserError(f"MLflow takes no store in {path.parent}: set MLFLOW_TRACKING_URI to one elsewhere")
+    return uri
+
+
+def moved(uri: str, project: Path) -> str:
+    """The store of a run whose project may have been moved, with the store in it, since `uri` was written down."""
+    path = local(uri)
+    here = project / path.name if path else Path()
+    return address(here.absolute()) if path and not path.exists() and here.exists() else uri
 
 
 def quiet_mlflow() -> None:
@@ -108,7 +148,8 @@ def quiet_mlflow() -> None:
 def _one_at_a_time(uri: str) -> AbstractContextManager[None]:
     """Two runs that start together must not both create the same local store, and processes that write to one
     must take turns: SQLite gives up on a lock after seconds, which would lose points."""
-    return files.locked(Path(uri[len(SQLITE) :] + ".lock")) if uri.startswith(SQLITE) else nullcontext()
+    path = local(uri)
+    return files.locked(path.with_name(f"{path.name}.lock")) if path else nullcontext()
 
 
 class MLflowTracker:
@@ -135,9 +176,9 @@ class MLflowTracker:
                 experiment = client.get_experiment_by_name(EXPERIMENT)
                 if experiment is None:
                     # A local store keeps artifacts beside it, wherever `rrl ui` is started later.
-                    beside = Path(uri[len(SQLITE) :]).parent / "mlartifacts"
-                    local = beside.as_uri() if uri.startswith(SQLITE) else None
-                    experiment_id = client.create_experiment(EXPERIMENT, artifact_location=local)
+                    path = local(uri)
+                    beside = path.with_name(ARTIFACTS).as_uri() if path else None
+                    experiment_id = client.create_experiment(EXPERIMENT, artifact_location=beside)
                 else:
                     experiment_id = experiment.experiment_id
                 run = client.create_run(experiment_id, run_name=name, tags=tags)
@@ -246,7 +287,24 @@ def _client(uri: str) -> MlflowClient:
     quiet_mlflow()
     from mlflow import MlflowClient
 
-    return MlflowClient(uri)
+    client = MlflowClient(uri)
+    if path := local(uri):
+        _keep_artifacts_beside(client, path)
+    return client
+
+
+def _keep_artifacts_beside(client: MlflowClient, store: Path) -> None:
+    """MLflow knows the artifacts of a local store by their places from the root: put these right where the store was
+    moved or copied with them, or they would be written to where it came from."""
+    experiment, here = client.get_experiment_by_name(EXPERIMENT), store.with_name(ARTIFACTS)
+    before = str(experiment.artifact_location) if experiment else ""
+    there = Path(url2pathname(urlsplit(before).path))
+    if there.name != ARTIFACTS or not here.is_dir() or (there.exists() and there.samefile(here)):
+        return
+    with suppress(sqlite3.Error), closing(sqlite3.connect(store, timeout=60)) as database, database:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            change = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column} || '/', 1, ?) = ?"
+            database.execute(change, (here.as_uri(), len(before) + 1, len(before) + 1, f"{before}/"))
 
 
 def experiment_id(uri: str) -> str:

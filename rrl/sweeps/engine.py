@@ -110,13 +110,15 @@ class Engine:
             chosen["threads"] = cores
         if job.config.workers is None:
             chosen["workers"] = cores if cores > 1 else 0
+        jobs = self.sweep.folder / "jobs"
+        config = job.config.model_copy(update=chosen)
         task = Task(
             sweep=self.sweep.run_id,
             uri=self.sweep.tracker.uri,
             job=job.name,
             fingerprint=job.fingerprint,
-            config=ginfile.dumps(job.config.model_copy(update=chosen)),
-            file=str(self.sweep.folder / "jobs" / f"{job.name}.gin"),
+            config=ginfile.dumps(config, jobs, results.project(self.sweep.folder)),
+            file=str(jobs / f"{job.name}.gin"),
             run=str(entry.folder) if entry.folder else None,
             budget=self.budget,
             cores=(),

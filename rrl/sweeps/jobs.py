@@ -31,8 +31,9 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal configurations: by it, a sweep knows its runs when it is called again."""
-        return hashlib.sha256(ginfile.dumps(self.config, own_scopes=False).encode()).hexdigest()[:16]
+        """Equal for equal configurations, wherever their project lies: by it, a sweep knows its runs when it is called
+        again."""
+        return hashlib.sha256(ginfile.dumps(self.config, Path(), own_scopes=False).encode()).hexdigest()[:16]
 
     @cached_property
     def score(self) -> Score:

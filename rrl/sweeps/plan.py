@@ -17,6 +17,7 @@ from rrl.config.grammar import ConfigError, Problem
 from rrl.config.resolve import checked
 from rrl.config.words import literal
 from rrl.envs.base import EnvFactory
+from rrl.machine.paths import expanded
 from rrl.registry import Component, Config, Seed, UserError, build, register
 from rrl.run.experiment import Experiment
 from rrl.sweeps.jobs import Job
@@ -42,7 +43,8 @@ class Sweep(Component):
         """Values to combine, each a string in gin syntax: "DAPG.step_size = (0.02, 0.05)". In a search, also
         ranges of numbers: "DAPG.step_size = '0.01 .. 0.1 log'"."""
         set: tuple[str, ...] = ()
-        """Overrides of all runs that have such a field, in gin syntax."""
+        """Overrides of all runs that have such a field, in gin syntax; paths in them and in `grid` are relative to
+        the sweep's file."""
         search: Literal["grid", "random", "optuna"] = "grid"
         """`grid`: every combination; `random`: `trials` random ones; `optuna`: `trials` one after another,
         proposed by Optuna's TPE sampler from what the earlier ones reached (needs the extra `sweep`)."""
@@ -115,11 +117,12 @@ def request(
     if sweeps:
         config = ginfile.load(sweeps[0], root="Sweep")
         assert isinstance(config, Sweep.Config)
-        beside = Path(sweeps[0] if Path(sweeps[0]).is_file() else ginfile.find(sweeps[0])).parent
-        members = tuple(str(beside / f) if (beside / f).is_file() else f for f in config.files)
+        folders = ginfile.folders_of(sweeps[0])
+        members = tuple(next((str(b / f) for b in folders if (b / f).is_file()), f) for f in config.files)
         fields = {name.split("=")[0].strip() for name in overrides}
-        own = tuple(text for text in config.set if text.split("=")[0].strip() not in fields)
+        own = tuple(ginfile.placed(t, folders) for t in config.set if t.split("=")[0].strip() not in fields)
         settings = {key: getattr(config, key) for key in Sweep.Config.model_fields}
+        settings["grid"] = tuple(ginfile.placed(text, folders) for text in config.grid)
         options = {**settings, **options, "files": members, "set": (*own, *overrides)}
     else:
         options["files"] = tuple(files)
@@ -321,7 +324,7 @@ def _missing_parts(jobs: Sequence[Job]) -> dict[str, list[Job]]:
 
 def _files(argument: str) -> list[str]:
     """Run files that an argument of the command line means."""
-    path = Path(argument)
+    path = expanded(argument)
     if path.is_dir():
         files = sorted(str(p) for p in path.glob("*.gin"))
         if not files:

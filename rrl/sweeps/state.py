@@ -16,7 +16,7 @@ from typing import Any
 from rrl.config.words import literal
 from rrl.run import process
 from rrl.store import files, results
-from rrl.store.tracking import MLflowTracker
+from rrl.store.tracking import MLflowTracker, moved
 from rrl.sweeps.jobs import Job
 
 FILE = "sweep.json"
@@ -55,7 +55,7 @@ class SweepFolder:
         ]
         if sweeps and not new:
             _, folder, facts = max(sweeps, key=lambda sweep: sweep[0])
-            return cls(folder, MLflowTracker.resume(facts["uri"], facts["run_id"]))
+            return cls(folder, MLflowTracker.resume(moved(facts["uri"], results.project(folder)), facts["run_id"]))
         tracker = MLflowTracker.start(name)
         tracker.tags({"kind": "sweep"})
         folder = results.ROOT / tracker.run_id

@@ -13,7 +13,7 @@ import torch
 import torchvision
 from typer.testing import CliRunner
 
-from rrl import cli
+from rrl import cli, registry
 from rrl.config import ginfile
 from rrl.sweeps.plan import request
 from rrl.sweeps.space import axis
@@ -120,7 +120,7 @@ def test_several_names_are_one_run_that_can_be_resumed(tmp_path, monkeypatch):
         (("run", "adroit_pen_resnet43"), "adroit_pen_resnet34"),
         (("run", "quickstart", "--set", "ResNet.dept = 18"), "depth"),
         (("run", "quickstart", "--set", "Adroit.task = 'dor'"), "did you mean"),
-        (("run", "quickstart", "--set", "DemoSet.source = 'nowhere'"), "no demonstrations named nowhere"),
+        (("run", "quickstart", "--set", "DemoSet.source = 'nowhere'"), "nowhere.npz\n  name a shipped set"),
         (("run", "quickstart", "--budget", "soon"), "30m"),
         (("run", "env/dmc_walker_walk", "encoder/mobilenetv2"), "from method/ over it: method/bc, method/curl"),
         (("run", "sweeps/fig4_door", "env/adroit_fast"), "rrl sweep sweeps/fig4_door"),
@@ -232,7 +232,8 @@ def test_readme_commands_are_as_the_program_takes_them(line):
         sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
         names = words[1 : next((i for i, word in enumerate(words) if word.startswith("--")), None)]
         try:
-            ginfile.load([name.removeprefix("gin/") for name in names], sets)
+            found = [name.removeprefix("gin/") for name in names]
+            ginfile.load(found, sets, finder=lambda component, mark, text, folders: text)  # files of the reader's
         except ginfile.ConfigError as error:  # shown on purpose: then the README quotes what it says
             readme = " ".join((ROOT / "README.md").read_text().split())
             for problem in error.problems:
@@ -311,6 +312,91 @@ def test_rendering_before_torch_does_not_crash():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0] < 1
+
+
+OUTPUTS = (
+    ("eval", "adroit_door_expert", "--json"),
+    ("eval", "adroit_door_expert", "--video"),
+    ("export", "abc", "--policy"),
+    ("export", "abc", "--encoder"),
+    ("demos", "make", "adroit_door_expert"),
+    ("demos", "import", "door.pickle"),
+    ("demos", "render", "adroit_door_paper"),
+    ("report", "--out"),
+    ("reproduce", "fig4", "--task", "door", "--run", "abc", "--out"),
+    ("bench", "updates", "--json"),
+)
+
+
+@pytest.mark.parametrize("command", OUTPUTS, ids=" ".join)
+@pytest.mark.parametrize("place", ["folder.mp4", "taken.mp4", "file/x.mp4", "~/taken.mp4", "~nobody-here/x.mp4"])
+def test_what_can_not_be_written_is_refused_before_the_work(tmp_path, monkeypatch, command, place):
+    """And what a user made stays as it is. (Sets of demonstrations and videos end in .npz and .mp4.)"""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = place.replace(".mp4", ".npz") if command[:2] in (("demos", "make"), ("demos", "import")) else place
+    (tmp_path / "folder").with_suffix(Path(place).suffix).mkdir()
+    for name in ("file", "taken.mp4", "taken.npz"):
+        (tmp_path / name).write_text("a user's own")
+    before = sorted(tmp_path.rglob("*"))
+    result = CliRunner().invoke(cli.app, [*command, place])
+    assert result.exit_code == 2, result.output
+    wanted = ("is a folder", "exists", "is no folder", "no home folder")
+    assert any(words in result.output for words in wanted) and "Traceback" not in result.output
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "taken.mp4").read_text() == "a user's own"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "~/a.gin"),
+        ("run", "~/a.gin"),
+        ("sweep", "~/a.gin", "--dry-run"),
+        ("sweep", "~/folder"),
+        ("resume", "~/a"),
+        ("report", "~/a"),
+        ("eval", "~/a"),
+        ("export", "~/a", "--policy", "b"),
+        ("demos", "make", "~/a", "b"),
+        ("demos", "import", "~/a.hdf5", "b", "--task", "door"),
+        ("demos", "info", "~/a"),
+        ("demos", "verify", "~/a"),
+        ("demos", "render", "~/a", "b.mp4"),
+        ("demos", "export", "~/a", "rrl/a/b-v0"),
+        ("bench", "compute", "~/a.gin"),
+    ],
+    ids=" ".join,
+)
+def test_a_home_folder_that_the_shell_left_alone_is_meant(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "folder").mkdir()
+    result = CliRunner().invoke(cli.app, list(arguments))
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert str(tmp_path) in result.output and "~" not in result.output
+
+
+def test_a_current_folder_that_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = CliRunner().invoke(cli.app, ["check", "quickstart"])
+    assert result.exit_code == 2 and "cd to another" in result.output
+
+
+def test_without_docstrings_components_are_listed_and_described_all_the_same(monkeypatch):
+    """`python -OO` strips them."""
+    for name in registry.names():
+        monkeypatch.setattr(registry.get(name), "__doc__", None)
+    for words in (["list"], ["describe", "ResNet"], ["check", "adroit_door_state"]):
+        result = CliRunner().invoke(cli.app, words)
+        assert result.exit_code == 0 and re.search("ResNet|DAPG", result.output), result.output
+
+
+def test_python_starts_it_as_a_module(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "rrl", "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("Usage: rrl [OPTIONS]"), done.stderr
 
 
 @pytest.mark.parametrize("text", ["²", "0,x", "1.5", "-1", "٣"])

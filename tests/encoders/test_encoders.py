@@ -361,7 +361,7 @@ def test_unreadable_files_are_explained_and_nothing_is_unpickled(tmp_path, monke
 
 
 def test_a_missing_file_is_explained():
-    with pytest.raises(WeightsError, match=r"MobileNetV2.weights = '/no/such.pth': there is no such file"):
+    with pytest.raises(WeightsError, match=r"MobileNetV2.weights = '/no/such.pth': there is no file /no/such.pth"):
         MobileNetV2(MobileNetV2.Config(weights="/no/such.pth"), cameras=1)
 
 

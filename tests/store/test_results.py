@@ -193,7 +193,8 @@ def test_an_encoders_file_that_is_gone_hides_no_run(tmp_path: Path) -> None:
     assert results.read(folder) == before
     (folder / "tags.json").write_text(json.dumps({"encoder": "FixedEncoder (PixelCNN)", "renderer": "llvmpipe"}))
     run = results.read(aged(folder))
-    for name in ("params", "labels", "score", "flags", "pictures", "visual", "rows"):
+    assert run.params == {**before.params, "encoder.file": "../encoder.safetensors"}  # as its config.gin says it
+    for name in ("labels", "score", "flags", "pictures", "visual", "rows"):
         assert getattr(run, name) == getattr(before, name), name
 
 

@@ -11,6 +11,7 @@ from rrl.demos.importers.base import Recorded, check
 from rrl.demos.importers.dapg import read_dapg
 from rrl.demos.importers.hdf5 import read_hdf5
 from rrl.demos.importers.minari import read_minari
+from rrl.machine.paths import unusable
 from rrl.registry import UserError
 
 
@@ -40,8 +41,8 @@ def read(source: str, kind: str | None = None) -> list[Recorded]:
     kind = kind or guess(source)
     if kind not in FORMATS:
         raise UserError(f"there is no format {kind}; it is one of {', '.join(FORMATS)}")
-    if FORMATS[kind].suffixes and not Path(source).is_file():
-        raise UserError(f"there is no file {source}")
+    if FORMATS[kind].suffixes and (why := unusable(Path(source))):
+        raise UserError(why)
     try:
         episodes = FORMATS[kind].read(source)
     except UserError:

@@ -1,0 +1,42 @@
+"""Addresses of MLflow stores."""
+
+import pytest
+
+from rrl.registry import UserError
+from rrl.store import tracking
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", "a?b#c%20d é;e", "%3F", "?"])
+def test_a_stores_address_means_its_file(tmp_path, monkeypatch, name):
+    path = tmp_path / name / "mlflow.db"
+    assert tracking.local(tracking.address(path)) == path
+    path.parent.mkdir()
+    monkeypatch.chdir(path.parent)
+    assert tracking.local(tracking.store()) == path
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.store())  # as a sweep's child gets it
+    assert tracking.local(tracking.store()) == path
+
+
+def test_usual_addresses_are_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tracking.store() == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///sub/other.db")
+    assert tracking.store() == f"sqlite:///{tmp_path}/sub/other.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert tracking.local(tracking.store()) is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:/other.db")
+    with pytest.raises(UserError, match="no address of an MLflow store"):
+        tracking.store()
+
+
+def test_a_store_that_moved_with_its_project_is_found(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    new.mkdir()
+    uri = tracking.address(old / "mlflow.db")
+    assert tracking.moved(uri, new) == uri  # gone for good: said when it is opened
+    (new / "mlflow.db").touch()
+    assert tracking.moved(uri, new) == f"sqlite:///{new}/mlflow.db"
+    old.mkdir()
+    (old / "mlflow.db").touch()
+    assert tracking.moved(uri, new) == uri
+    assert tracking.moved("http://127.0.0.1:5000", new) == "http://127.0.0.1:5000"
