@@ -140,6 +140,7 @@ def write(path: Path, settings: Facts, entries: Sequence[Entry]) -> None:
     )
     if path.exists():
         raise UserError(f"{path} exists: give --json another name, or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, text + "\n")
 
 

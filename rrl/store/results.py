@@ -311,7 +311,7 @@ def folder_of(name: str, root: Path | None = None, *, sweeps: bool = True) -> Pa
     what = "run or sweep" if sweeps else "run"
     if matches:
         raise UserError(f"{name} may be any of {', '.join(matches)}; give more of the id")
-    if not sweeps and name and any(root.glob(f"{glob.escape(name)}*/{SWEEP}")):
+    if not sweeps and name and "/" not in name and any(root.glob(f"{glob.escape(name)}*/{SWEEP}")):
         raise UserError(f"{name} is a sweep, not a run; `rrl runs {name}` lists its runs")
     raise UserError(f"there is no {what} {name or repr(name)} in {root.resolve()}. {_near(name, known)}")
 

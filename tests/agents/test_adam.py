@@ -70,7 +70,7 @@ def test_its_state_is_a_copy_and_an_empty_one_a_fresh_start() -> None:
 def test_learning_loads_neither_torchs_compiler_nor_sympy() -> None:
     """Together they take 4 s to import, in every process that learns; agents of every kind of network."""
     code = (
-        "import sys; sys.path.insert(0, '..')\n"
+        "import sys; sys.path[:0] = ['.', '..']\n"
         "from helpers.sac_agents import CURL, SACAE, make, some_batch; import test_npg\n"
         "for cls in (CURL, SACAE):\n"
         "    agent = make(cls); agent.learn(some_batch(agent))\n"

@@ -65,7 +65,6 @@ def test_results_are_never_overwritten(tmp_path):
         (["--look", "fancy"], "default, balanced, fast"),
         (["--task", "dor"], "pen, door"),
         (["--encoder", "State"], "MobileNetV2"),
-        (["--json", "nowhere/x.json"], "no folder nowhere"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_measured(arguments, text):

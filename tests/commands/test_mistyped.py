@@ -117,9 +117,9 @@ def test_the_line_to_type_is_told(folder, typed, meant):
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
-        ("ui --port abc", "--port takes a whole number; got abc"),
-        (f"sweep {PEN} --jobs 0", "--jobs takes a whole number >= 1; got 0"),
-        ("demos make a b --action-noise loud", "--action-noise takes a number >= 0.0; got loud"),
+        ("ui --port abc", "--port takes a whole number >= 1 and <= 65535; got abc"),
+        (f"sweep {PEN} --jobs 0", "--jobs takes a whole number >= 1 and <= 1024; got 0"),
+        ("demos make a b --action-noise loud", "--action-noise takes a number >= 0.0 and <= 10.0; got loud"),
         ("doctor now", "rrl doctor takes fewer words: now is one too many"),
         (f"run {PEN} --frobnicate 3", "rrl run has no option --frobnicate"),
         (f"check {PEN} --set Nothing.at_all=3", "no component is named Nothing"),
@@ -141,7 +141,7 @@ def test_a_right_line_gets_no_other(folder):
     """What fails for other reasons is not the words' fault."""
     words = ["run", EYES, "--set", "ResNet.weights = 'gone.pth'", "--name", "a b", "--budget", "3m"]
     done = CliRunner().invoke(cli.app, words)
-    assert done.exit_code == 2 and "there is no such file" in done.output
+    assert done.exit_code == 2 and "there is no file" in done.output
     assert "try:" not in done.output
 
 

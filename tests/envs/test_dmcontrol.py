@@ -400,7 +400,7 @@ def test_what_the_factory_says():
         ({"domain": "hopper", "task": "hop"}, "must be set for hopper hop.*only for finger spin, cartpole"),
         ({"domain": "cartpole", "task": "balance"}, "did you mean cartpole swingup"),
         ({"domain": "cartpol", "task": "swingup"}, "no domain 'cartpol'; did you mean 'cartpole'"),
-        ({"domain": "cartpole", "task": "swingup", "action_repeat": 0}, "greater than or equal to 1"),
+        ({"domain": "cartpole", "task": "swingup", "action_repeat": 0}, "greater than 0"),
         ({"domain": "cartpole", "task": "swingup", "camera": -1}, "greater than or equal to 0"),
         ({"domain": 3, "task": "swingup"}, "1 validation error"),
         ({"domain": "hoper", "task": "hop"}, r"no domain 'hoper'; did you mean 'hopper'\? \(one of acrobot"),

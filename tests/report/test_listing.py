@@ -57,7 +57,7 @@ def test_newest_first_with_their_scores(root: Path) -> None:
         ["aa01", "adroit_door_state-seed3"],
     ]
     pen, cartpole, door = (dict(zip(head, row, strict=True)) for row in rows)
-    assert (pen["method"], pen["status"], pen["reason"]) == ("MobileNetV2 · DAPG", "stopped", "SIGTERM")
+    assert (pen["method"], pen["status"], pen["reason"]) == ("MobileNetV2 (imagenet-deepsort) · DAPG", "stopped", "SIGTERM")
     assert (cartpole["task"], cartpole["steps"], cartpole["score"]) == ("cartpole swingup", "50k", "812.3")
     assert (cartpole["95 %"], cartpole["of"]) == ("", "last")
     run = results.read(root / "aa01")
@@ -75,7 +75,7 @@ def test_json_has_the_same_keys_for_every_run_and_no_nan(root: Path) -> None:
     assert len(found) == 5
     assert {tuple(run) for run in found} == {tuple(KEYS.split())}
     by_id = {run["id"]: run for run in found}
-    assert (by_id["dd01"]["score"], by_id["dd01"]["last5"], by_id["dd01"]["seconds"]) == (None, None, None)
+    assert (by_id["dd01"]["score"], by_id["dd01"]["last5"], by_id["dd01"]["seconds"]) == (None, None, 0)
     score = by_id["aa01"]["score"]
     assert isinstance(score, dict)
     assert set(score) == {"name", "unit", "value", "low", "high", "episodes", "of"}

@@ -158,7 +158,7 @@ def test_a_policy_finds_its_encoder_after_a_move_or_beside_itself(tmp_path, monk
     shutil.copy(moved / "encoders" / "encoder.safetensors", alone.parent)
     assert np.array_equal(acts(alone), before)
     exported_encoder(alone.with_name("encoder.safetensors"), more=0.1)
-    with pytest.raises(UserError, match="trained with other encoder weights"):
+    with pytest.raises(UserError, match="trained with another encoder"):
         policies.load_policy(alone)
 
 

@@ -174,20 +174,25 @@ def shown(*arguments: str) -> tuple[int, str]:
 def test_missing_parts_show_before_anything_starts(tmp_path, monkeypatch) -> None:
     """One problem with the runs that share it, whatever else they lack; a dry run shows the plan as well."""
     monkeypatch.chdir(tmp_path)
-    files = ("adroit_door_resnet34", "adroit_pen_resnet34", "adroit_door_mobilenetv2")
-    lacking = ("--set", "ResNet.weights = 'gone.pth'", "--set", "DemoSet.source = 'nowhere'")
-    lacking += ("--set", "MobileNetV2.weights = None", "--seeds", "1,2")
+    monkeypatch.setattr(weights, "installed", lambda source, word: None)
+    monkeypatch.setattr(weights, "download", unreachable)
+    files = ("adroit_door_resnet34", "adroit_pen_resnet34", "ablations/door_resnet50")
+    lacking = ("--set", "DemoSet.episodes = 99", "--seeds", "1,2")
     code, output = shown(*files, *lacking)
     assert code == 2 and "Traceback" not in output and not list(tmp_path.iterdir())
     for told, runs in (
-        ("ResNet.weights = 'gone.pth'", "4 of 6 runs can't start: adroit_door_resnet34, adroit_pen_resnet34 "),
-        ("no demonstrations named nowhere", f"6 of 6 runs can't start: {', '.join(files)}"),
+        ("weights of resnet34", "4 of 6 runs can't start: adroit_door_resnet34, adroit_pen_resnet34 "),
+        ("weights of resnet50", "2 of 6 runs can't start: ablations/door_resnet50 "),
     ):
         assert output.count(told) == 1 and output.count(runs) == 1, output
     assert "updates" not in output
     code, planned_too = shown(*files, *lacking, "--dry-run")
     assert code == 2 and planned_too.endswith(output[output.index("error:") :])
     assert planned_too.count(" missing ") == 6 and "without the 6 that lack something" in planned_too
+
+
+def unreachable(source: Any, folder: Path) -> Path:
+    raise OSError("no answer")
 
 
 def test_a_download_is_tried_once(monkeypatch) -> None:
@@ -198,7 +203,7 @@ def test_a_download_is_tried_once(monkeypatch) -> None:
         tries.append(source.name)
         raise OSError(f"try {len(tries)}")
 
-    monkeypatch.setattr(weights, "installed", lambda source: None)
+    monkeypatch.setattr(weights, "installed", lambda source, word: None)
     monkeypatch.setattr(weights, "download", refused)
     made = planned("adroit_door_resnet34", "adroit_pen_resnet34", "ablations/door_dense")
     assert tries == ["resnet34"]
