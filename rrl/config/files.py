@@ -27,14 +27,12 @@ def find(component: type[Component], mark: InputFile, text: str, folders: Sequen
     """The absolute path of the first such file in one of the folders, or else in the current one; UserError says where
     it was looked for."""
     path = expanded(text)
+    if mark.suffix and path.name and path.suffix != mark.suffix:
+        path = path.with_name(path.name + mark.suffix)
     places = list(dict.fromkeys(absolute(folder / path) for folder in (*folders, Path())))
-    files = (
-        [p if p.suffix == mark.suffix else p.with_name(p.name + mark.suffix) for p in places] if path.name else places
-    )
-    found = next((file for file in files if not unusable(file)), None)
+    found = next((place for place in places if not unusable(place)), None)
     if found is None:
-        reasons = dict.fromkeys(map(unusable, files))
-        raise UserError("; ".join(reasons))
+        raise UserError("; ".join(map(unusable, places)))
     return str(found)
 
 

@@ -59,7 +59,8 @@ def finder(path: Path, tensors: Mapping[str, Tensor]) -> Finder:
     their names beside it. Demonstrations may be missing: acting needs none."""
 
     def found(component: type[Component], mark: InputFile, text: str, folders: Sequence[Path]) -> str:
-        if (carried := tensors.get(FILE + text)) is not None:
+        plain = text == Path(text).name != ".."  # a stranger's file must not say where it is unpacked
+        if plain and (carried := tensors.get(FILE + text)) is not None:
             return str(_unpacked(text, carried.numpy().tobytes()))
         for name, places in ((text, folders), (Path(text).name, [path.parent])):
             try:

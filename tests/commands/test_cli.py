@@ -332,19 +332,21 @@ OUTPUTS = (
 @pytest.mark.parametrize("place", ["folder.mp4", "taken.mp4", "file/x.mp4", "~/taken.mp4", "~nobody-here/x.mp4"])
 def test_what_can_not_be_written_is_refused_before_the_work(tmp_path, monkeypatch, command, place):
     """And what a user made stays as it is. (Sets of demonstrations and videos end in .npz and .mp4.)"""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    work, home = tmp_path / "work", tmp_path / "home"
     place = place.replace(".mp4", ".npz") if command[:2] in (("demos", "make"), ("demos", "import")) else place
-    (tmp_path / "folder").with_suffix(Path(place).suffix).mkdir()
-    for name in ("file", "taken.mp4", "taken.npz"):
-        (tmp_path / name).write_text("a user's own")
-    before = sorted(tmp_path.rglob("*"))
+    for folder in (work, home):
+        (folder / f"folder{Path(place).suffix}").mkdir(parents=True)
+        for name in ("file", "taken.mp4", "taken.npz"):
+            (folder / name).write_text("a user's own")
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(home))
+    before = sorted(work.iterdir())
     result = CliRunner().invoke(cli.app, [*command, place])
     assert result.exit_code == 2, result.output
     wanted = ("is a folder", "exists", "is no folder", "no home folder")
     assert any(words in result.output for words in wanted) and "Traceback" not in result.output
-    assert sorted(tmp_path.rglob("*")) == before
-    assert (tmp_path / "taken.mp4").read_text() == "a user's own"
+    assert sorted(work.iterdir()) == before
+    assert {path.read_text() for path in tmp_path.glob("*/taken.*")} == {"a user's own"}
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,18 @@ def test_an_exported_policy_carries_its_encoder(tmp_path, monkeypatch):
     assert np.array_equal(acts(out), before)
 
 
+@pytest.mark.parametrize("name", ["/planted", "../../../planted", "a/planted", ".."])
+def test_a_strangers_policy_unpacks_nothing_outside_the_cache(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("RRL_CACHE", str(tmp_path / "cache"))
+    text = f"{tmp_path}{name}" if name.startswith("/") else name
+    bad = tmp_path / "bad.safetensors"
+    values = {"config": f"FixedEncoder.file = '{text}'\nExperiment.encoder = @FixedEncoder()\n", "state_dim": 4}
+    checkpoint.save_file(bad, {policies.FILE + text: torch.zeros(9, dtype=torch.uint8)}, values)
+    with pytest.raises(UserError, match="put the file that the policy was trained with beside"):
+        policies.load(bad)
+    assert list(tmp_path.rglob("*")) == [bad]
+
+
 def test_what_an_exported_policy_is_too_small_for_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(policies, "CARRIED", 100)
     lines = []
