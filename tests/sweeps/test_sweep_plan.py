@@ -182,7 +182,7 @@ def test_missing_parts_show_before_anything_starts(tmp_path, monkeypatch) -> Non
     assert code == 2 and "Traceback" not in output and not list(tmp_path.iterdir())
     for told, runs in (
         ("weights of resnet34", "4 of 6 runs can't start: adroit_door_resnet34, adroit_pen_resnet34 "),
-        ("weights of resnet50", "2 of 6 runs can't start: ablations/door_resnet50 "),
+        ("weights of resnet50", "2 of 6 runs can't start: ablations/door_resnet50"),
     ):
         assert output.count(told) == 1 and output.count(runs) == 1, output
     assert "updates" not in output
