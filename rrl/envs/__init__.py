@@ -3,8 +3,9 @@
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.envs.dmcontrol import DMControl
+from rrl.envs.mjrl import MJRL
 from rrl.envs.gym_ids import register_ids
 
-__all__ = ["Adroit", "DMControl", "EnvFactory", "FrameRequest"]
+__all__ = ["MJRL", "Adroit", "DMControl", "EnvFactory", "FrameRequest"]
 
 register_ids()
