@@ -3,8 +3,8 @@
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.envs.dmcontrol import DMControl
-from rrl.envs.mjrl import MJRL
 from rrl.envs.gym_ids import register_ids
+from rrl.envs.mjrl import MJRL
 
 __all__ = ["MJRL", "Adroit", "DMControl", "EnvFactory", "FrameRequest"]
 

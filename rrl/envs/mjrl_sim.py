@@ -93,7 +93,7 @@ class MJRLSim(MuJoCoSim):
     def _state(self) -> NDArray[np.float32]:
         qpos, qvel = self._data.qpos, self._data.qvel
         if self._state_kind == "joints":
-            return qpos.astype(np.float32)
+            return np.array(qpos, np.float32)
         if self._state_kind == "none":
             return np.empty(0, np.float32)
         if self._task == "reacher":  # as in MJRL: what the joints move in a step
