@@ -13,8 +13,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from PIL import Image
 
-from rrl.envs import gl, render
+from rrl.envs import gl
 from rrl.envs.any_gym import Gymnasium
+from rrl.envs.any_gym_scene import scene_of
 from rrl.envs.base import Arrays, FrameRequest
 from rrl.registry import UserError
 
@@ -34,7 +35,11 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         self.action_space = spaces.Box(-1.0, 1.0, self._low.shape, np.float32)
         size = len(self._state(_example(self._env.observation_space)))
         observation: dict[str, spaces.Space[Any]] = {"state": spaces.Box(-np.inf, np.inf, (size,), np.float32)}
-        self._view: render.View | None = None
+        self._scene = scene_of(config.id, self._env)
+        if config.cameras and self._scene is None:
+            raise UserError(f"{config.id} has no MuJoCo model with cameras: leave `Gymnasium.cameras` away")
+        if self._scene is not None:
+            self._scene.need(config.cameras)
         if frames is not None:
             shape = (frames.size, frames.size, 3 * max(1, len(config.cameras)))
             observation["frames"] = spaces.Box(0, 255, shape, np.uint8)
@@ -73,7 +78,7 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
 
     def _stepped(self, action: NDArray[np.float32]) -> Any:
         self._actions.append(np.array(action, np.float32))
-        scaled = self._low + (np.clip(action, -1.0, 1.0) + 1.0) * self._half
+        scaled = self._low + (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) * self._half
         return self._env.step(scaled.astype(self._env.action_space.dtype))
 
     def _succeeds(self, info: Mapping[str, Any], *, ended: bool) -> bool:
@@ -106,7 +111,7 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
             if wanted not in arrays:
                 raise UserError(
                     f"Gymnasium.state = {wanted!r}: the observation of {self._config.id} has no such key; "
-                    f"{'it has ' + ', '.join(arrays) if arrays else 'it is one array'}"
+                    f"{'it has ' + ', '.join(sorted(arrays)) if arrays else 'it is one array'}"
                 )
             parts = [arrays[wanted]]
         elif wanted == "all":
@@ -121,53 +126,41 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         return flat[list(chosen)]
 
     def _pictures(self, raw: Any, frames: FrameRequest) -> NDArray[np.uint8]:
-        if self._config.cameras:
-            return self._drawn(frames)
-        if self._config.picture_key is None:
-            return fitted(self._rendered(), frames)
-        picture = np.asarray(raw.get(self._config.picture_key) if isinstance(raw, Mapping) else None)
+        key = self._config.picture_key
+        if key is None:
+            return self._drawn(frames) if self._scene else fitted(self._rendered(), frames)
+        picture = np.asarray(raw.get(key) if isinstance(raw, Mapping) else None)
         if picture.ndim != 3 or picture.dtype != np.uint8 or picture.shape[2] != 3:
             raise UserError(
-                f"Gymnasium.picture_key = {self._config.picture_key!r}: the observation of {self._config.id} has no "
-                "picture uint8 [H, W, 3] there"
+                f"Gymnasium.picture_key = {key!r}: the observation of {self._config.id} has no picture, uint8 "
+                "[H, W, 3], there"
             )
         return fitted(picture, frames)
 
     def _drawn(self, frames: FrameRequest) -> NDArray[np.uint8]:
-        model, data = _simulator(self._config.id, self._env)
-        if self._view is None:
-            known = [model.camera(i).name for i in range(model.ncam)]
-            if unknown := [name for name in self._config.cameras if name not in known]:
-                raise UserError(
-                    f"Gymnasium.cameras: {self._config.id} has no camera {unknown[0]!r}; it has "
-                    f"{', '.join(known) or 'none'}"
-                )
-            quality = model.vis.quality
-            default = render.Look(quality.shadowsize, quality.offsamples)
-            chosen = default if self._config.look == "default" else render.LOOKS[self._config.look]
-            self._view = render.View(model, self._config.id, self._config.cameras, frames.size, chosen)
-            self._fovy = model.cam_fovy.copy()
-        out = np.empty((frames.size, frames.size, 3 * len(self._config.cameras)), np.uint8)
-        render.narrow(model, frames)
-        self._view.draw(data, out)
-        model.cam_fovy[:] = self._fovy
+        assert self._scene is not None
+        out = np.empty((frames.size, frames.size, 3 * max(1, len(self._config.cameras))), np.uint8)
+        self._scene.draw(self._config.cameras, self._config.look, frames, out)
         return out
 
     def _rendered(self) -> NDArray[np.uint8]:
         picture = self._env.render()
         if np.ndim(picture) != 3:
-            raise UserError(
-                f"{self._config.id} renders no picture: name `Gymnasium.cameras` or `Gymnasium.picture_key`"
-            )
+            raise UserError(f"{self._config.id} renders no picture: set `Gymnasium.picture_key`")
         return np.asarray(picture, np.uint8)
 
     def render(self) -> NDArray[np.uint8]:
-        """A picture for people, as the environment renders itself, uint8 [480, 480, 3]."""
-        return fitted(self._rendered(), FrameRequest(480, 480))
+        """A picture for people, uint8 [480, 480, 3]."""
+        whole = FrameRequest(480, 480)
+        if self._scene is None:
+            return fitted(self._rendered(), whole)
+        out = np.empty((480, 480, 3), np.uint8)
+        self._scene.draw(self._config.cameras[:1], "default", whole, out)
+        return out
 
     def renderer(self) -> str:
         """What draws: the GL driver's name, where rrl draws a MuJoCo model."""
-        return gl.renderer() if self._config.cameras else f"{self._config.id} itself"
+        return gl.renderer() if self._scene else f"{self._config.id} itself"
 
     # Episodes as seed and actions
 
@@ -191,15 +184,13 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
 
     def physics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(qpos, qvel) of its MuJoCo simulator now; empty arrays where it has none."""
-        try:
-            _, data = _simulator(self._config.id, self._env)
-        except UserError:
+        if self._scene is None:
             return np.empty(0), np.empty(0)
-        return np.array(data.qpos), np.array(data.qvel)
+        return np.array(self._scene.data.qpos), np.array(self._scene.data.qvel)
 
     def close(self) -> None:
         """Close the environment."""
-        self._view = None
+        self._scene = None
         self._env.close()
 
 
@@ -217,10 +208,9 @@ def fitted(picture: NDArray[np.uint8], frames: FrameRequest) -> NDArray[np.uint8
 
 def _made(config: Gymnasium.Config) -> Any:
     """The environment without its limit of steps, which is counted here, and without gymnasium's checker."""
-    own = dict(config.kwargs)
-    drawn = {} if config.cameras else {"render_mode": "rgb_array"}
+    settings = {"render_mode": "rgb_array", **dict(config.kwargs)}
     try:
-        return gymnasium.make(config.id, max_episode_steps=-1, disable_env_checker=True, **{**drawn, **own})
+        return gymnasium.make(config.id, max_episode_steps=-1, disable_env_checker=True, **settings)
     except Exception as error:  # whatever a stranger's environment raises
         raise UserError(f"{config.id} can't be made: {type(error).__name__}: {error}") from error
 
@@ -240,12 +230,3 @@ def _example(space: Any) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: _example(part) for key, part in space.items()}
     return np.zeros(space.shape or (), space.dtype)
-
-
-def _simulator(name: str, env: Any) -> tuple[Any, Any]:
-    """(model, data) of MuJoCo in an environment, or in one that it holds; UserError if there is none."""
-    core = env.unwrapped
-    for holder in (core, *vars(core).values()):
-        if hasattr(holder, "model") and hasattr(holder, "data") and hasattr(holder.model, "ncam"):
-            return holder.model, holder.data
-    raise UserError(f"{name} has no MuJoCo model with cameras: leave `Gymnasium.cameras` away")
