@@ -20,9 +20,10 @@ from rrl.envs.adroit import Adroit
 from rrl.envs.adroit_tasks import TASKS
 from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.envs.dmcontrol import PAPER, DMControl
+from rrl.envs.mjrl import MJRL
 from rrl.registry import UserError
 
-FACTORIES: dict[str, type[EnvFactory]] = {cls.__name__: cls for cls in (Adroit, DMControl)}
+FACTORIES: dict[str, type[EnvFactory]] = {cls.__name__: cls for cls in (Adroit, DMControl, MJRL)}
 RENDER_MODE = "rgb_array"
 
 
@@ -34,12 +35,14 @@ def register_ids() -> None:
 
 
 def tasks() -> Iterator[tuple[str, str, dict[str, str]]]:
-    """(name such as `AdroitDoor`, class of the factory, settings that choose the task): the four Adroit tasks and
-    the paper's six of DMControl."""
+    """(name such as `AdroitDoor`, class of the factory, settings that choose the task): the four Adroit tasks, the
+    paper's six of DMControl, MJRL's two."""
     for task in TASKS:
         yield f"Adroit{_camel(task)}", "Adroit", {"task": task}
     for domain, task in PAPER:
         yield f"DMControl{_camel(domain)}{_camel(task)}", "DMControl", {"domain": domain, "task": task}
+    yield "Reacher7DoF", "MJRL", {"task": "reacher"}
+    yield "PegInsertion", "MJRL", {"task": "peg_insertion"}
 
 
 def make(

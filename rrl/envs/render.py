@@ -96,12 +96,14 @@ class View:
 
 
 def narrow(model: Any, frames: FrameRequest) -> None:
-    """Narrow every camera's field of view to the centre crop that an encoder asks for.
+    """Narrow every camera's field of view to the centre crop that an encoder asks for."""
+    model.cam_fovy[:] = narrowed(model.cam_fovy, frames)
 
-    tan(f'/2) = tan(f/2) * size / crop_from: the same pixels as rendering `crop_from` and cropping.
-    """
-    half = np.radians(model.cam_fovy) / 2
-    model.cam_fovy[:] = np.degrees(2 * np.arctan(np.tan(half) * frames.size / frames.crop_from))
+
+def narrowed(fovy: Any, frames: FrameRequest) -> Any:
+    """Fields of view (degrees) that show the same pixels as rendering `crop_from` and cropping:
+    tan(f'/2) = tan(f/2) * size / crop_from."""
+    return np.degrees(2 * np.arctan(np.tan(np.radians(fovy) / 2) * frames.size / frames.crop_from))
 
 
 def _fixed(model: Any, name: str | int) -> Any:

@@ -7,12 +7,14 @@ from rrl import registry
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import EnvFactory, find_recorded, find_task, task_names
 from rrl.envs.dmcontrol import PAPER, DMControl
+from rrl.envs.mjrl import MJRL
 from rrl.registry import UserError, build
 
 CONFIGS = [
     *(Adroit.Config(task=task) for task in ("pen", "door", "hammer", "relocate")),
     Adroit.Config(task="pen", protocol="stock"),
     *(DMControl.Config(domain=domain, task=task) for domain, task in PAPER),
+    *(MJRL.Config(task=task) for task in ("reacher", "peg_insertion")),
     DMControl.Config(domain="walker", task="run", action_repeat=2),
     DMControl.Config(domain="cartpole", task="swingup", action_repeat=4),
 ]
@@ -64,8 +66,8 @@ def test_what_is_wrong_is_told(task, settings, message):
 
 
 def test_facts_of_another_world_are_told():
-    with pytest.raises(UserError, match="this version of rrl has no environment mjrl_reacher"):
-        find_recorded({"env": "mjrl_reacher"})
+    with pytest.raises(UserError, match="this version of rrl has no environment mjrl_swimmer"):
+        find_recorded({"env": "mjrl_swimmer"})
 
 
 def test_a_task_is_filmed_through_the_cameras_that_a_user_names():

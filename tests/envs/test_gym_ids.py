@@ -16,6 +16,7 @@ IDS = (
     *(f"rrl/Adroit{task}-v0" for task in ("Pen", "Door", "Hammer", "Relocate")),
     *(f"rrl/DMControl{task}-v0" for task in ("FingerSpin", "CartpoleSwingup", "ReacherEasy", "CheetahRun")),
     *(f"rrl/DMControl{task}-v0" for task in ("WalkerWalk", "BallInCupCatch")),
+    *("rrl/Reacher7DoF-v0", "rrl/PegInsertion-v0"),
 )
 
 

@@ -1,0 +1,144 @@
+"""Every environment that gymnasium knows, as a component: the reader's own task."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+from typing import Annotated, Any
+
+import gymnasium
+import pydantic
+
+from rrl.envs.base import EnvFactory, FrameRequest, Look, SimEnv, Steps, meant
+from rrl.registry import UserError, mistake, register
+from rrl.score import RETURN, Score, success
+
+Plain = bool | int | float | str | None | tuple[bool | int | float | str, ...]
+
+
+@register
+class Gymnasium(EnvFactory):
+    """A registered gymnasium environment with continuous actions, whoever wrote it.
+
+    Actions of [-1, 1] span the environment's own range. An episode that was interrupted goes on after its actions were
+    repeated from its seed: exact wherever equal seeds and actions give equal steps.
+    """
+
+    class Config(EnvFactory.Config):
+        """Which environment, what is seen of it, and when it succeeds."""
+
+        id: str
+        """gymnasium's name, such as 'Pusher-v5'; 'module:Name-v1' imports an installed module first, which registers
+        it, such as 'gymnasium_robotics:AdroitHandDoor-v1'."""
+        kwargs: tuple[tuple[str, Plain], ...] = ()
+        """Arguments of the environment as (name, value) pairs, such as (('reward_type', 'sparse'),)."""
+        cameras: tuple[str, ...] = ()
+        """Names of cameras in the environment's MuJoCo model, drawn in this order. Empty: one picture, from
+        `picture_key` or as the environment renders itself ('rgb_array')."""
+        picture_key: str | None = None
+        """Where a dict observation holds a picture, uint8 [H, W, 3]."""
+        look: Look = "default"
+        """Render quality of `cameras`: `default` the model's own, `fast` without shadows and smoothing. Without
+        `cameras` it has no effect."""
+        state: Annotated[str, pydantic.Field(min_length=1)] = "all"
+        """What the state vector holds: 'all' of the observation (a dict's arrays in the order of their keys, pictures
+        left out), 'none', or an array of a dict observation by its key."""
+        state_indices: tuple[Annotated[int, pydantic.Field(ge=0)], ...] | None = None
+        """Only these numbers of it, such as the robot's joints; (0, 1, 2)."""
+        success: str | None = None
+        """The key of `info` that tells success. None: the task is judged by its return."""
+        success_threshold: float = 0.5
+        """What the number under that key must exceed; True counts as 1."""
+        success_steps: Annotated[int, pydantic.Field(ge=0)] = 0
+        """An episode succeeds where that is so in more than this many steps."""
+        horizon: Steps | None = None
+        """Steps after which an episode is truncated. None: the environment's own limit."""
+
+        @pydantic.field_validator("id")
+        @classmethod
+        def _is_registered(cls, name: str) -> str:
+            try:
+                spec_of(name)
+            except UserError as error:
+                message, _, hint = str(error).partition("\n")
+                raise mistake("id", f"Gymnasium.id: {message}", hint) from None
+            return name
+
+        @pydantic.model_validator(mode="after")
+        def _one_source_of_pictures(self) -> Gymnasium.Config:
+            if self.cameras and self.picture_key is not None:
+                raise mistake("picture_key", "pictures come from cameras or from the observation, not both", "set one")
+            if self.horizon is None and spec_of(self.id).max_episode_steps is None:
+                raise mistake("horizon", f"{self.id} has no limit of steps of its own", "set `Gymnasium.horizon`")
+            return self
+
+        def label(self) -> str:
+            """The environment's name without its module."""
+            return self.id.rpartition(":")[2]
+
+    config: Config
+    packages = ("gymnasium", "mujoco")
+    visual = frozenset({"look"})
+    oracle = "Gymnasium.state = 'all'"
+
+    @property
+    def name(self) -> str:
+        return "gymnasium_" + self.config.label().replace("/", "_")
+
+    @property
+    def horizon(self) -> int:
+        return self.config.horizon or int(spec_of(self.config.id).max_episode_steps or 0)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return self.config.cameras or (self.config.picture_key or "render",)
+
+    @property
+    def score(self) -> Score:
+        return RETURN if self.config.success is None else success("success", self.config.success_steps)
+
+    @property
+    def blind_state(self) -> bool:
+        """A part of the observation is taken for the robot alone."""
+        return self.config.state == "none" or self.config.state_indices is not None
+
+    @property
+    def has_state(self) -> bool:
+        return self.config.state != "none"
+
+    def settings(self) -> dict[str, str]:
+        chosen = {name: value for name, value in self.config if value != type(self.config).model_fields[name].default}
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in chosen.items()}
+
+    def facts(self) -> dict[str, str]:
+        return super().facts() | version_of(self.config.id)
+
+    def make_one(self, frames: FrameRequest | None) -> SimEnv:
+        from rrl.envs.any_gym_sim import GymnasiumSim
+
+        return GymnasiumSim(self.config, self.horizon, frames)
+
+
+def spec_of(name: str) -> Any:
+    """gymnasium's description of a registered environment; the module before a colon is imported. UserError, with a
+    hint on its second line, if there is none."""
+    module, _, short = name.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        return gymnasium.spec(short)
+    except ImportError as error:
+        raise UserError(f"{name!r} needs the module {module}, which can't be imported ({error})\ninstall it") from error
+    except gymnasium.error.Error as error:
+        hint = meant(short, sorted(gymnasium.registry)).removeprefix("; ")
+        other = "" if module else "environments of other packages are named 'module:Name-v1'"
+        raise UserError(f"gymnasium knows no environment {name!r}\n{hint or other}") from error
+
+
+def version_of(name: str) -> dict[str, str]:
+    """The version of the distribution that an environment comes from; empty where it can't be told."""
+    entry = spec_of(name).entry_point
+    module = (entry if isinstance(entry, str) else getattr(entry, "__module__", "")).split(".")[0]
+    owners = importlib.metadata.packages_distributions().get(module, ())
+    return {owner: importlib.metadata.version(owner) for owner in owners[:1]}

@@ -1,0 +1,70 @@
+"""Pictures of a MuJoCo model that another package's environment simulates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrl.envs import render
+from rrl.envs.base import FrameRequest, meant
+from rrl.registry import UserError
+
+import mujoco  # isort: skip (after render, which chooses MuJoCo's renderer)
+
+
+class Scene:
+    """Draws a simulator that somebody else steps, through its named cameras or as it shows itself to people.
+
+    Drawn here and not by the environment: gymnasium's own renderer looks at the middle of whatever state it first saw,
+    so that its pictures would depend on when it was made.
+    """
+
+    def __init__(self, name: str, model: Any, data: Any, view: dict[str, Any]) -> None:
+        self.name, self.model, self.data = name, model, data
+        self._tracked = int(view.get("trackbodyid", -1))
+        self._views: dict[tuple[tuple[str, ...], str, int], render.View] = {}
+        quality = model.vis.quality  # as the model asks for; drawing changes it
+        self._default = render.Look(quality.shadowsize, quality.offsamples)
+        self._free = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(model, self._free)
+        for field in ("distance", "azimuth", "elevation", "lookat"):
+            if field in view:
+                setattr(self._free, field, view[field])
+
+    def need(self, cameras: Sequence[str]) -> None:
+        """UserError unless the model has all these cameras."""
+        known = [self.model.camera(i).name for i in range(self.model.ncam)]
+        if unknown := [name for name in cameras if name not in known]:
+            has = f"it has {', '.join(known)}" if known else "its model has none: leave `Gymnasium.cameras` away"
+            raise UserError(
+                f"Gymnasium.cameras: {self.name} has no camera {unknown[0]!r}; {has}{meant(unknown[0], known)}"
+            )
+
+    def draw(self, cameras: tuple[str, ...], look: str, frames: FrameRequest, out: NDArray[np.uint8]) -> None:
+        """Draw the simulator as it stands into `out` [size, size, 3 * cameras]; no cameras: the free one."""
+        key = (cameras, look, frames.size)
+        if key not in self._views:
+            chosen = self._default if look == "default" else render.LOOKS[look]
+            eyes = cameras or (self._free,)
+            self._views[key] = render.View(self.model, self.name, eyes, frames.size, chosen)
+        if self._tracked >= 0:
+            self._free.lookat[:] = self.data.xpos[self._tracked]
+        fovy, free = self.model.cam_fovy.copy(), self.model.vis.global_.fovy
+        render.narrow(self.model, frames)
+        self.model.vis.global_.fovy = render.narrowed(free, frames)
+        self._views[key].draw(self.data, out)
+        self.model.cam_fovy[:], self.model.vis.global_.fovy = fovy, free
+
+
+def scene_of(name: str, env: Any) -> Scene | None:
+    """The MuJoCo simulator in an environment, or in one that it holds; None if there is none."""
+    core = env.unwrapped
+    for holder in (core, *vars(core).values()):
+        model, data = getattr(holder, "model", None), getattr(holder, "data", None)
+        if isinstance(model, mujoco.MjModel) and isinstance(data, mujoco.MjData):
+            shown = getattr(getattr(holder, "mujoco_renderer", None), "default_cam_config", None)
+            return Scene(name, model, data, shown or {})
+    return None

@@ -1,0 +1,186 @@
+"""Environments of gymnasium, whoever wrote them, as components."""
+
+import gymnasium
+import numpy as np
+import pydantic
+import pytest
+from PIL import Image
+
+from rrl.envs import Adroit, FrameRequest, Gymnasium
+from rrl.envs.any_gym_sim import fitted
+from rrl.envs.vector import WorkerVectorEnv
+from rrl.registry import UserError
+
+TOY = "helpers.gym_tasks:helpers/Toy-v0"
+
+
+def factory(name=TOY, **settings):
+    return Gymnasium(Gymnasium.Config(id=name, **settings))
+
+
+def test_actions_span_the_environments_range():
+    env = factory(kwargs=(("wide", 1.0),)).make_one(None)
+    env.reset(seed=0)
+    for action, given in ((-1, -1), (0, 1), (1, 3), (5, 3)):
+        env.step(np.full(1, action, np.float32))
+        assert env._env.unwrapped.last == given
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [({}, 3), ({"state": "point"}, 2), ({"state_indices": (2,)}, 1), ({"state": "none"}, 0)],
+)
+def test_the_state_is_what_was_asked_for(settings, size):
+    env = factory(**settings).make_one(None)
+    seen = env.reset(seed=4)[0]["state"]
+    raw = env._env.unwrapped.observed()
+    whole = np.array([*raw["goal"], *raw["point"]], np.float32)  # by the order of the keys, without the picture
+    expected = {3: whole, 2: whole[1:], 1: whole[2:], 0: whole[:0]}[size]
+    np.testing.assert_array_equal(seen, expected)
+    assert seen.dtype == np.float32 and env.observation_space["state"].shape == (size,)
+
+
+@pytest.mark.parametrize("key", [None, "picture"])
+def test_pictures_are_fitted_as_torchvision_would(key):
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    env = factory(picture_key=key, state="none").make_one(FrameRequest(12, 14))
+    frames = env.reset(seed=4)[0]["frames"]
+    whole = Image.fromarray(env._env.unwrapped.render())
+    theirs = np.asarray(v2.CenterCrop(12)(v2.Resize(14)(whole)))
+    np.testing.assert_array_equal(frames, theirs)
+    assert fitted(np.asarray(whole), FrameRequest(20, 20)).shape == (20, 20, 3)
+
+
+def test_an_episode_ends_at_its_limit_and_success_is_read_from_info():
+    env = factory(success="solved").make_one(None)
+    env.reset(seed=1)
+    still = np.full(1, -0.5, np.float32)  # torque 0
+    steps = [env.step(still) for _ in range(12)]
+    assert [step[3] for step in steps] == [False] * 11 + [True]
+    assert not any(step[2] for step in steps)
+    near = abs(env._env.unwrapped.x) < 0.2
+    assert {step[4]["success"] for step in steps} == {near}
+    assert factory(success="solved", success_steps=3).score.steps == 3
+    assert not factory().score.counted
+
+
+def test_a_success_that_info_never_tells_is_told_once(capfd):
+    env = factory(success="solvd").make_one(None)
+    for _ in range(2):
+        env.reset(seed=1)
+        for _ in range(12):
+            assert env.step(np.zeros(1, np.float32))[4] == {"success": False}
+    assert capfd.readouterr().err.count("has no such key in its info (it has solved)") == 1
+
+
+@pytest.mark.parametrize("name", [TOY, "Pusher-v5", "gymnasium_robotics:AdroitHandDoor-v1"])
+def test_an_interrupted_episode_goes_on_bit_for_bit(name):
+    one, two = (factory(name).make_one(FrameRequest(24, 24)) for _ in range(2))
+    rng = np.random.default_rng(0)
+    one.reset(seed=3)
+    for _ in range(5):
+        one.step(rng.uniform(-1, 1, one.action_space.shape).astype(np.float32))
+    two.reset(seed=8)
+    two.set_state(one.get_state())
+    action = rng.uniform(-1, 1, one.action_space.shape).astype(np.float32)
+    ours, theirs = one.step(action), two.step(action)
+    for key, value in ours[0].items():
+        np.testing.assert_array_equal(value, theirs[0][key])
+    assert ours[1:] == theirs[1:]
+    two.reset(options={"initial": one.initial()})
+    np.testing.assert_array_equal(two.physics()[0], factory_start(name))
+
+
+def factory_start(name):
+    env = factory(name).make_one(None)
+    env.reset(seed=3)
+    return env.physics()[0]
+
+
+def test_gymnasium_robotics_own_door_is_our_stock_door():
+    """Equal joint angles, observations and sparse rewards over an episode of random actions."""
+    theirs = factory("gymnasium_robotics:AdroitHandDoorSparse-v1", success="success").make_one(None)
+    ours = Adroit(Adroit.Config(task="door", protocol="stock", reward="sparse", state="task")).make_one(None)
+    seen = theirs.reset(seed=5)[0]
+    model = theirs._env.unwrapped.model
+    start = {"qpos": theirs.physics()[0], "qvel": theirs.physics()[1], "door_body_pos": model.body("frame").pos}
+    np.testing.assert_array_equal(ours.reset(options={"initial": start})[0]["state"], seen["state"])
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        action = rng.uniform(-1, 1, 28).astype(np.float32)
+        a, b = ours.step(action), theirs.step(action)
+        np.testing.assert_array_equal(ours.physics()[0], theirs.physics()[0])
+        np.testing.assert_array_equal(a[0]["state"], b[0]["state"])
+        assert a[1] == b[1] and a[4]["success"] == b[4]["success"]
+    assert a[3] and b[3]
+
+
+def test_named_cameras_are_drawn_as_an_encoder_asks():
+    name = "gymnasium_robotics:AdroitHandDoor-v1"
+    env = factory(name, cameras=("vil_camera", "fixed"), look="fast").make_one(FrameRequest(28, 32))
+    frames = env.reset(seed=0)[0]["frames"]
+    assert frames.shape == (28, 28, 6) and not np.array_equal(frames[..., :3], frames[..., 3:])
+    assert env.render().shape == (480, 480, 3)
+
+
+def test_it_works_in_worker_processes():
+    envs = [WorkerVectorEnv(factory(), 2, FrameRequest(12, 14), workers) for workers in (0, 2)]
+    for env in envs:
+        env.reset(seed=[1, 2])
+        env.step(np.array([[0.3], [-0.2]], np.float32))
+    here, there = (env.observation() for env in envs)
+    for key, value in here.items():
+        np.testing.assert_array_equal(value, there[key])
+    for env in envs:
+        env.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"id": "Pusher-v55"}, "gymnasium knows no environment 'Pusher-v55'"),
+        ({"id": "no_such_module:X-v0"}, "needs the module no_such_module"),
+        ({"id": "helpers.gym_tasks:helpers/Endless-v0"}, "has no limit of steps of its own"),
+        ({"id": TOY, "cameras": ("a",), "picture_key": "picture"}, "not both"),
+    ],
+)
+def test_what_the_settings_tell_is_refused_at_once(settings, told):
+    with pytest.raises(pydantic.ValidationError, match=told):
+        Gymnasium.Config(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"kwargs": (("actions", "discrete"),)}, r"actions Discrete\(3\)"),
+        ({"kwargs": (("actions", "unbounded"),)}, "without bounds"),
+        ({"kwargs": (("colour", "red"),)}, "can't be made: TypeError"),
+        ({"state": "pint"}, "no such key; it has goal, picture, point"),
+        ({"state_indices": (0, 7)}, "7 is beyond the 3 numbers"),
+        ({"cameras": ("top",)}, "has no MuJoCo model with cameras"),
+        ({"id": "Pusher-v5", "cameras": ("top",)}, "its model has none"),
+        ({"id": "gymnasium_robotics:AdroitHandDoor-v1", "cameras": ("topp",)}, "it has fixed, vil_camera"),
+        ({"picture_key": "goal"}, "has no picture, uint8"),
+    ],
+)
+def test_what_the_environment_tells_is_refused(settings, told):
+    with pytest.raises(UserError, match=told):
+        factory(**{"name" if key == "id" else key: value for key, value in settings.items()}).make_one(
+            FrameRequest(12, 12)
+        ).reset(seed=0)
+
+
+def test_an_environment_that_raises_in_a_worker_is_heard():
+    env = WorkerVectorEnv(factory(kwargs=(("broken", True),)), 1, None, 1)
+    env.reset(seed=[0])
+    with pytest.raises(Exception, match="the motor is on fire"):
+        for _ in range(3):
+            env.step(np.zeros((1, 1), np.float32))
+    env.close()
+
+
+def test_its_settings_and_versions_are_facts():
+    facts = factory(success="solved").facts()
+    assert facts["id"] == TOY and facts["env"] == "gymnasium_helpers_Toy-v0" and facts["horizon"] == "12"
+    assert facts["gymnasium"] == gymnasium.__version__
+    assert "gymnasium-robotics" in factory("gymnasium_robotics:AdroitHandDoor-v1").facts()

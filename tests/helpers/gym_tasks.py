@@ -1,0 +1,49 @@
+"""Environments as a reader may have registered them: small, and each odd in one way."""
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Toy(gymnasium.Env):
+    """A point on a line is pushed to the middle; its observation is a dict with a picture."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+    render_mode = "rgb_array"
+
+    def __init__(self, render_mode=None, *, wide=2.0, actions="box", broken=False):
+        self.broken = broken
+        self.action_space = {
+            "box": spaces.Box(-wide, 3 * wide, (1,), np.float32),
+            "discrete": spaces.Discrete(3),
+            "unbounded": spaces.Box(-np.inf, np.inf, (1,), np.float32),
+        }[actions]
+        picture = spaces.Box(0, 255, (20, 30, 3), np.uint8)
+        self.observation_space = spaces.Dict(
+            point=spaces.Box(-9, 9, (2,)), goal=spaces.Box(-9, 9, (1,)), picture=picture
+        )
+
+    def observed(self):
+        picture = np.zeros((20, 30, 3), np.uint8)
+        picture[:, : int(np.clip(15 + 5 * self.x, 0, 30))] = 200
+        return {"point": np.array([self.x, self.v]), "goal": np.zeros(1), "picture": picture}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x, self.v, self.t = self.np_random.uniform(-1, 1), 0.0, 0
+        return self.observed(), {}
+
+    def step(self, action):
+        if self.broken and self.t == 2:
+            raise ValueError("the motor is on fire")
+        self.last, self.t = float(action[0]), self.t + 1
+        self.v = 0.5 * self.v + 0.05 * self.last
+        self.x += self.v
+        return self.observed(), -abs(self.x), False, False, {"solved": np.bool_(abs(self.x) < 0.2)}
+
+    def render(self):
+        return self.observed()["picture"]
+
+
+gymnasium.register("helpers/Toy-v0", entry_point=Toy, max_episode_steps=12)
+gymnasium.register("helpers/Endless-v0", entry_point=Toy)
