@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.metadata
 import json
@@ -11,7 +12,7 @@ import gymnasium
 import pydantic
 
 from rrl.envs.base import EnvFactory, FrameRequest, Look, SimEnv, Steps, meant
-from rrl.registry import UserError, mistake, register
+from rrl.registry import CountOrZero, UserError, mistake, register
 from rrl.score import RETURN, Score, success
 
 Plain = bool | int | float | str | None | tuple[bool | int | float | str, ...]
@@ -44,13 +45,13 @@ class Gymnasium(EnvFactory):
         state: Annotated[str, pydantic.Field(min_length=1)] = "all"
         """What the state vector holds: 'all' of the observation (a dict's arrays in the order of their keys, pictures
         left out), 'none', or an array of a dict observation by its key."""
-        state_indices: tuple[Annotated[int, pydantic.Field(ge=0)], ...] | None = None
+        state_indices: tuple[CountOrZero, ...] | None = None
         """Only these numbers of it, such as the robot's joints; (0, 1, 2)."""
         success: str | None = None
         """The key of `info` that tells success. None: the task is judged by its return."""
-        success_threshold: float = 0.5
+        success_threshold: Annotated[float, pydantic.Field(ge=-1e9, le=1e9)] = 0.5
         """What the number under that key must exceed; True counts as 1."""
-        success_steps: Annotated[int, pydantic.Field(ge=0)] = 0
+        success_steps: CountOrZero = 0
         """An episode succeeds where that is so in more than this many steps."""
         horizon: Steps | None = None
         """Steps after which an episode is truncated. None: the environment's own limit."""
@@ -115,9 +116,10 @@ class Gymnasium(EnvFactory):
         return super().facts() | version_of(self.config.id)
 
     def make_one(self, frames: FrameRequest | None) -> SimEnv:
-        from rrl.envs.any_gym_sim import GymnasiumSim
+        from rrl.envs.any_gym_sim import GymnasiumSim, Settings
 
-        return GymnasiumSim(self.config, self.horizon, frames)
+        settings = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(Settings)}
+        return GymnasiumSim(Settings(**settings), self.horizon, frames)
 
 
 def spec_of(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rrl.envs import gl
-from rrl.envs.any_gym import Gymnasium
 from rrl.envs.any_gym_scene import scene_of
 from rrl.envs.base import Arrays, FrameRequest
 from rrl.registry import UserError
@@ -22,13 +22,28 @@ from rrl.registry import UserError
 Observation = dict[str, NDArray[Any]]
 
 
+@dataclass(frozen=True)
+class Settings:
+    """Those of `rrl.envs.any_gym.Gymnasium.Config` that a simulated environment needs, by the same names."""
+
+    id: str
+    kwargs: tuple[tuple[str, Any], ...]
+    cameras: tuple[str, ...]
+    picture_key: str | None
+    look: str
+    state: str
+    state_indices: tuple[int, ...] | None
+    success: str | None
+    success_threshold: float
+
+
 class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
-    """An environment by its id; `Gymnasium.Config` says what each setting means. UserError where it does not fit."""
+    """An environment by its id. UserError where it does not fit."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (gymnasium's declaration)
     render_mode = "rgb_array"
 
-    def __init__(self, config: Gymnasium.Config, horizon: int, frames: FrameRequest | None) -> None:
+    def __init__(self, config: Settings, horizon: int, frames: FrameRequest | None) -> None:
         self._config, self._horizon, self._frames = config, horizon, frames
         self._env = _made(config)
         self._low, self._half = _range(config.id, self._env.action_space)
@@ -206,7 +221,7 @@ def fitted(picture: NDArray[np.uint8], frames: FrameRequest) -> NDArray[np.uint8
     return np.asarray(image)[top : top + frames.size, left : left + frames.size]
 
 
-def _made(config: Gymnasium.Config) -> Any:
+def _made(config: Settings) -> Any:
     """The environment without its limit of steps, which is counted here, and without gymnasium's checker."""
     settings = {"render_mode": "rgb_array", **dict(config.kwargs)}
     try:

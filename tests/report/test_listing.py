@@ -57,7 +57,11 @@ def test_newest_first_with_their_scores(root: Path) -> None:
         ["aa01", "adroit_door_state-seed3"],
     ]
     pen, cartpole, door = (dict(zip(head, row, strict=True)) for row in rows)
-    assert (pen["method"], pen["status"], pen["reason"]) == ("MobileNetV2 (imagenet-deepsort) · DAPG", "stopped", "SIGTERM")
+    assert (pen["method"], pen["status"], pen["reason"]) == (
+        "MobileNetV2 (imagenet-deepsort) · DAPG",
+        "stopped",
+        "SIGTERM",
+    )
     assert (cartpole["task"], cartpole["steps"], cartpole["score"]) == ("cartpole swingup", "50k", "812.3")
     assert (cartpole["95 %"], cartpole["of"]) == ("", "last")
     run = results.read(root / "aa01")
