@@ -56,4 +56,5 @@ class MJRL(MuJoCoFactory):
     def make_one(self, frames: FrameRequest | None) -> ExactSimEnv:
         from rrl.envs.mjrl_sim import MJRLSim
 
-        return MJRLSim(self.config.task, self.config.look, self.config.state, self.cameras, self.horizon, frames)
+        c = self.config
+        return MJRLSim(c.task, RADIUS[c.task], c.look, c.state, self.cameras, self.horizon, frames)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.envs.base import Arrays, FrameRequest
-from rrl.envs.mjrl import RADIUS
 from rrl.envs.mujoco import MuJoCoSim
 
 import mujoco  # isort: skip (after rrl.envs.mujoco, which chooses MuJoCo's renderer)
@@ -33,18 +32,25 @@ def _compiled(task: str) -> Any:
 class MJRLSim(MuJoCoSim):
     """Reacher or peg insertion. Actions [7] are torques, normalised; the arm starts stretched out and at rest.
 
-    `state` is `joints`, `task` or `none`. Initial states hold qpos, qvel and `target_pos` [3]. As in the original,
+    `radius` (m) is how near the tip must end to succeed; `state` is `joints`, `task` or `none`. Initial states hold qpos, qvel and `target_pos` [3]. As in the original,
     positions lag the joint angles by one substep after a step.
     """
 
     metadata = {**MuJoCoSim.metadata, "render_fps": 25}  # noqa: RUF012 (gymnasium's declaration)
 
     def __init__(
-        self, task: str, look: str, state: str, cameras: tuple[str, ...], horizon: int, frames: FrameRequest | None
+        self,
+        task: str,
+        radius: float,
+        look: str,
+        state: str,
+        cameras: tuple[str, ...],
+        horizon: int,
+        frames: FrameRequest | None,
     ) -> None:
         model = copy.copy(_compiled(task))
         data = mujoco.MjData(model)
-        self._task, self._state_kind, self._horizon = task, state, horizon
+        self._task, self._radius, self._state_kind, self._horizon = task, radius, state, horizon
         self._target: NDArray[np.float64] = data.site("target").xpos
         self._tip: NDArray[np.float64] = data.site("hand" if task == "reacher" else "peg_bottom").xpos
         self._slot_y = {name: float(model.body(name).pos[1]) for name in SLOT if task == "peg_insertion"}
@@ -84,7 +90,7 @@ class MJRLSim(MuJoCoSim):
         mujoco.mj_step(self._model, self._data, nstep=FRAME_SKIP)
         self._steps += 1
         distance = math.dist(self._tip, self._target)
-        near, ended = distance < RADIUS[self._task], self._steps >= self._horizon
+        near, ended = distance < self._radius, self._steps >= self._horizon
         reward = -float(np.abs(self._tip - self._target).sum()) - 5.0 * distance
         if self._task == "peg_insertion":
             reward += 5.0 * near
