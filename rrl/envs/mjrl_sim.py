@@ -32,8 +32,8 @@ def _compiled(task: str) -> Any:
 class MJRLSim(MuJoCoSim):
     """Reacher or peg insertion. Actions [7] are torques, normalised; the arm starts stretched out and at rest.
 
-    `radius` (m) is how near the tip must end to succeed; `state` is `joints`, `task` or `none`. Initial states hold qpos,
-    qvel and `target_pos` [3]. As in the original, positions lag the joint angles by one substep after a step.
+    `radius` (m) is how near the tip must end to succeed; `state` is `joints`, `task` or `none`. Initial states hold
+    qpos, qvel and `target_pos` [3]. As in the original, positions lag the joint angles by one substep after a step.
     """
 
     metadata = {**MuJoCoSim.metadata, "render_fps": 25}  # noqa: RUF012 (gymnasium's declaration)
