@@ -66,7 +66,7 @@ class DemoSet(Component):
 
     def __init__(self, config: Config, *, env: EnvFactory) -> None:
         self.env = env
-        source = config.source or f"{env.name}_{env.protocol}"
+        source = config.source or "_".join(filter(None, (env.name, env.protocol)))
         known, name, file = shipped(), config.label() or source, npz(expanded(source))
         if source not in known and (why := unusable(file)):
             raise UserError(f"no demonstrations named {name}: {why}\n{_remedy()}")

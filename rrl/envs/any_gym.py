@@ -100,11 +100,6 @@ class Gymnasium(EnvFactory):
         return RETURN if self.config.success is None else success("success", self.config.success_steps)
 
     @property
-    def blind_state(self) -> bool:
-        """A part of the observation is taken for the robot alone."""
-        return self.config.state == "none" or self.config.state_indices is not None
-
-    @property
     def has_state(self) -> bool:
         return self.config.state != "none"
 
@@ -114,6 +109,9 @@ class Gymnasium(EnvFactory):
 
     def facts(self) -> dict[str, str]:
         return super().facts() | version_of(self.config.id)
+
+    def probe(self) -> None:
+        self.make_one(None).close()
 
     def make_one(self, frames: FrameRequest | None) -> SimEnv:
         from rrl.envs.any_gym_sim import GymnasiumSim, Settings

@@ -55,6 +55,7 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
             raise UserError(f"{config.id} has no MuJoCo model with cameras: leave `Gymnasium.cameras` away")
         if self._scene is not None:
             self._scene.need(config.cameras)
+        self._need_picture()
         if frames is not None:
             shape = (frames.size, frames.size, 3 * max(1, len(config.cameras)))
             observation["frames"] = spaces.Box(0, 255, shape, np.uint8)
@@ -144,13 +145,19 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         key = self._config.picture_key
         if key is None:
             return self._drawn(frames) if self._scene else fitted(self._rendered(), frames)
-        picture = np.asarray(raw.get(key) if isinstance(raw, Mapping) else None)
-        if picture.ndim != 3 or picture.dtype != np.uint8 or picture.shape[2] != 3:
+        return fitted(np.asarray(raw[key]), frames)
+
+    def _need_picture(self) -> None:
+        key, space = self._config.picture_key, self._env.observation_space
+        if key is None:
+            return
+        picture = space.spaces.get(key) if isinstance(space, spaces.Dict) else None
+        shape = (picture.shape if picture is not None else None) or ()
+        if picture is None or len(shape) != 3 or shape[-1] != 3 or picture.dtype != np.uint8:
             raise UserError(
                 f"Gymnasium.picture_key = {key!r}: the observation of {self._config.id} has no picture, uint8 "
                 "[H, W, 3], there"
             )
-        return fitted(picture, frames)
 
     def _drawn(self, frames: FrameRequest) -> NDArray[np.uint8]:
         assert self._scene is not None

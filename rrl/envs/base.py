@@ -181,6 +181,9 @@ class EnvFactory(Component, abc.ABC):
     def make_one(self, frames: FrameRequest | None) -> SimEnv:
         """One environment in this process. None: it renders nothing."""
 
+    def probe(self) -> None:
+        """UserError for settings that only the simulator can refuse: asked before a run is begun."""
+
 
 class MuJoCoFactory(EnvFactory):
     """Makes `rrl.envs.mujoco.MuJoCoSim`s. Its Config has the fields `look` (a `Look`) and `state`, where `task` means

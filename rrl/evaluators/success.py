@@ -17,7 +17,7 @@ from rrl.statistics import wilson
 
 @register
 class EpisodeReturn(Evaluator):
-    """Return over fixed evaluation episodes, the same every time: DMControl's score (0 to 1000)."""
+    """Return over fixed evaluation episodes, the same every time; on DMControl the score (0 to 1000)."""
 
     class Config(Evaluator.Config):
         """How many episodes, and with which actions."""

@@ -6,6 +6,7 @@ import os
 import sys
 import textwrap
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -69,16 +70,23 @@ class Screen:
             os.close(null)
 
 
+def _note(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning in its own words: the line of code that gave it is of no use to whoever runs it."""
+    return f"note: {message}\n"
+
+
 @contextmanager
 def optional_output() -> Iterator[None]:
     """Within the block, nothing that is printed, by whomever, is needed: a failing stdout or stderr ends nothing."""
-    before = sys.stdout, sys.stderr
+    before, warned = (sys.stdout, sys.stderr), warnings.formatwarning
     # Python has None for a stream that was closed before it began.
     screens = [Screen(stream) if stream is not None else None for stream in before]
     sys.stdout, sys.stderr = cast(list[TextIO], screens)
+    warnings.formatwarning = _note
     try:
         yield
     finally:
+        warnings.formatwarning = warned
         for screen in screens:
             if screen is not None:
                 screen.flush()

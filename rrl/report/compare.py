@@ -194,7 +194,8 @@ def _shown(line: Line) -> tuple[str, ...]:
         difference = f"{line.pair.gap:+.1f}"
         if math.isfinite(line.pair.low):
             difference += f" ({line.pair.low:+.1f} to {line.pair.high:+.1f})"
-    return f"{line.a.group.score.name}, {line.what}", *values, difference
+    names = " / ".join(dict.fromkeys(s.group.score.name for s in (line.a, line.b)))
+    return f"{names}, {line.what}", *values, difference
 
 
 def _time(a: Group, b: Group) -> Iterator[tuple[str, str, str]]:

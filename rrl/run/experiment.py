@@ -104,9 +104,10 @@ class Experiment(Component):
                     yield from part.misfit(self)
 
     def __init__(self, config: Config) -> None:
-        """UserError where weights or demonstrations are missing."""
+        """UserError where weights or demonstrations are missing, or the simulator refuses its settings."""
         self.config = config
         self.env: EnvFactory = build(config.env)
+        self.env.probe()
         self.frames = config.encoder.frames()
         self.device = torch.device(config.device)
         self.demos: DemoSet | None = build(config.demos, env=self.env) if config.demos else None

@@ -304,6 +304,8 @@ def folder_of(name: str, root: Path | None = None, *, sweeps: bool = True) -> Pa
     if Path(name).is_dir() and "/" in name.rstrip("/"):
         raise UserError(f"{name} is a folder, but holds no {' and no '.join(files_)}")
     name = name.rstrip("/") or name
+    if "/" in name and Path(name).parent.is_dir():  # `../other/runs/3f2a`
+        root, name = Path(name).parent, Path(name).name
     known = {path.parent.name: path.parent for file in files_ for path in root.glob(f"*/{file}")}
     matches = sorted(run_id for run_id in known if name and run_id.startswith(name))
     if name in known or len(matches) == 1:
@@ -311,7 +313,7 @@ def folder_of(name: str, root: Path | None = None, *, sweeps: bool = True) -> Pa
     what = "run or sweep" if sweeps else "run"
     if matches:
         raise UserError(f"{name} may be any of {', '.join(matches)}; give more of the id")
-    if not sweeps and name and "/" not in name and any(root.glob(f"{glob.escape(name)}*/{SWEEP}")):
+    if not sweeps and name and any(root.glob(f"{glob.escape(name)}*/{SWEEP}")):
         raise UserError(f"{name} is a sweep, not a run; `rrl runs {name}` lists its runs")
     raise UserError(f"there is no {what} {name or repr(name)} in {root.resolve()}. {_near(name, known)}")
 

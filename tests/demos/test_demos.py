@@ -8,6 +8,7 @@ import pytest
 from rrl.commands import demos as demo_tools
 from rrl.demos import DemoSet, replay, sets
 from rrl.envs.adroit import Adroit
+from rrl.envs.mjrl import MJRL
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.registry import UserError
 from rrl.rollout.data import Stream, episodes
@@ -15,6 +16,8 @@ from rrl.rollout.episodes import Collector
 from rrl.run import policies
 
 TASKS = ("pen", "door", "hammer", "relocate")
+MJRL_TASKS = ("reacher",)
+MJRL_SETS = {f"mjrl_{task}": MJRL(MJRL.Config(task=task)) for task in MJRL_TASKS}
 
 
 @pytest.fixture
@@ -26,8 +29,12 @@ def door():
 
 def test_shipped_sets_are_small_and_successful():
     shipped = sets.shipped()
-    assert set(shipped) == {f"adroit_{task}_paper" for task in TASKS}
-    assert sum(path.stat().st_size for path in shipped.values()) < 6e6
+    assert set(shipped) == {*(f"adroit_{task}_paper" for task in TASKS), *MJRL_SETS}
+    assert sum(path.stat().st_size for path in shipped.values()) < 8e6
+    for name, env in MJRL_SETS.items():
+        made = sets.load(shipped[name])
+        assert len(made) == 200 and made.facts["env"] == name
+        assert made.success("success", env.score.steps).all()
     for task in TASKS:
         made = sets.load(shipped[f"adroit_{task}_paper"])
         env = Adroit(Adroit.Config(task=task))
@@ -37,10 +44,10 @@ def test_shipped_sets_are_small_and_successful():
         assert made.facts["protocol"] == "paper"
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_shipped_sets_replay_here(task):
+@pytest.mark.parametrize("name", [*(f"adroit_{task}_paper" for task in TASKS), *MJRL_SETS])
+def test_shipped_sets_replay_here(name):
     lines = []
-    assert demo_tools.verify(f"adroit_{task}_paper", lines.append), lines
+    assert demo_tools.verify(name, lines.append), lines
 
 
 class Counted:

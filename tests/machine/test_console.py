@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,12 @@ def test_without_a_terminal_a_line_tells_the_run_s_end_too() -> None:
 def test_wrapping_leaves_lines_that_fit() -> None:
     assert wrapped("a  b\n\n  c", 80) == "a  b\n\n  c"
     assert wrapped("a" * 100, None) == "a" * 100
+
+
+def test_warnings_are_told_in_their_own_words() -> None:
+    """Not with the line of code that gave them; afterwards as before."""
+    before = warnings.formatwarning
+    with optional_output():
+        text = warnings.formatwarning(UserWarning("50 samples are not two batches of 64"), UserWarning, "npg.py", 445)
+    assert text == "note: 50 samples are not two batches of 64\n"
+    assert warnings.formatwarning is before
