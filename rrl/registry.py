@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -217,6 +218,10 @@ def build(config: Config, *args: Any, **context: Any) -> Any:
     return config.component(config, *args, **context)  # type: ignore[call-arg]
 
 
+def _tell(point: EntryPoint, what: str) -> None:
+    print(f"note: the plugin {point.name} = {point.value} {what}", file=sys.stderr)
+
+
 def load_plugins() -> None:
     """Import the built-in components and every module advertised in the entry-point group; one that can't be imported
     is told and left out."""
@@ -227,11 +232,15 @@ def load_plugins() -> None:
     for module in BUILT_IN:
         importlib.import_module(module)
     for point in entry_points(group=PLUGIN_GROUP):
-        try:
-            point.load()
-        except Exception as error:  # whatever a stranger's module raises
-            reason = f"{type(error).__name__}: {error}"
-            print(f"note: the plugin {point.name} = {point.value} is left out: {reason}", file=sys.stderr)
+        with warnings.catch_warnings(record=True) as caught:
+            try:
+                point.load()
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # whatever a stranger's module raises, SystemExit too
+                _tell(point, f"is left out: {type(error).__name__}: {error}")
+        for text in dict.fromkeys(str(warning.message) for warning in caught):
+            _tell(point, f"says: {text}")
 
 
 SOURCES = frozenset({".py", ".so", ".xml", ".stl", ".obj", ".msh"})

@@ -141,6 +141,18 @@ def test_a_broken_plugin_is_told_and_left_out(monkeypatch, capsys):
     assert "the plugin mine = no_such_module_anywhere is left out: ModuleNotFoundError" in told
 
 
+def test_whatever_a_plugin_does_when_imported_is_told_with_its_name(monkeypatch, capsys, tmp_path):
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)")
+    (tmp_path / "warns.py").write_text("import warnings\nwarnings.warn('odd thing')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    points = [metadata.EntryPoint(name, name, registry.PLUGIN_GROUP) for name in ("leaves", "warns")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    assert registry.names() == []
+    told = capsys.readouterr().err
+    assert "the plugin leaves = leaves is left out: SystemExit: 3" in told
+    assert "the plugin warns = warns says: odd thing" in told and "UserWarning" not in told
+
+
 def test_a_plugins_code_has_a_checksum_and_ours_none():
     from rrl.encoders.state import State
 

@@ -21,7 +21,8 @@ class Features:
         """UserError if the encoder isn't frozen: `agent`, a name for it, couldn't train it."""
         if encoder.learns:
             raise UserError(
-                f"{agent} can't train {type(encoder).__name__}, whose parameters take gradients: take a frozen encoder"
+                f"{agent} can't train {type(encoder).__name__}, whose parameters take gradients: take a frozen encoder "
+                "(one of your own: call `self.requires_grad_(False)` at the end of its __init__)"
             )
         self.dim = encoder.dim
         self._name, self._how = encoder.feature_name, f"{inference.precision} by {inference.backend}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import abc
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -149,10 +149,14 @@ class Encoder(nn.Module, Component, abc.ABC):
         for what is not installed or does not exist."""
 
 
+MODULES_OWN = frozenset(vars(nn.Module()))
+"""Where torch keeps parameters, buffers and submodules."""
+
+
 def fingerprint(module: nn.Module) -> str:
-    """12 hex digits of the sha256 over names, types, shapes and bytes of all parameters and buffers, those that are in
-    no state dict too; `none` if there are none. UserError for weights that are drawn at the first use."""
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    """12 hex digits of the sha256 over names, types, shapes and bytes of all parameters, buffers, and other tensors and
+    arrays that its modules hold; `none` if there are none. UserError for weights that are drawn at the first use."""
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers()) | dict(_other_tensors(module))
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         if nn.parameter.is_lazy(tensor):
@@ -163,6 +167,27 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:12] if tensors else "none"
+
+
+def _other_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Those in plain attributes, and in lists, tuples and dicts there, by their places."""
+
+    def within(place: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+            yield place, torch.from_numpy(np.array(value))
+        elif isinstance(value, Tensor):
+            yield place, value
+        elif isinstance(value, list | tuple):
+            for number, item in enumerate(value):
+                yield from within(f"{place}.{number}", item)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                yield from within(f"{place}.{key}", item)
+
+    for name, part in module.named_modules():
+        for attribute, value in vars(part).items():
+            if attribute not in MODULES_OWN:
+                yield from within(f"{name}.{attribute}", value)
 
 
 def same_weights(one: str, other: str) -> bool:

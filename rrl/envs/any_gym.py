@@ -110,7 +110,7 @@ class Gymnasium(EnvFactory):
     def facts(self) -> dict[str, str]:
         return super().facts() | version_of(self.config.id)
 
-    def probe(self) -> None:
+    def probe(self, frames: FrameRequest | None) -> None:
         self.make_one(None).close()
 
     def make_one(self, frames: FrameRequest | None) -> SimEnv:

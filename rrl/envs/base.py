@@ -181,8 +181,8 @@ class EnvFactory(Component, abc.ABC):
     def make_one(self, frames: FrameRequest | None) -> SimEnv:
         """One environment in this process. None: it renders nothing."""
 
-    def probe(self) -> None:
-        """UserError for settings that only the simulator can refuse: asked before a run is begun."""
+    def probe(self, frames: FrameRequest | None) -> None:
+        """UserError for what only the simulator can refuse: asked before a run is begun."""
 
 
 class MuJoCoFactory(EnvFactory):
@@ -206,6 +206,12 @@ class MuJoCoFactory(EnvFactory):
 
     @abc.abstractmethod
     def make_one(self, frames: FrameRequest | None) -> ExactSimEnv: ...
+
+    def probe(self, frames: FrameRequest | None) -> None:
+        from rrl.envs import gl
+
+        if frames is not None:
+            gl.need()
 
 
 def task_names() -> list[str]:

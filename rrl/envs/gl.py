@@ -97,13 +97,21 @@ def renderer() -> str:
     return name.decode() if name else "unknown"
 
 
-def _make() -> Any:
-    """A `mujoco.GLContext` that draws, and is current: whatever needs pictures comes by here. UserError names the
-    cause."""
+def need() -> None:
+    """UserError, which names the cause, where MuJoCo was told to draw nothing. Makes no context."""
+    choose_backend()
     import mujoco
 
     if not hasattr(mujoco, "GLContext"):
         raise UserError(f"pictures cannot be rendered: {_without()}\n{_BLIND}")
+
+
+def _make() -> Any:
+    """A `mujoco.GLContext` that draws, and is current: whatever needs pictures comes by here. UserError names the
+    cause."""
+    need()
+    import mujoco
+
     with warnings.catch_warnings(record=True) as caught:  # GLFW warns where others raise
         warnings.simplefilter("always")
         try:

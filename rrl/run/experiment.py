@@ -19,7 +19,7 @@ from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Evaluator
 from rrl.machine.cores import MOST_THREADS
-from rrl.registry import Component, Mistake, Seed, build, code_of, mistake, mistakes, register
+from rrl.registry import Component, Mistake, Seed, UserError, build, code_of, mistake, mistakes, register
 from rrl.rollout.data import Rollout
 from rrl.rollout.episodes import Collector
 from rrl.run import provenance
@@ -107,11 +107,16 @@ class Experiment(Component):
         """UserError where weights or demonstrations are missing, or the simulator refuses its settings."""
         self.config = config
         self.env: EnvFactory = build(config.env)
-        self.env.probe()
         self.frames = config.encoder.frames()
+        self.env.probe(self.frames)
         self.device = torch.device(config.device)
         self.demos: DemoSet | None = build(config.demos, env=self.env) if config.demos else None
         self.encoder: Encoder = build(config.encoder, cameras=len(self.env.cameras))
+        if self.encoder.learns and not self.encoder.trainable:
+            raise UserError(
+                f"the parameters of {type(self.encoder).__name__} take gradients, but nothing would train them: a "
+                "frozen encoder calls `self.requires_grad_(False)` at the end of its __init__"
+            )
 
     def make_envs(self) -> WorkerVectorEnv:
         """The run's environments, of a resolved configuration."""

@@ -16,8 +16,7 @@ from rrl.rollout.episodes import Collector
 from rrl.run import policies
 
 TASKS = ("pen", "door", "hammer", "relocate")
-MJRL_TASKS = ("reacher",)
-MJRL_SETS = {f"mjrl_{task}": MJRL(MJRL.Config(task=task)) for task in MJRL_TASKS}
+MJRL_SETS = {f"mjrl_{task}": MJRL(MJRL.Config(task=task)) for task in ("reacher", "peg_insertion")}
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_what_the_settings_tell_is_refused_at_once(settings, told):
 )
 def test_what_the_environment_tells_is_refused(settings, told):
     with pytest.raises(UserError, match=told):
-        factory(**{"name" if key == "id" else key: value for key, value in settings.items()}).probe()
+        factory(**{"name" if key == "id" else key: value for key, value in settings.items()}).probe(None)
 
 
 def test_an_environment_that_raises_in_a_worker_is_heard():

@@ -105,3 +105,11 @@ def test_a_driver_that_pyopengl_cannot_ask_is_told(monkeypatch):
     monkeypatch.setattr(gl, "import_module", lambda name: SimpleNamespace())  # as PyOpenGL of another platform
     with pytest.raises(UserError, match="PYOPENGL_PLATFORM=osmesa"):
         gl.renderer()
+
+
+def test_a_run_that_could_not_draw_is_refused_before_anything_is_made(tmp_path):
+    words = [sys.executable, "-m", "rrl", "run", "adroit_door_mobilenetv2"]
+    environment = {**os.environ, "MUJOCO_GL": "off"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "MUJOCO_GL is off" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -135,6 +135,7 @@ def test_scores_of_other_kinds_are_not_subtracted(tmp_path: Path) -> None:
     make_scored(tmp_path, "b0", "dmc_cartpole_swingup_rad", {0: 10.0, 50_000: 800.0})
     found = told(tmp_path, "a0", "b0")
     assert {line["difference"] for line in found["numbers"]} == {None}
+    assert any("success / return" in line for line in lines(tmp_path, "a0", "b0"))
 
 
 def test_a_run_without_numbers_is_no_traceback(tmp_path: Path) -> None:

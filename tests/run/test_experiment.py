@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from rrl import registry
 from rrl.config import ginfile
+from rrl.encoders.base import Encoder
+from rrl.envs.base import FrameRequest
 from rrl.machine.console import Display, duration
 from rrl.registry import UserError
 from rrl.rollout.data import Obs, Rollout
@@ -35,6 +38,38 @@ SMALL = (
     "DAPG.policy_hidden = (16,)",
     "DAPG.bc_epochs = 1",
 )
+
+
+def test_an_own_encoder_that_nobody_would_train_is_refused_before_a_run(monkeypatch):
+    monkeypatch.setattr(registry, "_components", dict(registry._components))
+
+    @registry.register
+    class Eager(Encoder):
+        """Its author forgot to freeze it."""
+
+        class Config(Encoder.Config):
+            """Settings."""
+
+            def frames(self):
+                return FrameRequest(16, 16)
+
+        dim = 2
+
+        def __init__(self, config, cameras):
+            super().__init__(config, cameras)
+            self.mix = torch.nn.Linear(3, 2)
+
+        def forward(self, frames):
+            return self.mix(frames.float().mean((1, 2)))
+
+        def inference(self, how):
+            return self
+
+    config = resolve(
+        ginfile.load("adroit_door_state", [*SMALL, "Adroit.state = 'joints'", "Experiment.encoder = @Eager()"])
+    )
+    with pytest.raises(UserError, match=r"parameters of Eager take gradients.*`self.requires_grad_\(False\)`"):
+        Experiment(config)
 
 
 class Notebook:

@@ -329,6 +329,12 @@ def test_a_fingerprint_is_of_all_that_is_in_a_module():
     hidden = module()
     hidden.own[1] = 1
     assert fingerprint(module()) == same and len({same, *map(fingerprint, [*others, hidden])}) == 5
+    plain = []
+    for value in (torch.zeros(2), np.zeros(2), [np.ones(2)], {"mix": torch.full((2,), 2.0)}):
+        plain.append(module())
+        plain[-1].held = value  # no parameter and no buffer, and yet what it computes with
+    plain[0].held = plain[0].held + 5
+    assert len({same, *map(fingerprint, plain)}) == 5
     assert fingerprint(nn.ReLU()) == "none"
     assert len(fingerprint(nn.BatchNorm1d(2).bfloat16())) == 12  # a counter without axes, and bfloat16
     with pytest.raises(UserError, match="gets its weights at the first use"):
