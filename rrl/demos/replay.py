@@ -69,6 +69,11 @@ class DemoSet(Component):
         source = config.source or "_".join(filter(None, (env.name, env.protocol)))
         known, name, file = shipped(), config.label() or source, npz(expanded(source))
         if source not in known and (why := unusable(file)):
+            if config.source is None:
+                raise UserError(
+                    f"no demonstrations come with rrl for {env.name} {env.protocol}".rstrip()
+                    + ": make or import some (`rrl demos`), and name them in `DemoSet.source`"
+                )
             raise UserError(f"no demonstrations named {name}: {why}\n{_remedy()}")
         self.demos = load(shipped_first(source, known, file) if config.source else known.get(source, file))
         recorded = self.demos.facts.get("env")

@@ -10,7 +10,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from rrl import cli
-from rrl.commands import mistyped
+from rrl.commands import mistyped, typed
 from rrl.registry import UserError
 
 PEN, EYES = "adroit_pen_state", "adroit_pen_resnet34"
@@ -166,4 +166,4 @@ def test_words_are_quoted_for_the_shell():
         "Adroit.task = 'pen'",
         os.fspath(Path("ä b")),
     ):
-        assert shlex.split(mistyped._quoted(word)) == [word]
+        assert shlex.split(typed.quoted(word)) == [word]

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.lines import Lines
 from helpers.stores import prepared
 
 import rrl
 from rrl.commands import policies as evaluation
 from rrl.encoders.base import Inference
 from rrl.encoders.fixed import FixedEncoder
-from rrl.machine.console import Display
 from rrl.registry import UserError
 from rrl.run import policies, process
 from rrl.store import checkpoint, results
@@ -32,17 +32,6 @@ TINY = (
     "DAPG.trajectories = 4",
     "DemoSet.episodes = 2",
 )
-
-
-class Lines(Display):
-    """Keeps what it is asked to print."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")

@@ -162,6 +162,9 @@ def test_a_wrong_set_is_refused():
         DemoSet(DemoSet.Config(episodes=26), env=env)
     with pytest.raises(UserError, match="no demonstrations named nothing"):
         DemoSet(DemoSet.Config(source="nothing"), env=env)
+    stock = Adroit(Adroit.Config(task="door", protocol="stock"))
+    with pytest.raises(UserError, match="no demonstrations come with rrl for adroit_door stock: make or import some"):
+        DemoSet(DemoSet.Config(), env=stock)
 
 
 def test_the_cache_returns_the_same_and_knows_its_key(door, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers.lines import Lines
 from helpers.plugins import install
 from helpers.stores import prepared
 from torch import nn
@@ -110,17 +111,6 @@ BC.bc_batch = 8
 BC.policy_hidden = (8,)
 """
 STEPS = 10
-
-
-class Lines(Display):
-    """Keeps what it is asked to print."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture
