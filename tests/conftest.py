@@ -14,6 +14,15 @@ if sys.platform == "linux":
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
+SLOWEST = ("sweeps", "run")
+"""Folders whose tests start processes: begun last, they would keep one process busy after the others have ended."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files first (pytest-xdist keeps the order with `--no-loadscope-reorder`)."""
+    items.sort(key=lambda item: item.path.parent.name not in SLOWEST)
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """A folder with what shipped files ask users to make: an exported encoder (small, untrained), and a place-holder
