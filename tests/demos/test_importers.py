@@ -227,9 +227,9 @@ def d4rl_with(path, pieces, **flags):
 
 
 def test_episodes_that_no_flag_parts_are_refused(tmp_path):
-    """Each shipped episode passes; two of them without a flag in between don't, in whatever format."""
-    for name, shipped in sets.shipped().items():
-        demos = sets.load(shipped)
+    """Each of Adroit's episodes passes; two of them without a flag in between don't, in whatever format."""
+    for name in (name for name in sets.shipped() if name.startswith("adroit")):
+        demos = sets.load(sets.shipped()[name])
         states = [tuple(values[:-1] for values in demos.states(i)) for i in range(len(demos))]
         lengths = [len(qpos) for qpos, _ in states]
         ends = (np.cumsum(lengths) - 1).tolist()
