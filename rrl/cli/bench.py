@@ -1,0 +1,82 @@
+"""`rrl bench`: how fast this machine is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rrl.cli.options import finite, path, word
+
+app = typer.Typer(help="Speed of this machine, against plain references timed in the same run.", no_args_is_help=True)
+
+Task = Annotated[str, typer.Option(help="pen, door, hammer or relocate.")]
+Encoders = Annotated[list[str] | None, typer.Option("--encoder", help="Repeatable; default: all.")]
+Repeats = Annotated[int, typer.Option(help="Turns; medians are over them.", min=1, max=1_000)]
+Length = Annotated[
+    float, typer.Option("--seconds", help="Of each case in each turn.", min=0.1, max=3_600.0, callback=finite)
+]
+Json = Annotated[Path | None, typer.Option("--json", parser=path, help="Write everything to this file.")]
+
+
+@app.command("sampling")
+def bench_sampling(
+    task: Task = "door",
+    encoder: Encoders = None,
+    look: Annotated[list[str] | None, typer.Option(help="Repeatable; default: fast and balanced.")] = None,
+    repeats: Repeats = 5,
+    seconds: Length = 6.0,
+    json: Json = None,
+) -> None:
+    """Environment steps per second from pixels, and what limits them."""
+    from rrl.bench import report
+
+    report.sampling(task, encoder, look or ["fast", "balanced"], repeats, seconds, json)
+
+
+@app.command("rendering")
+def bench_rendering(task: Task = "door", repeats: Repeats = 5, seconds: Length = 2.0, json: Json = None) -> None:
+    """Frames per second by look and size, and what a look changes."""
+    from rrl.bench import report
+
+    report.rendering(task, repeats, seconds, json)
+
+
+@app.command("encoders")
+def bench_encoders(encoder: Encoders = None, task: Task = "door", repeats: Repeats = 5, json: Json = None) -> None:
+    """Images per second by backend, precision and batch; and how far features are from float32's."""
+    from rrl.bench import report
+
+    report.encoders(encoder, task, repeats, json)
+
+
+@app.command("updates")
+def bench_updates(repeats: Repeats = 5, json: Json = None) -> None:
+    """NPG updates and value fits per minute on 40,000 samples."""
+    from rrl.bench import report
+
+    report.updates(repeats, json)
+
+
+@app.command("sac")
+def bench_sac(repeats: Repeats = 5, json: Json = None) -> None:
+    """RAD's gradient updates per second from pixels, against its plain form."""
+    from rrl.bench import report
+
+    report.sac(repeats, json)
+
+
+@app.command("compute")
+def bench_compute(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(parser=word, help="Gin files of runs; default: RRL with some encoders, and FERM, on the door."),
+    ] = None,
+    repeats: Repeats = 5,
+    json: Json = None,
+) -> None:
+    """What runs compute per environment step: multiply-adds and time, without simulation and rendering."""
+    from rrl.bench import report
+
+    report.compute(files or [], repeats, json)

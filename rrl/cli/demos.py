@@ -1,0 +1,146 @@
+"""`rrl demos`: demonstrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rrl.cli.options import EPISODES, SEED, finite, numbers_of, path, word
+
+app = typer.Typer(help="Demonstrations.", no_args_is_help=True)
+
+
+@app.command("info")
+def demos_info(
+    source: Annotated[
+        str | None, typer.Argument(parser=word, help="A shipped set or a file; none: list the shipped.")
+    ] = None,
+) -> None:
+    """Show what a set of demonstrations holds."""
+    from rrl.commands import demos
+
+    demos.info(source, typer.echo)
+
+
+@app.command("make")
+def demos_make(
+    policy: Annotated[
+        Path,
+        typer.Argument(parser=path, help="A policy file (a run's policy.safetensors), or a shipped policy's name."),
+    ],
+    out: Annotated[Path, typer.Argument(parser=path, help="The .npz to write; its .json goes beside it.")],
+    episodes: Annotated[
+        int, typer.Option(help="Episodes to keep: successful ones, if the task tells.", min=1, max=EPISODES)
+    ] = 25,
+    seed: Annotated[int, typer.Option(help="Decides the episodes' starts.", min=0, max=SEED)] = 0,
+    tries: Annotated[
+        int | None, typer.Option(help="Episodes to run for that; default: twice as many.", min=1, max=EPISODES)
+    ] = None,
+    action_noise: Annotated[
+        float,
+        typer.Option(
+            help="Std of Gaussian noise on the actions, which are normalised to [-1, 1].",
+            min=0.0,
+            max=10.0,
+            callback=finite,
+        ),
+    ] = 0.0,
+) -> None:
+    """Record demonstrations with a policy (mean action), keeping the successful episodes, or without a success test
+    the first ones."""
+    from rrl.commands import demos
+    from rrl.machine.console import Display, optional_output
+
+    with optional_output(), Display() as display:
+        demos.make(policy, out, episodes, seed, tries, display.line, action_noise, display)
+
+
+@app.command("import")
+def demos_import(
+    source: Annotated[
+        str,
+        typer.Argument(
+            parser=word,
+            help="A DAPG pickle, an .hdf5 (robomimic, D4RL), an .npz of plain arrays, or a Minari dataset.",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(parser=path, help="The .npz to write; its .json goes beside it.")],
+    task: Annotated[
+        str | None, typer.Option(help="door, cartpole_swingup, ...; default: the one in the source's name.")
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="dapg, hdf5, minari or npz; default: by the name.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Task variant whose success is counted; default: the task's own.")
+    ] = None,
+    origin: Annotated[str, typer.Option(help="Who acted, for tables and comparisons.")] = "human",
+) -> None:
+    """Take over other people's demonstrations; their actions are replayed here. Nothing in a file is run."""
+    from rrl.commands import demos
+    from rrl.machine.console import Display, optional_output
+
+    with optional_output(), Display() as display:
+        demos.take_over(
+            source, out, display.line, task=task, kind=format_, protocol=protocol, origin=origin, progress=display
+        )
+
+
+@app.command("render")
+def demos_render(
+    source: Annotated[str, typer.Argument(parser=word, help="A shipped set or a file.")],
+    out: Annotated[Path, typer.Argument(parser=path, help="The .mp4 to write.")],
+    camera: Annotated[list[str] | None, typer.Option(help="Repeatable: side by side; default: the protocol's.")] = None,
+    look: Annotated[str, typer.Option(help="default, balanced or fast.")] = "default",
+    episodes: Annotated[str, typer.Option(help="Which ones, from 0: 0,3,4.")] = "0,1,2",
+    size: Annotated[int, typer.Option(help="Side of a camera's picture in pixels; even.", min=16, max=4_096)] = 480,
+    every: Annotated[int, typer.Option(help="Film every so many steps (4: real time).", min=1, max=10**6)] = 4,
+    states: Annotated[
+        bool, typer.Option("--states", help="Show the recorded states instead of replaying the actions.")
+    ] = False,
+) -> None:
+    """Film demonstrations through any camera and look."""
+    from rrl.commands import demos
+    from rrl.machine.console import Display, optional_output
+
+    with optional_output(), Display() as display:
+        demos.film(
+            source,
+            out,
+            display.line,
+            cameras=camera or [],
+            look=look,
+            chosen=numbers_of(episodes, "--episodes"),
+            size=size,
+            every=every,
+            by="states" if states else "actions",
+            progress=display,
+        )
+
+
+@app.command("export")
+def demos_export(
+    source: Annotated[str, typer.Argument(parser=word, help="A shipped set or a file.")],
+    dataset: Annotated[str, typer.Argument(help="The Minari id to write, such as rrl/door/expert-v0.")],
+) -> None:
+    """Write demonstrations as a local Minari dataset (state observations)."""
+    from rrl.commands import demos
+    from rrl.machine.console import Display, optional_output
+
+    with optional_output(), Display() as display:
+        demos.export(source, dataset, display.line, display)
+
+
+@app.command("verify")
+def demos_verify(
+    source: Annotated[str, typer.Argument(parser=word, help="A shipped set or a file.")],
+) -> None:
+    """Replay demonstrations on this machine and compare with what was recorded."""
+    from rrl.commands import demos
+    from rrl.machine.console import Display
+
+    with Display() as display:
+        fine = demos.verify(source, display.line, display)
+    raise typer.Exit(0 if fine else 1)

@@ -1,0 +1,321 @@
+"""`rrl` and its commands, but for the groups that have a file of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rrl.cli import bench, demos
+from rrl.cli.group import Group
+from rrl.cli.options import EPISODES, SEED, Budget, Sets, Sources, numbers_of, path, seconds_of, word
+
+app = typer.Typer(
+    cls=Group,
+    help="Visual robot learning as a matter of configuration.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # rich's help would cost a third of `rrl --help`
+)
+weights_app = typer.Typer(help="Pretrained encoder weights.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+app.add_typer(demos.app, name="demos")
+app.add_typer(bench.app, name="bench")
+
+
+@app.command()
+def run(
+    sources: Sources,
+    set_: Sets = None,
+    budget: Budget = None,
+    name: Annotated[str | None, typer.Option(help="The run's name in MLflow.")] = None,
+) -> None:
+    """Train what a gin file describes, or several laid over each other."""
+    seconds = seconds_of(budget)
+    from rrl.config import ginfile
+    from rrl.registry import UserError
+    from rrl.run import process
+
+    for source in sources:
+        if ginfile.binds(source, "Sweep"):
+            raise UserError(f"{source} is a sweep, not a run; start it with: rrl sweep {source}")
+    raise typer.Exit(process.start(sources, set_ or [], name, seconds))
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(parser=word, help="A run id, the beginning of one, or a run's folder.")],
+    budget: Budget = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(min=1, max=10**9, help="Lengthen the run, finished or not, to so many iterations."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="What this machine decides otherwise, in gin syntax: Experiment.device, backend, workers, threads. "
+            "Repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Go on with a run from its last checkpoint."""
+    seconds = seconds_of(budget)
+    from rrl.run import process
+
+    raise typer.Exit(process.resume(run, seconds, iterations, set_ or []))
+
+
+@app.command()
+def sweep(
+    sources: Annotated[
+        list[str],
+        typer.Argument(parser=word, help="Gin files of runs, folders of them, or one sweep file (see gin/sweeps)."),
+    ],
+    seeds: Annotated[str | None, typer.Option(help="Do each run with each of these seeds: 0,1,2.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at a time; default: as many as cores and memory allow.", min=1, max=1_024)
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(help='Values to combine, in gin syntax: --grid "DAPG.step_size = (0.02, 0.05)". Repeatable.'),
+    ] = None,
+    set_: Sets = None,
+    search: Annotated[str | None, typer.Option(help="grid, random or optuna; default: grid.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Combinations that a search tries.", min=1, max=100_000)] = None,
+    metric: Annotated[str | None, typer.Option(help="What a search maximises.")] = None,
+    budget: Budget = None,
+    backend: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
+    slurm: Annotated[
+        list[str] | None, typer.Option(help="A setting of submitit, such as slurm_partition=gpu. Repeatable.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The sweep's name; the same name goes on with it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Begin a new sweep, whatever there is.")] = False,
+) -> None:
+    """Run many gin files, seeds and settings; the same command again goes on where it stopped."""
+    seconds, numbers = seconds_of(budget), numbers_of(seeds)
+    from rrl.sweeps import command
+    from rrl.sweeps.plan import request
+
+    label, config = request(
+        sources,
+        seeds=numbers,
+        grid=grid or [],
+        overrides=set_ or [],
+        search=search,
+        trials=trials,
+        metric=metric,
+    )
+    options = {"jobs": jobs, "budget": seconds, "backend": backend, "slurm": slurm or []}
+    raise typer.Exit(command.sweep(name or label, config, dry_run=dry_run, new=new, **options))  # type: ignore[arg-type]
+
+
+@app.command()
+def runs(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Only these: sweeps and runs, by id, beginning of an id, or folder.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Only of this task, such as door.")] = None,
+    method: Annotated[str | None, typer.Option(help="Only with this encoder or agent, such as DAPG.")] = None,
+    status: Annotated[str | None, typer.Option(help="finished, stopped, failed, running or damaged.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only with this in their names.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the newest so many.", min=1)] = None,
+    json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+) -> None:
+    """List the runs of this folder, newest first."""
+    from rrl.report import listing
+
+    show = listing.show
+    show(names or [], typer.echo, task=task, method=method, status=status, name=name, limit=limit, as_json=json)
+
+
+@app.command()
+def compare(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A run or a sweep of seeds, as for `rrl runs`; or ids: a1,a2,a3.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with.")],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show what two runs differ in, settings and numbers, and what forbids comparing them."""
+    from rrl.report.compare import compare as show
+
+    show(a, b, typer.echo, as_json=json)
+
+
+@app.command()
+def report(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(parser=word, help="Sweeps and runs: ids, beginnings of ids, folders; none: all."),
+    ] = None,
+    out: Annotated[Path, typer.Option(parser=path, help="The page to write; figures and CSV go beside it.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write one page about runs: curves, tables, comparisons, videos. It opens offline."""
+    from rrl.report.write import write
+
+    write(names or [], out, typer.echo)
+
+
+@app.command()
+def reproduce(
+    figure: Annotated[str, typer.Argument(help="A figure of the paper: fig4.")],
+    task: Annotated[str, typer.Option(help="pen, door, hammer or relocate.")],
+    budget: Annotated[str, typer.Option(help="Time for all runs together, such as 2h; or paper.")] = "paper",
+    seeds: Annotated[str | None, typer.Option(help="Default: the authors' 10,11,12; with a budget 10.")] = None,
+    oracles: Annotated[bool, typer.Option("--oracles", help="Also the curves without published numbers.")] = False,
+    runs: Annotated[
+        list[str] | None, typer.Option("--run", parser=word, help="Judge this run instead of running. Repeatable.")
+    ] = None,
+    set_: Sets = None,
+    out: Annotated[Path | None, typer.Option(parser=path, help="The report; default: in the sweep's folder.")] = None,
+) -> None:
+    """Reproduce a figure of the paper and say how ours compares with the published numbers."""
+    seconds, numbers = None if budget == "paper" else seconds_of(budget), numbers_of(seeds)
+    from rrl.reproduce import command
+
+    code = command.reproduce(
+        figure,
+        task,
+        budget=seconds,
+        seeds=numbers,
+        oracles=oracles,
+        runs=runs or [],
+        overrides=set_ or [],
+        out=out,
+    )
+    raise typer.Exit(code)
+
+
+@app.command("eval")
+def eval_(
+    policy: Annotated[
+        str,
+        typer.Argument(
+            parser=word, help="A run (id or the beginning of one), a policy file, or a shipped policy's name."
+        ),
+    ],
+    episodes: Annotated[
+        int | None,
+        typer.Option(help="Default: the run's own final evaluation, the same episodes.", min=1, max=EPISODES),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides the episodes; default: the run's.", min=0, max=SEED)] = None,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="Of a run, the policy with the best return (SAC and its kin: in evaluations)."),
+    ] = False,
+    video: Annotated[Path | None, typer.Option(parser=path, help="Also film three episodes into this .mp4.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", parser=path, help="Write the numbers to this file.")] = None,
+) -> None:
+    """Evaluate a policy from its file alone: mean and sampled actions, both success rules, intervals."""
+    from rrl.commands import policies as evaluation
+    from rrl.machine.console import Display
+
+    with Display() as display:
+        evaluation.evaluate(policy, display, episodes=episodes, seed=seed, best=best, video=video, json_file=json)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(parser=word, help="A run id, the beginning of one, or a run's folder.")],
+    policy: Annotated[
+        Path | None, typer.Option("--policy", parser=path, help="Write the policy to this .safetensors.")
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option("--encoder", parser=path, help="Write the encoder that the run trained (RAD, ...) to this one."),
+    ] = None,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="The one with the best return (SAC and its kin: in evaluations), not the last."),
+    ] = False,
+    half: Annotated[bool, typer.Option("--half", help="Network weights in float16: half the size, rounded.")] = False,
+) -> None:
+    """Copy a run's policy, or the encoder that it trained, into a file of its own, with where it comes from.
+
+    `FixedEncoder.file` takes an exported encoder: frozen features for other tasks and agents.
+    """
+    from rrl.commands import policies as evaluation
+
+    if (policy is None) == (encoder is None):
+        raise typer.BadParameter("say what to export: --policy FILE or --encoder FILE")
+    if encoder is not None and (best or half):
+        raise typer.BadParameter("--best and --half are for --policy: a run keeps one encoder, the last")
+    if policy is not None:
+        evaluation.export(run, policy, typer.echo, best=best, half=half)
+    if encoder is not None:
+        evaluation.export_encoder(run, encoder, typer.echo)
+
+
+@app.command()
+def check(sources: Sources, set_: Sets = None) -> None:
+    """Check a gin file of a run or a sweep (or several, laid over each other), and print the whole configuration."""
+    from rrl.config import ginfile
+
+    sweeps = [source for source in sources if ginfile.binds(source, "Sweep")]
+    if sweeps and len(sources) > 1:
+        from rrl.registry import UserError
+
+        raise UserError(f"{sweeps[0]} is a sweep of its own: check it alone, not beside other files")
+    root = "Sweep" if sweeps else "Experiment"
+    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path()), nl=False)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder.")] = None,
+) -> None:
+    """List the components that a gin file can name, and the shipped gin files."""
+    from rrl.commands import listing
+
+    listing.show(kind, typer.echo)
+
+
+@app.command()
+def describe(name: Annotated[str, typer.Argument(help="A component, such as DAPG.")]) -> None:
+    """Show a component's settings with types, defaults and meanings."""
+    from rrl.config import ginfile
+
+    typer.echo(ginfile.describe(name))
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65_535)] = 5000) -> None:
+    """Open MLflow's UI on the store that runs in this folder write to (this machine only)."""
+    from rrl.commands.ui import open_ui
+
+    open_ui(port, typer.echo)
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine offers: rendering, torch, weights, demonstrations."""
+    from rrl.commands import doctor as checks
+
+    raise typer.Exit(0 if checks.report(typer.echo) else 1)
+
+
+@weights_app.command("list")
+def weights_list() -> None:
+    """Show where each encoder's weights would come from."""
+    from rrl.encoders import weights
+
+    for row in weights.rows():
+        typer.echo(str(row))
+
+
+@weights_app.command("fetch")
+def weights_fetch(
+    name: Annotated[str, typer.Argument(help="A model, such as resnet34.")],
+    folder: Annotated[Path, typer.Argument(parser=path, help="Where to put the file.")] = Path(),
+) -> None:
+    """Download weights, to be carried to a machine without internet."""
+    from rrl.encoders import weights
+
+    typer.echo(weights.fetch(name, folder))
