@@ -8,7 +8,7 @@ import math
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.agents.base import SILENCE, Progress
+from rrl.config import ginfile
 from rrl.demos import importers, sets
 from rrl.demos.record import Noisy, Recording, record
 from rrl.demos.replay import NoPolicy, playback
 from rrl.demos.sets import Demos
-from rrl.envs.base import EnvFactory, FrameRequest, find_task, task_names
+from rrl.envs.base import EnvFactory, FrameRequest, find_spec, find_task, task_names
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.success import in_words, return_in_words
 from rrl.evaluators.video import captioned, tiles, video
@@ -116,18 +117,14 @@ def take_over(
     file's where it has them, so that `verify` can tell how far the replay drifts from the recording.
     """
     out = sets.free(out)
-    variant = {} if protocol is None else {"protocol": protocol}
-    env: EnvFactory = build(sets.with_objects(find_task(task or _task_in(source), **variant)))
+    spec = importers.environment(source, kind)
+    env: EnvFactory = build(sets.with_objects(_task(source, spec, task, protocol)))
+    if spec:
+        say(f"recorded in {spec['id']}, replayed in {env.name}")
     recorded = importers.read(source, kind)
-    for line in importers.odd_actions(recorded):
-        say(line)
     with closing(_environments(env, len(recorded))) as envs:
         envs.reset(seed=0)
-        needed = envs.call("initial")[0]
-        todo = [
-            _scripted(i, episode, needed, envs.action_dim, f"{source}, episode {i}")
-            for i, episode in enumerate(recorded)
-        ]
+        recorded, todo = _scripted(envs, recorded, source, say)
         progress.phase("replaying", sum(len(episode.actions) for episode in recorded))
         recording = record(Collector(envs), NoPolicy(envs.action_dim), todo, progress.advance)
     rollout = recording.rollout
@@ -150,6 +147,19 @@ def take_over(
     say(f"{out}: {_size(demos)}{longer}; {_verdicts(rollout)}")
 
 
+def _task(source: str, spec: Mapping[str, Any], task: str | None, protocol: str | None) -> EnvFactory.Config:
+    """What a user named (a task, or a gin file that binds a run's environment), what the source says, or the task in
+    its name. UserError if there is none of these, or it has no such protocol."""
+    if task is not None and (task.endswith(".gin") or task in ginfile.shipped()):
+        config = ginfile.part(task, "env")
+        assert isinstance(config, EnvFactory.Config)
+    elif task is not None:
+        config = find_task(task)
+    else:
+        config = find_spec(spec) if spec else find_task(_task_in(source))
+    return config if protocol is None else config.of({**dict(config), "protocol": protocol})
+
+
 def _task_in(source: str) -> str:
     """The task whose name's words stand in the source's, the last one if there are several."""
     words = re.split(r"[^a-z]+", source.lower())  # words: a folder called `open` is no pen
@@ -160,29 +170,81 @@ def _task_in(source: str) -> str:
         if ends:
             places[name] = ends[-1]
     if not places:
-        raise UserError(f"which task are the demonstrations in {source}? Say it with --task")
+        raise UserError(
+            f"which task are the demonstrations in {source}? Say it with --task: its name, gymnasium's id of it, or a "
+            "gin file that sets `Experiment.env`"
+        )
     return max(places, key=lambda name: places[name])
 
 
 def _scripted(
-    index: int, recorded: importers.Recorded, needed: Mapping[str, Any], action_dim: int, where: str
-) -> Episode:
-    """The episode as an open-loop replay; UserError if it is of another task."""
-    initial = {k: importers.array(recorded.initial[k], f"{where}: {k}") for k in needed if k in recorded.initial}
+    envs: WorkerVectorEnv, recorded: Sequence[importers.Recorded], source: str, say: Say
+) -> tuple[list[importers.Recorded], list[Episode]]:
+    """The episodes in this task's units, and as open-loop replays. UserError if they are of another task."""
+    needed = envs.call("initial")[0]
+    sizes = {name: len(needed[name]) for name in ("qpos", "qvel")}
+    own = envs.factory.action_range()
+    names = [f"{source}, episode {i}" for i in range(len(recorded))]
+    whole = [importers.split(where, each, *sizes.values()) for where, each in zip(names, recorded, strict=True)]
+    starts = _starts(envs.factory, whole, needed, source, say)
+    ready = [_fitting(where, each, envs.action_dim, sizes, own) for where, each in zip(names, whole, strict=True)]
+    for line in [*_ranges(recorded[0].bounds, own), *importers.odd_actions(ready)]:
+        say(line)
+    return ready, [
+        Episode(i, initial=start, actions=each.actions.astype(np.float32))
+        for i, (each, start) in enumerate(zip(ready, starts, strict=True))
+    ]
+
+
+def _fitting(
+    where: str, recorded: importers.Recorded, action_dim: int, sizes: Mapping[str, int], own: Any
+) -> importers.Recorded:
+    """The episode with actions of [-1, 1], out of its own bounds or those of the environment; UserError if its numbers
+    are not as many as the task's."""
+    if recorded.actions.shape[1] != action_dim:
+        raise UserError(f"{where}: actions have {recorded.actions.shape[1]} dimensions, this task's {action_dim}")
+    for name, size in sizes.items():
+        values = getattr(recorded, name)
+        if values is not None and values.shape[1] != size:
+            raise UserError(f"{where}: {name} has {values.shape[1]} numbers a step, this task's {size}")
+    bounds = recorded.bounds or own
+    return recorded if bounds is None else replace(recorded, actions=importers.normalised(recorded.actions, bounds))
+
+
+def _ranges(theirs: Any, own: Any) -> Iterator[str]:
+    """In words, that a source gives its actions another range than the environment has."""
+    own = (-1.0, 1.0) if own is None else own
+    if theirs is not None and np.isfinite(theirs).all() and not all(map(np.allclose, theirs, own)):
+        a, b = (f"[{np.min(low):.3g}, {np.max(high):.3g}]" for low, high in (theirs, own))
+        yield f"the source's actions range over {a}, this environment's over {b}: the one is stretched to the other"
+
+
+def _starts(
+    env: EnvFactory, recorded: Sequence[importers.Recorded], needed: Mapping[str, Any], source: str, say: Say
+) -> list[dict[str, Any]]:
+    """How the episodes begin, as `reset` takes it; says what the environment tells of it."""
+    seen = [None if each.observations is None else each.observations[0] for each in recorded]
+    try:
+        found = env.starts([each.initial for each in recorded], seen)
+    except UserError as error:
+        raise UserError(f"{source}, {error}") from error
+    if found is not None:
+        say(found[1])
+        return found[0]
+    return [_start(each.initial, needed, f"{source}, episode {i}") for i, each in enumerate(recorded)]
+
+
+def _start(told: Mapping[str, Any], needed: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What is `needed` of a recorded start; UserError if it lacks something."""
+    initial = {k: importers.array(told[k], f"{where}: {k}") for k in needed if k in told}
     missing = [k for k, v in needed.items() if k not in initial or initial[k].shape != v.shape]
     for name, values in initial.items():
         importers.finite(values, f"{where}: {name}")
     if missing:
-        has = ", ".join(recorded.initial)
         wants = ", ".join(f"{k} {needed[k].shape}" for k in missing)
-        raise UserError(f"{where}: the initial state lacks {wants}; it has {has or 'nothing'}. Is it this task?")
-    if recorded.actions.shape[1] != action_dim:
-        raise UserError(f"{where}: actions have {recorded.actions.shape[1]} dimensions, this task's {action_dim}")
-    for name in ("qpos", "qvel"):
-        values = getattr(recorded, name)
-        if values is not None and values.shape[1] != len(needed[name]):
-            raise UserError(f"{where}: {name} has {values.shape[1]} numbers a step, this task's {len(needed[name])}")
-    return Episode(index, initial=initial, actions=recorded.actions.astype(np.float32))
+        has = ", ".join(told) or "nothing"
+        raise UserError(f"{where}: the initial state lacks {wants}; it has {has}. Is it this task?")
+    return initial
 
 
 def _with_states(replayed: Demos, recorded: Sequence[importers.Recorded]) -> Demos:
@@ -206,10 +268,10 @@ def _compare_observations(rollout: Rollout, recorded: Sequence[importers.Recorde
         if episode.observations is None or episode.observations.shape[1] != rollout.obs.shape[1]:
             return
         theirs.append(episode.observations[: int((rollout.episode == i).sum())])
-    apart = np.abs(rollout.obs - np.concatenate(theirs)).max(axis=1)
+    apart = np.abs(rollout.obs - np.concatenate(theirs)).max(axis=1, initial=0.0)
     say(
-        f"observations differ from the recorded ones by {np.median(apart):.2g} (median over steps), "
-        f"at the start of an episode by {np.median(apart[rollout.starts]):.2g}"
+        f"observations differ from the recorded ones by {np.median(apart):.2g} (median over steps; at most "
+        f"{apart.max():.2g}), at the start of an episode by {np.median(apart[rollout.starts]):.2g}"
     )
 
 
@@ -218,7 +280,7 @@ def _drift(recorded: Demos, replayed: Demos) -> list[NDArray[np.float64]]:
     out."""
     known = slice(None, -1 if LAST in recorded.facts else None)
     pairs = ((recorded.states(i)[0], replayed.states(i)[0]) for i in range(len(recorded)))
-    return [np.abs(a - b).max(axis=1)[known] for a, b in pairs]
+    return [np.abs(a - b).max(axis=1, initial=0.0)[known] for a, b in pairs]
 
 
 def _apart(recorded: Demos, replayed: Demos) -> str:
@@ -253,14 +315,16 @@ def verify(source: str, say: Say, progress: Progress = SILENCE) -> bool:
     with closing(_environments(env, len(demos))) as envs:
         recording = _replay(envs, demos, progress)
         progress.phase("showing the states", len(demos.actions) + len(demos))
-        shown = playback(Collector(envs), NoPolicy(envs.action_dim), demos, progress.advance)
+        shown = _shown(envs, demos, progress, say)
     rollout, here = recording.rollout, env.facts()
     ok = _judge(demos, rollout, say)
     versions = ", ".join(f"{name} {demos.facts.get(name)}, here is {here[name]}" for name in env.packages)
     versions = f"recorded with {versions}"
     replayed = recording.demos(range(len(demos)), {})
     drift = _drift(demos, replayed)
-    if not max(d.max() for d in drift):
+    if not demos.qpos.size:
+        say(f"there are no positions to compare: no MuJoCo simulates it ({versions})")
+    elif not max(d.max() for d in drift):
         say(f"positions are the recorded ones bit for bit, in the float32 that the set keeps ({versions})")
     else:
         say(f"{_apart(demos, replayed)} ({versions})")
@@ -268,13 +332,22 @@ def verify(source: str, say: Say, progress: Progress = SILENCE) -> bool:
             at = np.array([d[step] for d in drift if step < len(d)])
             if len(at):
                 say(f"  after {step} steps: median {np.median(at):.2g}, worst {at.max():.2g}")
-    if env.has_state:
+    if env.has_state and shown is not None:
         apart = np.abs(shown.obs - rollout.obs).max(axis=1)
         say(
             "playback by states: the task's state observation differs from the replay's by at most "
             f"{apart.max():.2g}, median over steps {np.median(apart):.2g}"
         )
     return ok
+
+
+def _shown(envs: WorkerVectorEnv, demos: Demos, progress: Progress, say: Say) -> Rollout | None:
+    """The recorded states, shown one by one; None, and why is said, where that can't be done."""
+    try:
+        return playback(Collector(envs), NoPolicy(envs.action_dim), demos, progress.advance)
+    except UserError as error:
+        say(f"no playback by states: {error}")
+        return None
 
 
 def _judge(demos: Demos, rollout: Rollout, say: Say) -> bool:

@@ -45,6 +45,7 @@ __all__ = [
     "fragments",
     "load",
     "loads",
+    "part",
     "placed",
     "shipped",
 ]
@@ -90,6 +91,24 @@ def loads(
     """Like `load` for a text; its paths are relative to the folder of `filename`."""
     reader = _Reader(finder)
     return _config(reader, reader.file(Path(filename), filename, text), overrides, root)
+
+
+def part(source: str, field: str, root: str = "Experiment", finder: Finder = find_file) -> Config:
+    """The component that a gin file binds to one field of `root`, whatever else of a run it holds or lacks, such as a
+    file of `gin/env`. Raises ConfigError with all mistakes in it."""
+    reader = _Reader(finder)
+    path, shown = _locate(source)
+    bindings = reader.file(path, shown)
+    names = Names(bindings, reader.blocks)
+    run = Resolver((b for b, _ in bindings), names, reader.complete, folders=reader.folders, finder=finder)
+    found = run.part(root, field)
+    problems = [*reader.problems, *names.problems, *names.unknown_components(reader.files), *run.problems]
+    if not isinstance(found, Config) and not problems:
+        hint = f"add a line such as `{root}.{field} = @Name()`"
+        problems.append(Problem.at(reader.start, f"{root}.{field} is no component here", hint))
+    if problems or not isinstance(found, Config):
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return found
 
 
 def binds(source: str, name: str) -> bool:

@@ -177,21 +177,31 @@ class Resolver:
         prefixes = ("/".join(scope[:depth]) for depth in range(len(scope), -1, -1))
         return next((scopes[p][field] for p in prefixes if field in scopes.get(p, {})), None)
 
+    def part(self, name: str, field: str) -> Any:
+        """What is bound to one field of a component, without the others; None: nothing, or problems."""
+        binding = self.winner(name, field, ())
+        value = None if binding is None else self._bound(registry.get(name).Config, field, binding, ())
+        return None if value is _BAD else value
+
+    def _bound(self, config_type: type[Config], field: str, binding: Binding, scope: Scope) -> Any:
+        """The value of a field's binding, or `_BAD`."""
+        self.used.add(binding)
+        slot = _Slot(binding, binding, config_type.model_fields[field], file=config_type.input_file(field))
+        return self._value(binding.value, scope, slot)
+
     def _component(self, name: str, scope: Scope, place: Place) -> Config | None:
         config_type = registry.get(name).Config
         bound: dict[str, Binding] = {}
         values: dict[str, Any] = {}
         bad: set[str] = set()
-        for field, info in config_type.model_fields.items():
+        for field in config_type.model_fields:
             binding = self.winner(name, field, scope)
             if binding is None:
                 if (name, field) in self._names.excused:
                     bad.add(field)
                 continue
             bound[field] = binding
-            self.used.add(binding)
-            slot = _Slot(binding, binding, info, file=config_type.input_file(field))
-            value = self._value(binding.value, scope, slot)
+            value = self._bound(config_type, field, binding, scope)
             if value is _BAD:
                 bad.add(field)
             else:

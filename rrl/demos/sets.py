@@ -174,6 +174,7 @@ def environment(facts: Mapping[str, Any]) -> EnvFactory.Config:
 
 def with_objects(config: EnvFactory.Config) -> EnvFactory.Config:
     """The same environment with a state vector that holds the task's objects, if it has such a one."""
+    config = config.whole()
     env: EnvFactory = build(config)
     if not env.blind_state or not env.oracle:
         return config

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -84,6 +86,12 @@ class Adroit(MuJoCoFactory):
     @classmethod
     def tasks(cls) -> dict[str, dict[str, Any]]:
         return {f"adroit_{task}": {"task": task} for task in TASKS}
+
+    @classmethod
+    def of_spec(cls, spec: Mapping[str, Any]) -> Adroit.Config | None:
+        """The task of gymnasium-robotics' own environments, such as AdroitHandDoor-v1."""
+        named = re.fullmatch(r"AdroitHand([A-Z][a-z]+)(Sparse|Dense)?-v\d+", str(spec.get("id")))
+        return cls.Config.of({"task": named[1].lower()}) if named and named[1].lower() in TASKS else None
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

@@ -6,15 +6,24 @@ import dataclasses
 import importlib
 import importlib.metadata
 import json
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import gymnasium
+import numpy as np
 import pydantic
+from numpy.typing import NDArray
 
-from rrl.envs.base import EnvFactory, FrameRequest, Look, SimEnv, Steps, meant
+from rrl.envs.base import EnvFactory, FrameRequest, Look, Steps, meant
 from rrl.registry import CountOrZero, UserError, mistake, register
 from rrl.score import RETURN, Score, success
 
+if TYPE_CHECKING:
+    from rrl.envs.any_gym_sim import GymnasiumSim
+
+NAME = "gymnasium_"
+"""How names of these environments begin."""
 Plain = bool | int | float | str | None | tuple[bool | int | float | str, ...]
 
 
@@ -74,6 +83,10 @@ class Gymnasium(EnvFactory):
                 raise mistake("horizon", f"{self.id} has no limit of steps of its own", "set `Gymnasium.horizon`")
             return self
 
+        def whole(self) -> Self:
+            """With all of the observation in the state vector."""
+            return self.of({**dict(self), "state": "all", "state_indices": None})
+
         def label(self) -> str:
             """The environment's name without its module."""
             return self.id.rpartition(":")[2]
@@ -82,10 +95,41 @@ class Gymnasium(EnvFactory):
     packages = ("gymnasium", "mujoco")
     visual = frozenset({"look"})
     oracle = "Gymnasium.state = 'all'"
+    generic = True
+
+    @classmethod
+    def of_task(cls, task: str, **settings: Any) -> Gymnasium.Config | None:
+        """The environment that gymnasium knows by this name."""
+        return cls.Config.of({"id": task, **settings}) if _known(task) else None
+
+    @classmethod
+    def of_recorded(cls, facts: Mapping[str, Any], **settings: Any) -> Gymnasium.Config | None:
+        """The environment with these `settings()`."""
+        if not str(facts["env"]).startswith(NAME) or "id" not in facts:
+            return None
+        values = {name: _value(name, facts[name]) for name in cls.Config.model_fields if name in facts}
+        pictures = str(values.pop("cameras", "render"))
+        if pictures not in (values.get("picture_key"), "render"):
+            values["cameras"] = tuple(pictures.split(","))
+        return cls.Config.of({**values, **settings})
+
+    @classmethod
+    def of_spec(cls, spec: Mapping[str, Any]) -> Gymnasium.Config | None:
+        """The environment of this id, with the arguments and the limit of steps that its registration lacks."""
+        name = _installed(str(spec.get("id")), spec.get("entry_point"))
+        usual = spec_of(name)
+        settings: dict[str, Any] = {"id": name}
+        known = json.loads(json.dumps(usual.kwargs, default=str))
+        given = {k: v for k, v in (spec.get("kwargs") or {}).items() if known.get(k) != v and k != "render_mode"}
+        settings["kwargs"] = tuple((k, _tuples(v)) for k, v in given.items())
+        steps = spec.get("max_episode_steps")
+        if steps is not None and steps != usual.max_episode_steps:
+            settings["horizon"] = steps
+        return cls.Config.of(settings)
 
     @property
     def name(self) -> str:
-        return "gymnasium_" + self.config.label().replace("/", "_")
+        return NAME + self.config.label().replace("/", "_")
 
     @property
     def horizon(self) -> int:
@@ -113,7 +157,19 @@ class Gymnasium(EnvFactory):
     def probe(self, frames: FrameRequest | None) -> None:
         self.make_one(None).close()
 
-    def make_one(self, frames: FrameRequest | None) -> SimEnv:
+    def action_range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        with closing(self.make_one(None)) as sim:
+            return sim.action_range()
+
+    def starts(
+        self, told: Sequence[Mapping[str, Any]], seen: Sequence[NDArray[np.float64] | None]
+    ) -> tuple[list[dict[str, NDArray[np.float64]]], str]:
+        from rrl.envs.any_gym_start import starts
+
+        with closing(self.make_one(None)) as sim:
+            return starts(sim, told, seen)
+
+    def make_one(self, frames: FrameRequest | None) -> GymnasiumSim:
         from rrl.envs.any_gym_sim import GymnasiumSim, Settings
 
         settings = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(Settings)}
@@ -134,6 +190,43 @@ def spec_of(name: str) -> Any:
         hint = meant(short, sorted(gymnasium.registry)).removeprefix("; ")
         other = "" if module else "environments of other packages are named 'module:Name-v1'"
         raise UserError(f"gymnasium knows no environment {name!r}\n{hint or other}") from error
+
+
+def _known(name: str) -> bool:
+    """Does gymnasium know an environment of this name?"""
+    try:
+        spec_of(name)
+    except UserError:
+        return False
+    return True
+
+
+def _installed(name: str, entry_point: Any) -> str:
+    """The name by which an environment that a file describes can be had: of gymnasium, or of an installed package made
+    for gymnasium, the only ones that are imported because a file says so. UserError if it is neither's."""
+    if name in gymnasium.registry:
+        return name
+    module = entry_point.partition(":")[0].partition(".")[0] if isinstance(entry_point, str) else ""
+    for owner in importlib.metadata.packages_distributions().get(module, ()):
+        if any(need.lower().startswith("gymnasium") for need in importlib.metadata.requires(owner) or ()):
+            spec_of(f"{module}:{name}")
+            return f"{module}:{name}"
+    package = f", which comes from the package {module!r}: install it" if module else ""
+    raise UserError(f"gymnasium knows no environment {name!r} here{package}, or say with --task what to replay it in")
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _value(name: str, text: str) -> Any:
+    """A setting out of its text among the facts, where strings stand as they are."""
+    try:
+        value = _tuples(json.loads(text))
+    except ValueError:
+        return text
+    return value if Gymnasium.Config.model_fields[name].annotation not in (str, str | None) else text
 
 
 def version_of(name: str) -> dict[str, str]:

@@ -43,6 +43,23 @@ class Scene:
                 f"Gymnasium.cameras: {self.name} has no camera {unknown[0]!r}; {has}{meant(unknown[0], known)}"
             )
 
+    def physics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(qpos, qvel) now."""
+        return np.array(self.data.qpos), np.array(self.data.qvel)
+
+    def put(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> None:
+        """Positions and velocities, all else as it is but for the solver's memory, which a reset clears too."""
+        self.data.qpos[:], self.data.qvel[:] = qpos, qvel
+        self.data.qacc_warmstart[:] = 0
+        mujoco.mj_forward(self.model, self.data)
+
+    def beyond(self) -> dict[str, NDArray[Any]]:
+        """Copies of what a reset may set beside positions and velocities: the model's numbers, mocap bodies, the
+        states of actuators."""
+        model = {name: getattr(self.model, name) for name in dir(self.model) if not name.startswith("_")}
+        data = {name: getattr(self.data, name) for name in ("mocap_pos", "mocap_quat", "act", "userdata")}
+        return {name: value.copy() for name, value in (model | data).items() if isinstance(value, np.ndarray)}
+
     def draw(self, cameras: tuple[str, ...], look: str, frames: FrameRequest, out: NDArray[np.uint8]) -> None:
         """Draw the simulator as it stands into `out` [size, size, 3 * cameras]; no cameras: the free one."""
         key = (cameras, look, frames.size)

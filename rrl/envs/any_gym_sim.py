@@ -15,11 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rrl.envs import gl
-from rrl.envs.any_gym_scene import scene_of
-from rrl.envs.base import Arrays, FrameRequest
+from rrl.envs.any_gym_scene import Scene, scene_of
+from rrl.envs.any_gym_seen import leaves, observer
+from rrl.envs.base import Arrays, FrameRequest, seed_of, seed_words
 from rrl.registry import UserError
 
 Observation = dict[str, NDArray[Any]]
+START = ("seed", "qpos", "qvel")
+"""What an episode begins with, beside options of the environment's own reset."""
+OPTIONS = "options/"
+"""How names of `initial` begin that stand for options of the environment's own reset; groups in them by `/` too."""
+SAME = 1e-6
+"""Observations are the same up to this difference (where numbers are above 1: up to this part of them)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,8 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
             observation["frames"] = spaces.Box(0, 255, shape, np.uint8)
         self.observation_space = spaces.Dict(observation)
         self.seconds = (0.0, 0.0)
-        self._seed: int | None = None
+        self._look = observer(self._env)
+        self._initial: dict[str, NDArray[np.float64]] = {}
         self._actions: list[NDArray[np.float32]] = []
         self._told = False
 
@@ -71,15 +79,9 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         """Start an episode. `options["initial"]` is what `initial` gave: the episode begins as that one did."""
         super().reset(seed=seed)
         given = (options or {}).get("initial")
-        if given is not None:
-            if set(given) != {"seed"}:
-                raise UserError(f"an initial state of {self._config.id} is its seed; got {', '.join(given) or 'none'}")
-            seed = int(np.asarray(given["seed"]).item())
-        elif seed is None:
-            seed = int(self.np_random.integers(2**31))
-        self._seed, self._actions = seed, []
-        raw, _ = self._env.reset(seed=seed)
-        return self._observe(raw), {}
+        if given is None:
+            given = {"seed": seed_words(int(self.np_random.integers(2**31)) if seed is None else seed)}
+        return self._observe(self.begin(given)), {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """One step; actions in [-1, 1] (clipped) span the environment's range."""
@@ -131,8 +133,7 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
                 )
             parts = [arrays[wanted]]
         elif wanted == "all":
-            parts = [raw[key] for key in sorted(raw)] if isinstance(raw, Mapping) else [raw]
-            parts = [part for part in parts if np.ndim(part) < 3]
+            parts = list(leaves(raw))
         flat = np.concatenate([np.ravel(np.asarray(part, np.float32)) for part in parts] or [np.empty(0, np.float32)])
         chosen = self._config.state_indices
         if chosen is None:
@@ -184,22 +185,88 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         """What draws: the GL driver's name, where rrl draws a MuJoCo model."""
         return gl.renderer() if self._scene else f"{self._config.id} itself"
 
-    # Episodes as seed and actions
+    # Episodes as a start and actions
+
+    @property
+    def label(self) -> str:
+        """The environment's id."""
+        return self._config.id
+
+    @property
+    def scene(self) -> Scene | None:
+        """Its MuJoCo simulator, if it has one."""
+        return self._scene
+
+    @property
+    def observable(self) -> bool:
+        """Can it be put anywhere and asked what it observes there?"""
+        return self._look is not None and self._scene is not None
+
+    def action_range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(lowest, highest) of the environment's own actions."""
+        return self._low, self._low + 2 * self._half
+
+    def begin(self, given: Mapping[str, Any]) -> Any:
+        """Start the episode that began with `given`: a reset with its `seed` and its options, and where that leads to
+        other positions and velocities than `qpos` and `qvel` (if they are given), with those. The environment's own
+        observation. UserError if it can't begin so."""
+        if "seed" not in given or any(k not in START and not k.startswith(OPTIONS) for k in given):
+            raise UserError(
+                f"an initial state of {self.label} has the arrays {', '.join(START)}; got {', '.join(given) or 'none'}"
+            )
+        options = _nested(given)
+        raw, _ = self._env.reset(seed=seed_of(given["seed"]), **({"options": options} if options else {}))
+        if "qpos" in given:
+            raw = self._moved(raw, np.asarray(given["qpos"]), np.asarray(given["qvel"]))
+        qpos, qvel = self.physics()
+        begun = {"qpos": qpos, "qvel": qvel, **given, "seed": seed_words(seed_of(given["seed"]))}
+        self._initial = {name: np.array(value, np.float64) for name, value in begun.items()}
+        self._actions = []
+        return raw
+
+    def _moved(self, raw: Any, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> Any:
+        """The observation at a start; `raw`: that of the reset before, which stays if nothing is to be moved."""
+        now = self.physics()
+        if all(np.array_equal(a, b) for a, b in zip(now, (qpos, qvel), strict=True)):
+            return raw
+        if self.observable:
+            return self.observed_at(qpos, qvel)
+        apart = max(np.abs(a - b).max(initial=0.0) for a, b in zip(now, (qpos, qvel), strict=True))
+        if apart > SAME:
+            raise UserError(
+                f"a reset of {self.label} with the recorded seed gives positions or velocities that are {apart:.2g} "
+                "from the recorded ones (another version?), and it can't be set to those: it has no `_get_obs()` that "
+                "would tell what it observes then"
+            )
+        return raw
+
+    def observed_at(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> Any:
+        """The environment's own observation at these positions and velocities. UserError if it can't be asked."""
+        if self._look is None or self._scene is None:
+            raise UserError(f"{self.label} can't be put into a recorded state: it has no `_get_obs()` to observe it by")
+        self._scene.put(qpos, qvel)
+        return self._look()
+
+    def show(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> Observation:
+        """The observation of a given simulator state, without stepping."""
+        return self._observe(self.observed_at(qpos, qvel))
 
     def initial(self) -> dict[str, NDArray[np.float64]]:
-        """How the episode began: its seed."""
-        return {"seed": np.array([float(self._seed or 0)])}
+        """How the episode began: its seed, the positions and velocities (empty where MuJoCo doesn't simulate it), and
+        what options its reset was given."""
+        return {name: value.copy() for name, value in self._initial.items()}
 
     def get_state(self) -> Observation:
-        """The episode's seed and its actions so far, and the last state vector, which repeating them must give."""
+        """The episode's start and its actions so far: repeating them must give the same."""
         shape = (0, *self.action_space.shape)  # type: ignore[misc]
         actions = np.stack(self._actions) if self._actions else np.empty(shape, np.float32)
-        return {"seed": np.array(self._seed), "actions": actions}
+        return {"actions": actions, **{f"initial_{name}": value for name, value in self.initial().items()}}
 
     def set_state(self, state: Arrays) -> Observation:
-        """Repeat the episode up to there; returns the last observation."""
-        self._seed, self._actions = int(state["seed"]), []
-        raw, _ = self._env.reset(seed=self._seed)
+        """Repeat the episode up to there; returns the last observation. States of earlier versions hold its `seed`
+        alone."""
+        start = {name.removeprefix("initial_"): value for name, value in state.items() if name != "actions"}
+        raw = self.begin(start)
         for action in state["actions"]:
             raw = self._stepped(action)[0]
         return self._observe(raw)
@@ -208,7 +275,7 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         """(qpos, qvel) of its MuJoCo simulator now; empty arrays where it has none."""
         if self._scene is None:
             return np.empty(0), np.empty(0)
-        return np.array(self._scene.data.qpos), np.array(self._scene.data.qvel)
+        return self._scene.physics()
 
     def close(self) -> None:
         """Close the environment."""
@@ -252,3 +319,16 @@ def _example(space: Any) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: _example(part) for key, part in space.items()}
     return np.zeros(space.shape or (), space.dtype)
+
+
+def _nested(start: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the environment's own reset among a start's arrays."""
+    options: dict[str, Any] = {}
+    for name, value in start.items():
+        if name.startswith(OPTIONS):
+            *groups, last = name.removeprefix(OPTIONS).split("/")
+            inner = options
+            for group in groups:
+                inner = inner.setdefault(group, {})
+            inner[last] = np.array(value)
+    return options

@@ -77,6 +77,11 @@ class EnvFactory(Component, abc.ABC):
 
             return resolve.checked(cls, settings)
 
+        def whole(self) -> Self:
+            """The same task with all that it can observe in the state vector; as it is, where there is no such
+            choice."""
+            return self
+
         def filmed(self, cameras: Sequence[str], look: str) -> Self:
             """The same task for a film: through these cameras, as a user names them (none: the configured ones),
             in this look. UserError if the environment has no such choice."""
@@ -102,6 +107,9 @@ class EnvFactory(Component, abc.ABC):
     """Settings that choose a variant of a task and stand among its facts by the same name: with them, the
     environment of recorded episodes is found again."""
 
+    generic: ClassVar[bool] = False
+    """Does it take whatever no other environment claims?"""
+
     @classmethod
     def tasks(cls) -> Mapping[str, Mapping[str, Any]]:
         """The tasks that commands find by name: per `name` the settings that choose it; by default one task, and
@@ -117,6 +125,25 @@ class EnvFactory(Component, abc.ABC):
         for name, chosen in cls.tasks().items():
             if wanted in (name, _short(name)):
                 return cls.Config.of({**chosen, **settings})
+        return None
+
+    @classmethod
+    def of_recorded(cls, facts: Mapping[str, Any], **settings: Any) -> EnvFactory.Config | None:
+        """The configuration of the task and variant that have these `facts()`, with other settings on top; None if
+        this environment has no such task."""
+        task = str(facts["env"])
+        if task not in cls.tasks():
+            return None
+        variant = {name: str(facts[name]) for name in cls.variant if name in facts}
+        values = {name: int(text) if text.isdecimal() else text for name, text in variant.items()}
+        return cls.of_task(task, **{**values, **settings})
+
+    @classmethod
+    def of_spec(cls, spec: Mapping[str, Any]) -> EnvFactory.Config | None:
+        """The configuration of the task that other people recorded in the environment of gymnasium that `spec`
+        describes (`gymnasium.envs.registration.EnvSpec` as JSON: `id`, `kwargs`, ...); None: it is none of these.
+        What a file says decides here: import nothing for it but packages of environments. UserError if the
+        environment can't be had."""
         return None
 
     @property
@@ -184,6 +211,19 @@ class EnvFactory(Component, abc.ABC):
     def probe(self, frames: FrameRequest | None) -> None:
         """UserError for what only the simulator can refuse: asked before a run is begun."""
 
+    def action_range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """(lowest, highest) [m] of the numbers of an action as other people give it to this environment; None:
+        [-1, 1], as here."""
+        return None
+
+    def starts(
+        self, told: Sequence[Mapping[str, Any]], seen: Sequence[NDArray[np.float64] | None]
+    ) -> tuple[list[dict[str, NDArray[np.float64]]], str] | None:
+        """How other people's episodes begin here, as `reset` takes it, and in words what that rests on. `told` is what
+        was recorded of each one's start (`qpos`, `seed`, ...), `seen` its first observation. None: `told` holds what
+        `initial` gives. UserError if an episode can't begin as it did."""
+        return None
+
 
 class MuJoCoFactory(EnvFactory):
     """Makes `rrl.envs.mujoco.MuJoCoSim`s. Its Config has the fields `look` (a `Look`) and `state`, where `task` means
@@ -232,13 +272,19 @@ def find_task(task: str, **settings: Any) -> EnvFactory.Config:
 def find_recorded(facts: Mapping[str, Any], **settings: Any) -> EnvFactory.Config:
     """The configuration of the task and variant that have these `facts()`, with other settings on top. UserError
     if no environment has the task."""
-    task = str(facts["env"])
     for factory in _factories():
-        if task in factory.tasks():
-            variant = {name: str(facts[name]) for name in factory.variant if name in facts}
-            values = {name: int(text) if text.isdecimal() else text for name, text in variant.items()}
-            return find_task(task, **{**values, **settings})
-    raise UserError(f"this version of rrl has no environment {task}")
+        if (config := factory.of_recorded(facts, **settings)) is not None:
+            return config
+    raise UserError(f"this version of rrl has no environment {facts['env']}")
+
+
+def find_spec(spec: Mapping[str, Any]) -> EnvFactory.Config:
+    """The configuration of the task that `EnvFactory.of_spec` finds, in whichever environment has it. UserError if
+    none has it."""
+    for factory in _factories():
+        if (config := factory.of_spec(spec)) is not None:
+            return config
+    raise UserError(f"there is no environment here for what was recorded in {spec.get('id')}")
 
 
 def _short(name: str) -> str:
@@ -246,9 +292,22 @@ def _short(name: str) -> str:
 
 
 def _factories() -> list[type[EnvFactory]]:
-    """rrl's own first: what is installed beside it takes no name from them."""
+    """rrl's own first: what is installed beside it takes no name from them. Last what takes anything."""
     found = [cls for name in registry.names("environment") if issubclass(cls := registry.get(name), EnvFactory)]
-    return sorted(found, key=lambda cls: cls.__module__.partition(".")[0] != "rrl")
+    return sorted(found, key=lambda cls: (cls.generic, cls.__module__.partition(".")[0] != "rrl"))
+
+
+def seed_words(seed: int) -> NDArray[np.float64]:
+    """[2]: a seed of up to 64 bits, which float64 can't hold, as two numbers of 32; the high one first."""
+    return np.array([seed >> 32, seed & (2**32 - 1)], np.float64)
+
+
+def seed_of(words: NDArray[Any]) -> int:
+    """The seed of `seed_words`, or of one number, as earlier versions wrote it."""
+    seed = 0
+    for word in np.ravel(words):
+        seed = (seed << 32) + int(word)
+    return seed
 
 
 class SimEnv(Protocol):

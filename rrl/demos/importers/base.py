@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,17 @@ class Recorded:
     """[L, m], not clipped."""
     initial: Mapping[str, Any]
     """Initial qpos, qvel and what the task randomises, by mj_envs' names (`door_body_pos`, ...), as the file
-    has them: there may be more, and nothing here is checked yet."""
+    has them: there may be more, and nothing here is checked yet. Minari's: `seed` and options of the reset too."""
     qpos: Array | None = None
     """[L or L + 1, nq]: recorded positions before each action (and after the last)."""
     qvel: Array | None = None
     """[L or L + 1, nv]"""
     observations: Array | None = None
     """[L or L + 1, n]: recorded observations, whatever they are."""
+    states: Array | None = None
+    """[L or L + 1, (time +) nq + nv]: in place of qpos and qvel, where only the task can tell them apart: `split`."""
+    bounds: tuple[Array, Array] | None = None
+    """(lowest, highest) [m]: the range that the source gives its actions. None: it says nothing."""
 
 
 def array(values: Any, what: str, ndim: int | None = None) -> Array:
@@ -75,6 +79,25 @@ def from_states(where: str, actions: Array, states: Mapping[str, NDArray[Any]]) 
     return Recorded(actions, {name: values[0] for name, values in series.items()}, qpos, qvel)
 
 
+def split(where: str, episode: Recorded, nq: int, nv: int) -> Recorded:
+    """The episode with its `states` as qpos and qvel of a task that has so many; UserError if it can't be."""
+    if episode.states is None:
+        return episode
+    if not len(episode.states):
+        raise UserError(f"{where}: states has no rows")
+    timed = episode.states.shape[1] - nq - nv
+    if timed not in (0, 1):
+        raise UserError(
+            f"{where}: states of {episode.states.shape[1]} numbers are not the {nq} of qpos and {nv} of qvel of this "
+            "task, with a time or without"
+        )
+    qpos, qvel = episode.states[:, timed : timed + nq], episode.states[:, timed + nq :]
+    initial = {"qpos": qpos[0], "qvel": qvel[0], **episode.initial}
+    whole = replace(episode, initial=initial, qpos=qpos, qvel=qvel, states=None)
+    check(where, whole)
+    return whole
+
+
 def jumps(qpos: Array, qvel: Array | None) -> NDArray[np.bool_]:
     """[T - 1]: did positions [T, nq] jump from a step to the next, as only a reset makes them?
 
@@ -102,14 +125,16 @@ def check(where: str, episode: Recorded) -> None:
     length = len(episode.actions)
     if episode.actions.ndim != 2 or not length:
         raise UserError(f"{where}: actions must be [steps, dimensions]; got shape {episode.actions.shape}")
-    for name in ("qpos", "qvel", "observations"):
+    if episode.bounds is not None and np.shape(episode.bounds) != (2, episode.actions.shape[1]):
+        raise UserError(f"{where}: actions of {episode.actions.shape[1]} numbers have bounds {episode.bounds}")
+    for name in ("qpos", "qvel", "observations", "states"):
         values = getattr(episode, name)
         if values is not None and (values.ndim != 2 or len(values) not in (length, length + 1)):
             raise UserError(
                 f"{where}: {name} must have a row for each of the {length} actions, or one more; "
                 f"got shape {values.shape}"
             )
-    for name in ("actions", "qpos", "qvel"):
+    for name in ("actions", "qpos", "qvel", "states"):
         values = getattr(episode, name)
         if values is not None:
             finite(values, f"{where}: {name}")
@@ -128,6 +153,13 @@ def finite(values: Array, what: str) -> None:
     """UserError for NaN, infinities and numbers beyond float16, in which velocities are kept."""
     if not (np.abs(values) < np.finfo(np.float16).max).all():
         raise UserError(f"{what} holds numbers that are not finite, or absurdly large")
+
+
+def normalised(actions: Array, bounds: tuple[Array, Array]) -> Array:
+    """Actions [L, m] of such bounds as numbers of [-1, 1]; 0 where the bounds leave one value alone."""
+    low, high = bounds
+    half = (high - low) / 2
+    return (actions - (low + high) / 2) / np.where(half > 0, half, np.inf)
 
 
 def odd_actions(episodes: Sequence[Recorded]) -> Iterator[str]:

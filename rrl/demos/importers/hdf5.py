@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rrl.demos.importers.base import ROW, Array, Recorded, array, fits, from_states, jumps
+from rrl.demos.importers.base import ROW, Recorded, array, fits, from_states, jumps
 from rrl.registry import UserError
 
 
 def read_hdf5(source: str) -> list[Recorded]:
     """The episodes of a file in robomimic's, robohive's or D4RL's layout; UserError if it has none of them."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise UserError("HDF5 files need h5py: pip install 'rrl[demos]'") from error
-    with h5py.File(source, "r") as opened:
+    with _opened(source) as opened:
         file = _File(source, opened)
         if file.names("data"):
             return _robomimic(file)
@@ -33,6 +29,30 @@ def read_hdf5(source: str) -> list[Recorded]:
             f"{source} has neither robomimic's `data/demo_0` nor robohive's `Trial0` nor D4RL's `actions`; "
             f"it has {', '.join(opened) or 'nothing'}"
         )
+
+
+def _opened(source: str) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError("HDF5 files need h5py: pip install 'rrl[demos]'") from error
+    return h5py.File(source, "r")
+
+
+GYM = 2
+"""robomimic's number for environments of gym, among those of `robomimic.envs.env_base.EnvType`."""
+
+
+def hdf5_environment(source: str) -> dict[str, Any]:
+    """Which environment of gymnasium a robomimic file was recorded in (`data`'s attribute `env_args`); nothing if it
+    is of another kind, or the file says nothing."""
+    with _opened(source) as opened:
+        data = _File(source, opened).find("data")
+        told = data.attrs.get("env_args") if hasattr(data, "attrs") else None
+    args = json.loads(told) if isinstance(told, (str, bytes)) else {}
+    if not isinstance(args, dict) or args.get("type") != GYM:
+        return {}
+    return {"id": args.get("env_name"), "kwargs": args.get("env_kwargs")}
 
 
 class _File:
@@ -133,8 +153,7 @@ def _robomimic(file: _File) -> list[Recorded]:
     """`data/demo_<i>`: `actions` [L, m], `states` [L, time? + nq + nv]; nothing else, such as `obs/`, is read.
 
     robomimic stores nothing that a task randomises outside the state; it is looked for as `init_<name>` among
-    the episode's arrays and attributes. nq and nv follow from `init_qpos`; without it they are equal, as
-    Adroit's are.
+    the episode's arrays and attributes.
     """
     episodes = []
     for name in _numbered(file.names("data"), "demo_"):
@@ -148,11 +167,8 @@ def _robomimic(file: _File) -> list[Recorded]:
             if dataset.startswith("init_"):
                 initial[dataset[5:]] = file.read("data", name, dataset)
         initial = {k: v for k, v in initial.items() if np.ndim(v)}
-        qpos = qvel = None
-        if states is not None:
-            qpos, qvel = _split(where, array(states, f"{where}: states", 2), initial)
-            initial = {"qpos": qpos[0], "qvel": qvel[0], **initial}
-        episodes.append(Recorded(array(actions, f"{where}: actions", 2), initial, qpos, qvel))
+        flat = None if states is None else array(states, f"{where}: states", 2)
+        episodes.append(Recorded(array(actions, f"{where}: actions", 2), initial, states=flat))
     return episodes
 
 
@@ -167,20 +183,6 @@ def _robohive(file: _File, trial: str) -> Recorded:
     names = file.series((len(actions) - 1, len(actions), len(actions) + 1), *inside)
     states = {name: file.read(*inside, name) for name in names}
     return from_states(where, actions, {k: v for k, v in states.items() if v is not None})
-
-
-def _split(where: str, states: Array, initial: Mapping[str, Any]) -> tuple[Array, Array]:
-    """qpos and qvel out of flat states [L, (time +) nq + nv]."""
-    if not len(states):
-        raise UserError(f"{where}: states has no rows")
-    width = states.shape[1]
-    nq = np.size(initial["qpos"]) if "qpos" in initial else width // 2
-    timed = width % 2
-    if timed + 2 * nq != width:
-        raise UserError(
-            f"{where}: states of {width} numbers are not qpos and qvel of {nq} each, with a time or without"
-        )
-    return states[:, timed : timed + nq], states[:, timed + nq :]
 
 
 def _d4rl(file: _File) -> list[Recorded]:

@@ -7,6 +7,7 @@ a dataset.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,22 +23,49 @@ def read_minari(source: str) -> list[Recorded]:
     """The episodes of a Minari dataset, such as `D4RL/door/human-v2`.
 
     The initial state is what the recorder gave to `reset` (`options["initial_state_dict"]`), else the first
-    one among the infos. UserError if there is neither, or no such dataset.
+    one among the infos; beside it stand the seed and the options of that reset. UserError if there is no such dataset,
+    or its actions are no row of numbers.
     """
-    try:
-        import minari  # noqa: F401
-    except ImportError as error:
-        raise UserError("Minari datasets need minari: pip install 'rrl[demos]'") from error
     folder = _folder(source)
-    storage = _storage(folder)
+    about = _about(folder)
+    storage = _storage(folder, about)
+    bounds = _bounds(source, storage.action_space) if "action_space" in about else None
     count = range(storage.total_episodes)
     pairs = zip(storage.get_episodes(count), storage.get_episode_metadata(count), strict=True)
-    return [_episode(f"{source}, episode {i}", episode, about) for i, (episode, about) in enumerate(pairs)]
+    return [_episode(f"{source}, episode {i}", *pair, bounds) for i, pair in enumerate(pairs)]
+
+
+def minari_environment(source: str) -> dict[str, Any]:
+    """gymnasium's description of the environment that a Minari dataset was recorded in; nothing if there is none."""
+    spec = _about(_folder(source)).get("env_spec")
+    return dict(json.loads(spec)) if isinstance(spec, str) else {}
+
+
+def _bounds(source: str, space: Any) -> tuple[Array, Array] | None:
+    """(lowest, highest) of the dataset's actions; None: without ends. UserError if they are no row of numbers."""
+    import gymnasium
+
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+        raise UserError(
+            f"{source} has actions {space}; rrl's agents act in a box of continuous numbers, such as Box(7,): it can't "
+            "be learnt from"
+        )
+    return (space.low.astype(np.float64), space.high.astype(np.float64)) if space.is_bounded() else None
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """The dataset's metadata."""
+    from minari.dataset.minari_storage import MinariStorage
+
+    return dict(MinariStorage.read_raw_metadata(folder))
 
 
 def _folder(source: str) -> Path:
     """Where the dataset's files are: a folder, a local dataset's, or a downloaded one's."""
-    import minari
+    try:
+        import minari
+    except ImportError as error:
+        raise UserError("Minari datasets need minari: pip install 'rrl[demos]'") from error
     from minari.dataset.minari_dataset import parse_dataset_id
     from minari.storage.datasets_root_dir import get_dataset_path
 
@@ -62,11 +90,10 @@ def _folder(source: str) -> Path:
         ) from error
 
 
-def _storage(folder: Path) -> Any:
+def _storage(folder: Path, about: Mapping[str, Any]) -> Any:
     """What decodes the files, from the spaces that the metadata describe."""
     import gymnasium
     from minari.dataset._storages import get_minari_storage
-    from minari.dataset.minari_storage import MinariStorage
     from minari.serialization import deserialize_space
 
     if (folder / "main_data.hdf5").exists():
@@ -74,7 +101,6 @@ def _storage(folder: Path) -> Any:
 
         with h5py.File(folder / "main_data.hdf5", "r") as file:
             check_hdf5(str(folder), file)
-    about = MinariStorage.read_raw_metadata(folder)
     kind = about.get("data_format", "hdf5")
     spaces = []
     for name in ("observation_space", "action_space"):
@@ -91,15 +117,15 @@ def _storage(folder: Path) -> Any:
     return get_minari_storage(kind)(folder, *spaces, **pictures)
 
 
-def _episode(where: str, episode: Mapping[str, Any], about: Mapping[str, Any]) -> Recorded:
+def _episode(
+    where: str, episode: Mapping[str, Any], about: Mapping[str, Any], bounds: tuple[Array, Array] | None
+) -> Recorded:
     infos = episode.get("infos") or {}
     options = about.get("options") if isinstance(about.get("options"), Mapping) else {}
     starts = [(options or {}).get("initial_state_dict"), options, *_first_states(infos)]
-    initial = next((s for s in starts if isinstance(s, Mapping) and {"qpos", "qvel"} <= set(s)), None)
-    if initial is None:
-        raise UserError(
-            f"{where}: no initial state to replay from: neither reset's options nor infos hold qpos and qvel"
-        )
+    initial = next((s for s in starts if isinstance(s, Mapping) and {"qpos", "qvel"} <= set(s)), {})
+    reset = {} if about.get("seed") is None else {"seed": about["seed"]}
+    reset |= dict(_numbers(options or {}, "options/"))
 
     def series(name: str) -> Array | None:
         values = matrix(infos[name], f"{where}: {name}") if name in infos else None
@@ -109,11 +135,30 @@ def _episode(where: str, episode: Mapping[str, Any], about: Mapping[str, Any]) -
 
     return Recorded(
         array(episode["actions"], f"{where}: actions", 2),
-        dict(initial),
+        {**initial, **reset},
         series("qpos"),
         series("qvel"),
-        matrix(episode["observations"], f"{where}: observations"),
+        _rows(episode["observations"], f"{where}: observations"),
+        bounds=bounds,
     )
+
+
+def _numbers(options: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """The arrays of real numbers among a reset's options, those of groups by their path."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}/")
+        elif np.ndim(value) and np.asarray(value).dtype.kind == "f":
+            yield f"{prefix}{name}", np.asarray(value)
+
+
+def _rows(observations: Any, what: str) -> Array | None:
+    """Observations as rows of numbers: those of dicts by the order of their keys, pictures left out. None if they are
+    anything else."""
+    if not isinstance(observations, Mapping):
+        return matrix(observations, what)
+    parts = [part for key in sorted(observations) if (part := _rows(observations[key], what)) is not None]
+    return np.concatenate(parts, axis=1) if parts else None
 
 
 def _first_states(infos: Any) -> Iterator[dict[str, Any]]:
