@@ -23,7 +23,7 @@ from rrl.demos import importers, sets
 from rrl.demos.record import Noisy, Recording, record
 from rrl.demos.replay import NoPolicy, playback
 from rrl.demos.sets import Demos
-from rrl.envs.base import EnvFactory, FrameRequest, find_spec, find_task, task_names
+from rrl.envs.base import EnvFactory, FrameRequest, find_spec, find_task, reset_options, seed_of, task_names
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.success import in_words, return_in_words
 from rrl.evaluators.video import captioned, tiles, video
@@ -120,7 +120,7 @@ def take_over(
     spec = importers.environment(source, kind)
     env: EnvFactory = build(sets.with_objects(_task(source, spec, task, protocol)))
     if spec:
-        say(f"recorded in {spec['id']}, replayed in {env.name}")
+        say(f"recorded in {spec['id']}; the task here is {env.name}")
     recorded = importers.read(source, kind)
     with closing(_environments(env, len(recorded))) as envs:
         envs.reset(seed=0)
@@ -438,7 +438,8 @@ def export(source: str, dataset: str, say: Say, progress: Progress = SILENCE) ->
     """`rrl demos export`: replay a set and write it as a local Minari dataset.
 
     Observations are the task's state; infos hold qpos, qvel and the goal flags; the initial state is in the
-    options of reset, as in Minari's own Adroit datasets, so that `rrl demos import` reads it back.
+    options of reset, as in Minari's own Adroit datasets, or the seed of the reset is told, so that `rrl demos import`
+    reads it back.
     """
     try:
         import minari
@@ -459,11 +460,7 @@ def export(source: str, dataset: str, say: Say, progress: Progress = SILENCE) ->
         rollout = _replay(envs, demos, progress).rollout
         spaces = (envs.single_observation_space["state"], envs.single_action_space)  # type: ignore[index]
     buffers = [
-        EpisodeBuffer(
-            id=i,
-            options={"initial_state_dict": dict(demos.script(i).initial or {})},
-            **_columns(demos, rollout, i),
-        )
+        EpisodeBuffer(id=i, **_reset(demos.script(i).initial or {}), **_columns(demos, rollout, i))
         for i in range(len(demos))
     ]
     try:
@@ -483,6 +480,13 @@ def export(source: str, dataset: str, say: Say, progress: Progress = SILENCE) ->
             raise
         raise UserError(f"Minari does not take {dataset}: {error}") from error
     say(f"Minari dataset {dataset}: {len(demos)} episodes, {len(demos.actions)} steps")
+
+
+def _reset(initial: Mapping[str, Any]) -> dict[str, Any]:
+    """How an episode began as Minari has it: the seed and the options of its reset, or else its initial state."""
+    if "seed" in initial:
+        return {"seed": seed_of(initial["seed"]), "options": reset_options(initial) or None}
+    return {"options": {"initial_state_dict": dict(initial)}}
 
 
 def _columns(demos: Demos, rollout: Rollout, i: int) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def part(source: str, field: str, root: str = "Experiment", finder: Finder = fin
     problems = [*reader.problems, *names.problems, *names.unknown_components(reader.files), *run.problems]
     if not isinstance(found, Config) and not problems:
         hint = f"add a line such as `{root}.{field} = @Name()`"
-        problems.append(Problem.at(reader.start, f"{root}.{field} is no component here", hint))
+        problems.append(Problem.at(reader.start, f"nothing here binds {root}.{field} to a component", hint))
     if problems or not isinstance(found, Config):
         raise ConfigError(list(dict.fromkeys(problems)))
     return found

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import importlib.metadata
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 NAME = "gymnasium_"
 """How names of these environments begin."""
+ELSEWHERE = (
+    "say with --task what to replay it in: a task, an id of gymnasium's, or a gin file that sets `Experiment.env`"
+)
 Plain = bool | int | float | str | None | tuple[bool | int | float | str, ...]
 
 
@@ -99,8 +103,8 @@ class Gymnasium(EnvFactory):
 
     @classmethod
     def of_task(cls, task: str, **settings: Any) -> Gymnasium.Config | None:
-        """The environment that gymnasium knows by this name."""
-        return cls.Config.of({"id": task, **settings}) if _known(task) else None
+        """The environment of this id, which ends in a version."""
+        return cls.Config.of({"id": task, **settings}) if re.search(r"-v\d+$", task) else None
 
     @classmethod
     def of_recorded(cls, facts: Mapping[str, Any], **settings: Any) -> Gymnasium.Config | None:
@@ -118,14 +122,16 @@ class Gymnasium(EnvFactory):
         """The environment of this id, with the arguments and the limit of steps that its registration lacks."""
         name = _installed(str(spec.get("id")), spec.get("entry_point"))
         usual = spec_of(name)
-        settings: dict[str, Any] = {"id": name}
         known = json.loads(json.dumps(usual.kwargs, default=str))
         given = {k: v for k, v in (spec.get("kwargs") or {}).items() if known.get(k) != v and k != "render_mode"}
-        settings["kwargs"] = tuple((k, _tuples(v)) for k, v in given.items())
+        settings: dict[str, Any] = {"id": name, "kwargs": tuple((k, _tuples(v)) for k, v in given.items())}
         steps = spec.get("max_episode_steps")
         if steps is not None and steps != usual.max_episode_steps:
             settings["horizon"] = steps
-        return cls.Config.of(settings)
+        try:
+            return cls.Config.of(settings)
+        except UserError as error:
+            raise UserError(f"{name} can't be had as it was recorded: {error}\n{ELSEWHERE}") from error
 
     @property
     def name(self) -> str:
@@ -192,15 +198,6 @@ def spec_of(name: str) -> Any:
         raise UserError(f"gymnasium knows no environment {name!r}\n{hint or other}") from error
 
 
-def _known(name: str) -> bool:
-    """Does gymnasium know an environment of this name?"""
-    try:
-        spec_of(name)
-    except UserError:
-        return False
-    return True
-
-
 def _installed(name: str, entry_point: Any) -> str:
     """The name by which an environment that a file describes can be had: of gymnasium, or of an installed package made
     for gymnasium, the only ones that are imported because a file says so. UserError if it is neither's."""
@@ -208,11 +205,13 @@ def _installed(name: str, entry_point: Any) -> str:
         return name
     module = entry_point.partition(":")[0].partition(".")[0] if isinstance(entry_point, str) else ""
     for owner in importlib.metadata.packages_distributions().get(module, ()):
-        if any(need.lower().startswith("gymnasium") for need in importlib.metadata.requires(owner) or ()):
+        if ":" not in name and any(
+            need.lower().startswith("gymnasium") for need in importlib.metadata.requires(owner) or ()
+        ):
             spec_of(f"{module}:{name}")
             return f"{module}:{name}"
-    package = f", which comes from the package {module!r}: install it" if module else ""
-    raise UserError(f"gymnasium knows no environment {name!r} here{package}, or say with --task what to replay it in")
+    package = f"; it comes from the package {module!r}, which must be installed" if module else ""
+    raise UserError(f"gymnasium knows no environment {name!r} here{package}\n{ELSEWHERE}")
 
 
 def _tuples(value: Any) -> Any:

@@ -17,14 +17,12 @@ from PIL import Image
 from rrl.envs import gl
 from rrl.envs.any_gym_scene import Scene, scene_of
 from rrl.envs.any_gym_seen import leaves, observer
-from rrl.envs.base import Arrays, FrameRequest, seed_of, seed_words
+from rrl.envs.base import RESET_OPTIONS, Arrays, FrameRequest, reset_options, seed_of, seed_words
 from rrl.registry import UserError
 
 Observation = dict[str, NDArray[Any]]
 START = ("seed", "qpos", "qvel")
 """What an episode begins with, beside options of the environment's own reset."""
-OPTIONS = "options/"
-"""How names of `initial` begin that stand for options of the environment's own reset; groups in them by `/` too."""
 SAME = 1e-6
 """Observations are the same up to this difference (where numbers are above 1: up to this part of them)."""
 
@@ -210,11 +208,11 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         """Start the episode that began with `given`: a reset with its `seed` and its options, and where that leads to
         other positions and velocities than `qpos` and `qvel` (if they are given), with those. The environment's own
         observation. UserError if it can't begin so."""
-        if "seed" not in given or any(k not in START and not k.startswith(OPTIONS) for k in given):
+        if "seed" not in given or any(k not in START and not k.startswith(RESET_OPTIONS) for k in given):
             raise UserError(
                 f"an initial state of {self.label} has the arrays {', '.join(START)}; got {', '.join(given) or 'none'}"
             )
-        options = _nested(given)
+        options = reset_options(given)
         raw, _ = self._env.reset(seed=seed_of(given["seed"]), **({"options": options} if options else {}))
         if "qpos" in given:
             raw = self._moved(raw, np.asarray(given["qpos"]), np.asarray(given["qvel"]))
@@ -319,16 +317,3 @@ def _example(space: Any) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: _example(part) for key, part in space.items()}
     return np.zeros(space.shape or (), space.dtype)
-
-
-def _nested(start: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the environment's own reset among a start's arrays."""
-    options: dict[str, Any] = {}
-    for name, value in start.items():
-        if name.startswith(OPTIONS):
-            *groups, last = name.removeprefix(OPTIONS).split("/")
-            inner = options
-            for group in groups:
-                inner = inner.setdefault(group, {})
-            inner[last] = np.array(value)
-    return options

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.envs.any_gym_seen import flat
-from rrl.envs.any_gym_sim import OPTIONS, SAME, GymnasiumSim
-from rrl.envs.base import seed_words
+from rrl.envs.any_gym_sim import SAME, GymnasiumSim
+from rrl.envs.base import RESET_OPTIONS, seed_words
 from rrl.registry import UserError
 
 Array = NDArray[np.float64]
@@ -57,7 +57,7 @@ def _start(
     `beyond`. UserError if there is no such start."""
     seed = told.get("seed")
     begun: Start = {"seed": seed_words(int(seed or 0))}
-    begun |= {name: np.asarray(value, np.float64) for name, value in told.items() if name.startswith(OPTIONS)}
+    begun |= {name: np.asarray(value, np.float64) for name, value in told.items() if name.startswith(RESET_OPTIONS)}
     raw, now = flat(sim.begin(begun)), sim.physics()
     if first is not None and len(first) != len(raw):
         raise UserError(
@@ -65,19 +65,19 @@ def _start(
             "with these settings?"
         )
     apart = _apart(raw, first)
-    words = "as a reset with seed 0 does, since no seed was recorded" if seed is None else "by their recorded seeds"
-    if (state := _recorded(told, sim.label, now)) is not None:
-        at = "at their recorded positions and velocities"
-    elif apart > SAME and (state := _showing(sim, first, now)) is not None:
+    words = "as a reset with seed 0 does, since no seed was recorded" if seed is None else "with their recorded seeds"
+    at = "at their recorded positions and velocities"
+    if (state := _recorded(told, sim.label, now)) is None and apart > SAME:
         why = "no seed was recorded" if seed is None else "the recorded seeds begin elsewhere here: another version?"
         at = f"at positions and velocities that are observed as recorded ({why})"
-    elif seed is None and first is None:
+        state = _showing(sim, first, now)
+    if state is None and seed is None and first is None:
         raise UserError("nothing tells where it begins: neither qpos and qvel, nor a seed, nor a first observation")
-    if state is not None and not all(map(np.array_equal, state, now)):
-        lacks = f" (a reset draws {', '.join(more)} too, which these don't tell)" if more else ""
+    # Seeds are exact; positions may have been rounded as they were kept.
+    if state is not None and (seed is None or max(map(_apart, state, now)) > SAME):
+        words = at + (f" (a reset draws {', '.join(more)} too, which these don't tell)" if more else "")
         if more and first is None:
-            raise UserError(f"it can't be known to begin {at}{lacks}: no first observation was recorded")
-        words = at + lacks
+            raise UserError(f"it can't be known to begin {words}: no first observation was recorded")
         begun |= dict(zip(("qpos", "qvel"), state, strict=True))
         apart = _apart(flat(sim.begin(begun)), first)
     if apart > NEAR:

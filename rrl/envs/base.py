@@ -297,6 +297,24 @@ def _factories() -> list[type[EnvFactory]]:
     return sorted(found, key=lambda cls: (cls.generic, cls.__module__.partition(".")[0] != "rrl"))
 
 
+RESET_OPTIONS = "options/"
+"""How names of arrays of an initial state begin that stand for options of an environment's own reset; groups of them
+are parted by `/` too."""
+
+
+def reset_options(initial: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the environment's own reset among the arrays of an initial state, in their groups."""
+    options: dict[str, Any] = {}
+    for name, value in initial.items():
+        if name.startswith(RESET_OPTIONS):
+            *groups, last = name.removeprefix(RESET_OPTIONS).split("/")
+            inner = options
+            for group in groups:
+                inner = inner.setdefault(group, {})
+            inner[last] = np.array(value)
+    return options
+
+
 def seed_words(seed: int) -> NDArray[np.float64]:
     """[2]: a seed of up to 64 bits, which float64 can't hold, as two numbers of 32; the high one first."""
     return np.array([seed >> 32, seed & (2**32 - 1)], np.float64)

@@ -45,5 +45,5 @@ class Toy(gymnasium.Env):
         return self.observed()["picture"]
 
 
-gymnasium.register("helpers/Toy-v0", entry_point=Toy, max_episode_steps=12)
+gymnasium.register("helpers/Toy-v0", entry_point=f"{__name__}:Toy", max_episode_steps=12)
 gymnasium.register("helpers/Endless-v0", entry_point=Toy)

@@ -16,6 +16,7 @@ import numpy as np
 
 from rrl.demos.importers.base import Array, Recorded, array, matrix
 from rrl.demos.importers.hdf5 import check_hdf5
+from rrl.envs.base import RESET_OPTIONS
 from rrl.registry import UserError
 
 
@@ -125,7 +126,7 @@ def _episode(
     starts = [(options or {}).get("initial_state_dict"), options, *_first_states(infos)]
     initial = next((s for s in starts if isinstance(s, Mapping) and {"qpos", "qvel"} <= set(s)), {})
     reset = {} if about.get("seed") is None else {"seed": about["seed"]}
-    reset |= dict(_numbers(options or {}, "options/"))
+    reset |= dict(_numbers(options or {}, RESET_OPTIONS))
 
     def series(name: str) -> Array | None:
         values = matrix(infos[name], f"{where}: {name}") if name in infos else None
