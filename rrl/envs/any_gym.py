@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import json
@@ -204,7 +205,7 @@ def _installed(name: str, entry_point: Any) -> str:
     if name in gymnasium.registry:
         return name
     module = entry_point.partition(":")[0].partition(".")[0] if isinstance(entry_point, str) else ""
-    for owner in importlib.metadata.packages_distributions().get(module, ()):
+    for owner in _distributions().get(module, ()):
         if ":" not in name and any(
             need.lower().startswith("gymnasium") for need in importlib.metadata.requires(owner) or ()
         ):
@@ -228,9 +229,15 @@ def _value(name: str, text: str) -> Any:
     return value if Gymnasium.Config.model_fields[name].annotation not in (str, str | None) else text
 
 
+@functools.cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """Per top-level package the installed distributions that it comes from: all of them are read for that."""
+    return importlib.metadata.packages_distributions()
+
+
 def version_of(name: str) -> dict[str, str]:
     """The version of the distribution that an environment comes from; empty where it can't be told."""
     entry = spec_of(name).entry_point
     module = (entry if isinstance(entry, str) else getattr(entry, "__module__", "")).split(".")[0]
-    owners = importlib.metadata.packages_distributions().get(module, ())
+    owners = _distributions().get(module, ())
     return {owner: importlib.metadata.version(owner) for owner in owners[:1]}

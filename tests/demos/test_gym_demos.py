@@ -54,8 +54,9 @@ def taken(source, out, **settings):
     return sets.load(out), "\n".join(lines)
 
 
-def changed(store, name, **spec):
+def changed(store, **spec):
     """A copy of the dataset `expert` that says something else of its environment."""
+    name = f"n{len(list(store.glob('changed/*')))}-v0"
     source, folder = store / PUSHER.format("expert"), store / "changed" / name
     shutil.copytree(source, folder)
     about = json.loads((folder / "data" / "metadata.json").read_text())
@@ -158,7 +159,7 @@ def test_a_drift_from_the_recording_is_told(pusher, tmp_path):
 
 def test_settings_and_limit_of_the_recorded_environment_are_kept(pusher, store, tmp_path):
     settings = {"reward_near_weight": 0.7, "render_mode": "rgb_array"}
-    source = changed(store, "near-v0", kwargs=settings, max_episode_steps=10)
+    source = changed(store, kwargs=settings, max_episode_steps=10)
     demos, told = taken(source, tmp_path / "a")
     env = build(sets.environment(demos.facts))
     assert env.config.kwargs == (("reward_near_weight", 0.7),) and env.horizon == 10
@@ -181,7 +182,7 @@ def test_settings_and_limit_of_the_recorded_environment_are_kept(pusher, store, 
 )
 def test_a_dataset_whose_environment_is_not_here(pusher, store, tmp_path, spec, told):
     """And which module stands in a file is no reason to import it."""
-    source = changed(store, f"n{abs(hash(str(spec)))}-v0", **spec)
+    source = changed(store, **spec)
     with pytest.raises(UserError, match=told):
         taken(source, tmp_path / "a")
     assert "antigravity" not in sys.modules
@@ -190,10 +191,10 @@ def test_a_dataset_whose_environment_is_not_here(pusher, store, tmp_path, spec, 
 
 def test_an_environment_of_an_installed_package_is_found(pusher, store):
     door = {"id": "AdroitHandDoor-v1", "entry_point": "gymnasium_robotics.envs.adroit_hand:AdroitHandDoorEnv"}
-    spec = importers.environment(changed(store, "hand-v0", **door))
+    spec = importers.environment(changed(store, **door))
     assert commands._task("x", spec, None, None) == commands.find_task("door")
     fetch = {"id": "FetchReach-v4", "entry_point": "gymnasium_robotics.envs.fetch.reach:X", "kwargs": {}}
-    spec = importers.environment(changed(store, "fetch-v0", **fetch))
+    spec = importers.environment(changed(store, **fetch))
     assert commands._task("x", spec, None, None).id in ("FetchReach-v4", "gymnasium_robotics:FetchReach-v4")
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from rrl.envs import Adroit, FrameRequest, Gymnasium
 from rrl.envs.any_gym_sim import fitted
+from rrl.envs.base import seed_of
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.registry import UserError
 
@@ -89,6 +90,50 @@ def test_an_interrupted_episode_goes_on_bit_for_bit(name):
     assert ours[1:] == theirs[1:]
     two.reset(options={"initial": one.initial()})
     np.testing.assert_array_equal(two.physics()[0], factory_start(name))
+
+
+def test_an_episode_begins_at_given_positions_and_velocities():
+    """As gymnasium's own `set_state` after a reset; saved and gone on with too."""
+    env, theirs = factory("Pusher-v5").make_one(None), gymnasium.make("Pusher-v5").unwrapped
+    theirs.reset(seed=1)
+    qpos, qvel = theirs.data.qpos + 0.1, theirs.data.qvel - 0.2
+    theirs.set_state(qpos, qvel)
+    start = {"seed": np.array([5.0]), "qpos": qpos, "qvel": qvel}  # one number: as earlier versions wrote seeds
+    seen = env.reset(options={"initial": start})[0]["state"]
+    np.testing.assert_array_equal(seen, theirs._get_obs().astype(np.float32))
+    action = np.full(7, 0.3, np.float32)
+    env.step(action)
+    other = factory("Pusher-v5").make_one(None)
+    other.set_state(env.get_state())
+    for _ in range(2):
+        raw, reward, *_ = theirs.step(2 * action)
+    ours, again = env.step(action), other.step(action)
+    np.testing.assert_array_equal(ours[0]["state"], again[0]["state"])
+    np.testing.assert_allclose(ours[0]["state"], raw, atol=1e-6)
+    assert ours[1] == again[1] == pytest.approx(reward, rel=1e-6)
+    shown = env.show(qpos, qvel)["state"]
+    np.testing.assert_array_equal(shown, seen)
+    with pytest.raises(UserError, match="has the arrays seed, qpos, qvel; got qpos"):
+        env.reset(options={"initial": {"qpos": qpos}})
+
+
+def test_a_state_of_an_earlier_version_goes_on():
+    one, two = (factory("Pusher-v5").make_one(None) for _ in range(2))
+    one.reset(seed=3)
+    actions = np.full((2, 7), 0.25, np.float32)
+    for action in actions:
+        seen = one.step(action)[0]["state"]
+    np.testing.assert_array_equal(two.set_state({"seed": np.array(3), "actions": actions})["state"], seen)
+
+
+def test_seeds_of_64_bits_and_nested_observations():
+    env = factory("helpers.gym_tasks:helpers/Nested-v0").make_one(None)
+    seed = 2**64 - 3
+    seen = env.reset(seed=seed)[0]["state"]
+    raw = env._env.unwrapped.observed()
+    np.testing.assert_array_equal(seen, np.array([*raw["a"]["goal"], *raw["a"]["point"], *raw["b"]], np.float32))
+    assert seed_of(env.initial()["seed"]) == seed
+    np.testing.assert_array_equal(env.reset(options={"initial": env.initial()})[0]["state"], seen)
 
 
 def factory_start(name):

@@ -5,6 +5,7 @@ from helpers.point import Point
 
 from rrl import registry
 from rrl.envs.adroit import Adroit
+from rrl.envs.any_gym import Gymnasium
 from rrl.envs.base import EnvFactory, find_recorded, find_task, task_names
 from rrl.envs.dmcontrol import PAPER, DMControl
 from rrl.envs.mjrl import MJRL
@@ -15,6 +16,9 @@ CONFIGS = [
     Adroit.Config(task="pen", protocol="stock"),
     *(DMControl.Config(domain=domain, task=task) for domain, task in PAPER),
     *(MJRL.Config(task=task) for task in ("reacher", "peg_insertion")),
+    Gymnasium.Config(id="Pusher-v5", kwargs=(("reward_near_weight", 0.7), ("frame_skip", 4)), horizon=50),
+    Gymnasium.Config(id="gymnasium_robotics:AdroitHandDoor-v1", cameras=("fixed", "vil_camera"), success="success"),
+    Gymnasium.Config(id="helpers.gym_tasks:helpers/Toy-v0", picture_key="picture", state_indices=(0, 2)),
     DMControl.Config(domain="walker", task="run", action_repeat=2),
     DMControl.Config(domain="cartpole", task="swingup", action_repeat=4),
 ]
@@ -39,6 +43,7 @@ def test_a_task_is_found_by_its_name_and_label():
     cup = DMControl.Config(domain="ball_in_cup", task="catch", state="none")
     assert find_task("ball in cup catch", state="none") == cup
     assert find_task("hopper_hop", action_repeat=4).action_repeat == 4
+    assert find_task("Pusher-v5", look="fast") == Gymnasium.Config(id="Pusher-v5", look="fast")
     assert Adroit.of_task("walker_walk") is None
     assert EnvFactory.of_task.__func__ is DMControl.of_task.__func__  # what a new environment gets for nothing
 
@@ -57,6 +62,7 @@ def test_all_tasks_have_names():
         ("door", {"protocl": "paper"}, "Adroit has no setting 'protocl'; it takes task, protocol, reward, look"),
         ("door", {"protocol": "x"}, "Adroit.protocol must be 'paper' or 'stock'; got 'x'"),
         ("walker_walk", {"protocol": "paper"}, "DMControl has no setting 'protocol'; it takes domain, task, action_re"),
+        ("Pushr-v5", {}, "gymnasium knows no environment 'Pushr-v5'\n  did you mean 'Pusher-v5'"),
         ("hopper_hop", {}, "action_repeat: .*must be set for hopper hop"),
     ],
 )

@@ -42,8 +42,24 @@ class Toy(gymnasium.Env):
         return self.observed(), -abs(self.x), False, False, {"solved": np.bool_(abs(self.x) < 0.2)}
 
     def render(self):
-        return self.observed()["picture"]
+        return Toy.observed(self)["picture"]
 
 
+class Nested(Toy):
+    """The same with dicts in a dict, as goals of several tasks are told."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode)
+        own = self.observation_space
+        self.observation_space = spaces.Dict(
+            b=own["goal"], a=spaces.Dict(point=own["point"], picture=own["picture"], goal=own["goal"])
+        )
+
+    def observed(self):
+        own = super().observed()
+        return {"b": own["goal"] + 1, "a": own}
+
+
+gymnasium.register("helpers/Nested-v0", entry_point=Nested, max_episode_steps=12)
 gymnasium.register("helpers/Toy-v0", entry_point=f"{__name__}:Toy", max_episode_steps=12)
 gymnasium.register("helpers/Endless-v0", entry_point=Toy)
