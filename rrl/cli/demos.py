@@ -68,7 +68,11 @@ def demos_import(
     ],
     out: Annotated[Path, typer.Argument(parser=path, help="The .npz to write; its .json goes beside it.")],
     task: Annotated[
-        str | None, typer.Option(help="door, cartpole_swingup, ...; default: the one in the source's name.")
+        str | None,
+        typer.Option(
+            help="A task (door), gymnasium's id of one (Pusher-v5), or a gin file that sets Experiment.env, such as "
+            "env/adroit_door; default: where the source says it was recorded, or else the task in its name."
+        ),
     ] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="dapg, hdf5, minari or npz; default: by the name.")
@@ -78,7 +82,8 @@ def demos_import(
     ] = None,
     origin: Annotated[str, typer.Option(help="Who acted, for tables and comparisons.")] = "human",
 ) -> None:
-    """Take over other people's demonstrations; their actions are replayed here. Nothing in a file is run."""
+    """Take over other people's demonstrations; their actions are replayed here, from where their episodes began. How
+    far that is from what was recorded is said. Nothing in a file is run."""
     from rrl.commands import demos
     from rrl.machine.console import Display, optional_output
 
