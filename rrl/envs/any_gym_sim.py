@@ -144,8 +144,9 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
             return self._counted(info[key]) > self._config.success_threshold
         if ended:
             self._tell(
+                "success",
                 f"Gymnasium.success = {key!r}, but at the end of an episode {self._name} has no such key in "
-                f"its info (it has {', '.join(map(str, info)) or 'none'}): no episode counts as a success"
+                f"its info (it has {', '.join(map(str, info)) or 'none'}): no episode counts as a success",
             )
         return False
 
@@ -160,9 +161,10 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
             )
         return float(number.item())
 
-    def _tell(self, text: str) -> None:
-        if text.split(":")[0] not in self._told:
-            self._told.add(text.split(":")[0])
+    def _tell(self, what: str, text: str) -> None:
+        """Once of each kind."""
+        if what not in self._told:
+            self._told.add(what)
             print(f"note: {text}", file=sys.stderr, flush=True)
 
     # Observations
@@ -263,9 +265,10 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         before, now = state.get("seen"), self.seen()  # checkpoints of earlier versions have none
         if before is not None and not np.array_equal(before, now, equal_nan=True):
             self._tell(
+                "repeats",
                 f"{self._name} does not repeat itself: after the same {len(self._actions)} actions from seed "
                 f"{self._seed} a number is off by {np.nanmax(np.abs(before - now)):.3g}. The interrupted episode goes "
-                "on from there, and the run isn't the one that it would have been"
+                "on from there, and the run isn't the one that it would have been",
             )
         return self._observe(self._raw)
 
