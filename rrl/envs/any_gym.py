@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import importlib
-import importlib.metadata
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-import gymnasium
 import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from rrl.envs.base import EnvFactory, FrameRequest, Look, Steps, meant
+from rrl.envs.base import EnvFactory, FrameRequest, Look, Steps
+from rrl.envs.gym_packages import ELSEWHERE, installed, spec_of, version_of
 from rrl.registry import CountOrZero, UserError, mistake, register
 from rrl.score import RETURN, Score, success
 
@@ -26,9 +24,8 @@ if TYPE_CHECKING:
 
 NAME = "gymnasium_"
 """How names of these environments begin."""
-ELSEWHERE = (
-    "say with --task what to replay it in: a task, an id of gymnasium's, or a gin file that sets `Experiment.env`"
-)
+Distance = Annotated[float, pydantic.Field(gt=0, le=1_000)]
+Angle = Annotated[float, pydantic.Field(ge=-360, le=360)]
 Plain = bool | int | float | str | None | tuple[bool | int | float | str, ...]
 
 
@@ -51,11 +48,16 @@ class Gymnasium(EnvFactory):
         cameras: tuple[str, ...] = ()
         """Names of cameras in the environment's MuJoCo model, drawn in this order. Empty: one picture, from
         `picture_key` or as the environment renders itself ('rgb_array')."""
+        turned: tuple[str, ...] = ()
+        """Those of `cameras` that hang upside down in their model: their pictures are turned by 180 degrees."""
         picture_key: str | None = None
         """Where a dict observation holds a picture, uint8 [H, W, 3]."""
+        view: tuple[Distance, Angle, Angle] | None = None
+        """Without `cameras`, where a MuJoCo model is looked at from: distance (m), azimuth and elevation (degrees).
+        None: as the environment shows itself."""
         look: Look = "default"
-        """Render quality of `cameras`: `default` the model's own, `fast` without shadows and smoothing. Without
-        `cameras` it has no effect."""
+        """Render quality where a MuJoCo model is drawn: `default` the model's own, `fast` without shadows and
+        smoothing. The environment's own pictures have one quality."""
         state: Annotated[str, pydantic.Field(min_length=1)] = "all"
         """What the state vector holds: 'all' of the observation (a dict's arrays in the order of their keys, pictures
         left out), 'none', or an array of a dict observation by its key."""
@@ -64,7 +66,7 @@ class Gymnasium(EnvFactory):
         success: str | None = None
         """The key of `info` that tells success. None: the task is judged by its return."""
         success_threshold: Annotated[float, pydantic.Field(ge=-1e9, le=1e9)] = 0.5
-        """What the number under that key must exceed; True counts as 1."""
+        """What the number under that key must exceed; True counts as 1, a list of names as their number."""
         success_steps: CountOrZero = 0
         """An episode succeeds where that is so in more than this many steps."""
         horizon: Steps | None = None
@@ -84,6 +86,10 @@ class Gymnasium(EnvFactory):
         def _one_source_of_pictures(self) -> Gymnasium.Config:
             if self.cameras and self.picture_key is not None:
                 raise mistake("picture_key", "pictures come from cameras or from the observation, not both", "set one")
+            if self.view is not None and (self.cameras or self.picture_key is not None):
+                raise mistake("view", "it is the view without cameras and without a picture_key", "set one of them")
+            if others := [name for name in self.turned if name not in self.cameras]:
+                raise mistake("turned", f"{others[0]!r} is not among Gymnasium.cameras", "name it there, or not here")
             if self.horizon is None and spec_of(self.id).max_episode_steps is None:
                 raise mistake("horizon", f"{self.id} has no limit of steps of its own", "set `Gymnasium.horizon`")
             return self
@@ -93,12 +99,14 @@ class Gymnasium(EnvFactory):
             return self.of({**dict(self), "state": "all", "state_indices": None})
 
         def label(self) -> str:
-            """The environment's name without its module."""
-            return self.id.rpartition(":")[2]
+            """The environment's name without its module, and the words among its arguments: they may choose the
+            task."""
+            words = [word for _, value in self.kwargs for word in (value if isinstance(value, tuple) else (value,))]
+            return " ".join([self.id.rpartition(":")[2], *(word for word in words if isinstance(word, str))])
 
     config: Config
     packages = ("gymnasium", "mujoco")
-    visual = frozenset({"look"})
+    visual = frozenset({"look", "turned", "view"})
     oracle = "Gymnasium.state = 'all'"
     generic = True
 
@@ -121,7 +129,7 @@ class Gymnasium(EnvFactory):
     @classmethod
     def of_spec(cls, spec: Mapping[str, Any]) -> Gymnasium.Config | None:
         """The environment of this id, with the arguments and the limit of steps that its registration lacks."""
-        name = _installed(str(spec.get("id")), spec.get("entry_point"))
+        name = installed(str(spec.get("id")), spec.get("entry_point"))
         usual = spec_of(name)
         known = json.loads(json.dumps(usual.kwargs, default=str))
         given = {k: v for k, v in (spec.get("kwargs") or {}).items() if known.get(k) != v and k != "render_mode"}
@@ -136,7 +144,7 @@ class Gymnasium(EnvFactory):
 
     @property
     def name(self) -> str:
-        return NAME + self.config.label().replace("/", "_")
+        return NAME + self.config.label().replace("/", "_").replace(" ", "_")
 
     @property
     def horizon(self) -> int:
@@ -162,7 +170,19 @@ class Gymnasium(EnvFactory):
         return super().facts() | version_of(self.config.id)
 
     def probe(self, frames: FrameRequest | None) -> None:
-        self.make_one(None).close()
+        """UserError too where the first steps of an episode fail; a note where they can't be repeated."""
+        from rrl.envs.any_gym_sim import trace
+
+        traces = []
+        for before in (True, False):
+            env = self.make_one(None)
+            try:
+                traces.append(trace(env, before))
+            finally:
+                env.close()
+        one, two = (np.concatenate(each) for each in traces)
+        if not np.array_equal(one, two, equal_nan=True):
+            print(NOT_THE_SAME.format(self.config.label()), file=sys.stderr, flush=True)
 
     def action_range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         with closing(self.make_one(None)) as sim:
@@ -183,38 +203,6 @@ class Gymnasium(EnvFactory):
         return GymnasiumSim(Settings(**settings), self.horizon, frames)
 
 
-def spec_of(name: str) -> Any:
-    """gymnasium's description of a registered environment; the module before a colon is imported. UserError, with a
-    hint on its second line, if there is none."""
-    module, _, short = name.rpartition(":")
-    try:
-        if module:
-            importlib.import_module(module)
-        return gymnasium.spec(short)
-    except ImportError as error:
-        raise UserError(f"{name!r} needs the module {module}, which can't be imported ({error})\ninstall it") from error
-    except gymnasium.error.Error as error:
-        hint = meant(short, sorted(gymnasium.registry)).removeprefix("; ")
-        other = "" if module else "environments of other packages are named 'module:Name-v1'"
-        raise UserError(f"gymnasium knows no environment {name!r}\n{hint or other}") from error
-
-
-def _installed(name: str, entry_point: Any) -> str:
-    """The name by which an environment that a file describes can be had: of gymnasium, or of an installed package made
-    for gymnasium, the only ones that are imported because a file says so. UserError if it is neither's."""
-    if name in gymnasium.registry:
-        return name
-    module = entry_point.partition(":")[0].partition(".")[0] if isinstance(entry_point, str) else ""
-    for owner in _distributions().get(module, ()):
-        if ":" not in name and any(
-            need.lower().startswith("gymnasium") for need in importlib.metadata.requires(owner) or ()
-        ):
-            spec_of(f"{module}:{name}")
-            return f"{module}:{name}"
-    package = f"; it comes from the package {module!r}, which must be installed" if module else ""
-    raise UserError(f"gymnasium knows no environment {name!r} here{package}\n{ELSEWHERE}")
-
-
 def _tuples(value: Any) -> Any:
     """JSON's lists as tuples."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
@@ -229,15 +217,8 @@ def _value(name: str, text: str) -> Any:
     return value if Gymnasium.Config.model_fields[name].annotation not in (str, str | None) else text
 
 
-@functools.cache
-def _distributions() -> Mapping[str, Sequence[str]]:
-    """Per top-level package the installed distributions that it comes from: all of them are read for that."""
-    return importlib.metadata.packages_distributions()
-
-
-def version_of(name: str) -> dict[str, str]:
-    """The version of the distribution that an environment comes from; empty where it can't be told."""
-    entry = spec_of(name).entry_point
-    module = (entry if isinstance(entry, str) else getattr(entry, "__module__", "")).split(".")[0]
-    owners = _distributions().get(module, ())
-    return {owner: importlib.metadata.version(owner) for owner in owners[:1]}
+NOT_THE_SAME = (
+    "note: {} does not repeat itself: one seed and the same actions gave two different episodes. Runs with one seed "
+    "will differ, and an episode that is interrupted (a resume, or an evaluation of an agent that learns at every "
+    "step) is repeated from its seed and goes on from wherever that leads"
+)

@@ -15,6 +15,9 @@ from rrl.registry import UserError
 import mujoco  # isort: skip (after render, which chooses MuJoCo's renderer)
 
 
+VIEW = ("distance", "azimuth", "elevation")
+
+
 class Scene:
     """Draws a simulator that somebody else steps, through its named cameras or as it shows itself to people.
 
@@ -22,17 +25,27 @@ class Scene:
     so that its pictures would depend on when it was made.
     """
 
-    def __init__(self, name: str, model: Any, data: Any, view: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, model: Any, data: Any, renderer: Any, turned: Sequence[str], view: Sequence[float] | None
+    ) -> None:
+        """`name`: equal ones have equal models. `renderer`: gymnasium's own of this model, or None. `turned`: cameras
+        whose pictures are turned by 180 degrees. `view`: the free camera's distance, azimuth and elevation, if it
+        isn't to be as the renderer has it."""
         self.name, self.model, self.data = name, model, data
-        self._tracked = int(view.get("trackbodyid", -1))
+        self._turned = turned
+        config: dict[str, Any] = dict(getattr(renderer, "default_cam_config", None) or {})
+        config |= dict(zip(VIEW, view or (), strict=False))
+        self._tracked = int(config.get("trackbodyid", -1))
         self._views: dict[tuple[tuple[str, ...], str, int], render.View] = {}
         quality = model.vis.quality  # as the model asks for; drawing changes it
         self._default = render.Look(quality.shadowsize, quality.offsamples)
         self._free = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, self._free)
-        for field in ("distance", "azimuth", "elevation", "lookat"):
-            if field in view:
-                setattr(self._free, field, view[field])
+        for field in (*VIEW, "lookat"):
+            if field in config:
+                setattr(self._free, field, config[field])
+        chosen = getattr(renderer, "camera_id", None)
+        self._own = self._free if chosen is None or chosen < 0 or view else chosen
 
     def need(self, cameras: Sequence[str]) -> None:
         """UserError unless the model has all these cameras."""
@@ -61,11 +74,11 @@ class Scene:
         return {name: value.copy() for name, value in (model | data).items() if isinstance(value, np.ndarray)}
 
     def draw(self, cameras: tuple[str, ...], look: str, frames: FrameRequest, out: NDArray[np.uint8]) -> None:
-        """Draw the simulator as it stands into `out` [size, size, 3 * cameras]; no cameras: the free one."""
+        """Draw the simulator as it stands into `out` [size, size, 3 * cameras]; no cameras: as it shows itself."""
         key = (cameras, look, frames.size)
         if key not in self._views:
             chosen = self._default if look == "default" else render.LOOKS[look]
-            eyes = cameras or (self._free,)
+            eyes = cameras or (self._own,)
             self._views[key] = render.View(self.model, self.name, eyes, frames.size, chosen)
         if self._tracked >= 0:
             self._free.lookat[:] = self.data.xpos[self._tracked]
@@ -74,14 +87,20 @@ class Scene:
         self.model.vis.global_.fovy = render.narrowed(free, frames)
         self._views[key].draw(self.data, out)
         self.model.cam_fovy[:], self.model.vis.global_.fovy = fovy, free
+        for c, camera in enumerate(cameras):
+            if camera in self._turned:
+                picture = out[..., 3 * c : 3 * c + 3]
+                picture[:] = picture[::-1, ::-1].copy()
 
 
-def scene_of(name: str, env: Any) -> Scene | None:
+def scene_of(name: str, env: Any, turned: Sequence[str], view: Sequence[float] | None) -> Scene | None:
     """The MuJoCo simulator in an environment, or in one that it holds; None if there is none."""
     core = env.unwrapped
-    for holder in (core, *vars(core).values()):
+    holders = [core, *vars(core).values()]
+    for holder in holders:
         model, data = getattr(holder, "model", None), getattr(holder, "data", None)
         if isinstance(model, mujoco.MjModel) and isinstance(data, mujoco.MjData):
-            shown = getattr(getattr(holder, "mujoco_renderer", None), "default_cam_config", None)
-            return Scene(name, model, data, shown or {})
+            renderers = (getattr(other, "mujoco_renderer", None) for other in holders)
+            own = next((each for each in renderers if getattr(each, "model", None) is model), None)
+            return Scene(name, model, data, own, turned, view)
     return None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
+
+NUMBERS = "biuf"
+"""Kinds of numpy's types that are numbers or truth values."""
 
 
 def observer(env: Any) -> Callable[[], Any] | None:
@@ -27,15 +30,24 @@ def observer(env: Any) -> Callable[[], Any] | None:
     return look
 
 
-def leaves(raw: Any) -> Iterator[Any]:
-    """The arrays of an observation, those of dicts by the order of their keys; pictures are left out."""
-    if isinstance(raw, Mapping):
-        for key in sorted(raw):
-            yield from leaves(raw[key])
-    elif np.ndim(raw) < 3:
-        yield raw
+def parts_of(observation: Any) -> Iterator[Any]:
+    """The arrays of an observation: a dict's by the order of its keys, however deep."""
+    if isinstance(observation, Mapping):
+        for key in sorted(observation):
+            yield from parts_of(observation[key])
+    elif isinstance(observation, tuple):
+        for part in observation:
+            yield from parts_of(part)
+    else:
+        yield observation
 
 
-def flat(raw: Any) -> NDArray[np.float64]:
-    """All numbers of an observation in one row."""
-    return np.concatenate([np.empty(0), *(np.ravel(np.asarray(part, np.float64)) for part in leaves(raw))])
+def row(parts: Sequence[Any], dtype: Any) -> NDArray[Any]:
+    """All numbers of these arrays."""
+    return np.concatenate([np.ravel(np.asarray(part, dtype)) for part in parts] or [np.empty(0, dtype)])
+
+
+def flat(observation: Any) -> NDArray[np.float64]:
+    """All numbers of an observation, but those of pictures."""
+    parts = [part for part in parts_of(observation) if np.ndim(part) < 3 and np.asarray(part).dtype.kind in NUMBERS]
+    return row(parts, np.float64)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -11,12 +14,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import seeding
 from numpy.typing import NDArray
 from PIL import Image
 
-from rrl.envs import gl
+from rrl.envs import gl, gym_packages
 from rrl.envs.any_gym_scene import Scene, scene_of
-from rrl.envs.any_gym_seen import leaves, observer
+from rrl.envs.any_gym_seen import NUMBERS, flat, observer, parts_of, row
 from rrl.envs.base import RESET_OPTIONS, Arrays, FrameRequest, reset_options, seed_of, seed_words
 from rrl.registry import UserError
 
@@ -34,12 +38,20 @@ class Settings:
     id: str
     kwargs: tuple[tuple[str, Any], ...]
     cameras: tuple[str, ...]
+    turned: tuple[str, ...]
+    view: tuple[float, float, float] | None
     picture_key: str | None
     look: str
     state: str
     state_indices: tuple[int, ...] | None
     success: str | None
     success_threshold: float
+
+    @property
+    def title(self) -> str:
+        """The environment in an error; equal ones are made alike."""
+        given = ", ".join(f"{name}={value!r}" for name, value in self.kwargs)
+        return f"{self.id}({given})" if given else self.id
 
 
 class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
@@ -50,15 +62,18 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
 
     def __init__(self, config: Settings, horizon: int, frames: FrameRequest | None) -> None:
         self._config, self._horizon, self._frames = config, horizon, frames
+        self._name = config.title
         self._env = _made(config)
-        self._low, self._half = _range(config.id, self._env.action_space)
+        self._low, self._half = _range(self._name, self._env.action_space)
         self.action_space = spaces.Box(-1.0, 1.0, self._low.shape, np.float32)
         size = len(self._state(_example(self._env.observation_space)))
         observation: dict[str, spaces.Space[Any]] = {"state": spaces.Box(-np.inf, np.inf, (size,), np.float32)}
-        self._scene = scene_of(config.id, self._env)
-        if config.cameras and self._scene is None:
-            raise UserError(f"{config.id} has no MuJoCo model with cameras: leave `Gymnasium.cameras` away")
-        if self._scene is not None:
+        self._scene = scene_of(self._name, self._env, config.turned, config.view)
+        if self._scene is None:
+            if config.cameras or config.view:
+                name = "cameras" if config.cameras else "view"
+                raise UserError(f"{self._name} has no MuJoCo model with cameras: leave `Gymnasium.{name}` away")
+        else:
             self._scene.need(config.cameras)
         self._need_picture()
         if frames is not None:
@@ -67,9 +82,12 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         self.observation_space = spaces.Dict(observation)
         self.seconds = (0.0, 0.0)
         self._look = observer(self._env)
+        self._seed = 0
         self._initial: dict[str, NDArray[np.float64]] = {}
         self._actions: list[NDArray[np.float32]] = []
-        self._told = False
+        self._raw: Any = None
+        self._return = 0.0
+        self._told: set[str] = set()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -84,32 +102,65 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """One step; actions in [-1, 1] (clipped) span the environment's range."""
         begun = perf_counter()
-        raw, reward, terminated, truncated, info = self._stepped(action)
+        reward, terminated, truncated, info = self._stepped(action)
         simulated = perf_counter()
-        observation = self._observe(raw)
+        observation = self._observe(self._raw)
         self.seconds = (simulated - begun, perf_counter() - simulated)
         ended = terminated or truncated or len(self._actions) >= self._horizon
         flags = {} if self._config.success is None else {"success": self._succeeds(info, ended=ended)}
-        return observation, float(reward), bool(terminated), bool(ended and not terminated), flags
+        return observation, reward, bool(terminated), bool(ended and not terminated), flags
 
-    def _stepped(self, action: NDArray[np.float32]) -> Any:
+    def _stepped(self, action: NDArray[np.float32]) -> tuple[float, bool, bool, Mapping[str, Any]]:
         self._actions.append(np.array(action, np.float32))
         scaled = self._low + (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) * self._half
-        return self._env.step(scaled.astype(self._env.action_space.dtype))
+        with self._heard():
+            self._raw, reward, *rest = self._env.step(scaled.astype(self._env.action_space.dtype))
+            self._return += float(reward)
+        return float(reward), *rest
+
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        """An error of the environment's own is the user's to mend: what it said, where, and when."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            when = f"in step {len(self._actions)}" if self._actions else "at the start"
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            raise UserError(
+                f"{self._name} failed {when} of the episode with seed {self._seed}: {type(error).__name__}: {error}\n"
+                f"  in {line.filename}:{line.lineno}"
+            ) from error
 
     def _succeeds(self, info: Mapping[str, Any], *, ended: bool) -> bool:
         key = str(self._config.success)
         if key in info:
-            return float(np.asarray(info[key]).item()) > self._config.success_threshold
-        if ended and not self._told:
-            self._told = True
-            print(
-                f"note: Gymnasium.success = {key!r}, but at the end of an episode {self._config.id} has no such key in "
+            return self._counted(info[key]) > self._config.success_threshold
+        if ended:
+            self._tell(
+                "success",
+                f"Gymnasium.success = {key!r}, but at the end of an episode {self._name} has no such key in "
                 f"its info (it has {', '.join(map(str, info)) or 'none'}): no episode counts as a success",
-                file=sys.stderr,
-                flush=True,
             )
         return False
+
+    def _counted(self, value: Any) -> float:
+        if isinstance(value, list | tuple | set) and all(isinstance(name, str) for name in value):
+            return len(value)
+        number = np.asarray(value)
+        if number.size != 1 or number.dtype.kind not in "biuf":
+            raise UserError(
+                f"Gymnasium.success = {self._config.success!r}: there the info of {self._name} has {value!r}; "
+                "it must be a number, a truth value or a list of names, which are counted"
+            )
+        return float(number.item())
+
+    def _tell(self, what: str, text: str) -> None:
+        """Once of each kind."""
+        if what not in self._told:
+            self._told.add(what)
+            print(f"note: {text}", file=sys.stderr, flush=True)
 
     # Observations
 
@@ -126,19 +177,24 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
             arrays = raw if isinstance(raw, Mapping) else {}
             if wanted not in arrays:
                 raise UserError(
-                    f"Gymnasium.state = {wanted!r}: the observation of {self._config.id} has no such key; "
+                    f"Gymnasium.state = {wanted!r}: the observation of {self._name} has no such key; "
                     f"{'it has ' + ', '.join(sorted(arrays)) if arrays else 'it is one array'}"
                 )
-            parts = [arrays[wanted]]
+            parts = list(parts_of(arrays[wanted]))
         elif wanted == "all":
-            parts = list(leaves(raw))
-        flat = np.concatenate([np.ravel(np.asarray(part, np.float32)) for part in parts] or [np.empty(0, np.float32)])
+            parts = [part for part in parts_of(raw) if np.ndim(part) < 3]
+        if odd := [part for part in parts if np.asarray(part).dtype.kind not in NUMBERS]:
+            raise UserError(
+                f"the observation of {self._name} holds something that is no array of numbers ({odd[0]!r}): "
+                "name a part that is one with `Gymnasium.state`"
+            )
+        whole = row(parts, np.float32)
         chosen = self._config.state_indices
         if chosen is None:
-            return flat
-        if max(chosen, default=0) >= len(flat):
-            raise UserError(f"Gymnasium.state_indices: {max(chosen)} is beyond the {len(flat)} numbers of the state")
-        return flat[list(chosen)]
+            return whole
+        if max(chosen, default=0) >= len(whole):
+            raise UserError(f"Gymnasium.state_indices: {max(chosen)} is beyond the {len(whole)} numbers of the state")
+        return whole[list(chosen)]
 
     def _pictures(self, raw: Any, frames: FrameRequest) -> NDArray[np.uint8]:
         key = self._config.picture_key
@@ -154,7 +210,7 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         shape = (picture.shape if picture is not None else None) or ()
         if picture is None or len(shape) != 3 or shape[-1] != 3 or picture.dtype != np.uint8:
             raise UserError(
-                f"Gymnasium.picture_key = {key!r}: the observation of {self._config.id} has no picture, uint8 "
+                f"Gymnasium.picture_key = {key!r}: the observation of {self._name} has no picture, uint8 "
                 "[H, W, 3], there"
             )
 
@@ -165,9 +221,10 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         return out
 
     def _rendered(self) -> NDArray[np.uint8]:
-        picture = self._env.render()
+        with self._heard():
+            picture = self._env.render()
         if np.ndim(picture) != 3:
-            raise UserError(f"{self._config.id} renders no picture: set `Gymnasium.picture_key`")
+            raise UserError(f"{self._name} renders no picture: set `Gymnasium.picture_key`")
         return np.asarray(picture, np.uint8)
 
     def render(self) -> NDArray[np.uint8]:
@@ -187,8 +244,8 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
 
     @property
     def label(self) -> str:
-        """The environment's id."""
-        return self._config.id
+        """The environment as errors name it."""
+        return self._name
 
     @property
     def scene(self) -> Scene | None:
@@ -212,15 +269,18 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
             raise UserError(
                 f"an initial state of {self.label} has the arrays {', '.join(START)}; got {', '.join(given) or 'none'}"
             )
+        self._seed, self._actions, self._return = seed_of(given["seed"]), [], 0.0
         options = reset_options(given)
-        raw, _ = self._env.reset(seed=seed_of(given["seed"]), **({"options": options} if options else {}))
+        with self._heard(), drawing_from(self._seed):
+            # As `gymnasium.Env.reset` does, for those that draw before they call it, or never hand the seed on.
+            self._env.unwrapped.np_random = seeding.np_random(self._seed)[0]
+            self._raw, _ = self._env.reset(seed=self._seed, **({"options": options} if options else {}))
         if "qpos" in given:
-            raw = self._moved(raw, np.asarray(given["qpos"]), np.asarray(given["qvel"]))
+            self._raw = self._moved(self._raw, np.asarray(given["qpos"]), np.asarray(given["qvel"]))
         qpos, qvel = self.physics()
-        begun = {"qpos": qpos, "qvel": qvel, **given, "seed": seed_words(seed_of(given["seed"]))}
+        begun = {"qpos": qpos, "qvel": qvel, **given, "seed": seed_words(self._seed)}
         self._initial = {name: np.array(value, np.float64) for name, value in begun.items()}
-        self._actions = []
-        return raw
+        return self._raw
 
     def _moved(self, raw: Any, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> Any:
         """The observation at a start; `raw`: that of the reset before, which stays if nothing is to be moved."""
@@ -255,19 +315,32 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         return {name: value.copy() for name, value in self._initial.items()}
 
     def get_state(self) -> Observation:
-        """The episode's start and its actions so far: repeating them must give the same."""
+        """The episode's start and its actions so far, and `seen`, which repeating them must give."""
         shape = (0, *self.action_space.shape)  # type: ignore[misc]
         actions = np.stack(self._actions) if self._actions else np.empty(shape, np.float32)
-        return {"actions": actions, **{f"initial_{name}": value for name, value in self.initial().items()}}
+        start = {f"initial_{name}": value for name, value in self.initial().items()}
+        return {**start, "actions": actions, "seen": self.seen()}
 
     def set_state(self, state: Arrays) -> Observation:
-        """Repeat the episode up to there; returns the last observation. States of earlier versions hold its `seed`
-        alone."""
-        start = {name.removeprefix("initial_"): value for name, value in state.items() if name != "actions"}
-        raw = self.begin(start)
+        """Repeat the episode up to there; returns the last observation. Where that gives another one, it is told.
+        States of earlier versions hold its `seed` alone."""
+        others = ("actions", "seen")
+        self.begin({name.removeprefix("initial_"): value for name, value in state.items() if name not in others})
         for action in state["actions"]:
-            raw = self._stepped(action)[0]
-        return self._observe(raw)
+            self._stepped(action)
+        before, now = state.get("seen"), self.seen()  # checkpoints of earlier versions have none
+        if before is not None and not np.array_equal(before, now, equal_nan=True):
+            self._tell(
+                "repeats",
+                f"{self._name} does not repeat itself: after the same {len(self._actions)} actions from seed "
+                f"{self._seed} a number is off by {np.nanmax(np.abs(before - now)):.3g}. The interrupted episode goes "
+                "on from there, and the run isn't the one that it would have been",
+            )
+        return self._observe(self._raw)
+
+    def seen(self) -> NDArray[np.float64]:
+        """What the episode came to: the sum of its rewards, and every number of its last observation but pictures."""
+        return np.append(self._return, flat(self._raw))
 
     def physics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(qpos, qvel) of its MuJoCo simulator now; empty arrays where it has none."""
@@ -293,13 +366,50 @@ def fitted(picture: NDArray[np.uint8], frames: FrameRequest) -> NDArray[np.uint8
     return np.asarray(image)[top : top + frames.size, left : left + frames.size]
 
 
+@contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """What draws from numpy's or Python's global generators meanwhile draws from this seed; both are put back."""
+    kept = np.random.get_state(), random.getstate()  # noqa: NPY002 (strangers draw from it)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(kept[0])  # noqa: NPY002
+        random.setstate(kept[1])
+
+
+def trace(env: GymnasiumSim, before: bool) -> list[NDArray[np.float64]]:
+    """What the first steps of an episode with seed 0 and set actions come to, with another one `before` it or not: the
+    same wherever an environment depends on seed and actions alone."""
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (TRIED, *env.action_space.shape)).astype(np.float32)  # type: ignore[misc]
+    if before:
+        env.reset(seed=1)
+        env.step(actions[0])
+    env.reset(seed=0)
+    found = [env.seen()]
+    for action in actions:
+        ended = env.step(action)[2:4]
+        found.append(env.seen())
+        if any(ended):
+            break
+    return found
+
+
+TRIED = 5
+"""Steps in which an environment that does not repeat itself should show it."""
+
+
 def _made(config: Settings) -> Any:
     """The environment without its limit of steps, which is counted here, and without gymnasium's checker."""
     settings = {"render_mode": "rgb_array", **dict(config.kwargs)}
+    gym_packages.mend(gym_packages.package_of(config.id))
     try:
-        return gymnasium.make(config.id, max_episode_steps=-1, disable_env_checker=True, **settings)
+        with drawing_from(0):
+            return gymnasium.make(config.id, max_episode_steps=-1, disable_env_checker=True, **settings)
     except Exception as error:  # whatever a stranger's environment raises
-        raise UserError(f"{config.id} can't be made: {type(error).__name__}: {error}") from error
+        raise UserError(f"{config.title} can't be made: {type(error).__name__}: {error}") from error
 
 
 def _range(name: str, space: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -313,7 +423,9 @@ def _range(name: str, space: Any) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def _example(space: Any) -> Any:
-    """An observation's shapes: zeros."""
+    """An observation's shapes: zeros, and None for what is no array."""
     if isinstance(space, spaces.Dict):
         return {key: _example(part) for key, part in space.items()}
-    return np.zeros(space.shape or (), space.dtype)
+    if isinstance(space, spaces.Tuple):
+        return tuple(map(_example, space))
+    return None if space.shape is None else np.zeros(space.shape, space.dtype)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from rrl import cli
 from rrl.commands import demos as commands
 from rrl.demos import importers, sets
+from rrl.envs import gym_packages
 from rrl.envs.base import seed_of
 from rrl.registry import UserError, build
 from rrl.run import process
@@ -335,6 +336,25 @@ def test_every_command_knows_such_a_set(imported, tmp_path):
     demos, back = sets.load(imported), taken("rrl/pushing/expert-v0", tmp_path / "back", task="Pusher-v5")[0]
     np.testing.assert_array_equal(back.actions, demos.actions)
     np.testing.assert_array_equal(back.initial["seed"], demos.initial["seed"])
+
+
+def test_frankas_kitchen_begins_by_its_seeds_and_without_them_is_told_to_drift(tmp_path):
+    """Each start is the same, but noise on what the robot observes goes into how it is steered."""
+    gym_packages.mend("gymnasium_robotics")
+    tasks = {"tasks_to_complete": ["kettle", "microwave"], "terminate_on_tasks_completed": False}
+    env = minari_sets.made("gymnasium_robotics:FrankaKitchen-v1", **tasks, max_episode_steps=450)
+    episode, states = minari_sets.episode(env, 2**63 + 5, STEPS)
+    minari_sets.write("D4RL/kitchen/a-v2", env, [episode])
+    demos, told = taken("D4RL/kitchen/a-v2", tmp_path / "a")
+    assert "with their recorded seeds; first observations differ from the recorded ones by at most 0\n" in told
+    np.testing.assert_allclose(demos.qpos, states[0], atol=1e-6)
+    made = build(sets.environment(demos.facts))
+    assert made.config.id == "gymnasium_robotics:FrankaKitchen-v1" and made.horizon == 450
+    minari_sets.write("D4RL/kitchen/b-v2", env, [{**episode, "seed": None}])
+    _, told = taken("D4RL/kitchen/b-v2", tmp_path / "b")
+    assert "episodes begin as a reset with seed 0 does, since no seed was recorded; first observations differ" in told
+    (line,) = [line for line in told.splitlines() if line.startswith("observations differ")]
+    assert float(line.partition("at most ")[2].partition(")")[0]) > 1e-3
 
 
 RUN = """

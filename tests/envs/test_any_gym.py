@@ -1,5 +1,7 @@
 """Environments of gymnasium, whoever wrote them, as components."""
 
+import random
+
 import gymnasium
 import numpy as np
 import pydantic
@@ -63,6 +65,14 @@ def test_an_episode_ends_at_its_limit_and_success_is_read_from_info():
     assert {step[4]["success"] for step in steps} == {near}
     assert factory(success="solved", success_steps=3).score.steps == 3
     assert not factory().score.counted
+
+
+def test_a_list_of_names_under_the_success_key_is_counted():
+    env = factory(kwargs=(("solved", "names"),), success="solved", success_threshold=1.5).make_one(None)
+    env.reset(seed=1)
+    for _ in range(12):
+        told = env.step(np.full(1, -0.5, np.float32))[4]["success"]
+        assert told == (abs(env._env.unwrapped.x) < 0.2)
 
 
 def test_a_success_that_info_never_tells_is_told_once(capfd):
@@ -136,6 +146,46 @@ def test_seeds_of_64_bits_and_nested_observations():
     np.testing.assert_array_equal(env.reset(options={"initial": env.initial()})[0]["state"], seen)
 
 
+def test_a_list_of_nested_dicts_is_the_state_in_the_order_of_its_keys():
+    env = factory("gymnasium_robotics:FrankaKitchen-v1", kwargs=(("tasks_to_complete", ("kettle", "microwave")),))
+    seen = env.make_one(None).reset(seed=0)[0]["state"]
+    assert seen.shape == (8 + 8 + 59,)
+    np.testing.assert_array_equal(seen[8 + 7], np.float32(-0.75))  # desired_goal: kettle 7, then the microwave's door
+
+
+@pytest.mark.parametrize("start", ["early", "global"])
+def test_a_seed_decides_for_who_draws_too_early_or_from_a_global_generator(start, capfd):
+    """And nobody else's numbers are moved."""
+    made = factory(kwargs=(("start", start),))
+    before = np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    made.probe(None)
+    env = made.make_one(None)
+    firsts = [env.reset(seed=seed)[0]["state"].tolist() for seed in (5, 6, 5)]
+    assert firsts[0] == firsts[2] != firsts[1]
+    after = np.random.get_state()[1], random.getstate()  # noqa: NPY002
+    assert np.array_equal(after[0], before[0]) and after[1] == before[1]
+    assert "note" not in capfd.readouterr().err
+
+
+def test_who_does_not_repeat_itself_is_told_before_a_run_and_when_an_episode_was_to_go_on(capfd):
+    made = factory(kwargs=(("noise", 0.01),), state="goal")  # of which the state says nothing
+    made.probe(None)
+    assert "note: helpers/Toy-v0 does not repeat itself: one seed and the same" in capfd.readouterr().err
+    one, two = made.make_one(None), made.make_one(None)
+    one.reset(seed=3)
+    for _ in range(4):
+        one.step(np.zeros(1, np.float32))
+    for _ in range(2):
+        two.set_state(one.get_state())
+    told = capfd.readouterr().err
+    assert told.count("does not repeat itself: after the same 4 actions from seed 3 a number is off by 0.") == 1
+    steps = [two.step(np.zeros(1, np.float32))[3] for _ in range(8)]
+    assert steps == [False] * 7 + [True], "its steps are counted on"
+    before = {name: value for name, value in one.get_state().items() if name != "seen"}  # as earlier versions wrote it
+    two.set_state(before)
+    assert not capfd.readouterr().err
+
+
 def factory_start(name):
     env = factory(name).make_one(None)
     env.reset(seed=3)
@@ -168,6 +218,32 @@ def test_named_cameras_are_drawn_as_an_encoder_asks():
     assert env.render().shape == (480, 480, 3)
 
 
+def test_an_environment_shows_itself_through_the_camera_that_its_arguments_name():
+    name, request = "gymnasium_robotics:AdroitHandDoor-v1", FrameRequest(28, 32)
+    named = factory(name, cameras=("fixed",), look="fast").make_one(request).reset(seed=0)[0]["frames"]
+    given = factory(name, kwargs=(("camera_name", "fixed"),), look="fast").make_one(request).reset(seed=0)[0]["frames"]
+    np.testing.assert_array_equal(given, named)
+
+
+def test_a_camera_that_hangs_upside_down_is_turned():
+    name, request = "gymnasium_robotics:AdroitHandDoor-v1", FrameRequest(28, 32)
+    pictures = []
+    for turned in ((), ("fixed",)):
+        env = factory(name, cameras=("vil_camera", "fixed"), look="fast", turned=turned).make_one(request)
+        pictures.append(env.reset(seed=0)[0]["frames"])
+    np.testing.assert_array_equal(pictures[1][..., :3], pictures[0][..., :3])
+    np.testing.assert_array_equal(pictures[1][..., 3:], pictures[0][::-1, ::-1, 3:])
+
+
+def test_a_model_without_cameras_is_looked_at_from_anywhere():
+    request, pictures = FrameRequest(28, 32), []
+    for view in (None, (4.0, 90.0, -45.0), (2.2, 180.0, -50.0)):
+        env = factory("Pusher-v5", view=view, look="fast").make_one(request)
+        pictures.append(env.reset(seed=0)[0]["frames"])
+    np.testing.assert_array_equal(pictures[1], pictures[0])  # Pusher's own view
+    assert not np.array_equal(pictures[2], pictures[0])
+
+
 def test_it_works_in_worker_processes():
     envs = [WorkerVectorEnv(factory(), 2, FrameRequest(12, 14), workers) for workers in (0, 2)]
     for env in envs:
@@ -187,6 +263,8 @@ def test_it_works_in_worker_processes():
         ({"id": "no_such_module:X-v0"}, "needs the module no_such_module"),
         ({"id": "helpers.gym_tasks:helpers/Endless-v0"}, "has no limit of steps of its own"),
         ({"id": TOY, "cameras": ("a",), "picture_key": "picture"}, "not both"),
+        ({"id": TOY, "turned": ("a",)}, "'a' is not among Gymnasium.cameras"),
+        ({"id": TOY, "cameras": ("a",), "view": (1.0, 0.0, 0.0)}, "without cameras"),
     ],
 )
 def test_what_the_settings_tell_is_refused_at_once(settings, told):
@@ -206,6 +284,10 @@ def test_what_the_settings_tell_is_refused_at_once(settings, told):
         ({"id": "Pusher-v5", "cameras": ("top",)}, "its model has none"),
         ({"id": "gymnasium_robotics:AdroitHandDoor-v1", "cameras": ("topp",)}, "it has fixed, vil_camera"),
         ({"picture_key": "goal"}, "has no picture, uint8"),
+        ({"view": (1.0, 0.0, 0.0)}, "leave `Gymnasium.view` away"),
+        ({"kwargs": (("name", True),)}, "no array of numbers.*name a part that is one with `Gymnasium.state`"),
+        ({"kwargs": (("solved", "two"),), "success": "solved"}, r"has array\(\[.*a truth value or a list of names"),
+        ({"kwargs": (("broken", True),)}, r"(?s)failed in step 3 .* seed 0: ValueError: the motor .*gym_tasks.py:"),
     ],
 )
 def test_what_the_environment_tells_is_refused(settings, told):
@@ -213,10 +295,13 @@ def test_what_the_environment_tells_is_refused(settings, told):
         factory(**{"name" if key == "id" else key: value for key, value in settings.items()}).probe(None)
 
 
-def test_an_environment_that_raises_in_a_worker_is_heard():
-    env = WorkerVectorEnv(factory(kwargs=(("broken", True),)), 1, None, 1)
-    env.reset(seed=[0])
-    with pytest.raises(Exception, match="the motor is on fire"):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_environment_that_raises_says_when_and_why_wherever_it_runs(workers):
+    env = WorkerVectorEnv(factory(kwargs=(("broken", True),)), 1, None, workers)
+    env.reset(seed=[17])
+    with pytest.raises(
+        UserError, match=r"failed in step 3 of the episode with seed 17: ValueError: the motor is on fire"
+    ):
         for _ in range(3):
             env.step(np.zeros((1, 1), np.float32))
     env.close()
@@ -227,3 +312,10 @@ def test_its_settings_and_versions_are_facts():
     assert facts["id"] == TOY and facts["env"] == "gymnasium_helpers_Toy-v0" and facts["horizon"] == "12"
     assert facts["gymnasium"] == gymnasium.__version__
     assert "gymnasium-robotics" in factory("gymnasium_robotics:AdroitHandDoor-v1").facts()
+
+
+def test_tasks_that_an_argument_chooses_have_names_of_their_own():
+    kitchen = factory("gymnasium_robotics:FrankaKitchen-v1", kwargs=(("tasks_to_complete", ("light switch",)),))
+    assert kitchen.name == "gymnasium_FrankaKitchen-v1_light_switch"
+    assert kitchen.config.label() == "FrankaKitchen-v1 light switch"
+    assert factory(kwargs=(("wide", 1.0), ("broken", True))).name == factory().name

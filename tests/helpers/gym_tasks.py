@@ -1,5 +1,7 @@
 """Environments as a reader may have registered them: small, and each odd in one way."""
 
+import random
+
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -11,8 +13,19 @@ class Toy(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
     render_mode = "rgb_array"
 
-    def __init__(self, render_mode=None, *, wide=2.0, actions="box", broken=False):
-        self.broken = broken
+    def __init__(
+        self,
+        render_mode=None,
+        *,
+        wide=2.0,
+        actions="box",
+        broken=False,
+        start="seed",
+        noise=0.0,
+        solved="flag",
+        name=False,
+    ):
+        self.broken, self.start, self.noise, self.solved = broken, start, noise, solved
         self.action_space = {
             "box": spaces.Box(-wide, 3 * wide, (1,), np.float32),
             "discrete": spaces.Discrete(3),
@@ -22,24 +35,36 @@ class Toy(gymnasium.Env):
         self.observation_space = spaces.Dict(
             point=spaces.Box(-9, 9, (2,)), goal=spaces.Box(-9, 9, (1,)), picture=picture
         )
+        self.named = {"name": "toy"} if name else {}
+        if name:
+            self.observation_space["name"] = spaces.Text(5)
 
     def observed(self):
         picture = np.zeros((20, 30, 3), np.uint8)
         picture[:, : int(np.clip(15 + 5 * self.x, 0, 30))] = 200
-        return {"point": np.array([self.x, self.v]), "goal": np.zeros(1), "picture": picture}
+        return {"point": np.array([self.x, self.v]), "goal": np.zeros(1), "picture": picture, **self.named}
 
     def reset(self, *, seed=None, options=None):
+        if self.start == "early":  # draws before it is seeded
+            drawn = self.np_random.uniform(-1, 1)
         super().reset(seed=seed)
-        self.x, self.v, self.t = self.np_random.uniform(-1, 1), 0.0, 0
+        if self.start == "global":
+            drawn = np.random.uniform(-1, 1) + random.random()  # noqa: NPY002
+        elif self.start == "seed":
+            drawn = self.np_random.uniform(-1, 1)
+        self.x, self.v, self.t = drawn, 0.0, 0
         return self.observed(), {}
 
     def step(self, action):
         if self.broken and self.t == 2:
             raise ValueError("the motor is on fire")
         self.last, self.t = float(action[0]), self.t + 1
-        self.v = 0.5 * self.v + 0.05 * self.last
+        self.v = 0.5 * self.v + 0.05 * self.last + self.noise * np.random.default_rng().normal()
         self.x += self.v
-        return self.observed(), -abs(self.x), False, False, {"solved": np.bool_(abs(self.x) < 0.2)}
+        return self.observed(), -abs(self.x), False, False, {"solved": self.told(abs(self.x) < 0.2)}
+
+    def told(self, near):
+        return {"flag": np.bool_(near), "names": ["x", "y"][: 1 + near], "two": np.array([near, near])}[self.solved]
 
     def render(self):
         return Toy.observed(self)["picture"]
