@@ -202,17 +202,19 @@ def spec_of(name: str) -> Any:
 def _installed(name: str, entry_point: Any) -> str:
     """The name by which an environment that a file describes can be had: of gymnasium, or of an installed package made
     for gymnasium, the only ones that are imported because a file says so. UserError if it is neither's."""
-    if name in gymnasium.registry:
-        return name
-    module = entry_point.partition(":")[0].partition(".")[0] if isinstance(entry_point, str) else ""
-    for owner in _distributions().get(module, ()):
-        if ":" not in name and any(
-            need.lower().startswith("gymnasium") for need in importlib.metadata.requires(owner) or ()
-        ):
-            spec_of(f"{module}:{name}")
-            return f"{module}:{name}"
-    package = f"; it comes from the package {module!r}, which must be installed" if module else ""
-    raise UserError(f"gymnasium knows no environment {name!r} here{package}\n{ELSEWHERE}")
+    known = gymnasium.registry.get(name)
+    entry = entry_point if known is None else known.entry_point
+    module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
+    package = module.partition(".")[0]
+    owners = _distributions().get(package, ())
+    if known is not None:  # another process finds it by its module alone
+        return name if package == "gymnasium" else f"{package if owners else module}:{name}"
+    needs = [need for owner in owners for need in importlib.metadata.requires(owner) or ()]
+    if ":" not in name and any(need.lower().startswith("gymnasium") for need in needs):
+        spec_of(f"{package}:{name}")
+        return f"{package}:{name}"
+    comes = f"; it comes from the package {package!r}, which must be installed" if package else ""
+    raise UserError(f"gymnasium knows no environment {name!r} here{comes}\n{ELSEWHERE}")
 
 
 def _tuples(value: Any) -> Any:
