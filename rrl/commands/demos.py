@@ -22,7 +22,7 @@ from rrl.demos import importers, sets
 from rrl.demos.record import Noisy, Recording, record
 from rrl.demos.replay import NoPolicy, playback
 from rrl.demos.sets import Demos
-from rrl.envs.base import EnvFactory, FrameRequest, find_task, task_names
+from rrl.envs.base import EnvFactory, FrameRequest, find_recorded, find_task, task_names
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.success import in_words, return_in_words
 from rrl.evaluators.video import captioned, tiles, video
@@ -107,7 +107,7 @@ def take_over(
     task: str | None,
     kind: str | None,
     protocol: str | None,
-    origin: str,
+    origin: str | None,
     progress: Progress = SILENCE,
 ) -> None:
     """`rrl demos import`: replay what `rrl.demos.importers` reads, and write what happens here as a set.
@@ -116,8 +116,8 @@ def take_over(
     file's where it has them, so that `verify` can tell how far the replay drifts from the recording.
     """
     out = sets.free(out)
-    variant = {} if protocol is None else {"protocol": protocol}
-    env: EnvFactory = build(sets.with_objects(find_task(task or _task_in(source), **variant)))
+    ours = importers.facts(source, kind)
+    env: EnvFactory = build(sets.with_objects(_config_of(source, task, ours, protocol)))
     recorded = importers.read(source, kind)
     for line in importers.odd_actions(recorded):
         say(line)
@@ -133,7 +133,7 @@ def take_over(
     rollout = recording.rollout
     facts = {
         **sets.facts_of(env),
-        "origin": origin,
+        "origin": origin or str(ours.get("origin", "human")),
         "source": Path(source).name,
         "actions": "recorded",
         "returns": rollout.returns().tolist(),
@@ -148,6 +148,19 @@ def take_over(
     over = int((demos.lengths > env.horizon).sum())
     longer = f", {over} of them longer than the horizon of {env.horizon}" if over else ""
     say(f"{out}: {_size(demos)}{longer}; {_verdicts(rollout)}")
+
+
+def _config_of(source: str, task: str | None, ours: Mapping[str, Any], protocol: str | None) -> EnvFactory.Config:
+    """The environment of the task that the user says, or else our own export, or else the source's name."""
+    variant = {} if protocol is None else {"protocol": protocol}
+    if task is not None or "env" not in ours:
+        return find_task(task or _task_in(source), **variant)
+    try:
+        return find_recorded(ours, **variant)
+    except UserError as error:
+        raise UserError(
+            f"{error}\n{source} was recorded in {ours['env']}; say with --task what that is here"
+        ) from error
 
 
 def _task_in(source: str) -> str:
