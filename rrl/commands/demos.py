@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.agents.base import SILENCE, Progress
-from rrl.demos import importers, sets
+from rrl.demos import importers, lerobot, sets
 from rrl.demos.record import Noisy, Recording, record
 from rrl.demos.replay import NoPolicy, playback
 from rrl.demos.sets import Demos
@@ -116,7 +116,7 @@ def take_over(
     file's where it has them, so that `verify` can tell how far the replay drifts from the recording.
     """
     out = sets.free(out)
-    ours = importers.facts(source, kind)
+    ours = lerobot.facts(Path(source))
     env: EnvFactory = build(sets.with_objects(_config_of(source, task, ours, protocol)))
     recorded = importers.read(source, kind)
     for line in importers.odd_actions(recorded):

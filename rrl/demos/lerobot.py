@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.registry import UserError
-from rrl.store.files import making, write_json
+from rrl.store.files import making, read_json, write_json
 
 VERSION = "v3.0"
 INFO, OURS = "meta/info.json", "meta/rrl.json"
@@ -41,6 +41,12 @@ def parquet() -> Any:
     except ImportError as error:
         raise UserError("LeRobot datasets need pyarrow and pandas: pip install 'rrl[lerobot]'") from error
     return pq
+
+
+def facts(folder: Path) -> Mapping[str, Any]:
+    """What `rrl demos export` says of the set that a dataset was: its `Demos.facts`, and `origin`. Empty for other
+    people's datasets, and for whatever else stands there."""
+    return read_json(folder / OURS)
 
 
 @dataclass(frozen=True)

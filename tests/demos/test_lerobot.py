@@ -9,6 +9,7 @@ that version writes.
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -92,6 +93,20 @@ def test_a_set_comes_back_bit_for_bit(reacher, exported, tmp_path):
     demo_tools.take_over(str(exported), tmp_path / "other.npz", lines.append, **take)
     other = sets.load(tmp_path / "other.npz")
     assert other.facts["env"] == "mjrl_peg_insertion" and other.facts["origin"] == "me"
+
+
+def test_recorded_states_go_along_where_there_are_any(reacher, tmp_path):
+    """Those of the recording, which a replay may miss; of sets without last states, all but these."""
+    one = reacher.pick([0])
+    for name, facts in (("whole", one.facts), ("cut", {**one.facts, demo_tools.LAST: "unknown"})):
+        replace(one, qpos=one.qpos + np.float32(0.01), facts=facts).save(tmp_path / f"{name}.npz")
+        exporting.export(str(tmp_path / f"{name}.npz"), tmp_path / name, print, size=16, look="fast")
+        demo_tools.take_over(str(tmp_path / name), tmp_path / f"{name}_back.npz", print, **TAKE)
+        back = sets.load(tmp_path / f"{name}_back.npz")
+        assert (demo_tools.LAST in back.facts) == (name == "cut")
+        apart = np.abs(back.qpos - one.qpos).max(axis=1)
+        assert np.allclose(apart[:-1], 0.01, atol=1e-6)
+        assert np.isclose(apart[-1], 0.01 if name == "whole" else 0, atol=1e-6)
 
 
 def test_the_layout_is_lerobots(reacher, exported):

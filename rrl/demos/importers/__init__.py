@@ -5,6 +5,6 @@ them into a set of this project (`rrl.demos.Demos`) needs the simulator: `rrl de
 """
 
 from rrl.demos.importers.base import Recorded, array, finite, odd_actions
-from rrl.demos.importers.formats import FORMATS, facts, read
+from rrl.demos.importers.formats import FORMATS, read
 
-__all__ = ["FORMATS", "Recorded", "array", "facts", "finite", "odd_actions", "read"]
+__all__ = ["FORMATS", "Recorded", "array", "finite", "odd_actions", "read"]

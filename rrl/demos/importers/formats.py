@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rrl.demos.importers.arrays import read_npz
 from rrl.demos.importers.base import Recorded, check
 from rrl.demos.importers.dapg import read_dapg
 from rrl.demos.importers.hdf5 import read_hdf5
-from rrl.demos.importers.lerobot import facts_of_lerobot, is_lerobot, read_lerobot
+from rrl.demos.importers.lerobot import is_lerobot, read_lerobot
 from rrl.demos.importers.minari import read_minari
 from rrl.machine.paths import unusable
 from rrl.registry import UserError
@@ -23,14 +23,12 @@ class Format(NamedTuple):
     """Of a file's path."""
     suffixes: tuple[str, ...] = ()
     """Of its files; none: it is a folder, or an id."""
-    facts: Callable[[str], Mapping[str, Any]] = lambda source: {}
-    """What an export of ours says of the set that it was: its `Demos.facts`, and `origin`."""
 
 
 FORMATS = {
     "dapg": Format(read_dapg, (".pickle", ".pkl")),
     "hdf5": Format(read_hdf5, (".hdf5", ".h5")),
-    "lerobot": Format(read_lerobot, facts=facts_of_lerobot),
+    "lerobot": Format(read_lerobot),
     "minari": Format(read_minari),
     "npz": Format(read_npz, (".npz",)),
 }
@@ -42,7 +40,9 @@ def read(source: str, kind: str | None = None) -> list[Recorded]:
     `kind` is one of `FORMATS`; None: told by the name. UserError if the source can't be read or is something
     else than it claims.
     """
-    kind = known(source, kind)
+    kind = kind or guess(source)
+    if kind not in FORMATS:
+        raise UserError(f"there is no format {kind}; it is one of {', '.join(FORMATS)}")
     if FORMATS[kind].suffixes and (why := unusable(Path(source))):
         raise UserError(why)
     try:
@@ -58,19 +58,6 @@ def read(source: str, kind: str | None = None) -> list[Recorded]:
     for i, episode in enumerate(episodes):
         check(f"{source}, episode {i}", episode)
     return episodes
-
-
-def facts(source: str, kind: str | None = None) -> Mapping[str, Any]:
-    """What an export of ours says of the set that it was; empty for other people's files."""
-    return FORMATS[known(source, kind)].facts(source)
-
-
-def known(source: str, kind: str | None) -> str:
-    """The format `kind`, or the one that the name suggests; UserError if there is no such format."""
-    kind = kind or guess(source)
-    if kind not in FORMATS:
-        raise UserError(f"there is no format {kind}; it is one of {', '.join(FORMATS)}")
-    return kind
 
 
 def guess(source: str) -> str:

@@ -11,19 +11,13 @@ from typing import Any
 import numpy as np
 
 from rrl.demos.importers.base import ROW, Array, Recorded, array, fits
-from rrl.demos.lerobot import EPISODES, FINAL, INFO, INITIAL, OURS, STATE, parquet
+from rrl.demos.lerobot import EPISODES, FINAL, INFO, INITIAL, STATE, parquet
 from rrl.registry import UserError
-from rrl.store.files import read_json
 
 
 def is_lerobot(folder: Path) -> bool:
     """Does such a dataset stand here?"""
     return (folder / INFO).is_file()
-
-
-def facts_of_lerobot(source: str) -> Mapping[str, Any]:
-    """What `rrl demos export` says of the set that it wrote there; empty for other people's datasets."""
-    return read_json(Path(source) / OURS)
 
 
 def read_lerobot(source: str) -> list[Recorded]:
