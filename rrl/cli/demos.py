@@ -63,7 +63,8 @@ def demos_import(
         str,
         typer.Argument(
             parser=word,
-            help="A DAPG pickle, an .hdf5 (robomimic, D4RL), an .npz of plain arrays, or a Minari dataset.",
+            help="A DAPG pickle, an .hdf5 (robomimic, D4RL), an .npz of plain arrays, a Minari dataset, or a "
+            "LeRobotDataset's folder.",
         ),
     ],
     out: Annotated[Path, typer.Argument(parser=path, help="The .npz to write; its .json goes beside it.")],
@@ -75,12 +76,14 @@ def demos_import(
         ),
     ] = None,
     format_: Annotated[
-        str | None, typer.Option("--format", help="dapg, hdf5, minari or npz; default: by the name.")
+        str | None, typer.Option("--format", help="dapg, hdf5, lerobot, minari or npz; default: by the name.")
     ] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Task variant whose success is counted; default: the task's own.")
     ] = None,
-    origin: Annotated[str, typer.Option(help="Who acted, for tables and comparisons.")] = "human",
+    origin: Annotated[
+        str | None, typer.Option(help="Who acted, for tables and comparisons; default: as the file says, else human.")
+    ] = None,
 ) -> None:
     """Take over other people's demonstrations; their actions are replayed here, from where their episodes began. How
     far that is from what was recorded is said. Nothing in a file is run."""
@@ -128,14 +131,66 @@ def demos_render(
 @app.command("export")
 def demos_export(
     source: Annotated[str, typer.Argument(parser=word, help="A shipped set or a file.")],
-    dataset: Annotated[str, typer.Argument(help="The Minari id to write, such as rrl/door/expert-v0.")],
+    dataset: Annotated[
+        str, typer.Argument(parser=word, help="The Minari id to write, such as rrl/door/expert-v0; lerobot: a folder.")
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", help="minari: states, no pictures. lerobot: a LeRobotDataset v3.0 with pictures.")
+    ] = "minari",
+    camera: Annotated[
+        list[str] | None, typer.Option(help="lerobot: a camera to film with, repeatable; default: the protocol's.")
+    ] = None,
+    look: Annotated[str | None, typer.Option(help="lerobot: default, balanced or fast.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="lerobot: side of the pictures in pixels, even; default: 224.", min=16, max=4_096)
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            help="lerobot: what observation.state holds. robot (default): the robot alone, where the environment can "
+            "tell; task: the task's objects too, which a policy that learns from pictures should not see."
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="lerobot: the task in words, for policies that read it; default: its name.")
+    ] = None,
+    fps: Annotated[
+        int | None, typer.Option(help="lerobot: steps a second; default: as the simulator says.", min=1, max=10_000)
+    ] = None,
 ) -> None:
-    """Write demonstrations as a local Minari dataset (state observations)."""
-    from rrl.commands import demos
+    """Write demonstrations as a local Minari dataset (state observations), or as a LeRobotDataset (pictures too).
+
+    Either is read back by `rrl demos import`.
+    """
     from rrl.machine.console import Display, optional_output
 
+    asked = {"camera": camera, "look": look, "size": size, "state": state, "task": task, "fps": fps}
+    if format_ not in ("minari", "lerobot"):
+        raise typer.BadParameter(f"--format is minari or lerobot; got {format_!r}")
+    if format_ == "minari" and (given := [name for name, value in asked.items() if value]):
+        raise typer.BadParameter(f"--{given[0]} is of --format lerobot alone")
+    if state not in (None, "robot", "task"):
+        raise typer.BadParameter(f"--state is robot or task; got {state!r}")
     with optional_output(), Display() as display:
-        demos.export(source, dataset, display.line, display)
+        if format_ == "minari":
+            from rrl.commands import demos
+
+            demos.export(source, dataset, display.line, display)
+        else:
+            from rrl.commands import lerobot
+
+            lerobot.export(
+                source,
+                Path(dataset),
+                display.line,
+                cameras=camera or (),
+                look=look or "default",
+                size=size or lerobot.SIZE,
+                fps=fps,
+                task=task,
+                state="task" if state == "task" else "robot",
+                progress=display,
+            )
 
 
 @app.command("verify")

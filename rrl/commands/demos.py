@@ -19,11 +19,20 @@ from numpy.typing import NDArray
 
 from rrl.agents.base import SILENCE, Progress
 from rrl.config import ginfile
-from rrl.demos import importers, sets
+from rrl.demos import importers, lerobot, sets
 from rrl.demos.record import Noisy, Recording, record
 from rrl.demos.replay import NoPolicy, playback
 from rrl.demos.sets import Demos
-from rrl.envs.base import EnvFactory, FrameRequest, find_spec, find_task, reset_options, seed_of, task_names
+from rrl.envs.base import (
+    EnvFactory,
+    FrameRequest,
+    find_recorded,
+    find_spec,
+    find_task,
+    reset_options,
+    seed_of,
+    task_names,
+)
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.success import in_words, return_in_words
 from rrl.evaluators.video import captioned, tiles, video
@@ -108,7 +117,7 @@ def take_over(
     task: str | None,
     kind: str | None,
     protocol: str | None,
-    origin: str,
+    origin: str | None,
     progress: Progress = SILENCE,
 ) -> None:
     """`rrl demos import`: replay what `rrl.demos.importers` reads, and write what happens here as a set.
@@ -117,8 +126,8 @@ def take_over(
     file's where it has them, so that `verify` can tell how far the replay drifts from the recording.
     """
     out = sets.free(out)
-    spec = importers.environment(source, kind)
-    env: EnvFactory = build(sets.with_objects(_task(source, spec, task, protocol)))
+    ours, spec = lerobot.facts(Path(source)), importers.environment(source, kind)
+    env: EnvFactory = build(sets.with_objects(_task(source, ours, spec, task, protocol)))
     if spec:
         say(f"recorded in {spec['id']}; the task here is {env.name}")
     recorded = importers.read(source, kind)
@@ -130,7 +139,7 @@ def take_over(
     rollout = recording.rollout
     facts = {
         **sets.facts_of(env),
-        "origin": origin,
+        "origin": origin or str(ours.get("origin", "human")),
         "source": Path(source).name,
         "actions": "recorded",
         "returns": rollout.returns().tolist(),
@@ -147,17 +156,30 @@ def take_over(
     say(f"{out}: {_size(demos)}{longer}; {_verdicts(rollout)}")
 
 
-def _task(source: str, spec: Mapping[str, Any], task: str | None, protocol: str | None) -> EnvFactory.Config:
-    """What a user named (a task, or a gin file that binds a run's environment), what the source says, or the task in
-    its name. UserError if there is none of these, or it has no such protocol."""
+def _task(
+    source: str, ours: Mapping[str, Any], spec: Mapping[str, Any], task: str | None, protocol: str | None
+) -> EnvFactory.Config:
+    """What a user named (a task, or a gin file that binds a run's environment), what our own export or the source says,
+    or the task in its name. UserError if there is none of these, or it has no such protocol."""
     if task is not None and (task.endswith(".gin") or task in ginfile.shipped()):
         config = ginfile.part(task, "env")
         assert isinstance(config, EnvFactory.Config)
     elif task is not None:
         config = find_task(task)
+    elif "env" in ours:
+        config = _recorded(source, ours)
     else:
         config = find_spec(spec) if spec else find_task(_task_in(source))
     return config if protocol is None else config.of({**dict(config), "protocol": protocol})
+
+
+def _recorded(source: str, ours: Mapping[str, Any]) -> EnvFactory.Config:
+    try:
+        return find_recorded(ours)
+    except UserError as error:
+        raise UserError(
+            f"{error}\n{source} was recorded in {ours['env']}; say with --task what that is here"
+        ) from error
 
 
 def _task_in(source: str) -> str:

@@ -176,14 +176,26 @@ def with_objects(config: EnvFactory.Config) -> EnvFactory.Config:
     """The same environment with a state vector that holds the task's objects, if it has such a one."""
     config = config.whole()
     env: EnvFactory = build(config)
-    if not env.blind_state or not env.oracle:
+    return _bound(config, env.oracle) if env.blind_state else config
+
+
+def robot_alone(config: EnvFactory.Config) -> EnvFactory.Config:
+    """The same environment with a state vector that holds the robot alone, if it has such a one."""
+    env: EnvFactory = build(config)
+    return config if env.blind_state else _bound(config, env.proprioception)
+
+
+def _bound(config: EnvFactory.Config, binding: str) -> EnvFactory.Config:
+    """The configuration with this binding; as it is, if that is empty or has no place beside its other settings, such
+    as noise on joint angles."""
+    if not binding:
         return config
     try:
-        oracle = ginfile.loads(ginfile.dumps(config), overrides=[env.oracle], root=config.component.__name__)
-    except ginfile.ConfigError:  # another setting, such as noise on joint angles, has no place in it
+        bound = ginfile.loads(ginfile.dumps(config), overrides=[binding], root=config.component.__name__)
+    except ginfile.ConfigError:
         return config
-    assert isinstance(oracle, EnvFactory.Config)
-    return oracle
+    assert isinstance(bound, EnvFactory.Config)
+    return bound
 
 
 def npz(path: Path) -> Path:

@@ -64,6 +64,7 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         self._config, self._horizon, self._frames = config, horizon, frames
         self._name = config.title
         self._env = _made(config)
+        self.metadata = {**self.metadata, "render_fps": self._env.metadata.get("render_fps")}
         self._low, self._half = _range(self._name, self._env.action_space)
         self.action_space = spaces.Box(-1.0, 1.0, self._low.shape, np.float32)
         size = len(self._state(_example(self._env.observation_space)))

@@ -69,6 +69,11 @@ def new_file(path: Path) -> Path:
     Nothing is made: missing folders are the writer's business."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file in it")
+    return new_folder(path)
+
+
+def new_folder(path: Path) -> Path:
+    """The path, at which a folder can be made; likewise."""
     if os.path.lexists(path):
         raise UserError(f"{path} exists already; choose another name or remove it first")
     writable(path.parent)

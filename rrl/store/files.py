@@ -6,6 +6,7 @@ import fcntl
 import glob
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,11 +32,7 @@ def shipped_first(name: str, shipped: Mapping[str, Path], file: Path) -> Path:
 def writing(path: Path) -> Iterator[BinaryIO]:
     """An open file that becomes `path` when the block ends: a crash at any moment leaves the old file or the new
     one, whole and on disk. OSError where it can't be written."""
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):  # by processes that were killed
-        pid = left.name.split(".")[-2]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            left.unlink(missing_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = _part(path)
     with part.open("wb") as file:
         try:
             yield file
@@ -45,11 +42,43 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+@contextmanager
+def making(path: Path) -> Iterator[Path]:
+    """An empty folder that becomes `path`, where nothing is yet, when the block ends: a crash at any moment leaves all
+    of it or nothing. OSError where it can't be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part(path)
+    part.mkdir()
     try:
-        os.fsync(folder)
+        yield part
+        for inside in part.rglob("*"):
+            _sync(inside)
+        part.rename(path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    _sync(path.parent)
+
+
+def _part(path: Path) -> Path:
+    """What `path` is called until it is whole. Removes what processes that were killed left behind."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        pid = left.name.split(".")[-2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
+def _sync(path: Path) -> None:
+    """Onto the disk: a file, or the names in a folder."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -193,11 +193,11 @@ def test_a_dataset_whose_environment_is_not_here(pusher, store, tmp_path, spec, 
 def test_an_environment_of_an_installed_package_is_found(pusher, store):
     door = {"id": "AdroitHandDoor-v1", "entry_point": "gymnasium_robotics.envs.adroit_hand:AdroitHandDoorEnv"}
     spec = importers.environment(changed(store, **door))
-    assert commands._task("x", spec, None, None) == commands.find_task("door")
+    assert commands._task("x", {}, spec, None, None) == commands.find_task("door")
     fetch = {"id": "FetchReach-v4", "entry_point": "gymnasium_robotics.envs.fetch.reach:X", "kwargs": {}}
     spec = importers.environment(changed(store, **fetch))
     for _ in range(2):  # now, and once it is registered: another process finds it by its module alone
-        assert commands._task("x", spec, None, None).id == "gymnasium_robotics:FetchReach-v4"
+        assert commands._task("x", {}, spec, None, None).id == "gymnasium_robotics:FetchReach-v4"
 
 
 def test_discrete_actions_are_refused(tmp_path):

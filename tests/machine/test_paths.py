@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rrl.machine.paths import expanded, is_pipe, new_file, typed, unusable, word, writable
+from rrl.machine.paths import expanded, is_pipe, new_file, new_folder, typed, unusable, word, writable
 from rrl.registry import UserError
 
 
@@ -60,5 +60,8 @@ def test_a_new_file_is_refused_where_none_can_be_made(here):
     }.items():
         with pytest.raises(UserError, match=words):
             new_file(path)
+        with pytest.raises(UserError, match="exists already" if path == here else words):
+            new_folder(path)
+    assert new_folder(here / "new" / "folder") == here / "new" / "folder" and not (here / "new").exists()
     with pytest.raises(UserError, match="nothing can be written into /proc/self"):
         writable(here.__class__("/proc/self"))

@@ -98,6 +98,28 @@ def test_what_killed_writers_leave_harms_nobody_and_does_not_pile_up(tmp_path: P
     assert sorted(tmp_path.iterdir()) == [path, other]
 
 
+def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a[1]"
+    with files.making(path) as part:
+        (part / "inside").mkdir()
+        files.write_text(part / "inside" / "a.txt", "x")
+        assert not path.exists()
+    assert (path / "inside" / "a.txt").read_text() == "x"
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error), files.making(tmp_path / "new" / "b") as part:
+            (part / "half").touch()
+            raise error
+    with pytest.raises(OSError), files.making(path) as part:  # somebody made one in the meantime: it stays
+        (part / "other").touch()
+    assert list(path.parent.iterdir()) == [path] and (path / "inside" / "a.txt").exists()
+    for _ in range(2):
+        ended(holder("making", tmp_path / "new" / "b", "(held / 'half').touch()"))
+        assert len(list(path.parent.glob("b.*.part"))) == 1  # the one before is gone
+    with files.making(tmp_path / "new" / "b"):
+        pass
+    assert not list(path.parent.glob("*.part"))
+
+
 def test_a_folder_that_cant_be_written_is_an_oserror(tmp_path: Path) -> None:
     folder = tmp_path / "closed"
     folder.mkdir(mode=0o500)

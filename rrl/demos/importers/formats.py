@@ -10,6 +10,7 @@ from rrl.demos.importers.arrays import read_npz
 from rrl.demos.importers.base import Recorded, check
 from rrl.demos.importers.dapg import read_dapg
 from rrl.demos.importers.hdf5 import hdf5_environment, read_hdf5
+from rrl.demos.importers.lerobot import is_lerobot, read_lerobot
 from rrl.demos.importers.minari import minari_environment, read_minari
 from rrl.machine.paths import unusable
 from rrl.registry import UserError
@@ -31,13 +32,14 @@ class Format(NamedTuple):
 FORMATS = {
     "dapg": Format(read_dapg, (".pickle", ".pkl")),
     "hdf5": Format(read_hdf5, (".hdf5", ".h5"), hdf5_environment),
+    "lerobot": Format(read_lerobot),
     "minari": Format(read_minari, environment=minari_environment),
     "npz": Format(read_npz, (".npz",)),
 }
 
 
 def read(source: str, kind: str | None = None) -> list[Recorded]:
-    """The episodes of a file, a folder (Minari) or a Minari dataset id.
+    """The episodes of a file, a folder (LeRobot, Minari) or a Minari dataset id.
 
     `kind` is one of `FORMATS`; None: told by the name. UserError if the source can't be read or is something
     else than it claims.
@@ -83,6 +85,8 @@ def guess(source: str) -> str:
     for kind, format_ in FORMATS.items():
         if path.suffix in format_.suffixes:
             return kind
+    if is_lerobot(path):
+        return "lerobot"
     if path.is_dir() or not path.exists():  # an id such as D4RL/door/human-v2
         return "minari"
     raise UserError(f"the name {source} says nothing of its format; add --format with one of {', '.join(FORMATS)}")
