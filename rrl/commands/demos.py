@@ -26,7 +26,6 @@ from rrl.demos.sets import Demos
 from rrl.envs.base import (
     EnvFactory,
     FrameRequest,
-    find_recorded,
     find_spec,
     find_task,
     reset_options,
@@ -175,7 +174,7 @@ def _task(
 
 def _recorded(source: str, ours: Mapping[str, Any]) -> EnvFactory.Config:
     try:
-        return find_recorded(ours)
+        return sets.environment(ours)
     except UserError as error:
         raise UserError(
             f"{error}\n{source} was recorded in {ours['env']}; say with --task what that is here"

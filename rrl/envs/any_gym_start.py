@@ -46,7 +46,7 @@ def _in_words(how: str, apart: list[float], count: int) -> str:
     some = f"{len(apart)} of {count} episodes begin" if len(apart) < count else "episodes begin"
     known = [value for value in apart if not np.isnan(value)]
     if not known:
-        return f"{some} {how}; no such first observation was recorded to compare with"
+        return f"{some} {how}; there is no recorded first observation to compare with"
     return f"{some} {how}; first observations differ from the recorded ones by at most {max(known):.2g}"
 
 

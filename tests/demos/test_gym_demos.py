@@ -256,7 +256,7 @@ def test_robomimic_states_begin_an_episode(pusher, tmp_path):
     demos, told = taken(path, tmp_path / "a")
     np.testing.assert_array_equal(demos.initial["qpos"], [qpos[0] for qpos, _ in states])
     np.testing.assert_array_equal(demos.actions, np.concatenate([each["actions"] for each in episodes]) / 2)
-    assert "at their recorded positions and velocities; no first observation was recorded to compare with" in told
+    assert "at their recorded positions and velocities; there is no recorded first observation to compare with" in told
     assert "positions differ from the recorded ones by at most 0; " in told
     path = as_robomimic(tmp_path / "other.hdf5", episodes, states, env_name="Lift", type=1, env_kwargs={})
     assert importers.environment(str(path)) == {}
@@ -338,6 +338,16 @@ def test_every_command_knows_such_a_set(imported, tmp_path):
     demos, back = sets.load(imported), taken("rrl/pushing/expert-v0", tmp_path / "back", task="Pusher-v5")[0]
     np.testing.assert_array_equal(back.actions, demos.actions)
     np.testing.assert_array_equal(back.initial["seed"], demos.initial["seed"])
+
+
+def test_a_set_goes_through_lerobots_layout_bit_for_bit(imported, tmp_path):
+    pytest.importorskip("pyarrow")
+    from rrl.commands import lerobot
+
+    settings = {"cameras": (), "look": "fast", "size": 32, "fps": None, "task": None, "state": "robot"}
+    lerobot.export(str(imported), tmp_path / "le", print, **settings)
+    back, _ = taken(tmp_path / "le", tmp_path / "back")
+    assert back.contents() == sets.load(imported).contents()
 
 
 def test_frankas_kitchen_begins_by_its_seeds_and_without_them_is_told_to_drift(tmp_path):
