@@ -15,7 +15,7 @@ from rrl.machine.console import duration, wrapped
 from rrl.registry import UserError
 from rrl.report import notices, numbers
 from rrl.report.groups import ABSENT, Group, Report, collect, seed_of, setting
-from rrl.report.numbers import ENOUGH, SPACES, Pair, Scores, short
+from rrl.report.numbers import ENOUGH, SPACES, Pair, Scores, finite, short
 from rrl.store import results
 from rrl.store.results import ID, PARTS, Result
 
@@ -247,17 +247,13 @@ def _line(line: Line) -> dict[str, Any]:
         "what": line.what,
         "metric": line.metric,
         "step": line.step,
-        "a": _finite(line.a.mean),
-        "b": _finite(line.b.mean),
-        "difference": _finite(pair.gap) if pair else None,
+        "a": finite(line.a.mean),
+        "b": finite(line.b.mean),
+        "difference": finite(pair.gap) if pair else None,
         "interval": interval,
         "how": pair.how if pair else None,
         "better": pair.better if pair and min(pair.seeds) >= ENOUGH else None,
     }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _joined(values: Any) -> str:

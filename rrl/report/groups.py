@@ -153,7 +153,7 @@ def _named(groups: Sequence[Group]) -> Report:
     for group in groups:
         classes[group.task, group.encoder, group.agent].append(group)
         tasks[group.task].append(group)
-    apart = list(dict.fromkeys(name for alike in classes.values() for name in differing(alike)))
+    apart = _telling(list(dict.fromkeys(name for alike in classes.values() for name in differing(alike))), classes)
     within = dict.fromkeys(n for alike in tasks.values() for n in differing(alike) if not _in_label(n, alike))
     names = list(dict.fromkeys([*apart, *within]))
     short = _short(names)
@@ -164,6 +164,22 @@ def _named(groups: Sequence[Group]) -> Report:
 
     named = [replace(g, extras=chosen(g, apart), settings=chosen(g, names)) for g in groups]
     return Report(tuple(sorted(named, key=_order)))
+
+
+def _telling(names: list[str], classes: Mapping[tuple[str, ...], Sequence[Group]]) -> list[str]:
+    """Settings in their order; where a label has no room for all, those first that together tell most groups apart."""
+    if len(names) <= IN_LABEL:
+        return names
+    first: list[str] = []
+    while len(first) < IN_LABEL:
+        rest = [name for name in names if name not in first]
+        first.append(max(rest, key=lambda name: _distinct([*first, name], classes)))
+    return first + [name for name in names if name not in first]
+
+
+def _distinct(names: Sequence[str], classes: Mapping[tuple[str, ...], Sequence[Group]]) -> int:
+    """How many groups these settings tell apart."""
+    return sum(len({tuple(setting(g, n) for n in names) for g in groups}) for groups in classes.values())
 
 
 def _in_label(name: str, groups: Sequence[Group]) -> bool:

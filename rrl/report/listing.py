@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from rich.table import Table
 from rrl.machine.console import wrapped
 from rrl.registry import UserError
 from rrl.report.groups import collect, seed_of
-from rrl.report.numbers import SOURCES, scores, short
+from rrl.report.numbers import SOURCES, finite, scores, short
 from rrl.store import files, results
 from rrl.store.results import CONFIG, ID, LOCK, RUN, SWEEP, Result, Status
 
@@ -110,7 +109,7 @@ def _of(run: Result) -> Record:
     end = scores(group, *(score.metric("final"), score.metric("eval"), score.metric("summary", "last5")))
     low, high = end.interval or (None, None)
     iterations = run.params.get("iterations", "")
-    shown = {"name": score.name, "unit": score.unit.strip(), "value": _finite(end.mean), "low": low, "high": high}
+    shown = {"name": score.name, "unit": score.unit.strip(), "value": finite(end.mean), "low": low, "high": high}
     shown |= {"episodes": end.episodes or None, "of": SOURCES.get(end.metric.partition("/")[0], "")}
     return {
         **_EMPTY,
@@ -128,18 +127,13 @@ def _of(run: Result) -> Record:
         "updates": int(run.last("iteration") or 0),
         "iterations": int(iterations) if iterations.isdecimal() else None,
         "steps": run.steps,
-        "seconds": _finite(run.seconds),
+        "seconds": finite(run.seconds),
         "score": shown if shown["value"] is not None else None,
-        "best": _finite(run.last(score.metric("summary", "best"))),
-        "last5": _finite(run.last(score.metric("summary", "last5"))),
+        "best": finite(run.last(score.metric("summary", "best"))),
+        "last5": finite(run.last(score.metric("summary", "last5"))),
         "sweep": run.sweep,
         "job": run.job,
     }
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _fits(record: Record, wanted: Mapping[str, str | None]) -> bool:

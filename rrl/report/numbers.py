@@ -52,6 +52,11 @@ class Curve:
     """Runs that are not in the mean because they ended before the others."""
 
 
+def finite(value: float | None) -> float | None:
+    """The number, or None for NaN and infinities, for which JSON has no word."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def reach(group: Group, metric: str) -> int:
     """Environment steps that a group got to with this metric: the least of its finished runs, or the most of
     any run if none is finished; 0 without measurements after training began."""

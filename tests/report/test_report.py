@@ -95,6 +95,16 @@ def test_labels_say_no_more_than_they_must(tmp_path: Path) -> None:
     assert ("state", "task") in report.groups[1].settings  # what else differs stands in the table
 
 
+def test_labels_with_room_for_some_settings_name_those_that_tell_groups_apart(tmp_path: Path) -> None:
+    """b differs from a in four settings; c from b in one, which the labels of all three have no room for."""
+    others = ["DAPG.gamma = 0.9", "DAPG.gae_lambda = 0.9", "DAPG.step_size = 0.01", "DAPG.lam_0 = 0.5"]
+    make_run(tmp_path, "a0")
+    make_run(tmp_path, "b0", overrides=others)
+    make_run(tmp_path, "c0", overrides=[*others, "DAPG.lam_1 = 0.5"])
+    labels = [group.label for group in report_of(tmp_path).groups]
+    assert len(set(labels)) == 3, labels
+
+
 def test_figures_name_every_method_to_its_end(tmp_path: Path) -> None:
     common = ["DAPG.init_std_factor = 0.5", "DemoSet.source = 'adroit_door_paper'"]
     make_run(tmp_path, "a0", overrides=[*common, "DemoSet.episodes = 5"])
