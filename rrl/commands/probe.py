@@ -22,6 +22,7 @@ Say = Callable[[str], None]
 WIDTH = 100
 """Characters of a line."""
 GLUE = "\N{NO-BREAK SPACE}"
+"""Keeps the words of a short entry on one line."""
 
 
 def show(sources: Sequence[str], overrides: Sequence[str], picture: Path | None, say: Say) -> None:
@@ -39,7 +40,7 @@ def show(sources: Sequence[str], overrides: Sequence[str], picture: Path | None,
     with closing(env.make_one(None)) as sim:
         ended = _random_episode(sim, env, config.seed)
         about: Mapping[str, Sequence[str]] = getattr(sim, "about", dict)()
-        lacks = [f"{cannot} (it has no `{name}`)" for name, cannot in OPTIONAL.items() if not has(sim, name)]
+        lacks = [f"{cannot} (no `{name}`)" for name, cannot in OPTIONAL.items() if not has(sim, name)]
         _tell("actions", [f"{numbers(sim.action_space.shape[0])} in [-1, 1]"], say)
         _tell("state vector", [numbers(sim.observation_space["state"].shape[0])], say)
     _tell("pictures", [_in_words(frames), *env.cameras] if frames else ["none"], say)
@@ -55,7 +56,7 @@ def show(sources: Sequence[str], overrides: Sequence[str], picture: Path | None,
 
 
 def _tell(title: str, texts: Sequence[str], say: Say) -> None:
-    whole = [text.replace(" ", GLUE) for text in texts] or ["none"]
+    whole = [text.replace(" ", GLUE) if len(text) < WIDTH / 2 else text for text in texts] or ["none"]
     text = fill(f"{title}: {', '.join(whole)}", WIDTH, subsequent_indent="  ", break_long_words=False)
     say(text.replace(GLUE, " "))
 

@@ -29,7 +29,7 @@ def episodes(agent):
     return *ONCE, "Experiment.num_envs = 2", f"{agent}.trajectories = 2", f"{agent}.value_batch = 4"
 
 
-CLONE = (*episodes("DAPG"), *HERE, *ALONE, "DAPG.bc_epochs = 1", "DemoSet.episodes = 2")
+CLONE = (*episodes("DAPG"), *HERE, *ALONE, "DAPG.bc_epochs = 1", "DAPG.bc_batch = 4", "DemoSet.episodes = 2")
 QUICKLY = {
     "pusher.gin": (*ROUND, *FILM),
     # Every episode succeeds: untrained experts can be recorded too.
