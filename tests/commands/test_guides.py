@@ -1,4 +1,4 @@
-"""The guides, followed to the letter: every file is made, every command typed, in order, and what is shown comes out."""
+"""The guides, followed to the letter: each file is made, each command typed, in order, and what is shown comes out."""
 
 import subprocess
 import sys
@@ -26,17 +26,17 @@ ONCE = ("Experiment.iterations = 1",)
 
 def episodes(agent):
     """An update of two short episodes."""
-    return *ONCE, "Experiment.num_envs = 2", f"{agent}.trajectories = 2", f"{agent}.value_batch = 4"
+    return "Experiment.num_envs = 2", f"{agent}.trajectories = 2", f"{agent}.value_batch = 4"
 
 
-CLONE = (*episodes("DAPG"), *HERE, *ALONE, "DAPG.bc_epochs = 1", "DAPG.bc_batch = 4", "DemoSet.episodes = 2")
+CLONE = (*ONCE, *episodes("DAPG"), *HERE, *ALONE, "DAPG.bc_epochs = 1", "DAPG.bc_batch = 4", "DemoSet.episodes = 2")
 QUICKLY = {
     "pusher.gin": (*ROUND, *FILM),
     # Every episode succeeds: untrained experts can be recorded too.
     "pusher.gin method/state_sac_rad": (*ROUND, *ONCE, *ALONE, "Gymnasium.success_threshold = -9.0"),
     "pusher.gin method/rrl": (*CLONE, "Gymnasium.horizon = 10"),
     "arm.gin": (*episodes("NPG"), *ALONE, "Experiment.workers = 1"),
-    "expert.gin": (*episodes("NPG"), *HERE, *ALONE, "MyArm.radius = 9.0"),
+    "expert.gin": (*ONCE, *episodes("NPG"), *HERE, *ALONE, "MyArm.radius = 9.0"),
     "arm.gin method/rrl": CLONE,
 }
 
@@ -84,7 +84,7 @@ def test_your_own_environment_class(here, monkeypatch):
     assert "MyArm          A planar arm reaches for a red ball." in said["rrl list environment"]
     assert "MyArm.radius = 0.05" in said["rrl describe MyArm"]
     assert Image.open("arm.png").size == (224, 224)
-    assert "1 worker process" in said["rrl run arm.gin"]
+    assert "1 worker process" in said['rrl run arm.gin --set "Experiment.iterations = 1"']
     assert "resumed after 1 updates (100 steps)" in said["rrl resume RUN --iterations 2"]
     assert "bit for bit" in said["rrl demos verify arm_demos.npz"]
     assert "then kept in" in said[[*said][-1]]  # features of demonstrations
