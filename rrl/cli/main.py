@@ -35,14 +35,19 @@ def run(
 ) -> None:
     """Train what a gin file describes, or several laid over each other."""
     seconds = seconds_of(budget)
+    _no_sweep(sources)
+    from rrl.run import process
+
+    raise typer.Exit(process.start(sources, set_ or [], name, seconds))
+
+
+def _no_sweep(sources: list[str]) -> None:
     from rrl.config import ginfile
     from rrl.registry import UserError
-    from rrl.run import process
 
     for source in sources:
         if ginfile.binds(source, "Sweep"):
             raise UserError(f"{source} is a sweep, not a run; start it with: rrl sweep {source}")
-    raise typer.Exit(process.start(sources, set_ or [], name, seconds))
 
 
 @app.command()
@@ -265,6 +270,22 @@ def check(sources: Sources, set_: Sets = None) -> None:
         raise UserError(f"{sweeps[0]} is a sweep of its own: check it alone, not beside other files")
     root = "Sweep" if sweeps else "Experiment"
     typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path()), nl=False)
+
+
+@app.command()
+def probe(
+    sources: Sources,
+    set_: Sets = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", parser=path, help="Write the first picture, as the encoder gets it, to this .png."),
+    ] = None,
+) -> None:
+    """Try a run's environment for one episode: actions, observation, cameras, infos, the first picture."""
+    _no_sweep(sources)
+    from rrl.commands import probe as probing
+
+    probing.show(sources, set_ or [], picture, typer.echo)
 
 
 @app.command("list")

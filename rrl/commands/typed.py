@@ -18,6 +18,7 @@ OTHER_NAMES = {
     "doctor": "version",
     "eval": "evaluate test play enjoy",
     "list": "ls components",
+    "probe": "inspect try",
     "report": "plot plots",
     "resume": "continue restart",
     "run": "train start fit",

@@ -18,7 +18,7 @@ from gymnasium.utils import seeding
 from numpy.typing import NDArray
 from PIL import Image
 
-from rrl.envs import gl, gym_packages
+from rrl.envs import about, gl, gym_packages
 from rrl.envs.any_gym_scene import Scene, scene_of
 from rrl.envs.any_gym_seen import NUMBERS, flat, observer, parts_of, row
 from rrl.envs.base import RESET_OPTIONS, Arrays, FrameRequest, reset_options, seed_of, seed_words
@@ -236,6 +236,19 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         out = np.empty((480, 480, 3), np.uint8)
         self._scene.draw(self._config.cameras[:1], "default", whole, out)
         return out
+
+    def about(self) -> dict[str, list[str]]:
+        """What the settings choose from, after a step of an episode of its own."""
+        self._env.reset(seed=0)
+        self._env.action_space.seed(0)
+        raw, _, _, _, info = self._env.step(self._env.action_space.sample())
+        observation, state = about.of_observation(raw, self._config.state)
+        words = {
+            "actions in the environment": about.of_range(self._low, self._low + 2 * self._half),
+            "observation": observation,
+            "info after a step": about.of_info(info),
+        }
+        return words | (about.of_model(self._scene.model, self._scene.data, state) if self._scene else {})
 
     def renderer(self) -> str:
         """What draws: the GL driver's name, where rrl draws a MuJoCo model."""

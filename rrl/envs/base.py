@@ -368,6 +368,10 @@ class ExactSimEnv(SimEnv, Protocol):
     def renderer(self) -> str:
         """What draws the pictures, as the driver names it. UserError if nothing can."""
 
+    def about(self) -> Mapping[str, Sequence[str]]:
+        """What settings can choose from (cameras, joints, parts of the observation): texts by title. An episode in
+        progress may be lost."""
+
     def initial(self) -> dict[str, NDArray[np.float64]]:
         """The current episode's initial state and what the task randomised (float64), as `reset` takes it."""
 
@@ -386,6 +390,7 @@ class ExactSimEnv(SimEnv, Protocol):
 
 OPTIONAL = {
     "render": "be filmed for people",
+    "about": "say what it has beside its spaces",
     "initial": "start an episode where a recorded one began",
     "physics": "record its states",
     "show": "play back recorded states",

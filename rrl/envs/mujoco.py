@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rrl.envs import gl, render
+from rrl.envs import about, gl, render
 from rrl.envs.base import Arrays, FrameRequest
 from rrl.registry import UserError
 
@@ -198,6 +198,12 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
     def renderer(self) -> str:
         """The GL driver's name for what draws."""
         return gl.renderer()
+
+    def about(self) -> dict[str, list[str]]:
+        """Names in the model, and what the actuators get from actions of -1 and 1."""
+        ends = self._ctrl_middle - self._ctrl_half, self._ctrl_middle + self._ctrl_half
+        words = {"actions in the environment": about.of_range(*ends)}
+        return words | about.of_model(self._model, self._data, self._observation["state"])
 
     # Simulator state
 

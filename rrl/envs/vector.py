@@ -67,8 +67,8 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
             spaces["frames"] = gymnasium.spaces.Box(0, 255, picture, np.uint8)
         self.single_observation_space = gymnasium.spaces.Dict(spaces)
         self.single_action_space = probe.action_space
-        self._lacks = {name for name in OPTIONAL if not _has(probe, name)}
-        self._renderer = "" if _has(probe, "renderer") else f"{type(probe).__name__} itself"
+        self._lacks = {name for name in OPTIONAL if not has(probe, name)}
+        self._renderer = "" if has(probe, "renderer") else f"{type(probe).__name__} itself"
         probe.close()
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
@@ -290,7 +290,7 @@ class _Slots:
         out["seconds"][slot] = getattr(self.envs[slot], "seconds", None) or (time.perf_counter() - begun, 0.0)
 
 
-def _has(env: SimEnv, method: str) -> bool:
+def has(env: SimEnv, method: str) -> bool:
     """Has it a method of its own? gymnasium's base class has some that only raise."""
     return getattr(type(env), method, None) not in (None, getattr(gymnasium.Env, method, None))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from helpers.guides import blocks
 from typer.testing import CliRunner
 
 from rrl import cli, registry
@@ -214,8 +215,7 @@ def test_the_readmes_figures_are_among_the_results():
 def test_the_readmes_gin_files_are_what_it_says():
     """The quickstart as it is shipped, and a file of one's own."""
     text = (ROOT / "README.md").read_text().split("## A gin file")[1]
-    blocks = re.findall(r"\n\n((?:    .*\n|\n(?=    ))+)", text)
-    quickstart, own = (re.sub("^    ", "", block, flags=re.M) for block in blocks[:2])
+    quickstart, own = blocks(text)[:2]
     assert quickstart == (ROOT / "gin" / "quickstart.gin").read_text().split("\n\n", 1)[1]
     assert ginfile.loads(own) == ginfile.load("ablations/door_resnet18")
 

@@ -1,0 +1,105 @@
+"""The guides, followed to the letter: each file is made, each command typed, in order, and what is shown comes out."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.guides import Reader, newest
+from helpers.plugins import found_in
+from helpers.stores import prepared
+from PIL import Image
+
+from rrl import registry
+from rrl.envs.base import FrameRequest
+from rrl.store import results
+
+ALWAYS = ("Experiment.threads = 1", "Experiment.backend = 'torch'")
+HERE = ("Experiment.workers = 0",)
+FILM = ("Video.episodes = 1", "Video.every = 10")
+ALONE = ("Experiment.evaluators = ()",)
+ROUND = ("Experiment.log_every = 10", "SAC.hidden = (8,)", "Gymnasium.horizon = 10")
+"""An episode, and what SAC does after it."""
+ONCE = ("Experiment.iterations = 1",)
+
+
+def episodes(agent):
+    """An update of two short episodes."""
+    return "Experiment.num_envs = 2", f"{agent}.trajectories = 2", f"{agent}.value_batch = 4"
+
+
+CLONE = (*ONCE, *episodes("DAPG"), *HERE, *ALONE, "DAPG.bc_epochs = 1", "DAPG.bc_batch = 4", "DemoSet.episodes = 2")
+QUICKLY = {
+    "pusher.gin": (*ROUND, *FILM),
+    # Every episode succeeds: untrained experts can be recorded too.
+    "pusher.gin method/state_sac_rad": (*ROUND, *ONCE, *ALONE, "Gymnasium.success_threshold = -9.0"),
+    "pusher.gin method/rrl": (*CLONE, "Gymnasium.horizon = 10"),
+    "arm.gin": (*episodes("NPG"), *ALONE, "Experiment.workers = 1"),
+    "expert.gin": (*ONCE, *episodes("NPG"), *HERE, *ALONE, "MyArm.radius = 9.0"),
+    "arm.gin method/rrl": CLONE,
+}
+
+
+def quickly(words):
+    """What makes a run take seconds."""
+    if words[0] != "run":
+        return ()
+    return (*ALWAYS, *QUICKLY[" ".join(words[1:]).split(" --set")[0]])
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.setenv("RRL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(prepared(tmp_path))
+    return tmp_path
+
+
+def test_your_own_task_in_ten_lines(here):
+    said = Reader(quickly).follow("your_task.md")
+    lines = [line for line in Path("pusher.gin").read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == 10
+    for picture in ("first.png", "door.png"):
+        assert Image.open(picture).size == (224, 224)
+    tried = next(text for line, text in said.items() if line.startswith("rrl run pusher.gin --set"))
+    assert "ETA" in tried and "mean action: success" in tried
+    (video,) = {Path(line.split()[-1]) for line in tried.splitlines() if line.startswith("video: ")}
+    assert video.stat().st_size > 1000
+    assert "resumed after 2 updates" in said["rrl resume RUN --iterations 3"]
+    assert Path("report.html").stat().st_size > 10_000
+    assert "then kept in" in said[[*said][-1]]  # features of demonstrations
+
+
+def test_your_own_environment_class(here, monkeypatch):
+    class Plugged(Reader):
+        """Installs into a folder that this process and its children search."""
+
+        def install(self, words):
+            assert words == ["install", "-e", "."]
+            pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-build-isolation", "--no-deps"]
+            subprocess.run([*pip, "--target", "site", "."], check=True, timeout=120)
+            found_in(monkeypatch, here / "site", "my_arm")
+
+    said = Plugged(quickly).follow("your_environment.md")
+    assert "MyArm          A planar arm reaches for a red ball." in said["rrl list environment"]
+    assert "MyArm.radius = 0.05" in said["rrl describe MyArm"]
+    assert Image.open("arm.png").size == (224, 224)
+    assert "1 worker process" in said['rrl run arm.gin --set "Experiment.iterations = 1"']
+    assert "resumed after 1 updates (100 steps)" in said["rrl resume RUN --iterations 2"]
+    assert "bit for bit" in said["rrl demos verify arm_demos.npz"]
+    assert "then kept in" in said[[*said][-1]]  # features of demonstrations
+    assert results.read(Path("runs") / newest()).labels["env"] == "MyArm"
+    goes_on_bit_for_bit(registry.get("MyArm"))
+
+
+def goes_on_bit_for_bit(factory):
+    """An episode that is saved and restored in another simulator is the same, in its pictures too."""
+    one, two = (factory(factory.Config(state="task")).make_one(FrameRequest(32, 40)) for _ in range(2))
+    one.reset(seed=1)
+    two.reset(seed=2)
+    push = np.array([0.3, -0.8], np.float32)
+    one.step(push)
+    two.set_state(one.get_state())
+    for ours, theirs in ((one.step(push), two.step(push)), (one.reset(), two.reset())):
+        for name, value in ours[0].items():
+            np.testing.assert_array_equal(value, theirs[0][name])
