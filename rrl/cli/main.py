@@ -273,7 +273,7 @@ def check(sources: Sources, set_: Sets = None) -> None:
 
 
 @app.command()
-def probe(
+def inspect(
     sources: Sources,
     set_: Sets = None,
     picture: Annotated[
@@ -283,9 +283,9 @@ def probe(
 ) -> None:
     """Try a run's environment for one episode: actions, observation, cameras, infos, the first picture."""
     _no_sweep(sources)
-    from rrl.commands import probe as probing
+    from rrl.commands import inspection
 
-    probing.show(sources, set_ or [], picture, typer.echo)
+    inspection.show(sources, set_ or [], picture, typer.echo)
 
 
 @app.command("list")

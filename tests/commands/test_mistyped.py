@@ -89,9 +89,9 @@ MISTYPED = [
     ("list ResNet", "describe ResNet"),
     ("describe resnet", "describe ResNet"),
     ("describe quickstart", "check quickstart"),
-    ("inspect quickstart", "probe quickstart"),
-    ("probe quickstart --pictur a.png", "probe quickstart --picture a.png"),
-    ("probe quikstart", "probe quickstart"),
+    ("probe quickstart", "inspect quickstart"),
+    ("inspect quickstart --pictur a.png", "inspect quickstart --picture a.png"),
+    ("inspect quikstart", "inspect quickstart"),
 ]
 
 

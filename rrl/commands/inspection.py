@@ -1,4 +1,4 @@
-"""`rrl probe`: what a run's environment has, tried before anything is run."""
+"""`rrl inspect`: what a run's environment has, tried before anything is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rrl probe`: every kind of environment says what there is to choose from, before anything is run."""
+"""`rrl inspect`: every kind of environment says what there is to choose from, before anything is run."""
 
 import re
 from pathlib import Path
@@ -28,16 +28,16 @@ def here(tmp_path, monkeypatch):
     registry.register(PointMass)
 
 
-def probe(*arguments, exit_code=0):
+def inspect(*arguments, exit_code=0):
     """What it prints, each entry on one line."""
-    done = CliRunner().invoke(cli.app, ["probe", *arguments])
+    done = CliRunner().invoke(cli.app, ["inspect", *arguments])
     assert done.exit_code == exit_code and "Traceback" not in done.output, done.output
     assert max(map(len, done.stdout.splitlines()), default=0) <= 100
     return done.output.replace("\n  ", " ")
 
 
 def test_an_environment_of_gymnasium(here):
-    said = probe("toy.gin", "--set", "Gymnasium.success = 'solved'")
+    said = inspect("toy.gin", "--set", "Gymnasium.success = 'solved'")
     for line in (
         "gymnasium_helpers_Toy-v0: episodes of 12 steps, judged by `success` in more than 0 steps",
         "actions: 1 number in [-1, 1]",
@@ -50,7 +50,7 @@ def test_an_environment_of_gymnasium(here):
     ):
         assert f"{line}\n" in said
     assert re.search(r"actions \(seed 0\): 12 steps, cut at the limit, return -\d+\.\d, success in \d+ steps\n", said)
-    one = probe("toy.gin", "--set", "Gymnasium.state = 'point'")
+    one = inspect("toy.gin", "--set", "Gymnasium.state = 'point'")
     assert "goal 1 number (not in the state)" in one and "point 2 numbers (state 0 to 1)" in one
 
 
@@ -85,21 +85,21 @@ def test_joints_are_found_in_the_state_vector():
     ],
 )
 def test_rrls_own_environments(name, lines):
-    said = probe(name)
+    said = inspect(name)
     assert re.search(r"actions in the environment: -?\d", said)
     for line in lines:
         assert line in said
 
 
 def test_an_environment_that_can_little():
-    said = probe("point.gin")
+    said = inspect("point.gin")
     assert "pointmass: episodes of 30 steps, judged by `success` in more than 5 steps\n" in said
     assert "it cannot: be filmed for people (no `render`), " in said
     assert "cameras in the model" not in said
 
 
 def test_the_first_picture_is_the_encoders():
-    said = probe("toy.gin", "--picture", "new/first.png", "--set", "Experiment.seed = 3")
+    said = inspect("toy.gin", "--picture", "new/first.png", "--set", "Experiment.seed = 3")
     assert said.endswith("the first picture: new/first.png\n")
     env = Gymnasium(Gymnasium.Config(id=TOY)).make_one(FrameRequest(224, 256))
     np.testing.assert_array_equal(Image.open("new/first.png"), env.reset(seed=3)[0]["frames"])
@@ -108,7 +108,7 @@ def test_the_first_picture_is_the_encoders():
 def test_cameras_stand_side_by_side():
     cameras = "Gymnasium.cameras = ('vil_camera', 'fixed')"
     door = "Gymnasium.id = 'gymnasium_robotics:AdroitHandDoor-v1'"
-    probe("toy.gin", "--picture", "two.png", "--set", cameras, "--set", door, "--set", "Gymnasium.look = 'fast'")
+    inspect("toy.gin", "--picture", "two.png", "--set", cameras, "--set", door, "--set", "Gymnasium.look = 'fast'")
     assert Image.open("two.png").size == (448, 224)
 
 
@@ -123,8 +123,8 @@ def test_cameras_stand_side_by_side():
         (("toy.gin", "--set", "Gymnasium.state = 'pint'"), "it has goal, picture, point"),
     ],
 )
-def test_what_can_not_be_probed_is_refused(arguments, told):
-    assert told in probe(*arguments, exit_code=2)
+def test_what_can_not_be_inspected_is_refused(arguments, told):
+    assert told in inspect(*arguments, exit_code=2)
     assert {path.name for path in Path().iterdir()} == {"toy.gin", "point.gin"}
 
 
@@ -162,4 +162,4 @@ class Longer(PointMassSim):
 )
 def test_a_broken_promise_is_told(monkeypatch, sim, told):
     monkeypatch.setattr(PointMass, "make_one", lambda self, frames: sim(0.1, frames))
-    assert f"pointmass, {told}" in probe("point.gin", exit_code=2)
+    assert f"pointmass, {told}" in inspect("point.gin", exit_code=2)
