@@ -112,7 +112,8 @@ class Gymnasium(EnvFactory):
         """The environment with these `settings()`."""
         if not str(facts["env"]).startswith(NAME) or "id" not in facts:
             return None
-        values = {name: _value(name, facts[name]) for name in cls.Config.model_fields if name in facts}
+        texts = {name: facts[name] for name in cls.Config.model_fields if isinstance(facts.get(name), str)}
+        values = {name: _value(name, text) for name, text in texts.items()}
         pictures = str(values.pop("cameras", "render"))
         if pictures not in (values.get("picture_key"), "render"):
             values["cameras"] = tuple(pictures.split(","))

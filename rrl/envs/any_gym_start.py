@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rrl.envs.any_gym_seen import flat
 from rrl.envs.any_gym_sim import SAME, GymnasiumSim
-from rrl.envs.base import RESET_OPTIONS, seed_words
+from rrl.envs.base import RESET_OPTIONS, seed_of, seed_words
 from rrl.registry import UserError
 
 Array = NDArray[np.float64]
@@ -46,7 +46,7 @@ def _in_words(how: str, apart: list[float], count: int) -> str:
     some = f"{len(apart)} of {count} episodes begin" if len(apart) < count else "episodes begin"
     known = [value for value in apart if not np.isnan(value)]
     if not known:
-        return f"{some} {how}; no first observation was recorded to compare with"
+        return f"{some} {how}; there is no recorded first observation to compare with"
     return f"{some} {how}; first observations differ from the recorded ones by at most {max(known):.2g}"
 
 
@@ -55,15 +55,17 @@ def _start(
 ) -> tuple[Start, str, float]:
     """One episode's start, how it was found, and how far its first observation is from the recorded one. `more`: see
     `beyond`. UserError if there is no such start."""
-    seed = told.get("seed")
-    begun: Start = {"seed": seed_words(int(seed or 0))}
+    seed = seed_of(told["seed"]) if "seed" in told else None
+    begun: Start = {"seed": seed_words(seed or 0)}
     begun |= {name: np.asarray(value, np.float64) for name, value in told.items() if name.startswith(RESET_OPTIONS)}
     raw, now = flat(sim.begin(begun)), sim.physics()
     if first is not None and len(first) != len(raw):
-        raise UserError(
-            f"its observations have {len(first)} numbers, those of {sim.label} {len(raw)}: is it this environment, "
-            "with these settings?"
-        )
+        if not {"qpos", "qvel"} <= set(told):
+            raise UserError(
+                f"its observations have {len(first)} numbers, those of {sim.label} {len(raw)}: is it this environment, "
+                "with these settings?"
+            )
+        first = None  # something else was looked at
     apart = _apart(raw, first)
     words = "as a reset with seed 0 does, since no seed was recorded" if seed is None else "with their recorded seeds"
     at = "at their recorded positions and velocities"

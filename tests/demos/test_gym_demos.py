@@ -255,7 +255,7 @@ def test_robomimic_states_begin_an_episode(pusher, tmp_path):
     demos, told = taken(path, tmp_path / "a")
     np.testing.assert_array_equal(demos.initial["qpos"], [qpos[0] for qpos, _ in states])
     np.testing.assert_array_equal(demos.actions, np.concatenate([each["actions"] for each in episodes]) / 2)
-    assert "at their recorded positions and velocities; no first observation was recorded to compare with" in told
+    assert "at their recorded positions and velocities; there is no recorded first observation to compare with" in told
     assert "positions differ from the recorded ones by at most 0; " in told
     path = as_robomimic(tmp_path / "other.hdf5", episodes, states, env_name="Lift", type=1, env_kwargs={})
     assert importers.environment(str(path)) == {}
