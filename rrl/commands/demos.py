@@ -116,8 +116,13 @@ def take_over(
     file's where it has them, so that `verify` can tell how far the replay drifts from the recording.
     """
     out = sets.free(out)
+    variant = {} if protocol is None else {"protocol": protocol}
     ours = lerobot.facts(Path(source))
-    env: EnvFactory = build(sets.with_objects(_config_of(source, task, ours, protocol)))
+    if task is None and "env" in ours:
+        config = _recorded_in(source, ours, **variant)
+    else:
+        config = find_task(task or _task_in(source), **variant)
+    env: EnvFactory = build(sets.with_objects(config))
     recorded = importers.read(source, kind)
     for line in importers.odd_actions(recorded):
         say(line)
@@ -150,17 +155,12 @@ def take_over(
     say(f"{out}: {_size(demos)}{longer}; {_verdicts(rollout)}")
 
 
-def _config_of(source: str, task: str | None, ours: Mapping[str, Any], protocol: str | None) -> EnvFactory.Config:
-    """The environment of the task that the user says, or else our own export, or else the source's name."""
-    variant = {} if protocol is None else {"protocol": protocol}
-    if task is not None or "env" not in ours:
-        return find_task(task or _task_in(source), **variant)
+def _recorded_in(source: str, facts: Mapping[str, Any], **variant: str) -> EnvFactory.Config:
+    """The task that our own export says it is of; UserError if there is none such here."""
     try:
-        return find_recorded(ours, **variant)
+        return find_recorded(facts, **variant)
     except UserError as error:
-        raise UserError(
-            f"{error}\n{source} was recorded in {ours['env']}; say with --task what that is here"
-        ) from error
+        raise UserError(f"{error}\n{source} was recorded there; say with --task which task that is here") from error
 
 
 def _task_in(source: str) -> str:
