@@ -176,9 +176,7 @@ def _recorded(source: str, ours: Mapping[str, Any]) -> EnvFactory.Config:
     try:
         return sets.environment(ours)
     except UserError as error:
-        raise UserError(
-            f"{error}\n{source} was recorded in {ours['env']}; say with --task what that is here"
-        ) from error
+        raise UserError(f"{error}\n{source} was recorded there; say with --task which task that is here") from error
 
 
 def _task_in(source: str) -> str:
