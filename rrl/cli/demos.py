@@ -87,11 +87,11 @@ def demos_import(
 ) -> None:
     """Take over other people's demonstrations; their actions are replayed here, from where their episodes began. How
     far that is from what was recorded is said. Nothing in a file is run."""
-    from rrl.commands import demos
+    from rrl.commands import demo_imports
     from rrl.machine.console import Display, optional_output
 
     with optional_output(), Display() as display:
-        demos.take_over(
+        demo_imports.take_over(
             source, out, display.line, task=task, kind=format_, protocol=protocol, origin=origin, progress=display
         )
 

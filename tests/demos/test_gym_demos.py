@@ -10,6 +10,7 @@ from helpers.stores import prepared
 from typer.testing import CliRunner
 
 from rrl import cli
+from rrl.commands import demo_imports
 from rrl.commands import demos as commands
 from rrl.demos import importers, sets
 from rrl.envs import gym_packages
@@ -51,7 +52,7 @@ def taken(source, out, **settings):
     """The set that comes of an import, and what was said."""
     lines = []
     settings = {"task": None, "kind": None, "protocol": None, "origin": "human"} | settings
-    commands.take_over(str(source), out, lines.append, **settings)
+    demo_imports.take_over(str(source), out, lines.append, **settings)
     return sets.load(out), "\n".join(lines)
 
 
@@ -193,11 +194,11 @@ def test_a_dataset_whose_environment_is_not_here(pusher, store, tmp_path, spec, 
 def test_an_environment_of_an_installed_package_is_found(pusher, store):
     door = {"id": "AdroitHandDoor-v1", "entry_point": "gymnasium_robotics.envs.adroit_hand:AdroitHandDoorEnv"}
     spec = importers.environment(changed(store, **door))
-    assert commands._task("x", {}, spec, None, None) == commands.find_task("door")
+    assert demo_imports._task("x", {}, spec, None, None) == demo_imports.find_task("door")
     fetch = {"id": "FetchReach-v4", "entry_point": "gymnasium_robotics.envs.fetch.reach:X", "kwargs": {}}
     spec = importers.environment(changed(store, **fetch))
     for _ in range(2):  # now, and once it is registered: another process finds it by its module alone
-        assert commands._task("x", {}, spec, None, None).id == "gymnasium_robotics:FetchReach-v4"
+        assert demo_imports._task("x", {}, spec, None, None).id == "gymnasium_robotics:FetchReach-v4"
 
 
 def test_discrete_actions_are_refused(tmp_path):

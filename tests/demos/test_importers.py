@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rrl import cli
+from rrl.commands import demo_imports
 from rrl.commands import demos as demo_tools
 from rrl.demos import importers, sets
 from rrl.demos.importers.base import jumps
@@ -122,7 +123,7 @@ def test_every_format_gives_the_same_set(tmp_path, episodes, made, kind):
     lines = []
     out = tmp_path / "out.npz"
     source = WRITERS[kind](tmp_path, episodes)
-    demo_tools.take_over(str(source), out, lines.append, task=None, kind=None, protocol="paper", origin="human")
+    demo_imports.take_over(str(source), out, lines.append, task=None, kind=None, protocol="paper", origin="human")
     got = sets.load(out)
     assert np.array_equal(got.actions, made.actions)
     assert np.array_equal(got.lengths, made.lengths)
@@ -154,7 +155,7 @@ def test_minari_round_trip(tmp_path, made, monkeypatch):
     assert dataset[0].infos["success"][-1]
     with pytest.raises(UserError, match="already"):
         demo_tools.export(str(source), "rrl/door/expert-v0", lines.append)
-    demo_tools.take_over("rrl/door/expert-v0", out, lines.append, task=None, kind=None, protocol="paper", origin="x")
+    demo_imports.take_over("rrl/door/expert-v0", out, lines.append, task=None, kind=None, protocol="paper", origin="x")
     back = sets.load(out)
     for name in ("actions", "qpos", "qvel", "lengths"):
         assert np.array_equal(getattr(back, name), getattr(made, name)), name
@@ -363,7 +364,7 @@ def test_last_states_that_nobody_recorded_are_no_recording(tmp_path, episodes):
     moved = [{**e, "qpos": e["qpos"] + 0.5} for e in episodes]
     lines = []
     settings = {"task": None, "kind": None, "protocol": "paper", "origin": "human"}
-    demo_tools.take_over(str(as_d4rl(tmp_path / "door.hdf5", moved)), tmp_path / "out.npz", lines.append, **settings)
+    demo_imports.take_over(str(as_d4rl(tmp_path / "door.hdf5", moved)), tmp_path / "out.npz", lines.append, **settings)
     demo_tools.verify(str(tmp_path / "out.npz"), lines.append)
     told = [line for line in lines if line.startswith("positions differ")]
     assert len(told) == 2
@@ -474,25 +475,25 @@ def test_what_is_wrong_is_said(tmp_path, episodes, made, monkeypatch):
     take = {"kind": None, "protocol": "paper", "origin": "human"}
     as_npz(tmp_path / "door.npz", episodes)
     with pytest.raises(UserError, match="lacks desired_orien"):
-        demo_tools.take_over(str(tmp_path / "door.npz"), tmp_path / "a.npz", print, task="pen", **take)
+        demo_imports.take_over(str(tmp_path / "door.npz"), tmp_path / "a.npz", print, task="pen", **take)
     named = tmp_path / "open" / "my_door-v0.npz"  # an open folder is no pen
     named.parent.mkdir()
     named.write_bytes((tmp_path / "door.npz").read_bytes())
-    demo_tools.take_over(str(named), tmp_path / "named.npz", lambda _: None, task=None, **take)
+    demo_imports.take_over(str(named), tmp_path / "named.npz", lambda _: None, task=None, **take)
     (tmp_path / "unnamed.npz").write_bytes((tmp_path / "door.npz").read_bytes())
     monkeypatch.chdir(tmp_path)  # its folder's name may hold a task's
     with pytest.raises(UserError, match="--task"):
-        demo_tools.take_over("unnamed.npz", tmp_path / "a.npz", print, task=None, **take)
+        demo_imports.take_over("unnamed.npz", tmp_path / "a.npz", print, task=None, **take)
     with pytest.raises(UserError, match="protocol"):
         take["protocol"] = "other"
-        demo_tools.take_over(str(tmp_path / "door.npz"), tmp_path / "a.npz", print, task="door", **take)
+        demo_imports.take_over(str(tmp_path / "door.npz"), tmp_path / "a.npz", print, task="door", **take)
     assert not (tmp_path / "a.npz").exists()
 
 
 def test_drift_from_recorded_states_is_told(tmp_path, episodes):
     moved = [{**e, "qpos": e["qpos"] + 0.5} for e in episodes]
     lines = []
-    demo_tools.take_over(
+    demo_imports.take_over(
         str(as_robomimic(tmp_path / "door.hdf5", moved)),
         tmp_path / "out.npz",
         lines.append,

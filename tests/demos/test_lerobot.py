@@ -21,6 +21,7 @@ from helpers import point
 from typer.testing import CliRunner
 
 from rrl import cli
+from rrl.commands import demo_imports
 from rrl.commands import demos as demo_tools
 from rrl.commands import lerobot as exporting
 from rrl.demos import importers, lerobot, sets
@@ -90,7 +91,7 @@ def test_a_set_comes_back_bit_for_bit(reacher, exported, tmp_path):
     assert np.allclose(back.facts["returns"], reacher.facts["returns"])
     lines = []
     take = {**TAKE, "origin": "me", "task": "peg_insertion"}  # who says something else is believed
-    demo_tools.take_over(str(exported), tmp_path / "other.npz", lines.append, **take)
+    demo_imports.take_over(str(exported), tmp_path / "other.npz", lines.append, **take)
     other = sets.load(tmp_path / "other.npz")
     assert other.facts["env"] == "mjrl_peg_insertion" and other.facts["origin"] == "me"
 
@@ -101,7 +102,7 @@ def test_recorded_states_go_along_where_there_are_any(reacher, tmp_path):
     for name, facts in (("whole", one.facts), ("cut", {**one.facts, demo_tools.LAST: "unknown"})):
         replace(one, qpos=one.qpos + np.float32(0.01), facts=facts).save(tmp_path / f"{name}.npz")
         exporting.export(str(tmp_path / f"{name}.npz"), tmp_path / name, print, size=16, look="fast")
-        demo_tools.take_over(str(tmp_path / name), tmp_path / f"{name}_back.npz", print, **TAKE)
+        demo_imports.take_over(str(tmp_path / name), tmp_path / f"{name}_back.npz", print, **TAKE)
         back = sets.load(tmp_path / f"{name}_back.npz")
         assert (demo_tools.LAST in back.facts) == (name == "cut")
         apart = np.abs(back.qpos - one.qpos).max(axis=1)
@@ -227,16 +228,16 @@ def test_a_task_of_ones_own_without_cameras(tmp_path):
     with point.registered():
         lines = []
         take = {**TAKE, "origin": "somebody"}
-        demo_tools.take_over(str(tmp_path / "plain_point.npz"), tmp_path / "set.npz", lines.append, **take)
+        demo_imports.take_over(str(tmp_path / "plain_point.npz"), tmp_path / "set.npz", lines.append, **take)
         exporting.export(str(tmp_path / "set.npz"), tmp_path / "out", lines.append)
         assert any("doesn't say how long a step takes: 30 steps a second" in line for line in lines)
         assert not (tmp_path / "out/videos").exists()
         assert json.loads((tmp_path / "out/meta/info.json").read_text())["video_path"] is None
-        demo_tools.take_over(str(tmp_path / "out"), tmp_path / "back.npz", lines.append, **TAKE)
+        demo_imports.take_over(str(tmp_path / "out"), tmp_path / "back.npz", lines.append, **TAKE)
     demos, back = (sets.load(tmp_path / name) for name in ("set.npz", "back.npz"))
     assert back.contents() == demos.contents() and back.facts["origin"] == "somebody"
     with pytest.raises(UserError, match=r"the environment of toy_plain_point again(.|\n)*--task"):
-        demo_tools.take_over(str(tmp_path / "out"), tmp_path / "b.npz", print, **TAKE)
+        demo_imports.take_over(str(tmp_path / "out"), tmp_path / "b.npz", print, **TAKE)
 
 
 def test_how_many_steps_a_second():
@@ -356,7 +357,7 @@ def test_a_simulators_dataset_is_replayed(reacher, tmp_path, version):
     actions, features = parts(reacher)
     folder = by_lerobot(tmp_path / "reacher", actions, version=version, **features)
     lines = []
-    demo_tools.take_over(str(folder), tmp_path / "back.npz", lines.append, **TAKE)
+    demo_imports.take_over(str(folder), tmp_path / "back.npz", lines.append, **TAKE)
     back = sets.load(tmp_path / "back.npz")
     assert back.facts["origin"] == "human"
     assert np.array_equal(back.actions, reacher.actions)

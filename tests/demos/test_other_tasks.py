@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import point
 
+from rrl.commands import demo_imports
 from rrl.commands import demos as commands
 from rrl.config import ginfile
 from rrl.demos import sets
@@ -103,7 +104,7 @@ def test_import_finds_any_registered_task(tmp_path):
     with point.registered():
         lines = []
         for task, name in ((None, "a.npz"), ("plain_point", "b.npz"), ("toy_plain_point", "c.npz")):
-            commands.take_over(
+            demo_imports.take_over(
                 str(tmp_path / "my_plain_point-v0.npz"),
                 tmp_path / name,
                 lines.append,
@@ -119,7 +120,7 @@ def test_import_finds_any_registered_task(tmp_path):
         assert commands.verify(str(tmp_path / "a.npz"), lines.append)
         for task, protocol, message in (("line", None, "no environment has a task 'line'"), (None, "x", "protocol")):
             with pytest.raises(UserError, match=message):
-                commands.take_over(
+                demo_imports.take_over(
                     str(tmp_path / "my_plain_point-v0.npz"), tmp_path / "d", print, task=task, protocol=protocol, **take
                 )
 
