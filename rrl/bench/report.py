@@ -26,6 +26,7 @@ TASKS = ("pen", "door", "hammer", "relocate")
 
 def sampling(
     task: str,
+    env: str,
     encoders: Sequence[str] | None,
     looks: Sequence[str],
     repeats: int,
@@ -38,9 +39,13 @@ def sampling(
     _known("task", [task], TASKS)
     _known("look", looks, LOOKS)
     _writable(json)
-    chosen = bench.pipelines(task, _encoders(encoders), looks, ways())
+    if env and looks:
+        raise UserError("--look is for Adroit's tasks; that of --env is set in its file")
+    looks = looks or (["as set"] if env else ["fast", "balanced"])
+    title = bench.env_config(env).label() if env else task
+    chosen = bench.pipelines(task, _encoders(encoders), looks, ways(), env)
     entries = bench.measure(chosen, repeats, seconds, _progress)
-    _finish(entries, f"sampling {task}, {bench.NUM_ENVS} environments", json, {"repeats": repeats})
+    _finish(entries, f"sampling {title}, {chosen[0].envs} environments", json, {"repeats": repeats})
 
 
 def rendering(task: str, repeats: int, seconds: float, json: Path | None) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from rrl import registry
 from rrl.bench.measure import REFERENCE, Case, Entry, Sample, interleave, reference
 from rrl.envs.adroit import Adroit
-from rrl.envs.base import FrameRequest
+from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.machine.processes import python
 from rrl.registry import UserError, build
@@ -30,6 +30,8 @@ from rrl.registry import UserError, build
 UNIT = "steps_per_second"
 NUM_ENVS = 25
 """As in the shipped gin files."""
+OF_A_FILE = 4
+"""Environments of `--env`: some take seconds to make, and all pipelines are there at once."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,13 @@ class Pipeline:
     look: str
     precision: str = "fp32"
     backend: str = "torch"
+    env: str = ""
+    """A gin file, or a part of one, whose environment it is, as it is set there; empty: Adroit's `task`."""
+
+    @property
+    def envs(self) -> int:
+        """How many environments."""
+        return OF_A_FILE if self.env else NUM_ENVS
 
     def name(self) -> str:
         """As in the table."""
@@ -54,17 +63,21 @@ class Pipeline:
 
 
 def pipelines(
-    task: str, encoders: Sequence[str], looks: Sequence[str], ways: Sequence[tuple[str, str]]
+    task: str, encoders: Sequence[str], looks: Sequence[str], ways: Sequence[tuple[str, str]], env: str = ""
 ) -> list[Pipeline]:
-    """The reference of each encoder, its combinations, the ceilings. `ways`: (backend, precision)."""
+    """The reference of each encoder (of Adroit's tasks), its combinations, the ceilings. `ways`: (backend,
+    precision)."""
     chosen = []
     for encoder in encoders:
-        chosen.append(Pipeline("reference", task, encoder, "default"))
+        if not env:
+            chosen.append(Pipeline("reference", task, encoder, "default"))
         chosen += [
-            Pipeline("run", task, encoder, look, precision, backend) for look in looks for backend, precision in ways
+            Pipeline("run", task, encoder, look, precision, backend, env)
+            for look in looks
+            for backend, precision in ways
         ]
-    chosen += [Pipeline("render", task, "none", look) for look in looks]
-    return [*chosen, Pipeline("physics", task, "none", "none")]
+    chosen += [Pipeline("render", task, "none", look, env=env) for look in looks]
+    return [*chosen, Pipeline("physics", task, "none", "none", env=env)]
 
 
 def measure(chosen: Sequence[Pipeline], repeats: int, seconds: float, progress: Callable[[str], None]) -> list[Entry]:
@@ -74,7 +87,7 @@ def measure(chosen: Sequence[Pipeline], repeats: int, seconds: float, progress: 
         for pipeline in chosen:
             progress(f"preparing {pipeline.name()}")
             ask = stack.enter_context(_process(pipeline, seconds))
-            reference = pipeline.kind == "run"
+            reference = pipeline.kind == "run" and not pipeline.env
             cases.append(
                 Case(
                     pipeline.name(),
@@ -155,7 +168,6 @@ def _run(pipeline: Pipeline, stack: ExitStack) -> Work:
     import torch
     from rich.console import Console
 
-    from rrl.demos.replay import DemoSet
     from rrl.machine.console import Display
     from rrl.rollout.data import Episode
     from rrl.rollout.episodes import Collector
@@ -165,12 +177,11 @@ def _run(pipeline: Pipeline, stack: ExitStack) -> Work:
     experiment = Experiment(
         resolve(
             Experiment.Config(
-                env=_env(pipeline).config,
+                env=_env(pipeline).config,  # type: ignore[arg-type]
                 encoder=encoder_config(pipeline.encoder),
-                agent=config_of("DAPG"),
-                demos=DemoSet.Config(),
+                agent=config_of("NPG"),  # acts as DAPG
                 iterations=0,
-                num_envs=NUM_ENVS,
+                num_envs=pipeline.envs,
                 precision=pipeline.precision,  # type: ignore[arg-type]
                 backend=pipeline.backend,
             )
@@ -179,7 +190,7 @@ def _run(pipeline: Pipeline, stack: ExitStack) -> Work:
     config = experiment.config
     assert config.threads is not None
     assert config.workers is not None
-    envs = WorkerVectorEnv(experiment.env, NUM_ENVS, experiment.frames, config.workers)
+    envs = WorkerVectorEnv(experiment.env, pipeline.envs, experiment.frames, config.workers)
     stack.callback(envs.close)
     torch.set_num_threads(config.threads)
     collector = Collector(envs, config.groups or 1)
@@ -193,7 +204,7 @@ def _run(pipeline: Pipeline, stack: ExitStack) -> Work:
         marks: list[tuple[float, int]] = []
         rollout = collector.collect(
             agent,
-            [Episode(seed, actions=script) for seed in range(NUM_ENVS)],
+            [Episode(seed, actions=script) for seed in range(pipeline.envs)],
             progress=lambda count: marks.append((time.perf_counter(), count)),
         )
         # From the first finished step on: the reset comes once in a whole episode.
@@ -209,7 +220,7 @@ def _ceiling(pipeline: Pipeline, stack: ExitStack) -> Work:
     from rrl.machine.cores import cores
 
     frames = FrameRequest(224, 256) if pipeline.kind == "render" else None
-    envs = WorkerVectorEnv(_env(pipeline), NUM_ENVS, frames, cores())
+    envs = WorkerVectorEnv(_env(pipeline), pipeline.envs, frames, cores())
     stack.callback(envs.close)
     rng = np.random.default_rng(0)
     envs.reset(seed=0)
@@ -218,18 +229,28 @@ def _ceiling(pipeline: Pipeline, stack: ExitStack) -> Work:
         spent = np.zeros(2)
         start = time.perf_counter()
         for _ in range(length):
-            action = 0.3 * rng.standard_normal((NUM_ENVS, envs.action_dim), np.float32)
+            action = 0.3 * rng.standard_normal((pipeline.envs, envs.action_dim), np.float32)
             envs.step(action)
             spent += envs.results()["seconds"].sum(0)
         wall = time.perf_counter() - start
-        return Sample(length * NUM_ENVS / wall, {"simulate": float(spent[0]), "render": float(spent[1])})
+        return Sample(length * pipeline.envs / wall, {"simulate": float(spent[0]), "render": float(spent[1])})
 
     return work
 
 
-def _env(pipeline: Pipeline) -> Adroit:
+def _env(pipeline: Pipeline) -> EnvFactory:
+    if pipeline.env:
+        env: EnvFactory = build(env_config(pipeline.env))
+        return env
     look = "fast" if pipeline.look == "none" else pipeline.look
     return Adroit(Adroit.Config(task=pipeline.task, look=look))  # type: ignore[arg-type]
+
+
+def env_config(name: str) -> Any:
+    """The environment of a gin file or of a part; ConfigError if it can't be read or has none."""
+    from rrl.config import ginfile
+
+    return ginfile.part(name, "env")
 
 
 def config_of(name: str) -> Any:

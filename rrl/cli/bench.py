@@ -23,6 +23,13 @@ Json = Annotated[Path | None, typer.Option("--json", parser=path, help="Write ev
 @app.command("sampling")
 def bench_sampling(
     task: Task = "door",
+    env: Annotated[
+        str,
+        typer.Option(
+            parser=word,
+            help="Another environment: that of a gin file or of a part, such as env/gym_pusher; no reference.",
+        ),
+    ] = "",
     encoder: Encoders = None,
     look: Annotated[list[str] | None, typer.Option(help="Repeatable; default: fast and balanced.")] = None,
     repeats: Repeats = 5,
@@ -32,7 +39,7 @@ def bench_sampling(
     """Environment steps per second from pixels, and what limits them."""
     from rrl.bench import report
 
-    report.sampling(task, encoder, look or ["fast", "balanced"], repeats, seconds, json)
+    report.sampling(task, env, encoder, look or [], repeats, seconds, json)
 
 
 @app.command("rendering")

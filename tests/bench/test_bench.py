@@ -65,6 +65,8 @@ def test_results_are_never_overwritten(tmp_path):
         (["--look", "fancy"], "default, balanced, fast"),
         (["--task", "dor"], "pen, door"),
         (["--encoder", "State"], "MobileNetV2"),
+        (["--env", "env/gym_pushr"], "env/gym_pusher"),
+        (["--env", "env/gym_pusher", "--look", "fast"], "set in its file"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_measured(arguments, text):
@@ -87,6 +89,15 @@ def test_pipelines_run_as_a_run_does():
     assert set(ours.seconds) == {"simulate", "render", "encode", "act"}
     assert physics.rates[0] > ours.rates[0] > 0
     measure.show([reference, ours, physics], Console(), "test")
+
+
+def test_an_environment_of_any_file_is_sampled():
+    """As it is set there, without the reference, whose loop is Adroit's."""
+    chosen = sampling.pipelines("door", ["MobileNetV2"], ["as set"], [("torch", "fp32")], "env/gym_pusher")
+    assert [each.kind for each in chosen] == ["run", "render", "physics"]
+    (ours,) = sampling.measure(chosen[:1], 1, 0.2, lambda text: None)
+    assert ours.rates[0] > 0 and not any(ours.ratios)
+    assert sampling.env_config("gym_pusher_state_sac").id == "Pusher-v5"
 
 
 def test_the_reference_sees_what_ours_sees():
