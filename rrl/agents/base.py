@@ -110,6 +110,10 @@ class Agent(nn.Module, Component, abc.ABC):
             disk; 0: none beyond the update's own."""
             return 0
 
+        def watched(self) -> int:
+            """Agent steps, of all environments together, before it learns from any."""
+            return 0
+
         def at_once(self) -> Agent.Config:
             """The same agent, learning from its first step on: what measures the cost of an update."""
             return self

@@ -89,6 +89,10 @@ class OffPolicyConfig(Agent.Config):
         """The latest `replay` observations."""
         return min(self.replay, steps)
 
+    def watched(self) -> int:
+        """The random ones."""
+        return self.init_steps
+
     def at_once(self) -> OffPolicyConfig:
         """Without random steps before the first update."""
         return self.model_copy(update={"init_steps": 1, "catch_up": False})

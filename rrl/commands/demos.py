@@ -38,6 +38,8 @@ from rrl.store.files import shipped_first
 Say = Callable[[str], None]
 LAST = "last_states"
 """A fact of a set whose source lacks the states after the last actions."""
+SHOWN = 5
+"""Values of a longer list that are printed."""
 LOST = 0.01
 """Share of its return that a replay may lose, where nothing counts successes."""
 
@@ -127,7 +129,15 @@ def info(source: str | None, say: Say) -> None:
         return
     demos = _load(source)
     say(f"{in_size(demos)}, {len(demos.actions)} in all")
-    say(json.dumps(demos.facts, indent=2))
+    for name, value in demos.facts.items():
+        say(f"{name}: {_brief(value)}")
+
+
+def _brief(value: Any) -> str:
+    """A fact, of a list with a value for each episode its beginning."""
+    if isinstance(value, list) and len(value) > SHOWN and not isinstance(value[0], str):
+        return f"{json.dumps(value[:SHOWN])[:-1]}, ...] ({len(value)})"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def verify(source: str, say: Say, progress: Progress = SILENCE) -> bool:

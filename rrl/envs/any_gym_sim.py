@@ -248,6 +248,8 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
             "observation": observation,
             "info after a step": about.of_info(info),
         }
+        if self._config.success is not None:
+            words["a step succeeds"] = [f"where {self._config.success} exceeds {self._config.success_threshold:g}"]
         return words | (about.of_model(self._scene.model, self._scene.data, state) if self._scene else {})
 
     def renderer(self) -> str:

@@ -80,7 +80,8 @@ class Evaluator(Component, abc.ABC):
                 yield Mistake(
                     "evaluators",
                     f"{name} counts successes, but {env.name} has no success test, only a return",
-                    f"take {proposals('evaluator', measures_score=True, needs_success=False)}",
+                    f"take {proposals('evaluator', measures_score=True, needs_success=False)}, as in "
+                    f'`--set "Experiment.evaluators = ({_without_success(run)})"`',
                 )
 
     def __init__(self, config: Config) -> None:
@@ -89,3 +90,11 @@ class Evaluator(Component, abc.ABC):
     @abc.abstractmethod
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
         """Yield (name, value) pairs; names without a namespace."""
+
+
+def _without_success(run: Parts) -> str:
+    """The run's evaluators, with one of returns for those that count successes."""
+    first = proposals("evaluator", measures_score=True, needs_success=False).split(", ")[0]
+    classes = [other.component for other in run.evaluators]
+    others = [f"@{cls.__name__}()" for cls in classes if not getattr(cls, "needs_success", False)]
+    return ", ".join(dict.fromkeys([first, *others])) + ("" if others else ",")

@@ -51,6 +51,8 @@ class Pace:
         """Places of evaluators that won't run again."""
         self.saving = 0.0
         """Seconds that writing an update down took last."""
+        self.watched = config.agent.watched() * env.action_repeat
+        """Environment steps that nothing is learnt from: far quicker than all that come later."""
 
     def read(self, rows: Iterable[Row]) -> None:
         """Learn from what a run has written down."""
@@ -71,7 +73,8 @@ class Pace:
     def updated(self, metrics: Mapping[str, float], steps: int) -> None:
         """An update with these metrics has made so many environment steps."""
         speed = metrics.get("time/steps_per_second", 0.0)
-        if steps <= 0 or speed <= 0:
+        before, self.watched = self.watched, self.watched - steps
+        if steps <= 0 or speed <= 0 or before > 0:
             return
         # Agents that learn at every step time their steps and updates together.
         apart = metrics.get("time/sampling")

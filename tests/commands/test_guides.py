@@ -19,7 +19,13 @@ ALWAYS = ("Experiment.threads = 1", "Experiment.backend = 'torch'")
 HERE = ("Experiment.workers = 0",)
 FILM = ("Video.episodes = 1", "Video.every = 10")
 ALONE = ("Experiment.evaluators = ()",)
-ROUND = ("Experiment.log_every = 10", "SAC.hidden = (8,)", "Gymnasium.horizon = 10")
+ROUND = (
+    "Experiment.log_every = 10",
+    "SAC.hidden = (8,)",
+    "SAC.init_steps = 5",
+    "SAC.batch = 4",
+    "Gymnasium.horizon = 10",
+)
 """An episode, and what SAC does after it."""
 ONCE = ("Experiment.iterations = 1",)
 

@@ -88,11 +88,22 @@ def test_a_resumed_run_knows_its_rows() -> None:
 def test_agents_that_learn_at_every_step_are_timed_as_a_whole() -> None:
     timed = pace("Experiment.evaluators = (@EpisodeReturn(),)", source="dmc_cartpole_swingup_state_sac")
     env, rounds = timed.env, timed.config.log_every
+    timed.watched = 0
     timed.updated({"time/steps_per_second": 50.0, "time/simulate": 1.0, "time/act": 3.0}, rounds)
     agent_steps = 10 * env.horizon  # of one evaluation
     left = timed.left(9, 9 * rounds, 9 * rounds)
     assert left.evaluating == pytest.approx(agent_steps * 4.0 * env.action_repeat / rounds)
     assert left.seconds == pytest.approx(rounds / 50.0 + left.evaluating)
+
+
+def test_steps_that_nothing_is_learnt_from_tell_nothing() -> None:
+    """SAC's first random ones, which are far quicker than those with an update each."""
+    timed = pace("Experiment.evaluators = ()", "SAC.init_steps = 1_500", source="gym_pusher_rrl_sac_mobilenetv2")
+    for n in (1, 2):
+        timed.updated({"time/steps_per_second": 100.0}, 1_000)
+        assert timed.left(n, n * 1_000, 0) == Left(0.0, 0.0, ())
+    timed.updated({"time/steps_per_second": 10.0}, 1_000)
+    assert timed.left(3, 3_000, 0) == Left(7 * 100.0, 0.0, ())
 
 
 class Recorded(Display):
