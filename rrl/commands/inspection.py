@@ -78,6 +78,8 @@ def _random_episode(sim: SimEnv, env: EnvFactory, seed: int) -> list[str]:
         action = rng.uniform(-1, 1, sim.action_space.shape).astype(np.float32)
         seen, reward, terminated, truncated, info = sim.step(action)
         total, steps, ended = total + reward, steps + 1, terminated or truncated
+        if not (np.isfinite(seen["state"]).all() and np.isfinite(reward)):
+            raise UserError(f"{env.name}, step {steps}: a number of the state, or the reward, is not finite")
         for broken in _broken(sim, env, np.asarray(seen["state"]), info, steps, ended):
             raise UserError(f"{env.name}, step {steps}: {broken}")
         up = {flag: count + bool(info[flag]) for flag, count in up.items()}

@@ -103,7 +103,7 @@ class DemoSet(Component):
         facts = self.env.facts()
         return [
             f"demonstrations were recorded with {key} {self.demos.facts[key]}, this run has {facts[key]}"
-            for key in ("protocol", *self.env.packages)
+            for key in dict.fromkeys(("protocol", "horizon", *self.env.variant, *self.env.packages))
             if key in self.demos.facts and self.demos.facts[key] != facts.get(key)
         ]
 

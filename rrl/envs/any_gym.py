@@ -109,6 +109,7 @@ class Gymnasium(EnvFactory):
     visual = frozenset({"look", "turned", "view"})
     oracle = "Gymnasium.state = 'all'"
     generic = True
+    variant = ("kwargs",)
 
     @classmethod
     def of_task(cls, task: str, **settings: Any) -> Gymnasium.Config | None:
@@ -161,10 +162,11 @@ class Gymnasium(EnvFactory):
 
     @property
     def has_state(self) -> bool:
-        return self.config.state != "none"
+        return self.config.state != "none" and self.config.state_indices != ()
 
     def settings(self) -> dict[str, str]:
-        chosen = {name: value for name, value in self.config if value != type(self.config).model_fields[name].default}
+        fields = type(self.config).model_fields
+        chosen = {n: value for n, value in self.config if n in self.variant or value != fields[n].default}
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in chosen.items()}
 
     def facts(self) -> dict[str, str]:
@@ -174,6 +176,12 @@ class Gymnasium(EnvFactory):
         """UserError too where the first steps of an episode fail; a note where they can't be repeated."""
         from rrl.envs.any_gym_sim import trace
 
+        with closing(self.make_one(None)) as sim:
+            if frames is None and not sim.observation_space["state"].shape[0]:  # type: ignore[index]
+                raise UserError(
+                    f"this policy would see nothing: {self.config.label()} observes a picture alone: take an encoder "
+                    "of pictures"
+                )
         traces = []
         for before in (True, False):
             env = self.make_one(None)

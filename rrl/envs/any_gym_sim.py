@@ -67,8 +67,8 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         self.metadata = {**self.metadata, "render_fps": self._env.metadata.get("render_fps")}
         self._low, self._half = _range(self._name, self._env.action_space)
         self.action_space = spaces.Box(-1.0, 1.0, self._low.shape, np.float32)
-        size = len(self._state(_example(self._env.observation_space)))
-        observation: dict[str, spaces.Space[Any]] = {"state": spaces.Box(-np.inf, np.inf, (size,), np.float32)}
+        self._size = len(self._state(_example(self._env.observation_space)))
+        observation: dict[str, spaces.Space[Any]] = {"state": spaces.Box(-np.inf, np.inf, (self._size,), np.float32)}
         self._scene = scene_of(self._name, self._env, config.turned, config.view)
         if self._scene is None:
             if config.cameras or config.view:
@@ -115,9 +115,9 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         self._actions.append(np.array(action, np.float32))
         scaled = self._low + (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) * self._half
         with self._heard():
-            self._raw, reward, *rest = self._env.step(scaled.astype(self._env.action_space.dtype))
-            self._return += float(reward)
-        return float(reward), *rest
+            raw, reward, terminated, truncated, info = self._env.step(scaled.astype(self._env.action_space.dtype))
+            self._raw, self._return = raw, self._return + float(reward)
+            return float(reward), bool(terminated), bool(truncated), dict(info)
 
     @contextmanager
     def _heard(self) -> Iterator[None]:
@@ -126,11 +126,12 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
             yield
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             when = f"in step {len(self._actions)}" if self._actions else "at the start"
+            said = str(error) or "without a word"
             line = traceback.extract_tb(error.__traceback__)[-1]
             raise UserError(
-                f"{self._name} failed {when} of the episode with seed {self._seed}: {type(error).__name__}: {error}\n"
+                f"{self._name} failed {when} of the episode with seed {self._seed}: {type(error).__name__}: {said}\n"
                 f"  in {line.filename}:{line.lineno}"
             ) from error
 
@@ -142,7 +143,7 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
             self._tell(
                 "success",
                 f"Gymnasium.success = {key!r}, but at the end of an episode {self._name} has no such key in "
-                f"its info (it has {', '.join(map(str, info)) or 'none'}): no episode counts as a success",
+                f"its info (it has {', '.join(map(str, info)) or 'none'}): such steps count as no success",
             )
         return False
 
@@ -167,6 +168,8 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
 
     def _observe(self, raw: Any) -> Observation:
         observation: Observation = {"state": self._state(raw)}
+        if (size := len(observation["state"])) != self._size:
+            raise UserError(f"{self._name} observes {size} numbers now; by its observation space they are {self._size}")
         if self._frames is not None:
             observation["frames"] = self._pictures(raw, self._frames)
         return observation
@@ -224,9 +227,10 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
     def _rendered(self) -> NDArray[np.uint8]:
         with self._heard():
             picture = self._env.render()
-        if np.ndim(picture) != 3:
-            raise UserError(f"{self._name} renders no picture: set `Gymnasium.picture_key`")
-        return np.asarray(picture, np.uint8)
+        if not _is_picture(picture):
+            got = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
+            raise UserError(f"{self._name} must render uint8 [H, W, 3] (rgb_array); it gave {got}")
+        return np.asarray(picture)
 
     def render(self) -> NDArray[np.uint8]:
         """A picture for people, uint8 [480, 480, 3]."""
@@ -367,7 +371,8 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
     def close(self) -> None:
         """Close the environment."""
         self._scene = None
-        self._env.close()
+        with self._heard():
+            self._env.close()
 
 
 def fitted(picture: NDArray[np.uint8], frames: FrameRequest) -> NDArray[np.uint8]:
@@ -393,6 +398,11 @@ def drawing_from(seed: int) -> Iterator[None]:
     finally:
         np.random.set_state(kept[0])  # noqa: NPY002
         random.setstate(kept[1])
+
+
+def _is_picture(value: Any) -> bool:
+    whole = isinstance(value, np.ndarray) and value.ndim == 3 and value.size and value.shape[2] == 3
+    return bool(whole) and value.dtype == np.uint8
 
 
 def trace(env: GymnasiumSim, before: bool) -> list[NDArray[np.float64]]:
@@ -424,7 +434,7 @@ def _made(config: Settings) -> Any:
     try:
         with drawing_from(0):
             return gymnasium.make(config.id, max_episode_steps=-1, disable_env_checker=True, **settings)
-    except Exception as error:  # whatever a stranger's environment raises
+    except (Exception, SystemExit) as error:  # whatever a stranger's environment raises
         raise UserError(f"{config.title} can't be made: {type(error).__name__}: {error}") from error
 
 
@@ -432,6 +442,8 @@ def _range(name: str, space: Any) -> tuple[NDArray[np.float64], NDArray[np.float
     """(lowest value, half the width) of each number of an action."""
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
         raise UserError(f"{name} has actions {space}; rrl's agents act in a box of continuous numbers, such as Box(7,)")
+    if space.dtype is None or space.dtype.kind != "f" or not space.shape[0]:
+        raise UserError(f"{name} has actions {space}; rrl's agents act in one or more continuous numbers")
     if not space.is_bounded():
         raise UserError(f"{name} has actions without bounds, {space}: what should -1 and 1 mean?")
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)

@@ -7,6 +7,7 @@ what the package itself sees is replaced, never MuJoCo.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import importlib.metadata
@@ -16,7 +17,6 @@ from typing import Any
 
 import gymnasium
 
-from rrl.envs.base import meant
 from rrl.registry import UserError
 
 INSTALL = {"metaworld": "pip install 'rrl[metaworld]'", "gymnasium_robotics": "pip install gymnasium-robotics"}
@@ -30,12 +30,14 @@ def spec_of(name: str) -> Any:
     try:
         if module:
             importlib.import_module(module)
-        return gymnasium.spec(short)
-    except ImportError as error:
+    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
         how = INSTALL.get(module, "install it")
         raise UserError(f"{name!r} needs the module {module}, which can't be imported ({error})\n{how}") from error
+    try:
+        return gymnasium.spec(short)
     except gymnasium.error.Error as error:
-        hint = meant(short, sorted(gymnasium.registry)).removeprefix("; ")
+        near = difflib.get_close_matches(short, gymnasium.registry, 1)
+        hint = f"did you mean {installed(near[0], None)!r}?" if near else ""
         other = "" if module else "environments of other packages are named 'module:Name-v1'"
         raise UserError(f"gymnasium knows no environment {name!r}\n{hint or other}") from error
 

@@ -108,6 +108,7 @@ FACTS = (
     Fact("protocols", _tag("protocol"), lambda group: group.params.get("env")),
     Fact("rewards", _tag("reward")),
     Fact("horizons", _tag("horizon"), _task),
+    Fact("arguments of the environment", _tag("kwargs"), _task),
     Fact("action repeats", _tag("action_repeat"), _task),
     Fact("scores", lambda run: run.score.axis, _task),
     Fact("looks of the pictures", _looks),
