@@ -242,7 +242,7 @@ def test_what_the_settings_tell_is_refused_at_once(settings, told):
         ({"view": (1.0, 0.0, 0.0)}, "leave `Gymnasium.view` away"),
         ({"kwargs": (("name", True),)}, "no array of numbers.*name a part that is one with `Gymnasium.state`"),
         ({"kwargs": (("solved", "two"),), "success": "solved"}, r"has array\(\[.*a truth value or a list of names"),
-        ({"kwargs": (("broken", True),)}, r"(?s)failed in step 3 .* seed 0: ValueError: the motor .*gym_tasks.py:"),
+        ({"kwargs": (("broken", 2),)}, r"(?s)failed in step 3 .* seed 0: ValueError: the motor .*gym_tasks.py:"),
     ],
 )
 def test_what_the_environment_tells_is_refused(settings, told):
@@ -252,7 +252,7 @@ def test_what_the_environment_tells_is_refused(settings, told):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_environment_that_raises_says_when_and_why_wherever_it_runs(workers):
-    env = WorkerVectorEnv(factory(kwargs=(("broken", True),)), 1, None, workers)
+    env = WorkerVectorEnv(factory(kwargs=(("broken", 2),)), 1, None, workers)
     env.reset(seed=[17])
     with pytest.raises(
         UserError, match=r"failed in step 3 of the episode with seed 17: ValueError: the motor is on fire"
@@ -273,4 +273,4 @@ def test_tasks_that_an_argument_chooses_have_names_of_their_own():
     kitchen = factory("gymnasium_robotics:FrankaKitchen-v1", kwargs=(("tasks_to_complete", ("light switch",)),))
     assert kitchen.name == "gymnasium_FrankaKitchen-v1_light_switch"
     assert kitchen.config.label() == "FrankaKitchen-v1 light switch"
-    assert factory(kwargs=(("wide", 1.0), ("broken", True))).name == factory().name
+    assert factory(kwargs=(("wide", 1.0), ("broken", 2))).name == factory().name

@@ -19,7 +19,7 @@ class Toy(gymnasium.Env):
         *,
         wide=2.0,
         actions="box",
-        broken=False,
+        broken=0,
         start="seed",
         noise=0.0,
         solved="flag",
@@ -56,7 +56,7 @@ class Toy(gymnasium.Env):
         return self.observed(), {}
 
     def step(self, action):
-        if self.broken and self.t == 2:
+        if self.broken and self.t == self.broken:
             raise ValueError("the motor is on fire")
         self.last, self.t = float(action[0]), self.t + 1
         self.v = 0.5 * self.v + 0.05 * self.last + self.noise * np.random.default_rng().normal()
