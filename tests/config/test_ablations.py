@@ -11,6 +11,7 @@ from rrl import registry
 from rrl.config import ginfile
 from rrl.config.grammar import Binding, Include, parse
 from rrl.config.words import literal
+from rrl.envs import Gymnasium
 
 GIN = Path(__file__).resolve().parents[2] / "gin"
 ABLATIONS = sorted((GIN / "ablations").glob("*.gin"))
@@ -104,6 +105,7 @@ def test_defaults_stand_in_the_schema_alone(part):
     undo = {
         "encoder/resnet34": {"Experiment.precision", "ResNet.depth"},
         "env/dmc_state": {"DMControl.state", "DMControl.look"},
+        "env/gym_blank": {f"Gymnasium.{field}" for field in Gymnasium.Config.model_fields} - {"Gymnasium.id"},
         "env/gym_state": {"Gymnasium.state", "Gymnasium.state_indices"},
         "method/npg": {"Experiment.demos"},
         "method/success": {"Video.every"},

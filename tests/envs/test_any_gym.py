@@ -8,9 +8,11 @@ import pydantic
 import pytest
 from PIL import Image
 
+from rrl.config import ginfile
 from rrl.envs import Adroit, FrameRequest, Gymnasium
 from rrl.envs.any_gym_sim import fitted
 from rrl.envs.base import seed_of
+from rrl.envs.gym_packages import spec_of
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.registry import UserError
 
@@ -287,7 +289,7 @@ def test_what_the_settings_tell_is_refused_at_once(settings, told):
         ({"view": (1.0, 0.0, 0.0)}, "leave `Gymnasium.view` away"),
         ({"kwargs": (("name", True),)}, "no array of numbers.*name a part that is one with `Gymnasium.state`"),
         ({"kwargs": (("solved", "two"),), "success": "solved"}, r"has array\(\[.*a truth value or a list of names"),
-        ({"kwargs": (("broken", True),)}, r"(?s)failed in step 3 .* seed 0: ValueError: the motor .*gym_tasks.py:"),
+        ({"kwargs": (("broken", 2),)}, r"(?s)failed in step 3 .* seed 0: ValueError: the motor .*gym_tasks.py:"),
     ],
 )
 def test_what_the_environment_tells_is_refused(settings, told):
@@ -297,7 +299,7 @@ def test_what_the_environment_tells_is_refused(settings, told):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_environment_that_raises_says_when_and_why_wherever_it_runs(workers):
-    env = WorkerVectorEnv(factory(kwargs=(("broken", True),)), 1, None, workers)
+    env = WorkerVectorEnv(factory(kwargs=(("broken", 2),)), 1, None, workers)
     env.reset(seed=[17])
     with pytest.raises(
         UserError, match=r"failed in step 3 of the episode with seed 17: ValueError: the motor is on fire"
@@ -318,4 +320,44 @@ def test_tasks_that_an_argument_chooses_have_names_of_their_own():
     kitchen = factory("gymnasium_robotics:FrankaKitchen-v1", kwargs=(("tasks_to_complete", ("light switch",)),))
     assert kitchen.name == "gymnasium_FrankaKitchen-v1_light_switch"
     assert kitchen.config.label() == "FrankaKitchen-v1 light switch"
-    assert factory(kwargs=(("wide", 1.0), ("broken", True))).name == factory().name
+    assert factory(kwargs=(("wide", 1.0), ("broken", 2))).name == factory().name
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("four", "failed in step 1 of the episode with seed 0: ValueError: not enough values to unpack"),
+        ("no info", "failed in step 1 of the episode with seed 0: TypeError: 'NoneType'"),
+        ("exit", "failed in step 1 of the episode with seed 0: SystemExit: 5"),
+        ("longer", "observes 4 numbers now; by its observation space they are 3"),
+        ("floats", r"must render uint8 \[H, W, 3\] \(rgb_array\); it gave float64 \(20, 30, 3\)"),
+        ("four channels", r"it gave uint8 \(20, 30, 4\)"),
+        ("empty", r"it gave uint8 \(0, 0, 3\)"),
+        ("whole numbers", "rrl's agents act in one or more continuous numbers"),
+    ],
+)
+def test_who_breaks_gymnasiums_form_is_told_so(how, told):
+    with pytest.raises(UserError, match=told):
+        env = factory("helpers.gym_tasks:helpers/Odd-v0", kwargs=(("how", how),)).make_one(FrameRequest(12, 14))
+        env.reset(seed=0)
+        env.step(np.zeros(1, np.float32))
+
+
+def test_who_sees_nothing_is_told_before_a_run():
+    odd = factory("helpers.gym_tasks:helpers/Odd-v0", kwargs=(("how", "only pictures"),))
+    odd.probe(FrameRequest(12, 14))
+    with pytest.raises(UserError, match="this policy would see nothing"):
+        odd.probe(None)
+    assert not factory(state_indices=()).has_state
+
+
+def test_a_name_that_is_meant_has_its_module():
+    with pytest.raises(UserError, match=r"did you mean 'gymnasium_robotics:FrankaKitchen-v1'\?"):
+        spec_of("gymnasium_robotics:FrankaKitchen-v2")
+    with pytest.raises(UserError, match=r"needs the module \.\.brk, which can't be imported"):
+        spec_of("..brk:E-v0")
+
+
+def test_one_task_laid_over_another_keeps_nothing_of_it():
+    over = ginfile.load(["gym_kitchen_rrl_sac_mobilenetv2", "env/gym_adroit_door"], []).env
+    assert over == ginfile.part("env/gym_adroit_door", "env")

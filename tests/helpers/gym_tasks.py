@@ -19,7 +19,7 @@ class Toy(gymnasium.Env):
         *,
         wide=2.0,
         actions="box",
-        broken=False,
+        broken=0,
         start="seed",
         noise=0.0,
         solved="flag",
@@ -56,7 +56,7 @@ class Toy(gymnasium.Env):
         return self.observed(), {}
 
     def step(self, action):
-        if self.broken and self.t == 2:
+        if self.broken and self.t == self.broken:
             raise ValueError("the motor is on fire")
         self.last, self.t = float(action[0]), self.t + 1
         self.v = 0.5 * self.v + 0.05 * self.last + self.noise * np.random.default_rng().normal()
@@ -88,3 +88,38 @@ class Nested(Toy):
 gymnasium.register("helpers/Nested-v0", entry_point=Nested, max_episode_steps=12)
 gymnasium.register("helpers/Toy-v0", entry_point=f"{__name__}:Toy", max_episode_steps=12)
 gymnasium.register("helpers/Endless-v0", entry_point=Toy)
+
+
+class Odd(Toy):
+    """A toy that breaks gymnasium's form in the way that `how` names, from its second step on."""
+
+    def __init__(self, render_mode=None, *, how="", **settings):
+        super().__init__(render_mode, **settings)
+        self.how = how
+        if how == "whole numbers":
+            self.action_space = spaces.Box(-3, 3, (1,), np.int64)
+        if how == "only pictures":
+            self.observation_space = self.observation_space["picture"]
+
+    def observed(self):
+        whole = super().observed()
+        if self.how == "longer" and self.t:
+            whole["goal"] = np.zeros(2)
+        return whole["picture"] if self.how == "only pictures" else whole
+
+    def step(self, action):
+        if self.how == "exit":
+            raise SystemExit(5)
+        observation, reward, ended, cut, info = super().step(action)
+        if self.how == "four":
+            return observation, reward, ended, info
+        return observation, reward, ended, cut, None if self.how == "no info" else info
+
+    def render(self):
+        picture = super().render()
+        floats, none = picture / 255, np.zeros((0, 0, 3), np.uint8)
+        odd = {"floats": floats, "four channels": np.dstack([picture, picture[..., :1]]), "empty": none}
+        return odd.get(self.how, picture)
+
+
+gymnasium.register("helpers/Odd-v0", entry_point=Odd, max_episode_steps=12)

@@ -25,7 +25,7 @@ ONCE = ("EpisodeReturn.episodes = 1", "Video.episodes = 1", "Video.every = 4", "
 TOY = """
 Experiment.env = @Gymnasium()
 Gymnasium.id = 'helpers.gym_tasks:helpers/Toy-v0'
-Gymnasium.kwargs = (('broken', True),)
+Gymnasium.kwargs = (('broken', 8),)
 Experiment.encoder = @State()
 Experiment.agent = @SAC()
 Experiment.evaluators = ()
@@ -124,5 +124,5 @@ def test_killed_and_resumed_is_as_if_it_had_never_been(method, here):
 def test_an_environment_that_raises_ends_a_run_with_its_own_words(here, workers):
     (here / "toy.gin").write_text(TOY + f"Experiment.workers = {workers}\n")
     told = call("run", "toy.gin", code=2)
-    assert "failed in step 3 of the episode with seed" in told and "ValueError: the motor is on fire" in told
+    assert "failed in step 9 of the episode with seed" in told and "ValueError: the motor is on fire" in told
     assert "gym_tasks.py:" in told and "Traceback" not in told
