@@ -87,11 +87,19 @@ class Gymnasium(EnvFactory):
             if self.cameras and self.picture_key is not None:
                 raise mistake("picture_key", "pictures come from cameras or from the observation, not both", "set one")
             if self.view is not None and (self.cameras or self.picture_key is not None):
-                raise mistake("view", "it is the view without cameras and without a picture_key", "set one of them")
+                raise mistake(
+                    "view", "Gymnasium.view is for pictures without cameras and picture_key", "set one"
+                )
             if others := [name for name in self.turned if name not in self.cameras]:
                 raise mistake("turned", f"{others[0]!r} is not among Gymnasium.cameras", "name it there, or not here")
             if self.horizon is None and spec_of(self.id).max_episode_steps is None:
                 raise mistake("horizon", f"{self.id} has no limit of steps of its own", "set `Gymnasium.horizon`")
+            names = [name for name, _ in self.kwargs]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise mistake("kwargs", f"{twice[0]!r} stands twice among Gymnasium.kwargs", "remove one")
+            steps = self.horizon or spec_of(self.id).max_episode_steps
+            if self.success_steps >= steps:
+                raise mistake("success_steps", f"no episode of {steps} steps can succeed in more than that", "lower it")
             return self
 
         def whole(self) -> Self:

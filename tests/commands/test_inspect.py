@@ -128,6 +128,11 @@ def test_what_can_not_be_inspected_is_refused(arguments, told):
     assert {path.name for path in Path().iterdir()} == {"toy.gin", "point.gin"}
 
 
+def test_a_task_without_success_is_inspected_with_a_method_that_counts_it():
+    Path("npg.gin").write_text("include 'toy.gin'\ninclude 'method/npg.gin'\n")
+    assert "judged by the return" in inspect("npg.gin")
+
+
 class Endless(PointMassSim):
     """Forgets to end."""
 

@@ -267,6 +267,8 @@ def test_it_works_in_worker_processes():
         ({"id": TOY, "cameras": ("a",), "picture_key": "picture"}, "not both"),
         ({"id": TOY, "turned": ("a",)}, "'a' is not among Gymnasium.cameras"),
         ({"id": TOY, "cameras": ("a",), "view": (1.0, 0.0, 0.0)}, "without cameras"),
+        ({"id": TOY, "kwargs": (("wide", 1.0), ("wide", 2.0))}, "'wide' stands twice"),
+        ({"id": TOY, "success_steps": 12}, "no episode of 12 steps can succeed in more"),
     ],
 )
 def test_what_the_settings_tell_is_refused_at_once(settings, told):
