@@ -87,9 +87,7 @@ class Gymnasium(EnvFactory):
             if self.cameras and self.picture_key is not None:
                 raise mistake("picture_key", "pictures come from cameras or from the observation, not both", "set one")
             if self.view is not None and (self.cameras or self.picture_key is not None):
-                raise mistake(
-                    "view", "Gymnasium.view is for pictures without cameras and picture_key", "set one"
-                )
+                raise mistake("view", "Gymnasium.view is for pictures without cameras and picture_key", "set one")
             if others := [name for name in self.turned if name not in self.cameras]:
                 raise mistake("turned", f"{others[0]!r} is not among Gymnasium.cameras", "name it there, or not here")
             if self.horizon is None and spec_of(self.id).max_episode_steps is None:
