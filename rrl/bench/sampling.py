@@ -250,7 +250,7 @@ def env_config(name: str) -> Any:
     """The environment of a gin file or of a part; ConfigError if it can't be read or has none."""
     from rrl.config import ginfile
 
-    return ginfile.part(name, "env")
+    return ginfile.bound(name, "env")
 
 
 def config_of(name: str) -> Any:

@@ -83,7 +83,7 @@ def _task(
     """What a user named (a task, or a gin file that binds a run's environment), what our own export or the source says,
     or the task in its name. UserError if there is none of these, or it has no such protocol."""
     if task is not None and (task.endswith(".gin") or task in ginfile.shipped()):
-        config = ginfile.part(task, "env")
+        config = ginfile.bound(task, "env")
         assert isinstance(config, EnvFactory.Config)
     elif task is not None:
         config = find_task(task)

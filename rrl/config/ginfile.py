@@ -93,7 +93,7 @@ def loads(
     return _config(reader, reader.file(Path(filename), filename, text), overrides, root)
 
 
-def part(source: str, field: str, root: str = "Experiment", finder: Finder = find_file) -> Config:
+def bound(source: str, field: str, root: str = "Experiment", finder: Finder = find_file) -> Config:
     """The component that a gin file binds to one field of `root`, whatever else of a run it holds or lacks, such as a
     file of `gin/env`. Raises ConfigError with all mistakes in it."""
     reader = _Reader(finder)
@@ -101,7 +101,7 @@ def part(source: str, field: str, root: str = "Experiment", finder: Finder = fin
     bindings = reader.file(path, shown)
     names = Names(bindings, reader.blocks)
     run = Resolver((b for b, _ in bindings), names, reader.complete, folders=reader.folders, finder=finder)
-    found = run.part(root, field)
+    found = run.bound(root, field)
     problems = [*reader.problems, *names.problems, *names.unknown_components(reader.files), *run.problems]
     if not isinstance(found, Config) and not problems:
         hint = f"add a line such as `{root}.{field} = @Name()`"

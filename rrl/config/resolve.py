@@ -177,7 +177,7 @@ class Resolver:
         prefixes = ("/".join(scope[:depth]) for depth in range(len(scope), -1, -1))
         return next((scopes[p][field] for p in prefixes if field in scopes.get(p, {})), None)
 
-    def part(self, name: str, field: str) -> Any:
+    def bound(self, name: str, field: str) -> Any:
         """What is bound to one field of a component, without the others; None: nothing, or problems."""
         binding = self.winner(name, field, ())
         value = None if binding is None else self._bound(registry.get(name).Config, field, binding, ())

@@ -22,7 +22,7 @@ ALONE = ("Experiment.evaluators = ()",)
 ROUND = (
     "Experiment.log_every = 10",
     "SAC.hidden = (8,)",
-    "SAC.init_steps = 5",
+    "SAC.init_steps = 0",
     "SAC.batch = 4",
     "Gymnasium.horizon = 10",
 )

@@ -362,4 +362,4 @@ def test_a_name_that_is_meant_has_its_module():
 
 def test_one_task_laid_over_another_keeps_nothing_of_it():
     over = ginfile.load(["gym_kitchen_rrl_sac_mobilenetv2", "env/gym_adroit_door"], []).env
-    assert over == ginfile.part("env/gym_adroit_door", "env")
+    assert over == ginfile.bound("env/gym_adroit_door", "env")
