@@ -35,6 +35,7 @@ __all__ = [
     "ConfigError",
     "Problem",
     "binds",
+    "bound",
     "describe",
     "dumps",
     "files_of",
@@ -45,7 +46,6 @@ __all__ = [
     "fragments",
     "load",
     "loads",
-    "part",
     "placed",
     "shipped",
 ]

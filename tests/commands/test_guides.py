@@ -68,7 +68,7 @@ def test_your_own_task_in_ten_lines(here):
     for picture in ("first.png", "door.png"):
         assert Image.open(picture).size == (224, 224)
     tried = next(text for line, text in said.items() if line.startswith("rrl run pusher.gin --set"))
-    assert "ETA" in tried and "mean action: success" in tried
+    assert "steps/s" in tried and "mean action: success" in tried
     (video,) = {Path(line.split()[-1]) for line in tried.splitlines() if line.startswith("video: ")}
     assert video.stat().st_size > 1000
     assert "resumed after 2 updates" in said["rrl resume RUN --iterations 3"]
