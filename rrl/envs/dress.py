@@ -107,7 +107,6 @@ class Dress:
         geom = drawn.geoms[drawn.ngeom]
         kind = getattr(mujoco.mjtGeom, f"mjGEOM_{new.shape.upper()}")
         mujoco.mjv_initGeom(geom, kind, self._size, self._at, np.eye(3).ravel(), np.array([*new.rgb, 1], np.float32))
-        geom.category = mujoco.mjtCatBit.mjCAT_STATIC  # as what is the model's: it throws a shadow
         drawn.ngeom += 1
 
     # Where a new object stands

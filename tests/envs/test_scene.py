@@ -104,8 +104,10 @@ def test_every_kind_shows_and_the_nominal_look_comes_back(task):
     people = env.render()
     for kind in KINDS:
         assert (np.abs(frames(env, drawn(kind)) - nominal) > 8).sum() > 10, kind
-        assert (env.render() != people).any()
         np.testing.assert_array_equal(frames(env, drawn(kind, severity=0)), nominal)
+    env.dress(drawn("new object"))
+    assert (env.render() != people).any()
+    env.dress(Scene())
     np.testing.assert_array_equal(env.render(), people)
     for name, value in before.items():
         np.testing.assert_array_equal(getattr(env._model, name), value, err_msg=name)
@@ -232,7 +234,7 @@ def test_it_throws_a_shadow():
     scene = Scene(new_object=NewObject("box", (0.2, 0.2, 0.4), (-0.6, -0.2), (1.0, 1.0, 1.0)))
     plain = make("door", SMALL, look="fast")
     darker = [((frames(e, Scene()) - frames(e, scene)).min(-1) > 60).sum() for e in (env, plain)]
-    assert darker[0] > darker[1] + 5
+    assert darker[0] > darker[1] + 18  # the box's own dark side shows in both
 
 
 def test_it_stands_on_what_is_fixed_there():
