@@ -31,7 +31,7 @@ Weights = Annotated[
     str | None,
     InputFile(
         names=_words,
-        remedy=lambda: "name a .safetensors or torchvision .pth file of the network's tensors; None: untrained",
+        remedy=lambda: "name a .safetensors or .pth file of the network's tensors; None: untrained",
     ),
 ]
 

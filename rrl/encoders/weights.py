@@ -121,7 +121,7 @@ class Row:
     """Of the tensors; None: nothing usable is on this machine."""
 
     def __str__(self) -> str:
-        return f"{self.name:<13} {self.word:<18} {self.encoder:<12} {self.checksum or '-':<13} {self.where}"
+        return f"{self.name:<18} {self.word:<18} {self.encoder:<17} {self.checksum or '-':<13} {self.where}"
 
 
 def hub_folder() -> Path:
@@ -319,7 +319,7 @@ def decides(name: str) -> bool:
 
 
 def _expected(source: Pretrained) -> str:
-    return f"a .safetensors or torchvision .pth state dict of {source.name}"
+    return f"a .safetensors or .pth state dict of {source.name}"
 
 
 def load(path: Path, source: Pretrained, network: torch.nn.Module) -> None:

