@@ -12,6 +12,7 @@ from rrl.encoders.pixel_cnn import PixelCNN
 from rrl.encoders.resnet import ResNet
 from rrl.encoders.shufflenet import ShuffleNetV2
 from rrl.encoders.state import State
+from rrl.encoders.timm import Timm
 
 __all__ = [
     "AutoencoderCNN",
@@ -26,4 +27,5 @@ __all__ = [
     "ResNet",
     "ShuffleNetV2",
     "State",
+    "Timm",
 ]
