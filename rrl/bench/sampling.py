@@ -272,8 +272,7 @@ def encoder_config(name: str) -> Any:
     config = config_of(name)
     if not issubclass(component, FrozenEncoder):
         raise UserError(f"{name} encodes no pictures: there is no sampling to compare")
-    source = next(each for each in component.pretrained if each.name == config.network)
-    return config if weights.installed(source, config.weights) else config.model_copy(update={"weights": None})
+    return config if weights.installed(config.source, config.weights) else config.model_copy(update={"weights": None})
 
 
 def main() -> None:

@@ -3,17 +3,21 @@
 from rrl.encoders.autoencoder import AutoencoderCNN
 from rrl.encoders.base import Encoder
 from rrl.encoders.contrastive import ContrastiveCNN
+from rrl.encoders.efficientnet import EfficientNetLite0
 from rrl.encoders.fixed import FixedEncoder
 from rrl.encoders.frozen import FrozenEncoder
 from rrl.encoders.mobilenet import MobileNetV2
 from rrl.encoders.pixel import PixelEncoder
 from rrl.encoders.pixel_cnn import PixelCNN
 from rrl.encoders.resnet import ResNet
+from rrl.encoders.shufflenet import ShuffleNetV2
 from rrl.encoders.state import State
+from rrl.encoders.timm import Timm
 
 __all__ = [
     "AutoencoderCNN",
     "ContrastiveCNN",
+    "EfficientNetLite0",
     "Encoder",
     "FixedEncoder",
     "FrozenEncoder",
@@ -21,5 +25,7 @@ __all__ = [
     "PixelCNN",
     "PixelEncoder",
     "ResNet",
+    "ShuffleNetV2",
     "State",
+    "Timm",
 ]

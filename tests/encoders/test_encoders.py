@@ -11,21 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.encoders import untrained
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from torchvision.models import get_model, get_model_weights
 
 from rrl import registry
-from rrl.encoders import FixedEncoder, MobileNetV2, PixelCNN, ResNet, State, weights
+from rrl.encoders import MobileNetV2, ResNet, State, weights
 from rrl.encoders.base import Inference
-from rrl.encoders.fixed import save_encoder
 from rrl.encoders.input import IMAGENET
 from rrl.encoders.mobilenet import WHEEL
-from rrl.encoders.pixel import PixelEncoder
 from rrl.encoders.weights import Pretrained, WeightsError
 from rrl.envs.base import FrameRequest
 
-NETWORKS = ["resnet18", "resnet34", "resnet50", "mobilenet_v2"]
+NETWORKS = ["resnet18", "resnet34", "resnet50", "mobilenet_v2", "shufflenet_v2_x1_0"]
 needs_wheel = pytest.mark.skipif(not weights.wheel_file(WHEEL.file), reason="pip install 'rrl[offline]'")
 
 
@@ -74,10 +73,9 @@ def difference(a, b):
 
 
 def config(name, path):
-    path = path and str(path)
-    if name == "mobilenet_v2":
-        return MobileNetV2.Config(weights=path)
-    return ResNet.Config(depth=int(name.removeprefix("resnet")), weights=path)
+    cls = registry.get(weights.sources()[name][1])
+    depth = {"depth": int(name.removeprefix("resnet"))} if cls is ResNet else {}
+    return cls.Config(weights=str(path), **depth)
 
 
 # ---- the contract of every registered encoder
@@ -88,22 +86,6 @@ def encoder_class(request):
     return registry.get(request.param)
 
 
-def build_untrained(encoder_class, cameras, folder, seed=0):
-    """An encoder with weights that `seed` decides, if it has any: no test downloads."""
-    fields = encoder_class.Config.model_fields
-    settings = {"weights": None, "seed": seed} if "weights" in fields else {}
-    if encoder_class is FixedEncoder:
-        generator, path = torch.Generator().manual_seed(seed), folder / f"{cameras}_{seed}.safetensors"
-        source = PixelCNN(PixelCNN.Config(), cameras)
-        source.initialise(generator)
-        save_encoder(path, source, source.head(generator), {})
-        settings = {"file": str(path)}
-    encoder = registry.build(encoder_class.Config(**settings), cameras=cameras)
-    if isinstance(encoder, PixelEncoder):
-        encoder.initialise(torch.Generator().manual_seed(seed))
-    return encoder
-
-
 @pytest.fixture(scope="module")
 def make(encoder_class, tmp_path_factory):
     """Untrained encoders by number of cameras."""
@@ -111,7 +93,7 @@ def make(encoder_class, tmp_path_factory):
 
     def make(cameras):
         if cameras not in made:
-            made[cameras] = build_untrained(encoder_class, cameras, folder)
+            made[cameras] = untrained(encoder_class, cameras, folder)
         return made[cameras]
 
     return make
@@ -180,7 +162,7 @@ def test_learns_agrees_with_gradients_and_modes(make):
 
 
 def test_state_dict_round_trip(encoder_class, make, tmp_path):
-    encoder, other = make(1), build_untrained(encoder_class, 1, tmp_path, seed=5)
+    encoder, other = make(1), untrained(encoder_class, 1, tmp_path, seed=5)
     frames = frames_for(encoder, 1)
     assert not encoder.dim or not torch.equal(other(frames), encoder(frames))
     other.load_state_dict(encoder.state_dict())
@@ -189,7 +171,7 @@ def test_state_dict_round_trip(encoder_class, make, tmp_path):
 
 def test_building_draws_nothing_from_the_global_generator(encoder_class, tmp_path):
     before = torch.get_rng_state()
-    build_untrained(encoder_class, 1, tmp_path)
+    untrained(encoder_class, 1, tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -425,8 +407,9 @@ def test_a_damaged_cached_file_is_refused(tmp_path):
         weights.resolve(source, "imagenet", "Net")
 
 
-def test_remedies_where_nothing_can_be_had(tmp_path):
+def test_remedies_where_nothing_can_be_had(tmp_path, monkeypatch):
     source, _ = published(tmp_path / "x", {})
+    monkeypatch.setattr(ResNet, "pretrained", (source,))
     with pytest.raises(WeightsError) as error:
         weights.resolve(source, "imagenet", "Net")
     text = str(error.value)

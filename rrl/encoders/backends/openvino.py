@@ -133,7 +133,11 @@ def _converted(ov: Any, network: nn.Module, picture: Input) -> Any:
     """The model uint8 [CHUNK, size, size, 3] -> float32 [CHUNK, features]."""
     side, (scale, shift) = picture.size, picture.affine()
     example = picture.normalised(torch.zeros(CHUNK, side, side, 3, dtype=torch.uint8), scale, shift).contiguous()
-    model = ov.convert_model(torch.export.export(fused(network), (example,)))
+    try:
+        model = ov.convert_model(torch.export.export(fused(network), (example,)))
+    except Exception as error:  # of both, for what they can't follow or have no rule for
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise UserError(f"OpenVINO can't take this network: {reason}\n  set backend 'torch'") from error
     steps = ov.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().model().set_layout(ov.Layout(picture.layout))
