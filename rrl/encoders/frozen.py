@@ -31,9 +31,14 @@ Weights = Annotated[
     str | None,
     InputFile(
         names=_words,
-        remedy=lambda: "name a .safetensors or torchvision .pth file of the network's tensors; None: untrained",
+        remedy=lambda: "name a .safetensors or .pth file of the network's tensors; None: untrained",
     ),
 ]
+
+
+def by_hand(*published: Pretrained) -> InputFile:
+    """The mark of `weights` of an encoder whose published files users get by hand."""
+    return InputFile(remedy=lambda: weights.by_hand(*published))
 
 
 class FrozenEncoder(Encoder):
