@@ -412,18 +412,23 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def sources() -> dict[str, tuple[Pretrained, str]]:
-    """Every network whose weights have a word, by name, with the encoder that it belongs to."""
+    """Every network whose weights have a word or an address, by name, with the encoder that it belongs to."""
     return {
         source.name: (source, encoder)
         for encoder in registry.names("encoder")
         for source in getattr(registry.get(encoder), "pretrained", ())
-        if source.words
+        if source.words or source.address
     }
 
 
 def rows() -> list[Row]:
-    """How the weights of every network and word would be found on this machine now; downloads nothing."""
-    return [_row(*each) for each in _every()]
+    """How the weights of every network and word would be found on this machine now; downloads nothing. Last, those that
+    are got by hand."""
+    by_hand = [(source, encoder) for source, encoder in sources().values() if source.address]
+    return [
+        *(_row(*each) for each in _every()),
+        *(Row(source.name, "(a path)", encoder, f"get {source.address}", None) for source, encoder in by_hand),
+    ]
 
 
 def _every() -> Iterator[tuple[Pretrained, str, str]]:
@@ -453,6 +458,8 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     download.
     """
     known = {name: each for name, each in sources().items() if each[0].url}
+    if name in sources() and (address := sources()[name][0].address):
+        raise WeightsError(f"{name} is got by hand, as nothing tells its checksum: {address}")
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
         hint = f"\n  did you mean {close[0]}?" if close else ""

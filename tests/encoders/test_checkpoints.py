@@ -51,7 +51,12 @@ def vdvae_tensors(layout, seed=0):
     convolution("in_conv", 3, 512, 3)
     for number, (side, _) in enumerate(blocks(layout)):
         kernel = 3 if side > 2 else 1
-        for layer, channels, out, k in ((1, 512, 128, 1), (2, 128, 128, kernel), (3, 128, 128, kernel), (4, 128, 512, 1)):
+        for layer, channels, out, k in (
+            (1, 512, 128, 1),
+            (2, 128, 128, kernel),
+            (3, 128, 128, kernel),
+            (4, 128, 512, 1),
+        ):
             convolution(f"enc_blocks.{number}.c{layer}", channels, out, k)
     return {**tensors, "decoder.gain": torch.ones(1, 512, 1, 1), "decoder.dec_blocks.0.prior.c1.bias": torch.ones(128)}
 
@@ -257,7 +262,7 @@ def test_other_checkpoints_code_and_nan_are_refused(r3m, tmp_path, monkeypatch):
     assert "bn1.bias holds nan (64 of 64 numbers)" in refusal({"r3m": broken}, path)
     torch.save({"r3m": r3m}, path)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(WeightsError, match="cannot read .*x.pt as a .safetensors or .pth state dict of r3m_18"):
+    with pytest.raises(WeightsError, match=r"cannot read .*x.pt as a .safetensors or .pth state dict of r3m_18"):
         R3M(R3M.Config(depth=18, weights=str(path)), cameras=1)
 
 
@@ -286,3 +291,7 @@ def test_users_are_told_where_to_get_the_file(name):
     assert cls.Config(weights=None).label().endswith("(UNTRAINED)")
     for source in cls.pretrained:
         assert source.address in cls.Config.input_file("weights").remedy()
+        row = next(row for row in weights.rows() if row.name == source.name)
+        assert (row.encoder, row.checksum, row.where) == (name, None, f"get {source.address}")
+        with pytest.raises(WeightsError, match=f"{source.name} is got by hand, as nothing"):
+            weights.fetch(source.name)
