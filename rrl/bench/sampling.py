@@ -259,8 +259,10 @@ def env_config(name: str) -> Any:
 
 
 def config_of(name: str) -> Any:
-    """A component's default configuration."""
-    return registry.get(name).Config()
+    """A component's default configuration; untrained where `weights` has no default."""
+    schema = registry.get(name).Config
+    weights = schema.model_fields.get("weights")
+    return schema(**({"weights": None} if weights and weights.is_required() else {}))
 
 
 def encoder_config(name: str) -> Any:

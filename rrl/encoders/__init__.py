@@ -9,12 +9,20 @@ from rrl.encoders.frozen import FrozenEncoder
 from rrl.encoders.mobilenet import MobileNetV2
 from rrl.encoders.pixel import PixelEncoder
 from rrl.encoders.pixel_cnn import PixelCNN
+from rrl.encoders.r3m import R3M
 from rrl.encoders.resnet import ResNet
 from rrl.encoders.shufflenet import ShuffleNetV2
 from rrl.encoders.state import State
 from rrl.encoders.timm import Timm
+from rrl.encoders.vc1 import VC1
+from rrl.encoders.vdvae import VDVAE
+from rrl.encoders.vip import VIP
 
 __all__ = [
+    "R3M",
+    "VC1",
+    "VDVAE",
+    "VIP",
     "AutoencoderCNN",
     "ContrastiveCNN",
     "EfficientNetLite0",

@@ -32,6 +32,11 @@ WEIGHTS_REMEDY = "name a .safetensors or .pth file of the network's tensors; Non
 Weights = Annotated[str | None, InputFile(names=_words, remedy=lambda: WEIGHTS_REMEDY)]
 
 
+def by_hand(*published: Pretrained) -> InputFile:
+    """The mark of `weights` of an encoder whose published files users get by hand."""
+    return InputFile(remedy=lambda: weights.by_hand(*published))
+
+
 class FrozenEncoder(Encoder):
     """Base of frozen encoders: a subclass describes its networks and their weights, and makes the network.
 

@@ -8,6 +8,7 @@ tensors that decide the features, so it names the content, not the container.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import hashlib
 import http.client
@@ -18,10 +19,11 @@ import socket
 import sys
 import threading
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,6 +63,37 @@ class Wheel(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """How a publisher's file holds a network's tensors, where it isn't the network's own state dict."""
+
+    key: str | None = None
+    """Under which it holds a state dict, beside other things; None: it is a state dict."""
+    prefix: str = ""
+    """Of the names of the network's tensors."""
+    unused: tuple[str, ...] = ()
+    """Prefixes of the other tensors' names."""
+
+    def state(self, content: Any) -> Any:
+        """The state dict in a file's content, or the content itself, where it has no such key."""
+        return content.get(self.key, content) if isinstance(content, Mapping) else content
+
+    def own(self, tensors: Tensors) -> Tensors:
+        """The network's tensors and unknown ones, of a published file or of the network's own state dict. ValueError
+        for a name that comes twice."""
+        if all(name.startswith(PARALLEL) for name in tensors):
+            tensors = {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(self.unused)}
+        own = {name.removeprefix(self.prefix): tensor for name, tensor in kept.items()}
+        if len(own) < len(kept):
+            raise ValueError(f"names with and without {self.prefix!r}")
+        return own
+
+
+PARALLEL = "module."
+"""What torch's DataParallel puts before all names."""
+
+
+@dataclass(frozen=True)
 class Pretrained:
     """One network and its published weights, as their publisher describes them."""
 
@@ -81,6 +114,10 @@ class Pretrained:
     """Gives tensors of older files their present names."""
     hub: str | None = None
     """Repository of huggingface.co whose file `model.safetensors` holds the published weights; then `url` is None."""
+    checkpoint: Checkpoint | None = None
+    """How the published file holds the tensors; None: as they are."""
+    address: str | None = None
+    """Where the publisher gives a file whose name doesn't tell its sha256, so that users get it by hand."""
 
     @property
     def file(self) -> str:
@@ -146,6 +183,8 @@ def resolve(source: Pretrained, weights: str, encoder: str) -> Found:
         path = expanded(weights)
         if not (why := unusable(path)):
             return Found(path, "file")
+        if source.address:
+            raise WeightsError(f"{encoder}.weights = {weights!r}: {why}\n  {by_hand(source)}")
         known = source.published or weights != source.trained_on
         raise WeightsError(
             f"{encoder}.weights = {weights!r}: {why if known else f'{source.name} has no published weights'}\n"
@@ -160,6 +199,11 @@ def resolve(source: Pretrained, weights: str, encoder: str) -> Found:
         return Found(_from_hub(source.hub) if source.hub else download(source, hub_folder()), "download")
     except OSError as error:
         raise WeightsError(_no_weights(source, encoder, error)) from error
+
+
+def by_hand(*published: Pretrained) -> str:
+    """What to do without the file of networks that have an `address`."""
+    return f"get it from {' or '.join(str(source.address) for source in published)}, and name its path; None: untrained"
 
 
 def installed(source: Pretrained, word: str) -> Found | None:
@@ -337,16 +381,26 @@ def read(path: Path, source: Pretrained) -> Tensors:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            content = load_file(path)
+            content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # A published checkpoint may hold several networks: mapped, the rest isn't read. Its settings are often an
+            # argparse.Namespace, which is data.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch and safetensors raise half a dozen unrelated types for bad files
         reason = (str(error).splitlines() or [""])[0]
         raise WeightsError(f"cannot read {path} as {_expected(source)}\n  {reason}") from error
+    if source.checkpoint:
+        content = source.checkpoint.state(content)
     if not isinstance(content, Mapping) or not all(isinstance(t, Tensor) for t in content.values()):
         held = list(content)[:4] if isinstance(content, Mapping) else type(content).__name__
         raise WeightsError(f"{path} must be {_expected(source)}: names to tensors\n  it holds: {held}")
     tensors: Tensors = dict(content)
+    if source.checkpoint:
+        try:
+            tensors = source.checkpoint.own(tensors)
+        except ValueError as error:
+            raise WeightsError(f"{path} must be {_expected(source)}\n  it holds {error}") from error
     if source.modernise:
         tensors = source.modernise(tensors)
     tensors = {n: t for n, t in tensors.items() if decides(n) and not n.startswith(source.classifier)}
@@ -398,18 +452,23 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def sources() -> dict[str, tuple[Pretrained, str]]:
-    """Every network whose weights have a word, by name, with the encoder that it belongs to."""
+    """Every network whose weights have a word or an address, by name, with the encoder that it belongs to."""
     return {
         source.name: (source, encoder)
         for encoder in registry.names("encoder")
         for source in getattr(registry.get(encoder), "pretrained", ())
-        if source.words
+        if source.words or source.address
     }
 
 
 def rows() -> list[Row]:
-    """How the weights of every network and word would be found on this machine now; downloads nothing."""
-    return [_row(*each) for each in _every()]
+    """How the weights of every network and word would be found on this machine now; downloads nothing. Last, those that
+    are got by hand."""
+    by_hand = [(source, encoder) for source, encoder in sources().values() if source.address]
+    return [
+        *(_row(*each) for each in _every()),
+        *(Row(source.name, "(a path)", encoder, f"get {source.address}", None) for source, encoder in by_hand),
+    ]
 
 
 def _every() -> Iterator[tuple[Pretrained, str, str]]:
@@ -439,6 +498,8 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     download.
     """
     known = {name: each for name, each in sources().items() if each[0].url}
+    if name in sources() and (address := sources()[name][0].address):
+        raise WeightsError(f"{name} is got by hand, as nothing tells its checksum: {address}")
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
         hint = f"\n  did you mean {close[0]}?" if close else ""

@@ -10,9 +10,11 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from rrl import registry
 from rrl.bench import compute, measure, rendering, sampling
 from rrl.bench.measure import Case, Sample
 from rrl.cli import app
+from rrl.encoders.frozen import FrozenEncoder
 from rrl.envs.render import LOOKS
 from rrl.registry import UserError
 
@@ -41,6 +43,12 @@ def test_progress_has_a_total_and_a_time_left_once_all_cases_were_timed():
     said = []
     measure.interleave([Case("a", speeds(1.0, 1.0)), Case("b", speeds(1.0, 1.0))], 2, "steps_per_second", said.append)
     assert said == ["1 of 4: a", "2 of 4: b", "3 of 4: a, 0 s left", "4 of 4: b, 0 s left"]
+
+
+@pytest.mark.parametrize("name", registry.names("encoder"))
+def test_every_frozen_encoder_has_a_configuration_to_be_timed(name):
+    if issubclass(registry.get(name), FrozenEncoder):
+        assert sampling.encoder_config(name).frames()
 
 
 def test_results_are_never_overwritten(tmp_path):

@@ -142,6 +142,7 @@ def test_several_names_are_one_run_that_can_be_resumed(tmp_path, monkeypatch):
         (("check", "dmc_cartpole_swingup_rad", "--set", "SAC.batch = 64"), "did you mean RAD.batch?"),
         (("check", "dmc_cartpole_swingup_rad", "--set", "Experiment.demos = @DemoSet()"), "@FERM()"),
         (("check", "dmc_cartpole_swingup_fixed_rad"), "rrl export RUN --encoder"),
+        (("check", "env/adroit_door", "encoder/r3m", "method/rrl"), "get it from https://pytorch.s3.amazonaws.com/"),
         (("ui",), "start a run in this folder first"),
     ],
 )

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.guides import Reader, newest
 from helpers.plugins import found_in
 from helpers.stores import prepared
 from PIL import Image
+from torchvision.models import get_model, get_model_weights
 
 from rrl import registry
 from rrl.envs.base import FrameRequest
@@ -76,17 +78,48 @@ def test_your_own_task_in_ten_lines(here):
     assert "then kept in" in said[[*said][-1]]  # features of demonstrations
 
 
-def test_your_own_environment_class(here, monkeypatch):
-    class Plugged(Reader):
-        """Installs into a folder that this process and its children search."""
+@pytest.fixture
+def plugged(here, monkeypatch):
+    """A reader that installs the page's package into a folder that this process and its children search."""
 
+    class Plugged(Reader):
         def install(self, words):
             assert words == ["install", "-e", "."]
             pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-build-isolation", "--no-deps"]
             subprocess.run([*pip, "--target", "site", "."], check=True, timeout=120)
-            found_in(monkeypatch, here / "site", "my_arm")
+            (module,) = (path.stem for path in Path().glob("*.py"))
+            found_in(monkeypatch, here / "site", module)
 
-    said = Plugged(quickly).follow("your_environment.md")
+    return Plugged(quickly)
+
+
+def test_your_own_encoder(plugged, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", "torch")  # an empty cache
+    said = plugged.follow("your_encoder.md")
+    assert "SqueezeNet     SqueezeNet 1.1 (512 features per camera)" in said["rrl list encoder"]
+    assert "SqueezeNet.weights = 'imagenet'" in said["rrl describe SqueezeNet"]
+    (row,) = (line for line in said["rrl weights list"].splitlines() if "SqueezeNet" in line)
+    assert "squeezenet1_1" in row and "a run would download" in row
+    for checked in ("rrl check adroit_door_mobilenetv2 squeezenet.gin", [*said][-1]):
+        assert "Experiment.encoder = @SqueezeNet()" in said[checked]
+    equals_torchvisions(registry.get("SqueezeNet"))
+
+
+def equals_torchvisions(encoder_class):
+    """From a file with the names of torchvision's."""
+    network = get_model("squeezenet1_1").eval()
+    torch.save(network.state_dict(), "squeezenet.pth")
+    encoder = encoder_class(encoder_class.Config(weights="squeezenet.pth"), cameras=1)
+    assert get_model_weights("squeezenet1_1")["IMAGENET1K_V1"].url == encoder.source.url
+    pictures = torch.randint(256, (1, 256, 256, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        transformed = get_model_weights("squeezenet1_1")["IMAGENET1K_V1"].transforms()(pictures.permute(0, 3, 1, 2))
+        expected = network.features(transformed).mean((2, 3))
+    torch.testing.assert_close(encoder(pictures[:, 16:240, 16:240]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_your_own_environment_class(plugged):
+    said = plugged.follow("your_environment.md")
     assert "MyArm          A planar arm reaches for a red ball." in said["rrl list environment"]
     assert "MyArm.radius = 0.05" in said["rrl describe MyArm"]
     assert Image.open("arm.png").size == (224, 224)

@@ -10,15 +10,17 @@ from rrl.encoders.pixel import PixelEncoder
 
 TINY = "test_vit.r160_in1k"
 """One of the networks of timm that are made for tests: a transformer of 160-px pictures."""
+SMALLEST = {"R3M": {"depth": 18}, "VDVAE": {"size": 32}, "Timm": {"model": TINY}}
+"""Settings of the smallest of a family, where its default is large."""
 
 
 def untrained(encoder_class, cameras, folder, seed=0):
     """An encoder with weights that `seed` decides, if it has any."""
     fields = encoder_class.Config.model_fields
     settings = {"weights": None, "seed": seed} if "weights" in fields else {}
+    settings |= SMALLEST.get(encoder_class.__name__, {})
     if encoder_class is Timm:
         pytest.importorskip("timm", reason="pip install 'rrl[timm]'")
-        settings["model"] = TINY
     if encoder_class is FixedEncoder:
         generator, path = torch.Generator().manual_seed(seed), folder / f"{cameras}_{seed}.safetensors"
         source = PixelCNN(PixelCNN.Config(), cameras)

@@ -251,6 +251,7 @@ def test_folders_by_path_or_shipped_name(tmp_path) -> None:
 # --- sweep files -----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("cartpole_rad")
 @pytest.mark.parametrize("name", [n for n in ginfile.shipped() if n.startswith("sweeps/")])
 def test_shipped_sweeps_can_be_planned(name: str) -> None:
     """With an untrained ResNet where its weights are not at hand: this is about the files."""
