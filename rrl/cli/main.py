@@ -46,10 +46,10 @@ OTHERS = {"Sweep": "sweep", "Pretraining": "pretrain"}
 
 
 def _root(source: str) -> str:
-    """What a gin file describes."""
+    """What a gin file describes: a sweep itself, a pretraining also by what it includes, or else a run."""
     from rrl.config import ginfile
 
-    return next((root for root in OTHERS if ginfile.binds(source, root)), "Experiment")
+    return next((root for root in OTHERS if ginfile.binds(source, root, included=root != "Sweep")), "Experiment")
 
 
 def _no_others(sources: list[str]) -> None:
@@ -143,6 +143,12 @@ def pretrain(
 ) -> None:
     """Train an encoder on a task's pictures, before anything acts; the same command again goes on where it stopped."""
     seconds = seconds_of(budget)
+    from rrl.config import ginfile
+    from rrl.registry import UserError
+
+    if "Pretraining" not in map(_root, sources):
+        known = ", ".join(name for name in ginfile.shipped() if name.startswith("pretrain/"))
+        raise UserError(f"{' + '.join(sources)} describes no pretraining: nothing binds Pretraining, as in {known}")
     from rrl.pretrain import command
 
     raise typer.Exit(command.pretrain(sources, set_ or [], out, seconds))

@@ -18,7 +18,7 @@ from rrl.demos.sets import with_objects
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.machine.console import Display, duration
 from rrl.machine.processes import in_bytes
-from rrl.pretrain.pretraining import QUARTERS, Pretraining, parts
+from rrl.pretrain.pretraining import KINDS, Pretraining, parts
 from rrl.registry import build
 from rrl.rollout.data import Episode, Obs, Stream, episodes
 from rrl.rollout.episodes import Collector
@@ -80,7 +80,7 @@ def _fill(
                 raise BudgetOver
             first = store.progress.get("episode", 0) if store.progress.get("kind") == kind else 0
             missing = end - store.rows
-            display.phase(f"pictures: {QUARTERS[kind]}", missing)
+            display.phase(f"pictures: {KINDS[kind]}", missing)
             todo = source.episodes(kind, first, missing)
             pictures = source.pictures(kind, todo, lambda n: display.advance(n * len(pretraining.env.cameras)))
             store.append(pictures[:missing], {"kind": kind, "episode": first + len(todo)})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,15 +20,15 @@ from rrl.machine.signals import Stopping
 from rrl.pretrain.collect import BudgetOver, collect
 from rrl.pretrain.pretraining import Pretraining, resolve
 from rrl.pretrain.sheet import sheet
-from rrl.pretrain.train import Metrics, Pictures, Training
+from rrl.pretrain.train import Metrics, Pictures, Teacher, Training, in_words
 from rrl.registry import UserError
 from rrl.run import facts, process, provenance
 from rrl.run.loop import Ended
 from rrl.store import checkpoint, files
-from rrl.store.results import CONFIG, ROOT, project
+from rrl.store.results import CONFIG, PRETRAINING, ROOT, project
 from rrl.store.tracking import MLflowTracker, moved
 
-RECORD, ENCODER, SHEET = "pretraining.json", "encoder.safetensors", "reconstructions.png"
+ENCODER, SHEET = "encoder.safetensors", "reconstructions.png"
 DATA = "pictures"
 """Folder of data sets in `runs/`."""
 MACHINE = ("device", "threads", "workers")
@@ -51,7 +52,7 @@ def pretrain(
     pretraining.store(ROOT / DATA).need_room(asked.pictures)
     process.make_root()
     with Stopping() as stopping, _opened(pretraining, " ".join(sources), asked) as (folder, tracker, config):
-        pretraining = Pretraining(config)
+        pretraining.config = config
 
         def work(display: Display) -> Ended:
             return _work(pretraining, folder, tracker, display, out, budget)
@@ -72,29 +73,20 @@ def _work(
     store = pretraining.store(ROOT / DATA)
     tracker.tags({"kind": "pretraining", "pictures": store.fingerprint, "git_commit": facts.git_commit()})
     try:
-        pictures = Pictures(pretraining, collect(pretraining, store, display, deadline))
-        training = Training(pretraining, pictures, folder, tracker, display, deadline)
-        last = training.run()
+        pictures = Pictures(config, pretraining.encoder, collect(pretraining, store, display, deadline))
+        teacher = Teacher(config, pretraining.encoder, pictures)
+        last = Training(teacher, folder, tracker, display).run(deadline)
     except BudgetOver:
         return "budget"
     display.phase("drawing and saving", 0)
-    losses = ", ".join(
-        f"{name} {last[f'held_out/{name}']:.4g}" for name in ("reconstruction", "kl") if last.get(f"held_out/{name}")
-    )
     mixture = " / ".join(f"{share:g}" for share in config.mixture)
-    sheet(
-        training.learner,
-        pictures,
-        f"{title}: {config.pictures:,} pictures ({mixture}), {config.epochs} epochs; held out: {losses}",
-        folder / SHEET,
-    )
-    pretraining.encoder.network.eval().to("cpu")
-    save_encoder(
-        folder / ENCODER,
-        pretraining.encoder,
-        pretraining.data | {"fingerprint": store.fingerprint},
-        _made(pretraining, last, tracker.run_id),
-    )
+    learnt = f"{title}: {config.pictures:,} pictures ({mixture}), {config.epochs} epochs\n{in_words(last)}"
+    sheet(teacher.learner, pictures, learnt, folder / SHEET)
+    encoder = pretraining.encoder
+    encoder.network.eval()
+    data = pretraining.data | {"fingerprint": store.fingerprint}
+    made = _made(pretraining, last) | {"kl_weight": teacher.weight, "run": tracker.run_id}
+    save_encoder(folder / ENCODER, encoder, data, made)
     for name in ("metrics.jsonl", SHEET, ENCODER):
         tracker.artifact(folder / name)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -106,18 +98,14 @@ def _work(
     return "finished"
 
 
-def _made(pretraining: Pretraining, last: Metrics, run_id: str) -> dict[str, Any]:
+def _made(pretraining: Pretraining, last: Metrics) -> dict[str, Any]:
     """What the encoder's file says of its training."""
     config = pretraining.config
-    losses = {name: value for name, value in last.items() if name.startswith(("train/", "held_out/"))}
-    settings = {name: getattr(config, name) for name in ("epochs", "batch", "lr", "decay", "kl_weight", "precision")}
-    versions = provenance.versions(pretraining.encoder, pretraining.env, Pretraining)
     return {
-        **settings,
-        "losses": losses,
-        "run": run_id,
+        **{name: getattr(config, name) for name in ("epochs", "batch", "lr", "decay", "precision")},
+        "losses": {name: value for name, value in last.items() if name.startswith(("train/", "held_out/"))},
         "fingerprint": pretraining.fingerprint,
-        "versions": versions,
+        "versions": {"rrl": version("rrl")} | provenance.versions(pretraining.encoder, pretraining.env, Pretraining),
         "git_commit": facts.git_commit(),
     }
 
@@ -141,32 +129,39 @@ def _opened(
     pretraining: Pretraining, source: str, asked: Pretraining.Config
 ) -> Iterator[tuple[Path, MLflowTracker, Pretraining.Config]]:
     """(folder, tracker, configuration) of the training that the same settings began, or of a new one."""
-    with files.locked(ROOT / ".pretrain.lock"):  # two first calls must not make two of them
-        folder = _begun(pretraining.fingerprint)
-        config = pretraining.config
-        if folder is not None:
-            before = ginfile.load(folder / CONFIG, root="Pretraining")
-            same = {name: getattr(before, name) for name in MACHINE if getattr(asked, name) in (None, "auto")}
-            config = resolve(config.model_copy(update=same))
-            record = files.read_json(folder / RECORD)
-            tracker = MLflowTracker.resume(moved(record["uri"], project(folder)), record["run_id"])
-        else:
-            tracker = MLflowTracker.start(asked.title)
-            folder = ROOT / tracker.run_id
-            folder.mkdir()
-            files.write_text(folder / CONFIG, ginfile.dumps(config, folder, project(folder)))
-            record = {"uri": tracker.uri, "run_id": tracker.run_id, "name": asked.title, "source": source}
-            record |= {"fingerprint": pretraining.fingerprint, "argv": sys.argv}
-            files.write_json(folder / RECORD, record | {"started": datetime.now(UTC).isoformat(timespec="seconds")})
-    try:
-        with process.locked(folder):
+    with ExitStack() as stack:
+        with files.locked(ROOT / ".pretrain.lock"):  # two first calls must not make two of them
+            folder, config = _begun(pretraining.fingerprint), pretraining.config
+            if folder is None:
+                tracker = MLflowTracker.start(asked.title)
+                folder = ROOT / tracker.run_id
+                folder.mkdir()
+                stack.enter_context(process.locked(folder))
+                _record(folder, tracker, pretraining, source)
+            else:
+                stack.enter_context(process.locked(folder))
+                before = ginfile.load(folder / CONFIG, root="Pretraining")
+                same = {name: getattr(before, name) for name in MACHINE if getattr(asked, name) in (None, "auto")}
+                config = resolve(config.model_copy(update=same))
+                said = files.read_json(folder / PRETRAINING)
+                tracker = MLflowTracker.resume(moved(said["uri"], project(folder)), said["run_id"])
+        try:
             yield folder, tracker, config
-    except BaseException:
-        tracker.end("FAILED")
-        raise
+        except BaseException:
+            tracker.end("FAILED")
+            raise
+
+
+def _record(folder: Path, tracker: MLflowTracker, pretraining: Pretraining, source: str) -> None:
+    """What the folder of a new training says of it."""
+    config = pretraining.config
+    files.write_text(folder / CONFIG, ginfile.dumps(config, folder, project(folder)))
+    said = {"uri": tracker.uri, "run_id": tracker.run_id, "name": config.title, "source": source, "argv": sys.argv}
+    said |= {"fingerprint": pretraining.fingerprint, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    files.write_json(folder / PRETRAINING, said)
 
 
 def _begun(fingerprint: str) -> Path | None:
     """The folder of a training with these settings."""
-    paths = sorted(ROOT.glob(f"*/{RECORD}"))
+    paths = sorted(ROOT.glob(f"*/{PRETRAINING}"))
     return next((p.parent for p in paths if files.read_json(p).get("fingerprint") == fingerprint), None)

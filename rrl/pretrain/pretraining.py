@@ -32,7 +32,7 @@ from rrl.registry import (
 from rrl.run import placement, policies
 from rrl.store.pictures import PictureStore
 
-QUARTERS = ("expert", "expert + small noise", "expert + large noise", "random")
+KINDS = ("expert", "small noise", "large noise", "random")
 """The kinds of actions that pictures come from, in the order of `Pretraining.mixture`."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Std = Annotated[float, Field(ge=0, le=2)]
@@ -180,7 +180,7 @@ def _frames(encoder: TaskEncoder.Config) -> FrameRequest:
 
 def parts(config: Pretraining.Config) -> list[tuple[int, int]]:
     """(pictures, how many of these, the last ones, are held out) of each kind of actions."""
-    ends = [round(config.pictures * sum(config.mixture[: k + 1])) for k in range(len(QUARTERS))]
+    ends = [round(config.pictures * sum(config.mixture[: k + 1])) for k in range(len(KINDS))]
     counts = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
     return [(count, int(count * config.held_out)) for count in counts]
 

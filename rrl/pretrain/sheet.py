@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from rrl.encoders.task import Learner
-from rrl.pretrain.pretraining import QUARTERS
+from rrl.pretrain.pretraining import KINDS
 from rrl.pretrain.train import Pictures
 from rrl.store import files
 
@@ -23,7 +23,7 @@ def sheet(learner: Learner, pictures: Pictures, title: str, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    kinds = [(QUARTERS[k], held) for k, held in enumerate(pictures.held_out) if len(held)]
+    kinds = [(KINDS[k], held) for k, held in enumerate(pictures.held_out) if len(held)]
     kinds = kinds or [("in training", pictures.training)]
     side = pictures.input.size
     figure = Figure(figsize=(1.0 * ACROSS, 2.35 * len(kinds) + 0.5), dpi=max(side, 80), layout="constrained")
