@@ -21,7 +21,7 @@ import pydantic
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator", "sweep")
+KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator", "sweep", "pretraining")
 BUILT_IN = (
     "rrl.envs",
     "rrl.encoders",
@@ -30,6 +30,7 @@ BUILT_IN = (
     "rrl.evaluators",
     "rrl.run.experiment",
     "rrl.sweeps",
+    "rrl.pretrain",
 )
 PLUGIN_GROUP = "rrl.components"
 

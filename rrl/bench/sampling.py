@@ -271,10 +271,12 @@ def encoder_config(name: str) -> Any:
     from rrl.encoders.frozen import FrozenEncoder
 
     component = registry.get(name)
-    config = config_of(name)
     if not issubclass(component, FrozenEncoder):
         raise UserError(f"{name} encodes no pictures: there is no sampling to compare")
-    return config if weights.installed(config.source, config.weights) else config.model_copy(update={"weights": None})
+    required = component.Config.model_fields["weights"].is_required()
+    config = component.Config(weights=None) if required else config_of(name)
+    here = config.weights is None or weights.installed(config.source, config.weights)
+    return config if here else config.model_copy(update={"weights": None})
 
 
 def main() -> None:

@@ -35,19 +35,29 @@ def run(
 ) -> None:
     """Train what a gin file describes, or several laid over each other."""
     seconds = seconds_of(budget)
-    _no_sweep(sources)
+    _no_others(sources)
     from rrl.run import process
 
     raise typer.Exit(process.start(sources, set_ or [], name, seconds))
 
 
-def _no_sweep(sources: list[str]) -> None:
+OTHERS = {"Sweep": "sweep", "Pretraining": "pretrain"}
+"""Roots of gin files that describe no run, with the commands that take them."""
+
+
+def _root(source: str) -> str:
+    """What a gin file describes: a sweep itself, a pretraining also by what it includes, or else a run."""
     from rrl.config import ginfile
+
+    return next((root for root in OTHERS if ginfile.binds(source, root, included=root != "Sweep")), "Experiment")
+
+
+def _no_others(sources: list[str]) -> None:
     from rrl.registry import UserError
 
     for source in sources:
-        if ginfile.binds(source, "Sweep"):
-            raise UserError(f"{source} is a sweep, not a run; start it with: rrl sweep {source}")
+        if command := OTHERS.get(root := _root(source)):
+            raise UserError(f"{source} is a {root.lower()}, not a run; start it with: rrl {command} {source}")
 
 
 @app.command()
@@ -117,6 +127,31 @@ def sweep(
     )
     options = {"jobs": jobs, "budget": seconds, "backend": backend, "slurm": slurm or []}
     raise typer.Exit(command.sweep(name or label, config, dry_run=dry_run, new=new, **options))  # type: ignore[arg-type]
+
+
+@app.command()
+def pretrain(
+    sources: Sources,
+    set_: Sets = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=path, help="The encoder's file; default: runs/NAME.safetensors. None is overwritten."),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Stop cleanly after this time, such as 90s or 2h; the same command goes on.")
+    ] = None,
+) -> None:
+    """Train an encoder on a task's pictures, before anything acts; the same command again goes on where it stopped."""
+    seconds = seconds_of(budget)
+    from rrl.config import ginfile
+    from rrl.registry import UserError
+
+    if "Pretraining" not in map(_root, sources):
+        known = ", ".join(name for name in ginfile.shipped() if name.startswith("pretrain/"))
+        raise UserError(f"{' + '.join(sources)} describes no pretraining: nothing binds Pretraining, as in {known}")
+    from rrl.pretrain import command
+
+    raise typer.Exit(command.pretrain(sources, set_ or [], out, seconds))
 
 
 @app.command()
@@ -260,15 +295,16 @@ def export(
 
 @app.command()
 def check(sources: Sources, set_: Sets = None) -> None:
-    """Check a gin file of a run or a sweep (or several, laid over each other), and print the whole configuration."""
+    """Check a gin file of a run, a sweep or a pretraining (or several, laid over each other), and print the whole
+    configuration."""
     from rrl.config import ginfile
 
-    sweeps = [source for source in sources if ginfile.binds(source, "Sweep")]
-    if sweeps and len(sources) > 1:
+    roots = {_root(source): source for source in sources}
+    if "Sweep" in roots and len(sources) > 1:
         from rrl.registry import UserError
 
-        raise UserError(f"{sweeps[0]} is a sweep of its own: check it alone, not beside other files")
-    root = "Sweep" if sweeps else "Experiment"
+        raise UserError(f"{roots['Sweep']} is a sweep of its own: check it alone, not beside other files")
+    root = next((other for other in OTHERS if other in roots), "Experiment")
     typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path()), nl=False)
 
 
@@ -282,7 +318,7 @@ def inspect(
     ] = None,
 ) -> None:
     """Try a run's environment for one episode: actions, observation, cameras, infos, the first picture."""
-    _no_sweep(sources)
+    _no_others(sources)
     from rrl.commands import inspection
 
     inspection.show(sources, set_ or [], picture, typer.echo)

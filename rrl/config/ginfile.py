@@ -111,9 +111,11 @@ def bound(source: str, field: str, root: str = "Experiment", finder: Finder = fi
     return found
 
 
-def binds(source: str, name: str) -> bool:
-    """Does this gin file itself (not what it includes) set a field of component `name`?"""
-    path, _ = _locate(source)
+def binds(source: str, name: str, *, included: bool = False) -> bool:
+    """Does this gin file itself, or also what it includes, set a field of component `name`?"""
+    path, shown = _locate(source)
+    if included:
+        return any(binding.name == name and binding.field for binding, _ in _Reader(find_file).file(path, shown))
     try:
         statements, _ = parse(_read(path), source)  # `load` will say what is wrong
     except (OSError, UnicodeDecodeError):

@@ -13,13 +13,16 @@ from rrl.encoders.r3m import R3M
 from rrl.encoders.resnet import ResNet
 from rrl.encoders.shufflenet import ShuffleNetV2
 from rrl.encoders.state import State
+from rrl.encoders.task import TaskEncoder
 from rrl.encoders.timm import Timm
+from rrl.encoders.vae import VAE
 from rrl.encoders.vc1 import VC1
 from rrl.encoders.vdvae import VDVAE
 from rrl.encoders.vip import VIP
 
 __all__ = [
     "R3M",
+    "VAE",
     "VC1",
     "VDVAE",
     "VIP",
@@ -35,5 +38,6 @@ __all__ = [
     "ResNet",
     "ShuffleNetV2",
     "State",
+    "TaskEncoder",
     "Timm",
 ]

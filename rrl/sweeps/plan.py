@@ -111,6 +111,8 @@ def request(
             "the parts, or start one run with `rrl run`"
         )
     sweeps = [file for file in files if ginfile.binds(file, "Sweep")]
+    if other := next((file for file in files if ginfile.binds(file, "Pretraining", included=True)), None):
+        raise UserError(f"{other} is a pretraining: a sweep has runs alone; start it with: rrl pretrain {other}")
     if sweeps and len(files) > 1:
         raise UserError(f"{sweeps[0]} is a sweep of its own: start it alone, not beside other files")
     name = "+".join(dict.fromkeys(Path(argument).stem for argument in arguments))[:60]

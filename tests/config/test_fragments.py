@@ -56,7 +56,7 @@ def test_parts_include_their_own_kind_alone():
 
 def test_there_are_parts_of_each_kind():
     assert {f"env/adroit_{task}" for task in ("pen", "door", "hammer", "relocate")} < set(ENVIRONMENTS)
-    parts = {"r3m", "resnet34", "mobilenetv2", "shufflenetv2", "efficientnet_lite0", "state"}
+    parts = {"r3m", "resnet34", "mobilenetv2", "shufflenetv2", "efficientnet_lite0", "state", "vae"}
     assert {f"encoder/{part}" for part in parts} <= set(ginfile.fragments("Experiment.encoder"))
     assert {"method/rrl", "method/npg", "method/bc", "method/rad", "method/ferm"} < set(METHODS)
     assert not {"env/adroit_fast", "env/dmc_state", "method/off_policy"} & {*ENVIRONMENTS, *METHODS}
@@ -158,7 +158,7 @@ def test_moved_names_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("name", [n for n in ginfile.shipped() if n.split("/")[0] not in ginfile.FRAGMENTS])
 def test_a_configs_text_is_flattened_without_its_schema(name: str):
-    config = load(name, (), "Sweep" if name.startswith("sweeps/") else "Experiment")
+    config = load(name, (), {"sweeps": "Sweep", "pretrain": "Pretraining"}.get(name.split("/")[0], "Experiment"))
     text = ginfile.dumps(config, Path())
     assert flatten_text(text, root=type(config).component.__name__) == flatten(config, Path())
 
