@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Dict
+from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorObservationWrapper
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ WHOLE = "state"
 """What a `dict` calls the observation itself, where that is one array and the pictures are rendered."""
 
 
-class EncodedObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
+class EncodedObservation(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """An environment whose observations are an encoder's features of its pictures, float32 [stack * dim]."""
 
     def __init__(
@@ -63,6 +64,9 @@ class EncodedObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
         `inference`: how it is computed; None: in float32 on the GPU if there is one, by the fastest backend
         installed, with torch's number of threads.
         """
+        # With it, `env.spec` can make the environment again.
+        given = {"encoder": encoder, "pictures": pictures, "render": render, "state": state, "stack": stack}
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, inference=inference, **given, **settings)
         super().__init__(env)
         if render:
             _renders(env.render_mode)
@@ -225,7 +229,7 @@ class _Front:
 
 
 def _ends(box: Box) -> tuple[NDArray[Any], NDArray[Any]]:
-    return box.low, box.high
+    return box.low.astype(np.float32), box.high.astype(np.float32)
 
 
 def _found(space: gymnasium.Space[Any], wanted: str | Sequence[str] | None) -> dict[str, Box]:
@@ -291,12 +295,15 @@ def _here(encoder: Encoder) -> Inference:
 
 def resized(pictures: Tensor, frames: FrameRequest, interpolation: str) -> Tensor:
     """uint8 [N, H, W, C] -> uint8 [N, size, size, C]: the shorter side resized to `crop_from` pixels, with
-    antialiasing, and the centre cut out. Pictures of that very size are taken to be what was asked for."""
+    antialiasing (as Pillow does it: to a grey level in few pixels), and the centre cut out. Pictures of that very size
+    are taken to be what was asked for."""
     if pictures.shape[1:3] == (frames.size, frames.size):
         return pictures
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2.functional import center_crop, resize
 
-    ordered = resize(pictures.permute(0, 3, 1, 2), [frames.crop_from], InterpolationMode(interpolation), antialias=True)
+    # torch's plain `nearest` keeps an old rounding of its own.
+    mode = InterpolationMode("nearest-exact" if interpolation == "nearest" else interpolation)
+    ordered = resize(pictures.permute(0, 3, 1, 2), [frames.crop_from], mode, antialias=True)
     cut: Tensor = center_crop(ordered, [frames.size, frames.size])
     return cut.permute(0, 2, 3, 1)
