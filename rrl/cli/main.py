@@ -312,7 +312,7 @@ def inspect(
 
 @app.command()
 def look(
-    sources: Annotated[
+    subjects: Annotated[
         list[str],
         typer.Argument(
             parser=word,
@@ -335,7 +335,7 @@ def look(
 
     explained: Literal["features", "action"] = "action" if of == "action" else "features"
     with Display() as display:
-        looking.show(sources, set_ or [], out, display, count=frames, of=explained, side=size)
+        looking.show(subjects, set_ or [], out, display, count=frames, of=explained, side=size)
 
 
 @app.command("list")

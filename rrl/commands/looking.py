@@ -42,7 +42,7 @@ class Subject(NamedTuple):
 
 
 def show(
-    sources: Sequence[str],
+    subjects: Sequence[str],
     overrides: Sequence[str],
     out: Path,
     display: Display,
@@ -58,7 +58,7 @@ def show(
     if why := grad_cam.missing():
         raise UserError(why)
     blocks = []
-    for source in sources:
+    for source in subjects:
         # Some shipped policies are called as the file of their run.
         from_file = is_gin(source) and not (of == "action" and source in policies.shipped())
         subject = _of_file(source, overrides, of) if from_file else _of_policy(source, overrides, of)
@@ -95,7 +95,12 @@ def _of_policy(source: str, overrides: Sequence[str], of: grad_cam.Of) -> Subjec
     """An episode of a policy, or of a run's last one."""
     if overrides:
         raise UserError(f"--set is for gin files; {source} is a policy or a run")
-    config, agent, _ = policies.load(locate(source, best=False))
+    try:
+        path = locate(source, best=False)
+    except UserError as error:
+        near = " or ".join(ginfile.near(source))
+        raise UserError(f"{error}" + (f"\n  as a gin file: did you mean {near}?" if near else "")) from error
+    config, agent, _ = policies.load(path)
     (episode,) = episodes(1, seed=config.seed, stream=Stream.VIDEO)
     action = agent.mean_action if of == "action" else None
     return _subject(config, agent, episode, config.agent.label(), action)

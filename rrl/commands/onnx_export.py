@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import rrl
 from rrl.agents.base import Agent
 from rrl.commands.policies import locate
+from rrl.commands.typed import is_gin
 from rrl.config import ginfile
 from rrl.encoders.base import Encoder
 from rrl.envs.base import EnvFactory, FrameRequest
@@ -35,15 +36,16 @@ LARGEST = 2**31 - 1
 
 
 def export(source: str, out: Path, say: Say, *, best: bool = False) -> None:
-    """Write it, once onnxruntime has computed the same as torch. A gin file (`.gin`) gives the encoder alone; a policy
-    file, a shipped policy or a run the encoder and the policy. UserError where a package is missing, or where this
-    encoder or agent can't be a graph of one observation."""
+    """Write it, once onnxruntime has computed the same as torch. A policy file, a shipped policy or a run gives encoder
+    and policy; a gin file, if it isn't called as a shipped policy, its encoder alone. UserError where a package is
+    missing, or where this encoder or agent can't be a graph of one observation."""
     new_file(out)
     if out.suffix != ".onnx":
         raise UserError(f"an ONNX graph is an .onnx; got {out}")
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise UserError(f"an ONNX export needs the package {' and '.join(missing)}: pip install 'rrl[onnx]'")
-    graph, inputs, facts = _of_file(source) if source.endswith(".gin") else _of_policy(source, best)
+    from_file = is_gin(source) and source not in policies.shipped()
+    graph, inputs, facts = _of_file(source) if from_file else _of_policy(source, best)
     with torch.no_grad():
         proto = _exported(graph, inputs, facts)
         worst = _compared(graph, inputs, proto)

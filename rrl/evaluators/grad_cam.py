@@ -48,8 +48,8 @@ class GradCAM(Evaluator):
 
         when: Literal["always", "end"] = "end"
         """'end': at the end; 'always': after the warm start too, then as `Experiment.eval_every` says."""
-        frames: Annotated[int, Field(gt=0, le=100)] = 8
-        """Moments of the episode, evenly spread; a row of the sheet each."""
+        moments: Annotated[int, Field(gt=0, le=100)] = 8
+        """Of the episode, evenly spread; a row of the sheet each."""
         of: Of = "features"
         """Which number's gradient: the length of the feature vector, or of the policy's mean action."""
 
@@ -78,7 +78,7 @@ class GradCAM(Evaluator):
             envs = WorkerVectorEnv(env, 1, context.frames, min(1, context.collector.envs.workers))
             try:
                 (episode,) = episodes(1, seed=context.seed, stream=Stream.VIDEO)
-                shots = taken(Collector(envs), policy, episode, self.config.frames, context.progress)
+                shots = taken(Collector(envs), policy, episode, self.config.moments, context.progress)
             finally:
                 envs.close()
             maps = heat(context.network, shots, action)
@@ -89,7 +89,7 @@ class GradCAM(Evaluator):
         path = context.folder / "pictures" / f"{context.iteration:06d}_grad_cam.png"
         draw([block(shots, maps, label)], path)
         context.say(f"Grad-CAM: {path}")
-        yield "grad_cam_frames", float(len(shots.frames))
+        yield "grad_cam_moments", float(len(shots.frames))
 
 
 class Shots(NamedTuple):
