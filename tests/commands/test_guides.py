@@ -126,12 +126,14 @@ class Scripts(Reader):
 
 
 @pytest.fixture
-def printed(capsys):
+def printed(capsys, tmp_path, monkeypatch):
+    """What scripts print, in a folder of their own."""
     pytest.importorskip("stable_baselines3")
+    monkeypatch.chdir(tmp_path)
     return lambda: capsys.readouterr().out
 
 
-def test_your_own_training_code(here, printed):
+def test_your_own_training_code(printed):
     pytest.importorskip("onnxruntime", reason="pip install 'rrl[onnx]'")
     page = Scripts(printed, learning_starts=5, steps=15)
     said = page.follow("your_training.md")
@@ -147,7 +149,7 @@ def test_your_own_training_code(here, printed):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_stable_baselines_learns_on_our_features_alone(here, printed):
+def test_stable_baselines_learns_on_our_features_alone(printed):
     """The page's own figures: 4.8 steps at first, 25.8 in the end."""
     page = Scripts(printed, learning_starts=500, steps=None)
     page.follow("your_training.md")

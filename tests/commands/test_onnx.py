@@ -55,12 +55,12 @@ def facts():
     return {entry.key: entry.value for entry in onnx.load("x.onnx").metadata_props}
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_a_shipped_policy_acts_alike_elsewhere(here, count):
+def test_a_shipped_policy_acts_alike_elsewhere(here):
     code, said = export("adroit_pen_expert")
     assert code == 0 and "state (float32 [batch, 45])" in said, said
-    state = np.random.default_rng(0).normal(size=(count, 45)).astype(np.float32)
-    assert near(run(state=state), rrl.load_policy("adroit_pen_expert").act({"state": state}))
+    state = np.random.default_rng(0).normal(size=(5, 45)).astype(np.float32)
+    for rows in (state, state[:1]):
+        assert near(run(state=rows), rrl.load_policy("adroit_pen_expert").act({"state": rows}))
     assert facts()["rrl"] == rrl.__version__ and facts()["agent"] == "BC"
 
 
