@@ -102,7 +102,7 @@ def _of_policy(source: str, overrides: Sequence[str], of: grad_cam.Of) -> Subjec
         raise UserError(f"{error}" + (f"\n  as a gin file: did you mean {near}?" if near else "")) from error
     config, agent, _ = policies.load(path)
     (episode,) = episodes(1, seed=config.seed, stream=Stream.VIDEO)
-    action = agent.mean_action if of == "action" else None
+    action = grad_cam.mean_action(agent) if of == "action" else None
     return _subject(config, agent, episode, config.agent.label(), action)
 
 

@@ -126,10 +126,15 @@ def explained(of: Of) -> str:
 
 
 def mean_action(policy: Any) -> Action:
-    """The policy's; UserError if it has none."""
+    """The policy's, of rows on any device; UserError if it has none."""
     if not hasattr(policy, "mean_action"):
         raise UserError(f"{type(policy).__name__} gives no mean action as a function of features")
-    return policy.mean_action  # type: ignore[no-any-return]
+
+    def action(row: Tensor) -> Tensor:
+        mean: Tensor = policy.mean_action(row.to(policy.device))
+        return mean
+
+    return action
 
 
 def taken(
