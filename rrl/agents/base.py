@@ -189,6 +189,14 @@ class Agent(nn.Module, Component, abc.ABC):
         """Unclipped actions [N, m] for the latest `stack` rows of each, [N, stack * n]; `noise` [N, m] is
         standard normal, None: the mean action."""
 
+    def mean_action(self, row: Tensor) -> Tensor:
+        """The mean action as a function of torch's, for gradients and exports: float32 rows [N, n] of features and
+        state on the agent's device -> [N, m], as `act` without noise. UserError where an action depends on more than
+        that, or the agent doesn't say it: as it stands."""
+        raise UserError(
+            f"{type(self).__name__} doesn't give its mean action as a function of features and state (`mean_action`)"
+        )
+
     def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
         """Learn from demonstrations before the first rollout, if the agent does; `progress` is told of what
         takes minutes. As it stands: nothing to do, and refused with demonstrations, which would be ignored."""

@@ -225,10 +225,14 @@ class GaussianAgent(FrozenAgent):
     @torch.no_grad()
     def act(self, observed: NDArray[np.float32], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """mean(observed) + exp(log_std) * noise, [N, m], not clipped; None: the mean."""
-        actions = self.policy.mean(self._tensor(observed))
+        actions = self.mean_action(self._tensor(observed))
         if noise is not None:
             actions = actions + self.policy.log_std.exp() * self._tensor(noise)
         return actions.cpu().numpy()
+
+    def mean_action(self, row: Tensor) -> Tensor:
+        """The policy network's output."""
+        return self.policy.mean(row)
 
     def policy_state(self) -> dict[str, Tensor]:
         """The policy's weights, log_std and transforms, as fresh CPU tensors."""

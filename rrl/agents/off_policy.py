@@ -264,6 +264,15 @@ class OffPolicyAgent(Agent):
         drawn = None if noise is None else torch.as_tensor(noise, device=self.device)
         return self.choose(self.for_actor(seen), drawn).cpu().numpy()
 
+    def mean_action(self, row: Tensor) -> Tensor:
+        """What the actor chooses, of one frozen feature vector and state; UserError of several, or of pictures."""
+        name = type(self).__name__
+        if self.pixels is not None:
+            raise UserError(f"{name} chooses from pictures whose encoder it trained, not from features and state")
+        if self.stack > 1:
+            raise UserError(f"{name} chooses from the last {self.stack} feature vectors, not from one")
+        return self.choose(row, None)
+
     def split(self, rows: NDArray[Any] | Tensor) -> Seen:
         """[B, stack, n] rows -> what they hold, on the agent's device."""
         rows = torch.as_tensor(rows, device=self.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -263,7 +263,13 @@ def eval_(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(parser=word, help="A run id, the beginning of one, or a run's folder.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            parser=word,
+            help="A run id, the beginning of one, or a run's folder; with --onnx also a policy file or a gin file.",
+        ),
+    ],
     policy: Annotated[
         Path | None, typer.Option("--policy", parser=path, help="Write the policy to this .safetensors.")
     ] = None,
@@ -271,26 +277,42 @@ def export(
         Path | None,
         typer.Option("--encoder", parser=path, help="Write the encoder that the run trained (RAD, ...) to this one."),
     ] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Option(
+            "--onnx",
+            parser=path,
+            help="Write an ONNX graph to this .onnx: of a policy, from frames and state to the mean action; of a gin "
+            "file, its frozen encoder alone.",
+        ),
+    ] = None,
     best: Annotated[
         bool,
         typer.Option("--best", help="The one with the best return (SAC and its kin: in evaluations), not the last."),
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="Network weights in float16: half the size, rounded.")] = False,
 ) -> None:
-    """Copy a run's policy, or the encoder that it trained, into a file of its own, with where it comes from.
+    """Copy a run's policy, or the encoder that it trained, into a file of its own, with where it comes from; or write
+    an ONNX graph of what is frozen, for programs without rrl.
 
     `FixedEncoder.file` takes an exported encoder: frozen features for other tasks and agents.
     """
     from rrl.commands import policies as evaluation
 
-    if (policy is None) == (encoder is None):
-        raise typer.BadParameter("say what to export: --policy FILE or --encoder FILE")
+    if [policy, encoder, onnx].count(None) != 2:
+        raise typer.BadParameter("say what to export: --policy FILE, --encoder FILE or --onnx FILE")
+    if onnx is not None and half:
+        raise typer.BadParameter("--half is for --policy: an ONNX graph computes in float32")
     if encoder is not None and (best or half):
         raise typer.BadParameter("--best and --half are for --policy: a run keeps one encoder, the last")
     if policy is not None:
         evaluation.export(run, policy, typer.echo, best=best, half=half)
     if encoder is not None:
         evaluation.export_encoder(run, encoder, typer.echo)
+    if onnx is not None:
+        from rrl.commands import onnx_export
+
+        onnx_export.export(run, onnx, typer.echo, best=best)
 
 
 @app.command()
@@ -322,6 +344,34 @@ def inspect(
     from rrl.commands import inspection
 
     inspection.show(sources, set_ or [], picture, typer.echo)
+
+
+@app.command()
+def look(
+    subjects: Annotated[
+        list[str],
+        typer.Argument(
+            parser=word,
+            help="Gin files (their first demonstration), policies or runs (an episode); several stand side by side.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(parser=path, help="The .png to write.")] = Path("look.png"),
+    frames: Annotated[int, typer.Option(help="Moments of the episode: rows of the sheet.", min=1, max=100)] = 8,
+    of: Annotated[
+        str, typer.Option(help="features: what the encoder answers to; action: what a policy acts on.")
+    ] = "features",
+    size: Annotated[int, typer.Option(help="Side of a picture in the sheet, in pixels.", min=16, max=1_024)] = 224,
+    set_: Sets = None,
+) -> None:
+    """Draw a sheet of Grad-CAM maps: where in its pictures a frozen network looks, as in the paper's figure 2."""
+    if of not in ("features", "action"):
+        raise typer.BadParameter(f"--of is features or action; got {of!r}")
+    from rrl.commands import looking
+    from rrl.machine.console import Display
+
+    explained: Literal["features", "action"] = "action" if of == "action" else "features"
+    with Display() as display:
+        looking.show(subjects, set_ or [], out, display, count=frames, of=explained, side=size)
 
 
 @app.command("list")

@@ -250,6 +250,8 @@ def _is_shipped(word: str) -> bool:
 def _run(app: Any, line: Line, word: str) -> str | None:
     from rrl.run import policies
 
+    if "--onnx" in dict(line.options):  # of a gin file, the graph of its encoder
+        return word
     if is_gin(word) and word not in policies.shipped() and not (Path(word) / "run.json").is_file():
         line.become(app, "run")
         line.fix(f"{word} is a gin file, not a run: train it first")

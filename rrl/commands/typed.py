@@ -19,6 +19,7 @@ OTHER_NAMES = {
     "eval": "evaluate test play enjoy",
     "inspect": "probe try",
     "list": "ls components",
+    "look": "gradcam grad-cam saliency attention",
     "report": "plot plots",
     "resume": "continue restart",
     "run": "train start fit",

@@ -63,6 +63,8 @@ class Encoder(nn.Module, Component, abc.ABC):
     has_loss: ClassVar[bool] = False
     """Can it be trained on a loss of its own (`PixelEncoder.loss`)?"""
 
+    each_picture: ClassVar[bool] = False
+    """Does it see each camera's newest picture by itself, and all of it?"""
     trainable: ClassVar[bool] = False
     """Does it learn with an agent? Such an encoder is no frozen one, and only some agents take it."""
     packages: ClassVar[tuple[str, ...]] = ("torch",)
@@ -122,6 +124,11 @@ class Encoder(nn.Module, Component, abc.ABC):
     @abc.abstractmethod
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [N, H, W, 3 * cameras * stack] -> float32 [N, dim]."""
+
+    @property
+    def interpolation(self) -> str:
+        """How pictures of another size than `Config.frames()` says are resized, as torchvision calls it."""
+        return "bilinear"
 
     @property
     def learns(self) -> bool:

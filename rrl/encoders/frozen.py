@@ -47,6 +47,7 @@ class FrozenEncoder(Encoder):
     """
 
     backends = None
+    each_picture = True
     pretrained: ClassVar[tuple[Pretrained, ...]]
     delicate: ClassVar[int] = 0
     """How many of the network's first layers that compute (convolutions, linear layers) keep float32 whatever the
@@ -133,7 +134,7 @@ class FrozenEncoder(Encoder):
         """uint8 [N, size, size, 3 * cameras] -> float32 [N, dim]; ValueError for other pictures."""
         scale, shift = self.scale.to(frames.device), self.shift.to(frames.device)
         features: Tensor = self.network(self.source.input.normalised(self._pictures(frames), scale, shift))
-        return self._rows(features, len(frames))
+        return self._rows(features, frames.shape[0])  # not len(): torch.export takes that for a constant
 
     def _rows(self, features: Tensor, count: int) -> Tensor:
         """[count * cameras, features] -> [count, dim]; UserError if the network gives another number."""
@@ -163,6 +164,11 @@ class FrozenEncoder(Encoder):
     def train(self, mode: bool = True) -> FrozenEncoder:
         """A frozen network stays in evaluation mode, whatever its owner does."""
         return super().train(False)
+
+    @property
+    def interpolation(self) -> str:
+        """As the weights' publisher resizes pictures."""
+        return self.source.input.interpolation
 
     @property
     def trained(self) -> bool:

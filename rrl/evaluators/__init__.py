@@ -2,7 +2,8 @@
 
 from rrl.evaluators.base import Context, Evaluator
 from rrl.evaluators.blind import BlindControl
+from rrl.evaluators.grad_cam import GradCAM
 from rrl.evaluators.success import EpisodeReturn, SuccessRate
 from rrl.evaluators.video import Video
 
-__all__ = ["BlindControl", "Context", "EpisodeReturn", "Evaluator", "SuccessRate", "Video"]
+__all__ = ["BlindControl", "Context", "EpisodeReturn", "Evaluator", "GradCAM", "SuccessRate", "Video"]

@@ -43,6 +43,8 @@ class Context:
     warm_started: Callable[[Encoder.Config, Collector, int], list[Policy]]
     """So many of the run's agents with another encoder, warm-started from the run's demonstrations (replayed
     on the given collector) with seeds of their own, and not trained further."""
+    network: Encoder | None = None
+    """The policy's encoder itself; None: it isn't at hand."""
 
 
 class Evaluator(Component, abc.ABC):
@@ -63,6 +65,10 @@ class Evaluator(Component, abc.ABC):
         def steps(self, env: EnvFactory) -> int:
             """Agent steps of one evaluation, at most."""
             return 0
+
+        def refusal(self) -> str | None:
+            """Why this machine can't do it, with the remedy, asked before a run begins; None: it can."""
+            return None
 
         def misfit(self, run: Parts) -> Iterable[Mistake]:
             """No success to count, or the same evaluator twice."""

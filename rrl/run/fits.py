@@ -25,6 +25,9 @@ def check(experiment: Experiment) -> None:
         reason = backends.get(config.backend).refusal(config.device, config.precision)
         if reason:
             raise UserError(reason)
+    for evaluator in config.evaluators:
+        if reason := evaluator.refusal():
+            raise UserError(reason)
     needed, what = max(_kept(experiment))
     free = available_memory()
     if needed > free:

@@ -254,6 +254,7 @@ class Loop:
             say=self.display.line,
             progress=self.advance,
             warm_started=self.warm_started,
+            network=self.experiment.encoder,
         )
 
     def warm_started(self, config: Encoder.Config, collector: Collector, count: int) -> list[Policy]:
@@ -336,5 +337,6 @@ def _artifacts(experiment: Experiment, folder: Path, log: Log, tracker: Tracker)
     for name in ("learning_curve.png", "metrics.jsonl", CHECKPOINT, BEST_POLICY, POLICY):
         if (folder / name).exists():
             tracker.artifact(folder / name)
-    for path in sorted((folder / "videos").glob("*")):
-        tracker.artifact(path, "videos")
+    for kind in ("videos", "pictures"):
+        for path in sorted((folder / kind).glob("*")):
+            tracker.artifact(path, kind)

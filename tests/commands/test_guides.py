@@ -1,5 +1,7 @@
 """The guides, followed to the letter: each file is made, each command typed, in order, and what is shown comes out."""
 
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +131,63 @@ def test_your_own_environment_class(plugged):
     assert "then kept in" in said[[*said][-1]]  # features of demonstrations
     assert results.read(Path("runs") / newest()).labels["env"] == "MyArm"
     goes_on_bit_for_bit(registry.get("MyArm"))
+
+
+class Scripts(Reader):
+    """Runs Python files in this process; what they print stands in `outputs`."""
+
+    def __init__(self, printed, learning_starts, steps):
+        super().__init__(lambda words: ())
+        self.printed, self.learning_starts, self.steps = printed, learning_starts, steps
+
+    def install(self, words):
+        assert words[0] == "install"
+
+    def python(self, words):
+        script = Path(words[0])
+        text = script.read_text()
+        assert '"learning_starts": 500' in text
+        script.write_text(text.replace('"learning_starts": 500', f'"learning_starts": {self.learning_starts}'))
+        return self.run(script, str(self.steps or words[1]))
+
+    def run(self, script, *arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [str(script), *arguments])
+            runpy.run_path(str(script), run_name="__main__")
+        self.outputs[str(script)] = self.printed()
+        return self.outputs[str(script)]
+
+
+@pytest.fixture
+def printed(capsys, tmp_path, monkeypatch):
+    """What scripts print, in a folder of their own."""
+    pytest.importorskip("stable_baselines3")
+    monkeypatch.chdir(tmp_path)
+    return lambda: capsys.readouterr().out
+
+
+def test_your_own_training_code(printed):
+    pytest.importorskip("onnxruntime", reason="pip install 'rrl[onnx]'")
+    page = Scripts(printed, learning_starts=5, steps=15)
+    said = page.follow("your_training.md")
+    assert re.match(r"first 20 episodes: \d+\.\d, last 20: \d+\.\d\n", said["pendulum.py"])
+    assert page.run(Path("door.py")).splitlines() == ["(1304,)", "(4, 1304)"]
+    assert page.run(Path("act.py")).splitlines() == [
+        "uint8 [batch, 224, 224, 3], RGB, cameras top, the centre of 256 pixels",
+        "(1, 28)",
+    ]
+    exported = said["rrl export adroit_door_mobilenetv2 --onnx door.onnx"]
+    assert float(re.search(r"onnxruntime is (\S+) away from torch", exported)[1]) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_stable_baselines_learns_on_our_features_alone(printed):
+    """The page's own figures: 4.8 steps at first, 25.8 in the end."""
+    page = Scripts(printed, learning_starts=500, steps=None)
+    page.follow("your_training.md")
+    first, last = map(float, re.findall(r": (\S+?)(?:,|\n)", page.outputs["pendulum.py"]))
+    assert first < 8 and last > 2.5 * first
 
 
 def goes_on_bit_for_bit(factory):

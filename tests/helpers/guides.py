@@ -46,6 +46,8 @@ class Reader:
         words = [newest()[:6] if word == "RUN" else word for word in shlex.split(line)]
         if words[0] == "pip":
             return self.install(words[1:])
+        if words[0] == "python":
+            return self.python(words[1:])
         sets = [part for setting in self.quickly(words[1:]) for part in ("--set", setting)]
         done = CliRunner().invoke(cli.app, [*words[1:], *sets], catch_exceptions=False)
         assert done.exit_code == 0, f"{line}\n{done.output}"
@@ -53,6 +55,9 @@ class Reader:
         return done.stdout
 
     def install(self, words):
+        raise NotImplementedError
+
+    def python(self, words):
         raise NotImplementedError
 
 

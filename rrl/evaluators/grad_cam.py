@@ -1,0 +1,245 @@
+"""What of a picture a frozen network's features answer to: Grad-CAM (Selvaraju et al., ICCV 2017).
+
+A map is the sum of the last layer's channels that still has places, weighed by the gradient of one number with respect
+to each channel. The paper's figure 2 takes the score of ImageNet's likeliest class for that number. Encoders here have
+no classifier, so it is the length of a picture's feature vector: a place is bright as far as it is the one that the
+features tell of, whatever they tell. With a policy it may be the length of the mean action: what of the picture the
+policy acts on.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from rrl.encoders.base import Encoder
+from rrl.envs.base import EnvFactory
+from rrl.envs.vector import WorkerVectorEnv
+from rrl.evaluators.base import Context, Evaluator
+from rrl.evaluators.video import captioned
+from rrl.registry import Mistake, Parts, UserError, proposals, register
+from rrl.rollout.data import Episode, Policy, Stream, episodes
+from rrl.rollout.episodes import Collector
+from rrl.store.files import writing
+
+Of = Literal["features", "action"]
+Action = Callable[[Tensor], Tensor]
+"""Rows of features and state [N, n] -> mean actions [N, m], with gradients."""
+SIDE = 224
+CAPTION = 20
+"""Pixels of a line above the pictures."""
+
+
+@register
+class GradCAM(Evaluator):
+    """Draws where in the pictures of an episode (mean action) the encoder's features, or the policy's actions, are."""
+
+    class Config(Evaluator.Config):
+        """How many pictures, and what is explained."""
+
+        when: Literal["always", "end"] = "end"
+        """'end': at the end; 'always': after the warm start too, then as `Experiment.eval_every` says."""
+        moments: Annotated[int, Field(gt=0, le=100)] = 8
+        """Of the episode, evenly spread; a row of the sheet each."""
+        of: Of = "features"
+        """Which number's gradient: the length of the feature vector, or of the policy's mean action."""
+
+        def steps(self, env: EnvFactory) -> int:
+            """Of one episode."""
+            return env.horizon
+
+        def refusal(self) -> str | None:
+            """Where the package isn't installed."""
+            return missing()
+
+        def misfit(self, run: Parts) -> Iterable[Mistake]:
+            """No pictures, or several that are looked at together."""
+            yield from super().misfit(run)
+            if why := unfit(run.encoder):
+                yield Mistake("evaluators", f"{self.component.__name__}: {why}", "remove it, or take such an encoder")
+
+    config: Config
+
+    def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
+        """Writes `pictures/<iteration>_grad_cam.png` and yields its number of rows."""
+        try:
+            if context.network is None:
+                raise UserError("the encoder is not at hand here")
+            action = None if self.config.of == "features" else mean_action(policy)
+            envs = WorkerVectorEnv(env, 1, context.frames, min(1, context.collector.envs.workers))
+            try:
+                (episode,) = episodes(1, seed=context.seed, stream=Stream.VIDEO)
+                shots = taken(Collector(envs), policy, episode, self.config.moments, context.progress)
+            finally:
+                envs.close()
+            maps = heat(context.network, shots, action)
+        except UserError as error:  # as with a video: a run must not fail for it
+            context.say(f"no Grad-CAM: {error}")
+            return
+        label = env.name, context.encoder, f"update {context.iteration}: {explained(self.config.of)}"
+        path = context.folder / "pictures" / f"{context.iteration:06d}_grad_cam.png"
+        draw([block(shots, maps, label)], path)
+        context.say(f"Grad-CAM: {path}")
+        yield "grad_cam_moments", float(len(shots.frames))
+
+
+class Shots(NamedTuple):
+    """Moments of an episode."""
+
+    frames: NDArray[np.uint8]
+    """[K, H, W, 3 * cameras]"""
+    state: NDArray[np.float32]
+    """[K, p]"""
+    t: Sequence[int]
+    """Steps made before each."""
+
+
+def unfit(encoder: Encoder.Config) -> str:
+    """Why there can be no maps of this encoder; empty if there may be."""
+    cls = encoder.component
+    assert issubclass(cls, Encoder)
+    if cls.each_picture:
+        return ""
+    others = proposals("encoder", each_picture=True)
+    return f"it needs a frozen network that sees each camera's picture by itself ({others}), not {cls.__name__}"
+
+
+def missing() -> str | None:
+    """What to do where the package isn't installed; None: it is."""
+    if importlib.util.find_spec("pytorch_grad_cam") is None:
+        return "Grad-CAM needs the package grad-cam: pip install 'rrl[look]'"
+    return None
+
+
+def explained(of: Of) -> str:
+    """In words."""
+    return f"Grad-CAM of the length of the {'features' if of == 'features' else 'mean action'}"
+
+
+def mean_action(policy: Any) -> Action:
+    """The policy's, of rows on any device; UserError if it has none."""
+    if not hasattr(policy, "mean_action"):
+        raise UserError(f"{type(policy).__name__} gives no mean action as a function of features")
+
+    def action(row: Tensor) -> Tensor:
+        mean: Tensor = policy.mean_action(row.to(policy.device))
+        return mean
+
+    return action
+
+
+def taken(
+    collector: Collector, policy: Policy, episode: Episode, count: int, progress: Callable[[int], None] | None = None
+) -> Shots:
+    """`count` moments of the episode, evenly spread from its first step to its last; fewer if it is shorter. The
+    collector has one environment."""
+    seen: list[tuple[NDArray[np.uint8], NDArray[np.float32]]] = []
+
+    def look(running: NDArray[np.int64], _t: NDArray[np.int64]) -> None:
+        now = collector.envs.observation()
+        if running[0] >= 0:
+            seen.append((now["frames"][0].copy(), now["state"][0].copy()))
+
+    collector.collect(policy, [episode], each_step=look, progress=progress, keep=False)
+    chosen = np.unique(np.linspace(0, len(seen) - 1, count).round().astype(int)).tolist()
+    frames, state = (np.stack([seen[k][part] for k in chosen]) for part in (0, 1))
+    return Shots(frames, state, [k + 1 for k in chosen])
+
+
+def heat(encoder: Encoder, shots: Shots, action: Action | None = None) -> NDArray[np.float32]:
+    """Maps [K, cameras, H, W], each stretched to [0, 1] by itself: of the length of the mean action if `action` is
+    given, else of the feature vector's. UserError where the package is missing, or the network has no maps."""
+    if why := missing():
+        raise UserError(why)
+    import pytorch_grad_cam
+
+    explained = _Explained(encoder, action)
+    pictures = torch.from_numpy(shots.frames).permute(0, 3, 1, 2)
+    cam = pytorch_grad_cam.GradCAM(explained, [last_map(explained.encoder, torch.from_numpy(shots.frames[:1]))])
+    maps = []
+    for picture, state in zip(pictures, torch.from_numpy(shots.state), strict=True):  # one at a time: memory
+        explained.state = state[None]
+        maps.append(cam(picture[None], [torch.linalg.vector_norm]))
+    return np.stack(maps).astype(np.float32)
+
+
+class _Explained(nn.Module):
+    """Pictures uint8 [1, 3 * cameras, H, W] -> the vector whose length is explained, [1, d]."""
+
+    def __init__(self, encoder: Encoder, action: Action | None) -> None:
+        super().__init__()
+        # Gradients reach no layer of a network whose weights take none.
+        self.encoder = copy.deepcopy(encoder).cpu().requires_grad_(True)
+        self.action = action
+        self.state = torch.zeros(1, 0)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        features: Tensor = self.encoder(pictures.permute(0, 2, 3, 1))
+        return features if self.action is None else self.action(torch.cat((features, self.state), dim=1))
+
+
+def last_map(encoder: Encoder, frames: Tensor) -> nn.Module:
+    """The last layer with places in its output, [N, channels, h, w]; UserError where the last ones have no such maps,
+    but a transformer's tokens."""
+    found: list[tuple[nn.Module, tuple[int, ...]]] = []
+
+    def note(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim > 2 and min(output.shape[-2:]) > 1:
+            found.append((module, tuple(output.shape)))
+
+    handles = [module.register_forward_hook(note) for module in encoder.modules()]
+    try:
+        with torch.no_grad():
+            encoder(frames)
+    finally:
+        for handle in handles:
+            handle.remove()
+    ran = [module for module, _ in found]
+    maps = [(module, shape) for module, shape in found if ran.count(module) == 1]  # else which of its outputs?
+    if not maps or len(maps[-1][1]) != 4 or maps[-1][1][-1] != maps[-1][1][-2]:
+        shape = f": its last layers give {list(maps[-1][1])}" if maps else ""
+        raise UserError(
+            f"Grad-CAM needs a network of convolutions, whose last layers give maps [N, channels, h, w]{shape}"
+        )
+    return maps[-1][0]
+
+
+def block(shots: Shots, maps: NDArray[np.float32], label: Sequence[str], side: int = SIDE) -> NDArray[np.uint8]:
+    """One episode: a row for each moment, and in it for each camera the picture and the map over it; the label's lines
+    above."""
+    from PIL import Image
+    from pytorch_grad_cam.utils.image import show_cam_on_image
+
+    def scaled(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS))
+
+    rows = []
+    for frames, here in zip(shots.frames, maps, strict=True):
+        cameras = np.split(frames, len(here), axis=2)
+        tiles = []
+        for picture, places in zip(cameras, here, strict=True):
+            tiles += [picture, show_cam_on_image(picture.astype(np.float32) / 255, places, use_rgb=True)]
+        rows.append(np.concatenate([scaled(tile) for tile in tiles], axis=1))
+    whole = np.concatenate(rows)
+    strip = np.zeros((CAPTION, whole.shape[1], 3), np.uint8)
+    return np.concatenate([*(captioned(strip, line) for line in label), whole])
+
+
+def draw(blocks: Sequence[NDArray[np.uint8]], path: Path) -> None:
+    """Write a .png with the blocks side by side."""
+    from PIL import Image
+
+    height = max(len(each) for each in blocks)
+    level = [np.pad(each, ((0, height - len(each)), (0, 0), (0, 0))) for each in blocks]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path) as file:
+        Image.fromarray(np.concatenate(level, axis=1)).save(file, format="png", optimize=True)
