@@ -21,7 +21,10 @@ import pydantic
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator", "sweep")
+ROOTS = {"experiment": "run", "sweep": "sweep", "probe": "probe"}
+"""Kinds of what a whole gin file describes, each with the command that does it; the first is meant where nothing says
+otherwise."""
+KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator", *list(ROOTS)[1:])
 BUILT_IN = (
     "rrl.envs",
     "rrl.encoders",
@@ -30,6 +33,7 @@ BUILT_IN = (
     "rrl.evaluators",
     "rrl.run.experiment",
     "rrl.sweeps",
+    "rrl.probes",
 )
 PLUGIN_GROUP = "rrl.components"
 

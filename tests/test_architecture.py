@@ -36,6 +36,7 @@ FLOORS = (
     "commands report",
     "sweeps",
     "reproduce bench",
+    "probes",
     "cli",
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
@@ -50,7 +51,7 @@ ONLY_IN = {"gin": {"config"}, "mlflow": {"store", "cli"}, "typer": {"cli", "comm
 HEAVY = {"torch", "torchvision", "mlflow", "mujoco", "gymnasium_robotics", "dm_control", "matplotlib", "av"}
 
 # Rooms whose code is general: it knows kinds of components, and no component.
-GENERAL = ("config", "store", "machine", "rollout", "run", "demos", "report", "sweeps", "commands")
+GENERAL = ("config", "store", "machine", "rollout", "run", "demos", "report", "sweeps", "probes", "commands")
 KIND_OF = {"envs": "environment", "encoders": "encoder", "agents": "agent", "demos": "demos", "evaluators": "evaluator"}
 SLOTS = ("env", "encoder", "agent", "demos", "evaluators")
 

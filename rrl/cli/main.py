@@ -35,19 +35,25 @@ def run(
 ) -> None:
     """Train what a gin file describes, or several laid over each other."""
     seconds = seconds_of(budget)
-    _no_sweep(sources)
+    _must_be("Experiment", sources)
     from rrl.run import process
 
     raise typer.Exit(process.start(sources, set_ or [], name, seconds))
 
 
-def _no_sweep(sources: list[str]) -> None:
+def _must_be(wanted: str, sources: list[str]) -> None:
+    """UserError, with the right command, if the files describe something else."""
+    from rrl import registry
     from rrl.config import ginfile
-    from rrl.registry import UserError
+    from rrl.config.words import a_kind
 
-    for source in sources:
-        if ginfile.binds(source, "Sweep"):
-            raise UserError(f"{source} is a sweep, not a run; start it with: rrl sweep {source}")
+    name, source = ginfile.root_of(sources)
+    if name != wanted:
+        kind, asked = (registry.get(n).kind.replace("experiment", "run") for n in (name, wanted))
+        command = registry.ROOTS[registry.get(name).kind]
+        raise registry.UserError(
+            f"{source} is {a_kind(kind)}, not {a_kind(asked)}; start it with: rrl {command} {source}"
+        )
 
 
 @app.command()
@@ -117,6 +123,24 @@ def sweep(
     )
     options = {"jobs": jobs, "budget": seconds, "backend": backend, "slurm": slurm or []}
     raise typer.Exit(command.sweep(name or label, config, dry_run=dry_run, new=new, **options))  # type: ignore[arg-type]
+
+
+@app.command()
+def probe(
+    sources: Sources,
+    set_: Sets = None,
+    name: Annotated[str | None, typer.Option(help="The probe's name; the same name goes on with it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say how long it takes, stop.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Begin a new folder, whatever there is.")] = False,
+) -> None:
+    """Compare encoders on a task without training in it; the same command again goes on where it stopped.
+
+    Exit code 2: an encoder could not be had, or failed; its row says why, and the others are done.
+    """
+    _must_be("Probe", sources)
+    from rrl.probes import command
+
+    raise typer.Exit(command.probe(sources, set_ or [], name, dry_run=dry_run, new=new))
 
 
 @app.command()
@@ -260,15 +284,11 @@ def export(
 
 @app.command()
 def check(sources: Sources, set_: Sets = None) -> None:
-    """Check a gin file of a run or a sweep (or several, laid over each other), and print the whole configuration."""
+    """Check a gin file of a run, a sweep or a probe (or several of runs, laid over each other), and print the whole
+    configuration."""
     from rrl.config import ginfile
 
-    sweeps = [source for source in sources if ginfile.binds(source, "Sweep")]
-    if sweeps and len(sources) > 1:
-        from rrl.registry import UserError
-
-        raise UserError(f"{sweeps[0]} is a sweep of its own: check it alone, not beside other files")
-    root = "Sweep" if sweeps else "Experiment"
+    root, _ = ginfile.root_of(sources)
     typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path()), nl=False)
 
 
@@ -282,7 +302,7 @@ def inspect(
     ] = None,
 ) -> None:
     """Try a run's environment for one episode: actions, observation, cameras, infos, the first picture."""
-    _no_sweep(sources)
+    _must_be("Experiment", sources)
     from rrl.commands import inspection
 
     inspection.show(sources, set_ or [], picture, typer.echo)

@@ -26,7 +26,7 @@ from rrl.config.files import Finder, beside
 from rrl.config.files import find as find_file
 from rrl.config.grammar import Binding, Block, ConfigError, Import, Include, Place, Problem, parse
 from rrl.config.resolve import Layer, Layered, Names, Resolver, replaced, unused
-from rrl.config.words import closest, describe, dumps, files_of, flatten, flatten_text, literal
+from rrl.config.words import a_kind, closest, describe, dumps, files_of, flatten, flatten_text, literal
 from rrl.machine.paths import expanded, is_pipe, unusable
 from rrl.registry import PLUGIN_GROUP, Config, UserError
 
@@ -47,6 +47,7 @@ __all__ = [
     "load",
     "loads",
     "placed",
+    "root_of",
     "shipped",
 ]
 
@@ -121,6 +122,21 @@ def binds(source: str, name: str) -> bool:
     return any(isinstance(line, Binding) and line.name == name and line.field for line in statements)
 
 
+def root_of(sources: Sequence[str]) -> tuple[str, str]:
+    """(root component, source) that gin files describe: the first of them that binds another root than a run, itself or
+    by what it includes; else a run and the first file. UserError where such a file doesn't stand alone."""
+    kinds = [kind for kind in registry.ROOTS if kind != "experiment"]
+    names = {name: kind for kind in kinds for name in registry.names(kind)}
+    for source in sources:
+        bound = {label.partition(".")[0].rpartition("/")[2] for label in _bound_in(*_locate(source))}
+        for name, kind in names.items():
+            if name in bound:
+                if len(sources) > 1:
+                    raise UserError(f"{source} is {a_kind(kind)} of its own: name it alone, not beside other files")
+                return name, source
+    return "Experiment", sources[0] if sources else ""
+
+
 def placed(statement: str, folders: Sequence[Path]) -> str:
     """A binding that a file holds as text, such as a sweep's override: the files that it names, which are looked for in
     the file's `folders`, are named from the current one."""
@@ -159,13 +175,14 @@ def fragments(field: str = "") -> list[str]:
         name
         for folder, gives in FRAGMENTS.items()
         for name in known
-        if name.startswith(f"{folder}/") and (not field or (field in gives and gives <= _bound_in(known[name])))
+        if name.startswith(f"{folder}/")
+        and (not field or (field in gives and gives <= _bound_in(known[name], str(known[name]))))
     ]
 
 
-def _bound_in(path: Path) -> set[str]:
+def _bound_in(path: Path, shown: str) -> set[str]:
     """What a file and those that it includes bind."""
-    return {binding.label for binding, _ in _Reader(find_file).file(path, str(path))}
+    return {binding.label for binding, _ in _Reader(find_file).file(path, shown)}
 
 
 def find(name: str) -> Path:

@@ -1,0 +1,430 @@
+"""What is measured of each entrant, piece by piece: cost, features, probes, visual changes, clones."""
+
+from __future__ import annotations
+
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rrl.agents.base import Agent
+from rrl.bench.compute import encoder_multiply_adds
+from rrl.config import ginfile
+from rrl.demos.replay import NoPolicy
+from rrl.demos.sets import with_objects
+from rrl.encoders.base import Inference
+from rrl.envs.base import EnvFactory
+from rrl.machine.console import Display
+from rrl.probes import pictures
+from rrl.probes.entrants import Entrant
+from rrl.probes.pieces import Arrays, Key, Pieces
+from rrl.probes.quantities import Quantity, pairs, quantities
+from rrl.probes.regression import Fit, Floats, Ints, Perceptron, Ridge, explained, fitted, folds, held_out
+from rrl.probes.settings import Probe
+from rrl.registry import UserError, build
+from rrl.rollout.data import Obs, Rollout, Stream, episodes
+from rrl.rollout.episodes import Collector
+from rrl.run import soundness
+from rrl.run.experiment import Experiment
+
+TIMED = 2.0
+"""Seconds that an encoder's speed is measured for."""
+NOMINAL = "none"
+"""The name of no visual change."""
+KINDS = ("mean", "sampled")
+"""Of actions."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all entrants are measured on."""
+
+    base: Rollout
+    """The demonstrations, with the whole state for observations [T, p]."""
+    quantities: list[Quantity]
+    constant: list[str]
+    """Parts of the state that never change."""
+    fold: Ints
+    """[E]: of each episode."""
+    places: list[pictures.Place]
+    """Of the states that are shown under visual changes."""
+    shown: NDArray[np.float32]
+    """[K, p]: the whole state there."""
+
+    @property
+    def episode(self) -> Ints:
+        """[T]"""
+        return self.base.episode.astype(np.int64)
+
+    @property
+    def states(self) -> Floats:
+        """[T, p]"""
+        return self.base.obs.astype(np.float64)
+
+
+class Measuring:
+    """A probe's measurements, one set of simulators at a time."""
+
+    def __init__(
+        self, probe: Probe.Config, found: Sequence[Entrant], pieces: Pieces, open_: pictures.Simulators, show: Display
+    ) -> None:
+        self.probe, self.pieces, self.simulators, self.display = probe, pieces, open_, show
+        self.entrants = sorted(found, key=lambda entrant: repr(entrant.encoder.frames()))  # who share pictures, share
+        self.step_seconds: dict[str, float] = {}
+        """By label, what a step of an environment takes, pictures included."""
+
+    @contextmanager
+    def noted(self, entrant: Entrant) -> Iterator[None]:
+        """A mistake that ends this entrant's measurements and nobody else's."""
+        try:
+            yield
+        except UserError as error:
+            entrant.reason = str(error)
+            self.display.line(f"{entrant.label}: {error}")
+
+    # Shared
+
+    @cached_property
+    def oracle(self) -> EnvFactory:
+        """The task with all that can be told of its state, and without pictures."""
+        made: EnvFactory = build(with_objects(self.probe.env))
+        return made
+
+    @cached_property
+    def _any(self) -> Experiment:
+        return next(entrant.experiment for entrant in self.entrants if entrant.fine)
+
+    @cached_property
+    def material(self) -> Material:
+        """The demonstrations' states and how they are split."""
+        config, demos = self._any.config, self._any.demos
+        assert demos is not None and config.workers is not None
+        self.display.phase("replaying the demonstrations' states", int(demos.demos.lengths.sum()))
+        envs = self.simulators.of(self.oracle, None, config.workers)
+        base = demos.replay(Collector(envs), NoPolicy(envs.action_dim), progress=self.display.advance)
+        found, constant = quantities(self.oracle.parts, base.obs)
+        if base.episodes < self.probe.folds:
+            raise UserError(f"Probe.folds is {self.probe.folds}, but there are {base.episodes} demonstrations")
+        places = pictures.spread(demos.demos, self.probe.shown) if self.changes else []
+        shown = pictures.shown(envs, demos.demos, places).state if places else base.obs[:0]
+        fold = folds(base.episodes, self.probe.folds, np.random.default_rng(self.probe.seed))
+        return Material(base, found, constant, fold, places, shown)
+
+    @cached_property
+    def changes(self) -> list[str]:
+        """Names of the visual changes."""
+        env: EnvFactory = build(self.probe.env)
+        return pictures.chosen(self.probe.changes, [*pictures.looks(env)]) if self.probe.shown else []
+
+    # Pieces
+
+    def features_key(self, entrant: Entrant) -> Key:
+        """Of the demonstrations' features."""
+        return {"piece": "features", **entrant.key()}
+
+    def shown_key(self, entrant: Entrant, change: str) -> Key:
+        """Of the features of shown states."""
+        return {"piece": "shown", "change": change, "shown": self.probe.shown, "of": self.probe.seed, **entrant.key()}
+
+    def cost_key(self, entrant: Entrant) -> Key:
+        """Of its cost: of this machine."""
+        threads = entrant.experiment.config.threads
+        return {"piece": "cost", "threads": threads, "machine": platform.node(), **entrant.key()}
+
+    def probes_key(self, entrant: Entrant) -> Key:
+        """Of its probes."""
+        return {"piece": "probes", **self._fitting(entrant)}
+
+    def drift_key(self, entrant: Entrant) -> Key:
+        """Of its probes under visual changes."""
+        return {"piece": "drift", "changes": self.changes, "shown": self.probe.shown, **self._fitting(entrant)}
+
+    def _fitting(self, entrant: Entrant) -> dict[str, Any]:
+        probe, targets = self.probe, {"name": self.oracle.name, **ginfile.flatten(self.oracle.config)}
+        how = {"folds": probe.folds, "mlp": list(probe.mlp_hidden), "seed": probe.seed}
+        return {**how, "targets": targets, **entrant.key()}
+
+    def clone_key(self, entrant: Entrant, clone: int) -> Key:
+        """Of one of its clones."""
+        agent = {"name": self.probe.agent.component.__name__, **ginfile.flatten(self.probe.agent)}
+        first, count = self.share(clone)
+        todo = {"clone": clone, "seed": self.probe.seed, "first": first, "count": count}
+        return {"piece": "clone", "agent": agent, **todo, **entrant.key()}
+
+    def share(self, clone: int) -> tuple[int, int]:
+        """(first evaluation episode, number of them) of a clone."""
+        ends = [k * self.probe.episodes // self.probe.clones for k in (clone, clone + 1)]
+        return ends[0], ends[1] - ends[0]
+
+    def left(self) -> list[Key]:
+        """Keys of what is not done yet."""
+        keys: list[Key] = []
+        for entrant in (e for e in self.entrants if e.fine):
+            keys += [self.cost_key(entrant), self.features_key(entrant), self.probes_key(entrant)]
+            if entrant.sees and self.changes:
+                keys += [self.shown_key(entrant, change) for change in (NOMINAL, *self.changes)]
+                keys.append(self.drift_key(entrant))
+            keys += [self.clone_key(entrant, clone) for clone in range(self.probe.clones)]
+        return [key for key in keys if not self.pieces.has(key)]
+
+    def seconds_left(self) -> dict[str, float]:
+        """What the pieces that are left take, by kind, as far as that follows from what was timed."""
+        spent = dict.fromkeys(("pictures and features", "clones"), 0.0)
+        drawn: set[Any] = set()
+        for entrant in (e for e in self.entrants if e.fine):
+            run = entrant.experiment
+            cost = self.pieces.made(self.cost_key(entrant), dict)
+            step = self.step_seconds[entrant.label]
+            encode = len(run.env.cameras) / cost["pictures_per_second"] if entrant.sees else 0.0
+            steps, shown = len(self.material.base.t), len(self.material.places)
+            looked = [(steps, self.features_key(entrant))]
+            if entrant.sees and self.changes:
+                looked += [(shown, self.shown_key(entrant, change)) for change in (NOMINAL, *self.changes)]
+            for number, (count, key) in enumerate(looked):
+                if not self.pieces.has(key):
+                    pictures_key = (run.frames, run.config.env, number)
+                    spent["pictures and features"] += count * (encode + (0.0 if pictures_key in drawn else step))
+                    drawn.add(pictures_key)
+            todo = [k for k in range(self.probe.clones) if not self.pieces.has(self.clone_key(entrant, k))]
+            acted = sum(2 * self.share(k)[1] * run.env.horizon for k in todo)
+            spent["clones"] += acted * (encode + step)
+        return spent
+
+    # Agents
+
+    @contextmanager
+    def agent(self, entrant: Entrant, seed: int = 0) -> Iterator[tuple[Agent, Collector]]:
+        """An agent of this entrant, not taught yet, and the environments in which it acts."""
+        run = entrant.experiment
+        workers, groups, threads = run.config.workers, run.config.groups, run.config.threads
+        assert workers is not None and groups is not None and threads is not None
+        torch.set_num_threads(threads)
+        collector = Collector(self.simulators.of(run.env, run.frames, workers), groups)
+        yield run.make_agent(run.encoder, collector.envs, self._inference(entrant, collector), seed), collector
+
+    def _inference(self, entrant: Entrant, collector: Collector) -> Inference:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return entrant.experiment.make_inference(collector, self.display)
+
+    # Cost
+
+    def cost(self, entrant: Entrant) -> None:
+        """Pictures per second, parameters and multiply-adds of the encoder; and how fast its environments are."""
+        with self.agent(entrant) as (agent, collector):
+            envs, run = collector.envs, entrant.experiment
+            self.step_seconds[entrant.label] = _seconds_per_step(collector)
+            seen = {name: values.copy() for name, values in envs.observation().items()}
+            batch = -(-envs.num_envs // collector.groups)
+            stack = run.frames.stack if run.frames else 1
+            frames = np.concatenate([seen["frames"][:batch]] * stack, axis=-1) if run.frames else None
+            obs = Obs(frames, seen["state"][:batch])
+
+            def measured() -> dict[str, Any]:
+                found = {"dim": run.encoder.dim, "parameters": sum(p.numel() for p in run.encoder.parameters())}
+                if frames is None:
+                    return found
+                rate = len(frames) * len(run.env.cameras) / _seconds(partial(agent.observe, obs))
+                counted = encoder_multiply_adds(run.encoder, frames)
+                return {**found, "pictures_per_second": rate, "batch": batch, "multiply_adds": counted}
+
+            self.pieces.made(self.cost_key(entrant), measured)
+
+    # Features
+
+    def features(self, group: Sequence[Entrant]) -> None:
+        """The demonstrations' features of entrants that see the same pictures, which are drawn once."""
+        missing = [entrant for entrant in group if not self.pieces.has(self.features_key(entrant))]
+        if not missing:
+            return
+        run = missing[0].experiment
+        demos = run.demos
+        assert demos is not None
+        with self.agent(missing[0]) as (_, collector):
+            steps = int(demos.demos.lengths.sum())
+            self.display.phase("drawing the demonstrations" if run.frames else "replaying the demonstrations", steps)
+            seen, final = pictures.replayed(demos, collector.envs, collector.groups, self.display.advance)
+        for entrant in missing:
+            with self.noted(entrant), self.agent(entrant) as (agent, collector):
+                self.display.phase(f"{entrant.label}: encoding the demonstrations", steps)
+                arrays = {
+                    "obs": self._observed(agent, seen, collector),
+                    "final_obs": self._observed(agent, final, collector),
+                }
+                self.pieces.put_arrays(self.features_key(entrant), arrays)
+
+    def shown(self, group: Sequence[Entrant]) -> None:
+        """Features of some recorded states under each visual change, likewise."""
+        for change in [NOMINAL, *self.changes]:
+            missing = [e for e in group if e.fine and e.sees and not self.pieces.has(self.shown_key(e, change))]
+            if not missing:
+                continue
+            self.display.phase(f"drawing states, visual change: {change}", len(self.material.places))
+            seen = self._changed(missing[0], change)
+            for entrant in missing:
+                with self.noted(entrant), self.agent(entrant) as (agent, collector):
+                    self.display.phase(f"{entrant.label}: encoding {change}", len(seen.state))
+                    rows = self._observed(agent, seen, collector)
+                    self.pieces.put_arrays(self.shown_key(entrant, change), {"obs": rows})
+
+    def _changed(self, entrant: Entrant, change: str) -> Obs:
+        run, demos = entrant.experiment, entrant.experiment.demos
+        assert run.config.workers is not None and demos is not None
+        env = run.env
+        if change in (other := pictures.looks(env)):
+            env = build(other[change])
+        envs = self.simulators.of(env, run.frames, run.config.workers)
+        return pictures.shown(envs, demos.demos, self.material.places, None, self.display.advance)
+
+    def _observed(self, agent: Agent, seen: Obs, collector: Collector) -> NDArray[Any]:
+        """Rows of what the agent makes of it, in batches as in a run: rounding depends on their shape."""
+        size = -(-collector.envs.num_envs // collector.groups)
+        rows = []
+        for start in range(0, len(seen.state), size):
+            places = np.minimum(np.arange(start, start + size), len(seen.state) - 1)
+            row = agent.observe(Obs(None if seen.frames is None else seen.frames[places], seen.state[places]))
+            rows.append(row[: len(seen.state) - start])
+            self.display.advance(len(rows[-1]))
+        found = np.concatenate(rows)
+        if not np.isfinite(found).all():
+            column = int(np.argwhere(~np.isfinite(found))[0][1])
+            name = getattr(agent, "column", "number {} of what it observes".format)(column)
+            raise UserError(f"{name} is not finite: see that the weights are whole, and try Probe.precision = 'fp32'")
+        return found
+
+    # Probes
+
+    def _looked_at(self, entrant: Entrant, rows: NDArray[Any]) -> Floats:
+        """What probes get of an agent's rows: the features; of who sees nothing, the state."""
+        return np.asarray(rows[:, : entrant.experiment.encoder.dim] if entrant.sees else rows, np.float64)
+
+    def _demos(self, entrant: Entrant) -> Arrays:
+        arrays = self.pieces.arrays(self.features_key(entrant))
+        if arrays is None:
+            raise UserError(f"the features of {entrant.label} are gone from {self.pieces.folder}: start again")
+        return arrays
+
+    def probes(self, entrant: Entrant) -> None:
+        """R^2 of each quantity: linear and nonlinear, of one picture, and of two its change from the one before."""
+        self.pieces.made(self.probes_key(entrant), partial(self._probes, entrant))
+
+    def _probes(self, entrant: Entrant) -> dict[str, Any]:
+        task, x = self.material, self._looked_at(entrant, self._demos(entrant)["obs"])
+        ways: dict[str, Fit] = {"linear": Ridge}
+        if self.probe.mlp_hidden:
+            ways["mlp"] = partial(Perceptron, self.probe.mlp_hidden, self.probe.seed)
+        self.display.phase(f"{entrant.label}: fitting probes", 2 * len(ways))
+        still = {q.name: task.states[:, q.columns] for q in task.quantities if not q.rate}
+        x_two, later = pairs(x, task.episode)
+        moving = {
+            q.name: task.states[later][:, q.columns] - (0 if q.rate else task.states[later - 1][:, q.columns])
+            for q in task.quantities
+        }
+        moving = {name: y for name, y in moving.items() if y.std(0).max() > 1e-6}
+        found: dict[str, Any] = {}
+        for way, fit in ways.items():
+            found[way] = self._explained(x, still, task.episode, fit)
+            self.display.advance(1)
+            found[f"{way}_change"] = self._explained(x_two, moving, task.episode[later], fit)
+            self.display.advance(1)
+        return found
+
+    def _explained(self, x: Floats, targets: Mapping[str, Floats], episode: Ints, fit: Fit) -> dict[str, float]:
+        if not targets:
+            return {}
+        y, fold = np.concatenate(list(targets.values()), axis=1), self.material.fold
+        predicted = held_out(fitted(x, y, episode, fold, fit), x, fold[episode])
+        return _of_each(targets, predicted)
+
+    def drift(self, entrant: Entrant) -> None:
+        """How far features move under visual changes, and what becomes of the linear probes."""
+        if entrant.sees and self.changes:
+            self.pieces.made(self.drift_key(entrant), partial(self._drift, entrant))
+
+    def _drift(self, entrant: Entrant) -> dict[str, Any]:
+        task, x = self.material, self._looked_at(entrant, self._demos(entrant)["obs"])
+        self.display.phase(f"{entrant.label}: visual changes", 0)
+        still = [q for q in task.quantities if not q.rate]
+        columns = np.concatenate([q.columns for q in still])
+        models = fitted(x, task.states[:, columns], task.episode, task.fold, Ridge)
+        fold = task.fold[[i for i, _ in task.places]]
+        seen = {
+            change: self._looked_at(entrant, arrays["obs"])
+            for change in [NOMINAL, *self.changes]
+            if (arrays := self.pieces.arrays(self.shown_key(entrant, change))) is not None
+        }
+        spread = float(seen[NOMINAL].var(0).sum())
+        targets = {q.name: task.shown.astype(np.float64)[:, q.columns] for q in still}
+        return {
+            change: {
+                "moved": float(np.square(rows - seen[NOMINAL]).sum(1).mean()) / max(spread, 1e-300),
+                "r2": _of_each(targets, held_out(models, rows, fold)),
+            }
+            for change, rows in seen.items()
+        }
+
+    # Clones
+
+    def clone(self, entrant: Entrant, clone: int) -> None:
+        """Clone the demonstrations and act, with the mean and with sampled actions, in its share of the episodes."""
+        self.pieces.made(self.clone_key(entrant, clone), partial(self._clone, entrant, clone))
+
+    def _clone(self, entrant: Entrant, clone: int) -> dict[str, Any]:
+        with self.agent(entrant, self.probe.seed + clone) as (agent, collector):
+            learnt = agent.warm_start(replace(self.material.base, **self._demos(entrant)), self.display)
+            soundness.check(agent, f"in the cloning on {entrant.label}", learnt)
+            envs, (first, count) = collector.envs, self.share(clone)
+            drawn = {"seed": self.probe.seed, "stream": Stream.EVAL, "first": first}
+            noise = (envs.factory.horizon, envs.action_dim)
+            mean, sampled = (episodes(count, **drawn, noise=kind) for kind in (None, noise))  # type: ignore[arg-type]
+            name = f"{entrant.label}: clone {clone + 1} of {self.probe.clones} acts"
+            self.display.phase(name, 2 * count * envs.factory.horizon)
+            rollout = collector.collect(agent, [*mean, *sampled], progress=self.display.advance, keep=False)
+        halves = {"mean": slice(0, count), "sampled": slice(count, None)}
+        return {
+            "learnt": learnt,
+            **{
+                kind: {
+                    **{flag: rollout.success(flag)[half].tolist() for flag in envs.factory.flags},
+                    "return": rollout.returns()[half].tolist(),
+                }
+                for kind, half in halves.items()
+            },
+        }
+
+
+def _of_each(targets: Mapping[str, Floats], predicted: Floats) -> dict[str, float]:
+    """R^2 by name; `predicted` [N, q] has the targets' columns one after another."""
+    ends = np.cumsum([y.shape[1] for y in targets.values()])
+    parts = np.split(predicted, ends[:-1], axis=1)
+    return {name: explained(y, part) for (name, y), part in zip(targets.items(), parts, strict=True)}
+
+
+def _seconds_per_step(collector: Collector) -> float:
+    """What a step of an environment takes on the wall clock, all of them stepped together."""
+    envs, turns = collector.envs, 3
+    envs.reset(seed=list(range(envs.num_envs)))
+    actions = np.zeros((envs.num_envs, envs.action_dim), np.float32)
+    envs.step(actions)
+    start = time.perf_counter()
+    for _ in range(turns):
+        envs.step(actions)
+    return (time.perf_counter() - start) / (turns * envs.num_envs)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Of one call, on average over `TIMED` seconds."""
+    work()  # the first one allocates
+    start, calls = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < TIMED:
+        work()
+        calls += 1
+    return spent / calls

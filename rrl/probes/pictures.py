@@ -1,0 +1,139 @@
+"""The demonstrations' pictures, drawn once for all encoders that ask for the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrl.demos import DemoSet
+from rrl.demos.replay import NoPolicy
+from rrl.demos.sets import Demos
+from rrl.envs.base import EnvFactory, FrameRequest
+from rrl.envs.vector import WorkerVectorEnv
+from rrl.registry import UserError
+from rrl.rollout.data import Obs
+from rrl.rollout.episodes import Collector
+
+Place = tuple[int, int]
+"""(episode, step) of a recorded state."""
+
+
+class Watcher(NoPolicy):
+    """Keeps what is seen: a row of bytes, the pictures' (if there are any) and then the state's."""
+
+    def observe(self, obs: Obs) -> NDArray[Any]:
+        """uint8 [N, pictures + 4 p]."""
+        parts = [obs.state] if obs.frames is None else [obs.frames, obs.state]
+        return np.concatenate([part.view(np.uint8).reshape(len(part), -1) for part in parts], axis=1)
+
+
+def unpacked(rows: NDArray[np.uint8], envs: WorkerVectorEnv) -> Obs:
+    """What a `Watcher` saw."""
+    width = rows.shape[1] - 4 * envs.state_dim
+    state = np.ascontiguousarray(rows[:, width:]).view(np.float32).reshape(len(rows), envs.state_dim)
+    side = envs.frames.size if envs.frames else 0
+    return Obs(rows[:, :width].reshape(len(rows), side, side, -1) if side else None, state)
+
+
+def replayed(demos: DemoSet, envs: WorkerVectorEnv, groups: int, progress: Callable[[int], None]) -> tuple[Obs, Obs]:
+    """What is seen in a replay of the demonstrations: before each action [T], and after each episode's last one [E]."""
+    rollout = demos.replay(Collector(envs, groups), Watcher(envs.action_dim), progress=progress)
+    return unpacked(rollout.obs, envs), unpacked(rollout.final_obs, envs)
+
+
+def spread(demos: Demos, count: int) -> list[Place]:
+    """So many recorded states (all, if there are fewer), evenly spread over all demonstrations."""
+    places = [(i, t) for i in range(len(demos)) for t in range(int(demos.lengths[i]))]
+    chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
+    return [places[k] for k in chosen]
+
+
+def shown(
+    envs: WorkerVectorEnv,
+    demos: Demos,
+    places: Sequence[Place],
+    scenes: Sequence[Any] | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Obs:
+    """What is seen of recorded states [K], without stepping; in `scenes`, one for each, where they are given. Scenes are
+    nominal afterwards. UserError where the environment can't."""
+    n = envs.num_envs
+    shares = np.array_split(np.arange(len(places)), n)  # of each slot: neighbours, for few resets
+    frames: list[Any] = [None] * len(places)
+    states: list[Any] = [None] * len(places)
+    for turn in range(len(shares[0])):
+        taken: list[int | None] = [int(share[turn]) if turn < len(share) else None for share in shares]
+        here = [None if k is None else places[k] for k in taken]
+        fresh = [k is not None and (turn == 0 or places[k][0] != places[k - 1][0]) for k in taken]
+        if any(fresh):
+            initial = [demos.script(p[0]).initial if p and new else None for p, new in zip(here, fresh, strict=True)]
+            seeds = [p[0] if p else 0 for p in here]
+            envs.reset(seed=seeds, options={"reset_mask": np.array(fresh), "initial": initial})
+        if scenes is not None:
+            envs.call_each("dress", [None if k is None else (scenes[k],) for k in taken])
+        envs.call_each("show", [None if p is None else tuple(x[p[1]] for x in demos.states(p[0])) for p in here])
+        seen = envs.observation()
+        for slot, k in enumerate(taken):
+            if k is not None:
+                states[k] = seen["state"][slot].copy()
+                frames[k] = seen["frames"][slot].copy() if "frames" in seen else None
+        progress(sum(k is not None for k in taken))
+    if scenes is not None:
+        envs.call("dress", type(scenes[0])())
+    return Obs(np.stack(frames) if envs.frames else None, np.stack(states))
+
+
+class Simulators:
+    """The environments that are open: one set at a time, since each is a simulator in a process."""
+
+    def __init__(self, num_envs: int) -> None:
+        self._num_envs = num_envs
+        self._open: WorkerVectorEnv | None = None
+        self._key: Any = None
+
+    def of(self, env: EnvFactory, frames: FrameRequest | None, workers: int) -> WorkerVectorEnv:
+        """Environments of this kind; those that were open before are closed if they are of another."""
+        key = (env.config, frames, workers)
+        if self._open is None or key != self._key:
+            self.close()
+            self._open, self._key = WorkerVectorEnv(env, self._num_envs, frames, workers), key
+        return self._open
+
+    def close(self) -> None:
+        """End their processes."""
+        if self._open is not None:
+            self._open.close()
+        self._open = None
+
+
+@contextmanager
+def simulators(num_envs: int) -> Iterator[Simulators]:
+    """Closed in the end, whatever happens."""
+    opened = Simulators(num_envs)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def looks(env: EnvFactory) -> dict[str, EnvFactory.Config]:
+    """The same task in every other look that its settings have: by `look default` and so on."""
+    found: dict[str, EnvFactory.Config] = {}
+    for name in sorted(env.visual):
+        options = get_args(type(env.config).model_fields[name].annotation)
+        for option in options:
+            if option != getattr(env.config, name):
+                found[f"{name} {option}"] = env.config.model_copy(update={name: option})
+    return found
+
+
+def chosen(changes: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """Names of the changes that are asked for; None: all that are known. UserError for others."""
+    unknown = [name for name in changes or () if name not in known]
+    if unknown:
+        raise UserError(f"Probe.changes has {unknown[0]!r}; this environment knows {', '.join(map(repr, known))}")
+    return list(known if changes is None else changes)
