@@ -175,8 +175,7 @@ def fragments(field: str = "") -> list[str]:
         name
         for folder, gives in FRAGMENTS.items()
         for name in known
-        if name.startswith(f"{folder}/")
-        and (not field or (field in gives and gives <= _bound_in(known[name], str(known[name]))))
+        if name.startswith(f"{folder}/") and (not field or (field in gives and gives <= _bound_in(known[name], name)))
     ]
 
 

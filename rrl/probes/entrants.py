@@ -65,7 +65,7 @@ class Entrant:
             "rrl": version("rrl"),
             "encoder": {"name": type(run.encoder).__name__, **ginfile.flatten(config.encoder)},
             "env": {"name": type(run.env).__name__, **ginfile.flatten(config.env)},
-            "demos": config.demos.replay if config.demos else "",
+            "demos": ginfile.flatten(config.demos) if config.demos else {},
             "identity": run.identity,
             "versions": run.versions,
             "precision": config.precision,

@@ -134,12 +134,17 @@ def table(found: Sequence[Row], console: Console) -> None:
         "M params": lambda row: f"{row.cost['parameters'] / 1e6:.1f}" if row.entrant.sees and row.cost else "",
         "dim": lambda row: str(row.cost["dim"]) if row.entrant.sees and row.cost else "",
     }
+    texts = [[text(row) for text in columns.values()] for row in found]
+    widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+    kept = len(widths)
+    while console.is_terminal and kept > 3 and sum(widths[:kept]) + 2 * kept > console.width:
+        kept -= 1  # from the right: leaderboard.csv has all
     drawn = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, name in enumerate(columns):
-        drawn.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in found:
-        drawn.add_row(*(escape(text(row)) for text in columns.values()))
-    console.print(drawn)
+    for number, (name, width) in enumerate(zip(columns, widths[:kept], strict=False)):
+        drawn.add_column(name, justify="right" if number else "left", no_wrap=True, width=width)
+    for line in texts:
+        drawn.add_row(*map(escape, line[:kept]))
+    console.print(drawn, width=max(sum(widths[:kept]) + 3 * kept, console.width))
 
 
 def _number(value: float | None) -> str:

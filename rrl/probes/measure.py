@@ -39,6 +39,8 @@ TIMED = 2.0
 """Seconds that an encoder's speed is measured for."""
 NOMINAL = "none"
 """The name of no visual change."""
+STILL = 1e-6
+"""What changes less from step to step (std, in its own unit) doesn't move."""
 KINDS = ("mean", "sampled")
 """Of actions."""
 
@@ -54,6 +56,8 @@ class Material:
     """Parts of the state that never change."""
     fold: Ints
     """[E]: of each episode."""
+    chosen: Ints
+    """Of the T states those that probes are fitted to and tried on."""
     places: list[pictures.Place]
     """Of the states that are shown under visual changes."""
     shown: NDArray[np.float32]
@@ -113,10 +117,11 @@ class Measuring:
         found, constant = quantities(self.oracle.parts, base.obs)
         if base.episodes < self.probe.folds:
             raise UserError(f"Probe.folds is {self.probe.folds}, but there are {base.episodes} demonstrations")
-        places = pictures.spread(demos.demos, self.probe.shown) if self.changes else []
+        chosen, seen = (pictures.spread(len(base.t), count) for count in (self.probe.states, self.probe.shown))
+        places = [(int(base.episode[k]), int(base.t[k])) for k in seen] if self.changes else []
         shown = pictures.shown(envs, demos.demos, places).state if places else base.obs[:0]
         fold = folds(base.episodes, self.probe.folds, np.random.default_rng(self.probe.seed))
-        return Material(base, found, constant, fold, places, shown)
+        return Material(base, found, constant, fold, chosen, places, shown)
 
     @cached_property
     def changes(self) -> list[str]:
@@ -149,7 +154,7 @@ class Measuring:
 
     def _fitting(self, entrant: Entrant) -> dict[str, Any]:
         probe, targets = self.probe, {"name": self.oracle.name, **ginfile.flatten(self.oracle.config)}
-        how = {"folds": probe.folds, "mlp": list(probe.mlp_hidden), "seed": probe.seed}
+        how = {"folds": probe.folds, "states": probe.states, "mlp": list(probe.mlp_hidden), "seed": probe.seed}
         return {**how, "targets": targets, **entrant.key()}
 
     def clone_key(self, entrant: Entrant, clone: int) -> Key:
@@ -322,27 +327,27 @@ class Measuring:
         if self.probe.mlp_hidden:
             ways["mlp"] = partial(Perceptron, self.probe.mlp_hidden, self.probe.seed)
         self.display.phase(f"{entrant.label}: fitting probes", 2 * len(ways))
-        still = {q.name: task.states[:, q.columns] for q in task.quantities if not q.rate}
-        x_two, later = pairs(x, task.episode)
-        moving = {
-            q.name: task.states[later][:, q.columns] - (0 if q.rate else task.states[later - 1][:, q.columns])
-            for q in task.quantities
-        }
-        moving = {name: y for name, y in moving.items() if y.std(0).max() > 1e-6}
+        now = task.chosen
+        still = {q.name: task.states[now][:, q.columns] for q in task.quantities if not q.rate}
+        later = now[task.base.t[now] > 0]
+        before = {q.name: 0.0 if q.rate else task.states[later - 1][:, q.columns] for q in task.quantities}
+        moving = {q.name: task.states[later][:, q.columns] - before[q.name] for q in task.quantities}
+        moving = {name: y for name, y in moving.items() if y.std(0).max() > STILL}
         found: dict[str, Any] = {}
         for way, fit in ways.items():
-            found[way] = self._explained(x, still, task.episode, fit)
+            found[way] = self._explained(x[now], still, now, fit)
             self.display.advance(1)
-            found[f"{way}_change"] = self._explained(x_two, moving, task.episode[later], fit)
+            found[f"{way}_change"] = self._explained(pairs(x, later), moving, later, fit)
             self.display.advance(1)
         return found
 
-    def _explained(self, x: Floats, targets: Mapping[str, Floats], episode: Ints, fit: Fit) -> dict[str, float]:
+    def _explained(self, x: Floats, targets: Mapping[str, Floats], places: Ints, fit: Fit) -> dict[str, float]:
+        """R^2 of quantities at these places, each as told by probes that have not seen its episode."""
         if not targets:
             return {}
-        y, fold = np.concatenate(list(targets.values()), axis=1), self.material.fold
-        predicted = held_out(fitted(x, y, episode, fold, fit), x, fold[episode])
-        return _of_each(targets, predicted)
+        y, fold, episode = np.concatenate(list(targets.values()), axis=1), self.material.fold, self.material.episode
+        models = fitted(x, y, episode[places], fold, fit)
+        return _of_each(targets, held_out(models, x, fold[episode[places]]))
 
     def drift(self, entrant: Entrant) -> None:
         """How far features move under visual changes, and what becomes of the linear probes."""
@@ -352,9 +357,9 @@ class Measuring:
     def _drift(self, entrant: Entrant) -> dict[str, Any]:
         task, x = self.material, self._looked_at(entrant, self._demos(entrant)["obs"])
         self.display.phase(f"{entrant.label}: visual changes", 0)
-        still = [q for q in task.quantities if not q.rate]
+        still, now = [q for q in task.quantities if not q.rate], task.chosen
         columns = np.concatenate([q.columns for q in still])
-        models = fitted(x, task.states[:, columns], task.episode, task.fold, Ridge)
+        models = fitted(x[now], task.states[now][:, columns], task.episode[now], task.fold, Ridge)
         fold = task.fold[[i for i, _ in task.places]]
         seen = {
             change: self._looked_at(entrant, arrays["obs"])

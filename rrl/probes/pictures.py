@@ -45,11 +45,9 @@ def replayed(demos: DemoSet, envs: WorkerVectorEnv, groups: int, progress: Calla
     return unpacked(rollout.obs, envs), unpacked(rollout.final_obs, envs)
 
 
-def spread(demos: Demos, count: int) -> list[Place]:
-    """So many recorded states (all, if there are fewer), evenly spread over all demonstrations."""
-    places = [(i, t) for i in range(len(demos)) for t in range(int(demos.lengths[i]))]
-    chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
-    return [places[k] for k in chosen]
+def spread(total: int, count: int) -> NDArray[np.int64]:
+    """So many of `total` things (all, if there are fewer), evenly spread."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
 
 
 def shown(
@@ -59,8 +57,8 @@ def shown(
     scenes: Sequence[Any] | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Obs:
-    """What is seen of recorded states [K], without stepping; in `scenes`, one for each, where they are given. Scenes are
-    nominal afterwards. UserError where the environment can't."""
+    """What is seen of recorded states [K], without stepping; in `scenes`, one for each, where they are given. Scenes
+    are nominal afterwards. UserError where the environment can't."""
     n = envs.num_envs
     shares = np.array_split(np.arange(len(places)), n)  # of each slot: neighbours, for few resets
     frames: list[Any] = [None] * len(places)

@@ -46,7 +46,6 @@ def quantities(parts: Sequence[Part], states: NDArray[np.float32]) -> tuple[list
     return found, constant
 
 
-def pairs(rows: Floats, episode: Ints) -> tuple[Floats, Ints]:
-    """Every row but an episode's first beside the one before it: ([N, 2 d], their places [N])."""
-    later = np.flatnonzero(np.diff(episode, prepend=-1) == 0)
-    return np.concatenate([rows[later], rows[later - 1]], axis=1), later
+def pairs(rows: Floats, places: Ints) -> Floats:
+    """Rows at these places beside those before them, [N, 2 d]: two pictures of one episode, if no place begins one."""
+    return np.concatenate([rows[places], rows[places - 1]], axis=1)

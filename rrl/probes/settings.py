@@ -12,7 +12,7 @@ from rrl.demos import DemoSet
 from rrl.encoders.base import Encoder
 from rrl.envs.base import EnvFactory
 from rrl.machine.cores import MOST_THREADS
-from rrl.registry import Component, CountOrZero, Mistake, Seed, Width, mistakes, register
+from rrl.registry import Component, Count, CountOrZero, Mistake, Seed, Width, mistakes, register
 from rrl.run.experiment import Experiment, Slots
 
 
@@ -38,6 +38,9 @@ class Probe(Component):
         folds: Annotated[int, Field(ge=2, le=1_000)] = 5
         """Parts into which the episodes of the demonstrations are split: each is predicted by probes that are fitted to
         the others."""
+        states: Count = 2_000
+        """Recorded states, evenly spread over the demonstrations, that probes are fitted to and tried on: neighbours
+        tell next to nothing new."""
         mlp_hidden: tuple[Width, ...] = (256, 256)
         """Units in each hidden ReLU layer of the nonlinear probe; (): only the linear one."""
         clones: Annotated[int, Field(ge=0, le=1_000)] = 3
@@ -48,7 +51,7 @@ class Probe(Component):
         """Visual changes under which features are compared: other looks ('look default') and kinds of changed scenes,
         as far as the environment has them. None: all of them; (): none."""
         shown: CountOrZero = 500
-        """Recorded states, evenly spread over the demonstrations, that are shown under each change."""
+        """Recorded states, evenly spread likewise, that are shown under each change; 0: none."""
         seed: Seed = 0
         """Decides the folds, the probes' first weights, the clones and their episodes."""
         num_envs: Slots = 20
