@@ -42,7 +42,7 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 # Of components, rooms up to `run` see the bases alone.
 BASES = {
-    "envs": {"rrl.envs.base", "rrl.envs.vector"},
+    "envs": {"rrl.envs.base", "rrl.envs.scene", "rrl.envs.vector"},
     "encoders": {"rrl.encoders.base", "rrl.encoders.pixel", "rrl.encoders.backends"},
     "agents": {"rrl.agents.base"},
     "evaluators": {"rrl.evaluators.base"},

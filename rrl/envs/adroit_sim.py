@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rrl.envs import adroit_scene
 from rrl.envs.adroit_tasks import FLAG_NAMES, TASKS
 from rrl.envs.base import Arrays, FrameRequest
+from rrl.envs.dress import Table
 from rrl.envs.mujoco import MuJoCoSim
 
 import mujoco  # isort: skip (after adroit_scene, which chooses MuJoCo's renderer)
@@ -96,6 +97,10 @@ class AdroitSim(MuJoCoSim):
         if self._state_kind == "task":
             return self._task.state().astype(np.float32)
         return np.empty(0, np.float32)
+
+    def _table(self) -> Table:
+        """Where RRL's distractors stand; the paper's protocol hides relocate's table."""
+        return Table((0.0, 0.0), half=0.3, top=0.0)
 
     def _spectators_camera(self) -> Any:
         return adroit_scene.spectator(self._task_name)

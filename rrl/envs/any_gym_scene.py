@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from rrl.envs import render
 from rrl.envs.base import FrameRequest, meant
+from rrl.envs.dress import Dress
+from rrl.envs.scene import Scene as Changes
 from rrl.registry import UserError
 
 import mujoco  # isort: skip (after render, which chooses MuJoCo's renderer)
@@ -33,6 +35,7 @@ class Scene:
         isn't to be as the renderer has it."""
         self.name, self.model, self.data = name, model, data
         self._turned = turned
+        self._dress: Dress | None = None
         config: dict[str, Any] = dict(getattr(renderer, "default_cam_config", None) or {})
         config |= dict(zip(VIEW, view or (), strict=False))
         self._tracked = int(config.get("trackbodyid", -1))
@@ -73,6 +76,18 @@ class Scene:
         data = {name: getattr(self.data, name) for name in ("mocap_pos", "mocap_quat", "act", "userdata")}
         return {name: value.copy() for name, value in (model | data).items() if isinstance(value, np.ndarray)}
 
+    def dress(self, changes: Changes, qpos: NDArray[np.float64] | None) -> None:
+        """Change all pictures from the next one on; `qpos`: where the episode began, if one has. UserError if the model
+        lacks what is to change."""
+        dress = Dress(changes, self.model, self.name)
+        dress.begin(qpos)
+        self._dress = dress
+
+    def begin(self, qpos: NDArray[np.float64]) -> None:
+        """An episode has begun at these positions."""
+        if self._dress is not None:
+            self._dress.begin(qpos)
+
     def draw(self, cameras: tuple[str, ...], look: str, frames: FrameRequest, out: NDArray[np.uint8]) -> None:
         """Draw the simulator as it stands into `out` [size, size, 3 * cameras]; no cameras: as it shows itself."""
         key = (cameras, look, frames.size)
@@ -85,7 +100,7 @@ class Scene:
         fovy, free = self.model.cam_fovy.copy(), self.model.vis.global_.fovy
         render.narrow(self.model, frames)
         self.model.vis.global_.fovy = render.narrowed(free, frames)
-        self._views[key].draw(self.data, out)
+        self._views[key].draw(self.data, out, self._dress)
         self.model.cam_fovy[:], self.model.vis.global_.fovy = fovy, free
         for c, camera in enumerate(cameras):
             if camera in self._turned:

@@ -22,6 +22,7 @@ from rrl.envs import about, gl, gym_packages
 from rrl.envs.any_gym_scene import Scene, scene_of
 from rrl.envs.any_gym_seen import NUMBERS, flat, observer, parts_of, row
 from rrl.envs.base import RESET_OPTIONS, Arrays, FrameRequest, reset_options, seed_of, seed_words
+from rrl.envs.scene import Scene as Changes
 from rrl.registry import UserError
 
 Observation = dict[str, NDArray[Any]]
@@ -241,6 +242,14 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         self._scene.draw(self._config.cameras[:1], "default", whole, out)
         return out
 
+    def dress(self, scene: Changes) -> None:
+        """See `rrl.envs.base.ExactSimEnv`. UserError too if the pictures are the environment's own."""
+        if self._scene is None or self._config.picture_key is not None:
+            raise UserError(
+                f"{self._name} draws its own pictures; rrl can change those alone that it draws with MuJoCo"
+            )
+        self._scene.dress(scene, self._initial.get("qpos"))
+
     def about(self) -> dict[str, list[str]]:
         """What the settings choose from, after a step of an episode of its own."""
         self._env.reset(seed=0)
@@ -300,6 +309,8 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         qpos, qvel = self.physics()
         begun = {"qpos": qpos, "qvel": qvel, **given, "seed": seed_words(self._seed)}
         self._initial = {name: np.array(value, np.float64) for name, value in begun.items()}
+        if self._scene is not None:
+            self._scene.begin(qpos)
         return self._raw
 
     def _moved(self, raw: Any, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> Any:

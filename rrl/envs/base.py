@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import pydantic
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from rrl import registry
 from rrl.registry import Component, Mistake, Parts, UserError
 from rrl.score import RETURN, Score
+
+if TYPE_CHECKING:
+    from rrl.envs.scene import Scene
 
 Arrays = Mapping[str, NDArray[Any]]
 Look = Literal["default", "balanced", "fast"]
@@ -383,6 +386,10 @@ class ExactSimEnv(SimEnv, Protocol):
     def render(self) -> NDArray[np.uint8]:
         """A picture [480, 480, 3] for people, at the best quality, whatever the run's look."""
 
+    def dress(self, scene: Scene) -> None:
+        """How all pictures look from the next one on, in later episodes too; `Scene()`: as nominally. Nothing else
+        changes. UserError if the environment lacks what is to change, such as a light."""
+
     def renderer(self) -> str:
         """What draws the pictures, as the driver names it. UserError if nothing can."""
 
@@ -408,6 +415,7 @@ class ExactSimEnv(SimEnv, Protocol):
 
 OPTIONAL = {
     "render": "be filmed for people",
+    "dress": "have its pictures changed (light, colours, a new object)",
     "about": "say what it has beside its spaces",
     "initial": "start an episode where a recorded one began",
     "physics": "record its states",

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.envs.base import Arrays, FrameRequest
+from rrl.envs.dress import Table
 from rrl.envs.mujoco import MuJoCoSim
 
 import mujoco  # isort: skip (after rrl.envs.mujoco, which chooses MuJoCo's renderer)
@@ -109,6 +110,15 @@ class MJRLSim(MuJoCoSim):
     def _resume(self, state: Arrays) -> None:
         super()._resume(state)
         self._place(self._initial["target_pos"])
+
+    def _objects(self) -> tuple[str, ...] | None:
+        return ("peg", *SLOT) if self._task == "peg_insertion" else None
+
+    def _table(self) -> Table:
+        """What the camera sees of the table, or the walls about the slot."""
+        if self._task == "reacher":
+            return Table((0.3, 0.0), half=0.3)
+        return Table((0.0, 0.3), half=0.3, top=-0.4)
 
     def _spectators_camera(self) -> Any:
         return "front"

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from rrl.envs import about, gl, render
 from rrl.envs.base import Arrays, FrameRequest
+from rrl.envs.dress import Dress, Table
+from rrl.envs.scene import Scene
 from rrl.registry import UserError
 
 import mujoco  # isort: skip (after render, which chooses MuJoCo's renderer)
@@ -34,7 +36,8 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
     - `_state`: the state vector;
     - `_resume`: put back into the model what `_begin` drew (`self._initial`), before a saved state is continued;
     - if it draws from another generator, or its task changes more than `initial` tells: `_own_state`;
-    - if people should look through another camera than number 0: `_spectators_camera`.
+    - if people should look through another camera than number 0: `_spectators_camera`;
+    - if `dress` should know other objects or another table than it would find by itself: `_objects`, `_table`.
     """
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (gymnasium's declaration)
@@ -63,6 +66,7 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
         self._fovy = model.cam_fovy.copy()
         self._view: render.View | None = None
         self._spectator: render.View | None = None
+        self._dress: Dress | None = None
         self._frame_shape: tuple[int, int, int] | None = None
         self._frame_buffer: NDArray[np.uint8] | None = None
         if frames is not None:
@@ -110,6 +114,15 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
         """The camera that `render` looks through."""
         return 0
 
+    def _objects(self) -> Sequence[str] | None:
+        """Names of the bodies, geoms and sites that are the task's objects. None: what moves and isn't driven, and
+        what has a name that begins with `target` or `goal`."""
+        return None
+
+    def _table(self) -> Table | None:
+        """Where a new object may stand. None: on what is beneath the objects, or beneath the robot."""
+        return None
+
     # Episodes
 
     def reset(
@@ -122,6 +135,8 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
             raise UserError(f"reset takes the option 'initial'; got {', '.join(map(repr, unknown))}")
         self._initial, self._steps = {}, 0
         self._initial = self._begin((options or {}).get("initial"))
+        if self._dress is not None:
+            self._dress.begin(self._initial.get("qpos"))
         return self._observe(self._state()), {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -163,7 +178,7 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
         self._observation = {"state": state}
         if self._view is not None:
             self._observation["frames"] = self._frames()
-            self._view.draw(self._data, self._observation["frames"])
+            self._view.draw(self._data, self._observation["frames"], self._dress)
         return self._observation
 
     def _frames(self) -> NDArray[np.uint8]:
@@ -191,9 +206,17 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
         picture = np.empty((480, 480, 3), np.uint8)
         narrowed = self._model.cam_fovy.copy()
         self._model.cam_fovy[:] = self._fovy
-        self._spectator.draw(self._data, picture)
+        self._spectator.draw(self._data, picture, self._dress)
         self._model.cam_fovy[:] = narrowed
         return picture
+
+    def dress(self, scene: Scene) -> None:
+        """How all pictures look from the next one on, in later episodes too, until this is called again; `Scene()`:
+        as the model has it. Nothing but pictures knows of it, saved states neither. UserError if the model lacks what
+        is to change, such as a light."""
+        dress = Dress(scene, self._model, self._name, self._objects(), self._table())
+        dress.begin(self._initial.get("qpos"))
+        self._dress = dress
 
     def renderer(self) -> str:
         """The GL driver's name for what draws."""
@@ -238,6 +261,8 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
         observation as it was. Needs an environment made with the same settings: KeyError otherwise."""
         self._initial = of_prefix("initial", state)
         self._resume(state)
+        if self._dress is not None:
+            self._dress.begin(self._initial.get("qpos"))
         mujoco.mj_resetData(self._model, self._data)
         mujoco.mj_setState(self._model, self._data, np.asarray(state["integration"], np.float64), INTEGRATION)
         # For `render`, and because dm_control's step begins with the second half of MuJoCo's. Unlike mj_forward it

@@ -17,6 +17,7 @@ import mujoco  # noqa: E402 (MuJoCo reads MUJOCO_GL while it is imported)
 
 if TYPE_CHECKING:
     from rrl.envs.base import FrameRequest
+    from rrl.envs.dress import Dress
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ class View:
             canvas = _canvases[key] = Canvas(model, size, look)
         self._canvas = canvas
 
-    def draw(self, data: Any, out: NDArray[np.uint8]) -> None:
-        """Draw the simulator as it stands into `out`, uint8 [size, size, 3 * cameras], upright."""
+    def draw(self, data: Any, out: NDArray[np.uint8], dress: Dress | None = None) -> None:
+        """Draw the simulator as it stands into `out`, uint8 [size, size, 3 * cameras], upright; `dress` changes how it
+        looks."""
         canvas = self._canvas
         gl.context().make_current()  # other code of this process may have its own context
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, canvas.context)
@@ -90,6 +92,8 @@ class View:
             mujoco.mjv_updateScene(
                 self._model, data, self._option, None, camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
             )
+            if dress is not None:
+                dress.put_on(self._scene)
             mujoco.mjr_render(canvas.viewport, self._scene, canvas.context)
             mujoco.mjr_readPixels(canvas.pixels, None, canvas.viewport, canvas.context)
             out[..., 3 * c : 3 * c + 3] = canvas.pixels[::-1]  # OpenGL's first row is the lowest

@@ -131,6 +131,7 @@ def test_what_it_cannot_do_is_told_and_it_goes_on(workers):
         envs.reset(seed=0)
         for method, words in {
             "render": "be filmed",
+            "dress": "have its pictures changed",
             "physics": "record its states",
             "initial": "recorded one began",
             "show": "play back recorded states",
