@@ -128,7 +128,7 @@ def _show(work: Measuring, kept: ProbeFolder) -> None:
     drawn = chart.draw(found, f"{work.oracle.name}: encoders compared", kept.folder)
     kept.keep([table, *drawn])
     env, demos = work.entrants[0], work._any.demos
-    common = {name: value for name, value in build(env.env).facts().items()}
+    common: dict[str, str] = dict(build(env.env).facts())
     common |= {f"demos.{name}": value for name, value in demos.facts().items()} if demos else {}
     for row in found:
         if row.entrant.fine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,7 +102,8 @@ def _row(measuring: Measuring, entrant: Entrant) -> Row:
         return Row(entrant)
 
     def known(key: Mapping[str, Any]) -> dict[str, Any]:
-        return (measuring.pieces.get(key) or {}).get("result", {})
+        result: dict[str, Any] = (measuring.pieces.get(key) or {}).get("result", {})
+        return result
 
     score = entrant.experiment.env.score
     done = [clone for k in range(measuring.probe.clones) if (clone := known(measuring.clone_key(entrant, k)))]
@@ -121,7 +122,7 @@ def table(found: Sequence[Row], console: Console) -> None:
     """Print it: what a terminal has room for."""
     score = next((o.score for row in found for o in row.outcomes.values()), None)
     unit = " %" if score is None or score.counted else ""
-    columns = {
+    columns: dict[str, Callable[[Row], str]] = {
         "encoder": lambda row: row.entrant.label + (" *" if row.entrant.role == "control" else ""),
         f"mean{unit}": lambda row: str(row.outcomes.get("mean", "")),
         f"sampled{unit}": lambda row: str(row.outcomes.get("sampled", "")),
@@ -144,7 +145,7 @@ def table(found: Sequence[Row], console: Console) -> None:
         drawn.add_column(name, justify="right" if number else "left", no_wrap=True, width=width)
     for line in texts:
         drawn.add_row(*map(escape, line[:kept]))
-    console.print(drawn, width=max(sum(widths[:kept]) + 3 * kept, console.width))
+    Console(file=console.file, width=sum(widths[:kept]) + 3 * kept).print(drawn)
 
 
 def _number(value: float | None) -> str:
@@ -183,8 +184,8 @@ def numbers(row: Row) -> dict[str, float]:
         mean = row.r2(way)
         found |= {} if mean is None else {f"r2/{way}": mean}
         found |= {f"r2/{way}/{name}": value for name, value in values.items()}
-    for change, values in row.drift.items():
+    for change, under in row.drift.items():
         mean = row.changed(change)
-        found |= {f"moved/{change}": values["moved"]} | ({} if mean is None else {f"r2/under/{change}": mean})
-        found |= {f"r2/under/{change}/{name}": value for name, value in values["r2"].items()}
+        found |= {f"moved/{change}": under["moved"]} | ({} if mean is None else {f"r2/under/{change}": mean})
+        found |= {f"r2/under/{change}/{name}": value for name, value in under["r2"].items()}
     return found | {f"cost/{name}": value for name, value in row.cost.items()}

@@ -125,9 +125,18 @@ class Measuring:
 
     @cached_property
     def changes(self) -> list[str]:
-        """Names of the visual changes."""
-        env: EnvFactory = build(self.probe.env)
-        return pictures.chosen(self.probe.changes, [*pictures.looks(env)]) if self.probe.shown else []
+        """Names of the visual changes. UserError for one that is asked for and that the environment can't show."""
+        asked = self.probe.changes
+        if not self.probe.shown or asked == ():
+            return []
+        known, refused = pictures.changes(build(self.probe.env))
+        for name in asked or ():
+            if name not in known:
+                why = refused.get(name, f"it knows {', '.join(map(repr, known))}")
+                raise UserError(f"Probe.changes has {name!r}, which {self.oracle.name} can't show: {why}")
+        for name, why in refused.items() if asked is None else ():
+            self.display.line(f"note: no visual change {name}: {why}")
+        return list(known if asked is None else asked)
 
     # Pieces
 
@@ -283,11 +292,11 @@ class Measuring:
     def _changed(self, entrant: Entrant, change: str) -> Obs:
         run, demos = entrant.experiment, entrant.experiment.demos
         assert run.config.workers is not None and demos is not None
-        env = run.env
-        if change in (other := pictures.looks(env)):
-            env = build(other[change])
+        looks, places = pictures.looks(run.env), self.material.places
+        env = build(looks[change]) if change in looks else run.env
+        scenes = None if change in (NOMINAL, *looks) else pictures.scenes(change, len(places), self.probe.seed)
         envs = self.simulators.of(env, run.frames, run.config.workers)
-        return pictures.shown(envs, demos.demos, self.material.places, None, self.display.advance)
+        return pictures.shown(envs, demos.demos, places, scenes, self.display.advance)
 
     def _observed(self, agent: Agent, seen: Obs, collector: Collector) -> NDArray[Any]:
         """Rows of what the agent makes of it, in batches as in a run: rounding depends on their shape."""
@@ -384,7 +393,9 @@ class Measuring:
 
     def _clone(self, entrant: Entrant, clone: int) -> dict[str, Any]:
         with self.agent(entrant, self.probe.seed + clone) as (agent, collector):
-            learnt = agent.warm_start(replace(self.material.base, **self._demos(entrant)), self.display)
+            seen = self._demos(entrant)
+            demos = replace(self.material.base, obs=seen["obs"], final_obs=seen["final_obs"])
+            learnt = agent.warm_start(demos, self.display)
             soundness.check(agent, f"in the cloning on {entrant.label}", learnt)
             envs, (first, count) = collector.envs, self.share(clone)
             drawn = {"seed": self.probe.seed, "stream": Stream.EVAL, "first": first}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, get_args
 
 import numpy as np
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from rrl.demos import DemoSet
 from rrl.demos.replay import NoPolicy
 from rrl.demos.sets import Demos
-from rrl.envs.base import EnvFactory, FrameRequest
-from rrl.envs.vector import WorkerVectorEnv
+from rrl.envs import scene
+from rrl.envs.base import OPTIONAL, EnvFactory, FrameRequest
+from rrl.envs.scene import Scene
+from rrl.envs.vector import WorkerVectorEnv, has
 from rrl.registry import UserError
 from rrl.rollout.data import Obs
 from rrl.rollout.episodes import Collector
@@ -27,7 +29,7 @@ class Watcher(NoPolicy):
 
     def observe(self, obs: Obs) -> NDArray[Any]:
         """uint8 [N, pictures + 4 p]."""
-        parts = [obs.state] if obs.frames is None else [obs.frames, obs.state]
+        parts: list[NDArray[Any]] = [obs.state] if obs.frames is None else [obs.frames, obs.state]
         return np.concatenate([part.view(np.uint8).reshape(len(part), -1) for part in parts], axis=1)
 
 
@@ -54,7 +56,7 @@ def shown(
     envs: WorkerVectorEnv,
     demos: Demos,
     places: Sequence[Place],
-    scenes: Sequence[Any] | None = None,
+    scenes: Sequence[Scene] | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Obs:
     """What is seen of recorded states [K], without stepping; in `scenes`, one for each, where they are given. Scenes
@@ -81,7 +83,7 @@ def shown(
                 frames[k] = seen["frames"][slot].copy() if "frames" in seen else None
         progress(sum(k is not None for k in taken))
     if scenes is not None:
-        envs.call("dress", type(scenes[0])())
+        envs.call("dress", Scene())
     return Obs(np.stack(frames) if envs.frames else None, np.stack(states))
 
 
@@ -122,16 +124,29 @@ def looks(env: EnvFactory) -> dict[str, EnvFactory.Config]:
     """The same task in every other look that its settings have: by `look default` and so on."""
     found: dict[str, EnvFactory.Config] = {}
     for name in sorted(env.visual):
-        options = get_args(type(env.config).model_fields[name].annotation)
-        for option in options:
+        for option in get_args(type(env.config).model_fields[name].annotation):
             if option != getattr(env.config, name):
-                found[f"{name} {option}"] = env.config.model_copy(update={name: option})
+                found[f"{name} {option}"] = env.config.model_copy(update={name: option})  # type: ignore[assignment]
     return found
 
 
-def chosen(changes: Sequence[str] | None, known: Sequence[str]) -> list[str]:
-    """Names of the changes that are asked for; None: all that are known. UserError for others."""
-    unknown = [name for name in changes or () if name not in known]
-    if unknown:
-        raise UserError(f"Probe.changes has {unknown[0]!r}; this environment knows {', '.join(map(repr, known))}")
-    return list(known if changes is None else changes)
+def changes(env: EnvFactory) -> tuple[list[str], dict[str, str]]:
+    """(names of the visual changes that this environment can show, looks and kinds of scenes; names of other kinds,
+    and why not)."""
+    refused: dict[str, str] = {}
+    with closing(env.make_one(None)) as sim:
+        sim.reset(seed=0)
+        for kind in scene.KINDS:
+            try:
+                if not has(sim, "dress"):
+                    raise UserError(f"its simulator cannot {OPTIONAL['dress']}")
+                sim.dress(scene.draw(kind, np.random.default_rng(0)))  # type: ignore[attr-defined]
+            except UserError as error:
+                refused[kind] = str(error)
+    return [*looks(env), *(kind for kind in scene.KINDS if kind not in refused)], refused
+
+
+def scenes(kind: str, count: int, seed: int) -> list[Scene]:
+    """So many changes of a kind, equal for equal arguments."""
+    words = [seed, *kind.encode()]
+    return [scene.draw(kind, np.random.default_rng([*words, number])) for number in range(count)]

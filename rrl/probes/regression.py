@@ -77,7 +77,8 @@ class _Scaled:
         self.scale = np.maximum(scale, max(FLOOR * scale.mean(), 1e-12))
 
     def __call__(self, x: Floats) -> Floats:
-        return (x - self.mean) / self.scale
+        scaled: Floats = (x - self.mean) / self.scale
+        return scaled
 
 
 class Ridge:
@@ -134,7 +135,7 @@ class Perceptron:
         optimiser = Adam(self._network.parameters(), 1e-3)
         best, kept, waited = float("inf"), {}, 0
         for _ in range(EPOCHS):
-            for rows in torch.randperm(len(x), generator=generator).split(BATCH):
+            for rows in torch.split(torch.randperm(len(x), generator=generator), BATCH):
                 loss = mse_loss(self._network(x[rows]), y[rows])
                 optimiser.step(torch.autograd.grad(loss, optimiser.parameters))
             with torch.no_grad():
