@@ -138,7 +138,10 @@ def probe(
     Exit code 2: an encoder could not be had, or failed; its row says why, and the others are done.
     """
     _must_be("Probe", sources)
+    from rrl.config import ginfile
     from rrl.probes import command
+
+    ginfile.alone(sources)
 
     raise typer.Exit(command.probe(sources, set_ or [], name, dry_run=dry_run, new=new))
 
@@ -288,8 +291,7 @@ def check(sources: Sources, set_: Sets = None) -> None:
     configuration."""
     from rrl.config import ginfile
 
-    root, _ = ginfile.root_of(sources)
-    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path()), nl=False)
+    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], ginfile.alone(sources)), Path()), nl=False)
 
 
 @app.command()

@@ -34,6 +34,7 @@ __all__ = [
     "FRAGMENTS",
     "ConfigError",
     "Problem",
+    "alone",
     "binds",
     "bound",
     "describe",
@@ -123,18 +124,23 @@ def binds(source: str, name: str) -> bool:
 
 
 def root_of(sources: Sequence[str]) -> tuple[str, str]:
-    """(root component, source) that gin files describe: the first of them that binds another root than a run, itself or
-    by what it includes; else a run and the first file. UserError where such a file doesn't stand alone."""
+    """(root component, source) that gin files describe: of the first one that binds another root than a run, itself or
+    by what it includes; else a run's. Such a file stands alone: see `alone`."""
     kinds = [kind for kind in registry.ROOTS if kind != "experiment"]
-    names = {name: kind for kind in kinds for name in registry.names(kind)}
+    names = [name for kind in kinds for name in registry.names(kind)]
     for source in sources:
-        bound = {label.partition(".")[0].rpartition("/")[2] for label in _bound_in(*_locate(source))}
-        for name, kind in names.items():
-            if name in bound:
-                if len(sources) > 1:
-                    raise UserError(f"{source} is {a_kind(kind)} of its own: name it alone, not beside other files")
-                return name, source
+        bound = {label.rpartition(".")[0] for label in _bound_in(*_locate(source))}
+        if found := [name for name in names if name in bound]:
+            return found[0], source
     return "Experiment", sources[0] if sources else ""
+
+
+def alone(sources: Sequence[str]) -> str:
+    """The root component that gin files describe; UserError for several, if they aren't of a run."""
+    root, source = root_of(sources)
+    if root != "Experiment" and len(sources) > 1:
+        raise UserError(f"{source} is {a_kind(registry.get(root).kind)} of its own: name it alone, not beside others")
+    return root
 
 
 def placed(statement: str, folders: Sequence[Path]) -> str:

@@ -35,7 +35,7 @@ def draw(found: Sequence[Row], title: str, folder: Path) -> list[Path]:
     _heat(panels[3], [[row.changed(change) for change in changes] for row in shown], changes)
     panels[3].set_title("task R² under visual changes", fontsize=9)
     panels[0].set_yticks(range(len(shown)), [_name(row) for row in shown])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(shown) - 0.5, -0.5)  # the best one on top
     figure.suptitle(title, fontsize=11)
     written = []
     for suffix in ("png", "svg"):
