@@ -125,14 +125,13 @@ def _show(work: Measuring, kept: ProbeFolder) -> None:
     found = leaderboard.rows(work)
     table = kept.folder / "leaderboard.csv"
     files.write_text(table, leaderboard.as_csv(found))
-    drawn = chart.draw(found, f"{work.oracle.name}: encoders compared", kept.folder)
-    kept.keep([table, *drawn])
-    env, demos = work.entrants[0], work._any.demos
-    common: dict[str, str] = dict(build(env.env).facts())
+    kept.keep([table, *chart.draw(found, f"{work.oracle.name}: encoders compared", kept.folder)])
+    demos = work.any.demos
+    common = dict(work.any.env.facts())
     common |= {f"demos.{name}": value for name, value in demos.facts().items()} if demos else {}
     for row in found:
-        if row.entrant.fine:
-            kept.child(row.entrant, row, common)
+        if row.entrant.run is not None:
+            kept.child(row, common)
 
 
 def _told(found: Sequence[Entrant], display: Display) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rrl.config import ginfile
-from rrl.probes.entrants import Entrant
 from rrl.probes.leaderboard import Row, numbers
 from rrl.probes.settings import Probe
 from rrl.run import process
@@ -21,6 +20,8 @@ from rrl.store.tracking import MLflowTracker, moved
 from rrl.store.tracking import Row as Point
 
 FILE = "probe.json"
+NO_NAME = re.compile(r"[^\w\-. :/]")
+"""What MLflow takes in no metric's name."""
 
 
 class ProbeFolder:
@@ -64,21 +65,22 @@ class ProbeFolder:
         files.write_text(self.folder / results.CONFIG, ginfile.dumps(config, self.folder, results.project(self.folder)))
         self.tracker.artifact(self.folder / results.CONFIG)
 
-    def child(self, entrant: Entrant, row: Row, common: Mapping[str, str]) -> None:
-        """The entrant's own row in MLflow, with what is known of it by now."""
-        known = self.facts["children"].get(entrant.label)
-        if known is None:
+    def child(self, row: Row, common: Mapping[str, str]) -> None:
+        """The entrant's own row in MLflow, with what is known of it by now; `common`: tags of all."""
+        entrant, children = row.entrant, self.facts["children"]
+        if entrant.label in children:
+            tracker = MLflowTracker.resume(self.tracker.uri, children[entrant.label])
+        else:
             place = {"sweep": self.tracker.run_id, "job": entrant.label}
             tracker = MLflowTracker.start(f"{self.facts['name']}: {entrant.label}", place)
-            self.facts["children"][entrant.label] = tracker.run_id
+            children[entrant.label] = tracker.run_id
             files.write_json(self.folder / FILE, self.facts)
-            tags = {f"encoder.{name}": value for name, value in entrant.facts.items()}
-            tracker.tags({**common, **tags, "encoder": entrant.label, "kind": "probe row", "role": entrant.role})
-            tracker.params({f"encoder.{name}": value for name, value in ginfile.flatten(entrant.encoder).items()})
-        else:
-            tracker = MLflowTracker.resume(self.tracker.uri, known)
-        measured = {name.replace("%", "percent"): float(value) for name, value in numbers(row).items()}
-        tracker.metrics([Point(row.clones, int(time.time() * 1000), measured)])
+        facts = entrant.facts | {"trained": str(entrant.experiment.encoder.trained).lower()}
+        tags = {f"encoder.{name}": value for name, value in facts.items()}
+        tracker.tags({**common, **tags, "encoder": entrant.label, "kind": "probe's row", "role": entrant.role})
+        tracker.params({f"encoder.{name}": value for name, value in ginfile.flatten(entrant.encoder).items()})
+        measured = {NO_NAME.sub("_", name): float(value) for name, value in numbers(row).items()}
+        tracker.metrics([Point(row.clones, row.time, measured)])
         tracker.end("FAILED" if entrant.reason else "FINISHED")
 
     def keep(self, written: Sequence[Path]) -> None:

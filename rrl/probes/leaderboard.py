@@ -63,6 +63,8 @@ class Row:
     """By kind of action."""
     clones: int = 0
     """Those that are done."""
+    time: int = 0
+    """When the newest piece was done, in ms since 1970."""
     task: tuple[str, ...] = ()
     """Quantities of the task, not of the robot."""
 
@@ -101,8 +103,12 @@ def _row(measuring: Measuring, entrant: Entrant) -> Row:
     if entrant.run is None:
         return Row(entrant)
 
+    times = [0]
+
     def known(key: Mapping[str, Any]) -> dict[str, Any]:
-        result: dict[str, Any] = (measuring.pieces.get(key) or {}).get("result", {})
+        piece = measuring.pieces.get(key) or {"result": {}, "time": 0}
+        times.append(piece["time"])
+        result: dict[str, Any] = piece["result"]
         return result
 
     score = entrant.experiment.env.score
@@ -115,7 +121,8 @@ def _row(measuring: Measuring, entrant: Entrant) -> Row:
     probes = known(measuring.probes_key(entrant))
     task = [q.name for q in measuring.material.quantities if not q.robot]
     drift = known(measuring.drift_key(entrant)) if entrant.sees else {}
-    return Row(entrant, known(measuring.cost_key(entrant)), probes, drift, outcomes, len(done), tuple(task))
+    cost = known(measuring.cost_key(entrant))
+    return Row(entrant, cost, probes, drift, outcomes, len(done), max(times), tuple(task))
 
 
 def table(found: Sequence[Row], console: Console) -> None:
@@ -124,7 +131,7 @@ def table(found: Sequence[Row], console: Console) -> None:
     unit = " %" if score is None or score.counted else ""
     columns: dict[str, Callable[[Row], str]] = {
         "encoder": lambda row: row.entrant.label + (" *" if row.entrant.role == "control" else ""),
-        f"mean{unit}": lambda row: str(row.outcomes.get("mean", "")),
+        f"mean{unit}": lambda row: "see below" if row.entrant.reason else str(row.outcomes.get("mean", "")),
         f"sampled{unit}": lambda row: str(row.outcomes.get("sampled", "")),
         "R2": lambda row: _number(row.r2("linear")),
         "R2 mlp": lambda row: _number(row.r2("mlp")),

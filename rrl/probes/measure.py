@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from rrl.bench.compute import encoder_multiply_adds
 from rrl.config import ginfile
 from rrl.demos.replay import NoPolicy
 from rrl.demos.sets import with_objects
-from rrl.encoders.base import Inference
 from rrl.envs.base import EnvFactory
 from rrl.machine.console import Display
 from rrl.probes import pictures
@@ -103,13 +101,14 @@ class Measuring:
         return made
 
     @cached_property
-    def _any(self) -> Experiment:
+    def any(self) -> Experiment:
+        """The run of one entrant: for what all have in common."""
         return next(entrant.experiment for entrant in self.entrants if entrant.fine)
 
     @cached_property
     def material(self) -> Material:
         """The demonstrations' states and how they are split."""
-        config, demos = self._any.config, self._any.demos
+        config, demos = self.any.config, self.any.demos
         assert demos is not None and config.workers is not None
         self.display.phase("replaying the demonstrations' states", int(demos.demos.lengths.sum()))
         envs = self.simulators.of(self.oracle, None, config.workers)
@@ -195,7 +194,7 @@ class Measuring:
         drawn: set[Any] = set()
         for entrant in (e for e in self.entrants if e.fine):
             run = entrant.experiment
-            cost = self.pieces.made(self.cost_key(entrant), dict)
+            cost = (self.pieces.get(self.cost_key(entrant)) or {})["result"]
             step = self.step_seconds[entrant.label]
             encode = len(run.env.cameras) / cost["pictures_per_second"] if entrant.sees else 0.0
             steps, shown = len(self.material.base.t), len(self.material.places)
@@ -214,43 +213,38 @@ class Measuring:
 
     # Agents
 
-    @contextmanager
-    def agent(self, entrant: Entrant, seed: int = 0) -> Iterator[tuple[Agent, Collector]]:
-        """An agent of this entrant, not taught yet, and the environments in which it acts."""
+    def collector(self, entrant: Entrant) -> Collector:
+        """The environments in which an entrant acts."""
         run = entrant.experiment
-        workers, groups, threads = run.config.workers, run.config.groups, run.config.threads
-        assert workers is not None and groups is not None and threads is not None
-        torch.set_num_threads(threads)
-        collector = Collector(self.simulators.of(run.env, run.frames, workers), groups)
-        yield run.make_agent(run.encoder, collector.envs, self._inference(entrant, collector), seed), collector
+        assert run.config.workers is not None and run.config.threads is not None
+        torch.set_num_threads(run.config.threads)
+        return Collector(self.simulators.of(run.env, run.frames, run.config.workers), run.config.groups or 1)
 
-    def _inference(self, entrant: Entrant, collector: Collector) -> Inference:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            return entrant.experiment.make_inference(collector, self.display)
+    def agent(self, entrant: Entrant, seed: int = 0) -> tuple[Agent, Collector]:
+        """An agent of an entrant, not taught yet, and the environments in which it acts."""
+        run, collector = entrant.experiment, self.collector(entrant)
+        inference = run.make_inference(collector, self.display)
+        return run.make_agent(run.encoder, collector.envs, inference, seed), collector
 
     # Cost
 
     def cost(self, entrant: Entrant) -> None:
         """Pictures per second, parameters and multiply-adds of the encoder; and how fast its environments are."""
-        with self.agent(entrant) as (agent, collector):
-            envs, run = collector.envs, entrant.experiment
-            self.step_seconds[entrant.label] = _seconds_per_step(collector)
-            seen = {name: values.copy() for name, values in envs.observation().items()}
-            batch = -(-envs.num_envs // collector.groups)
-            stack = run.frames.stack if run.frames else 1
-            frames = np.concatenate([seen["frames"][:batch]] * stack, axis=-1) if run.frames else None
-            obs = Obs(frames, seen["state"][:batch])
+        agent, collector = self.agent(entrant)
+        self.step_seconds[entrant.label] = _seconds_per_step(collector)
+        self.pieces.made(self.cost_key(entrant), partial(self._cost, entrant, agent, collector))
 
-            def measured() -> dict[str, Any]:
-                found = {"dim": run.encoder.dim, "parameters": sum(p.numel() for p in run.encoder.parameters())}
-                if frames is None:
-                    return found
-                rate = len(frames) * len(run.env.cameras) / _seconds(partial(agent.observe, obs))
-                counted = encoder_multiply_adds(run.encoder, frames)
-                return {**found, "pictures_per_second": rate, "batch": batch, "multiply_adds": counted}
-
-            self.pieces.made(self.cost_key(entrant), measured)
+    def _cost(self, entrant: Entrant, agent: Agent, collector: Collector) -> dict[str, Any]:
+        run, envs = entrant.experiment, collector.envs
+        size = batch(collector)
+        found = {"dim": run.encoder.dim, "parameters": sum(p.numel() for p in run.encoder.parameters())}
+        if run.frames is None:
+            return found
+        seen = {name: values[:size].copy() for name, values in envs.observation().items()}
+        frames = np.concatenate([seen["frames"]] * run.frames.stack, axis=-1)
+        spent = _seconds(partial(agent.observe, Obs(frames, seen["state"])))
+        rate, counted = size * len(run.env.cameras) / spent, encoder_multiply_adds(run.encoder, frames)
+        return {**found, "pictures_per_second": rate, "batch": size, "multiply_adds": counted}
 
     # Features
 
@@ -259,20 +253,17 @@ class Measuring:
         missing = [entrant for entrant in group if not self.pieces.has(self.features_key(entrant))]
         if not missing:
             return
-        run = missing[0].experiment
-        demos = run.demos
-        assert demos is not None
-        with self.agent(missing[0]) as (_, collector):
-            steps = int(demos.demos.lengths.sum())
-            self.display.phase("drawing the demonstrations" if run.frames else "replaying the demonstrations", steps)
-            seen, final = pictures.replayed(demos, collector.envs, collector.groups, self.display.advance)
+        run, collector = missing[0].experiment, self.collector(missing[0])
+        assert run.demos is not None
+        steps = int(run.demos.demos.lengths.sum())
+        self.display.phase("drawing the demonstrations" if run.frames else "replaying the demonstrations", steps)
+        seen, final = pictures.replayed(run.demos, collector.envs, collector.groups, self.display.advance)
         for entrant in missing:
-            with self.noted(entrant), self.agent(entrant) as (agent, collector):
+            with self.noted(entrant):
+                agent, collector = self.agent(entrant)
                 self.display.phase(f"{entrant.label}: encoding the demonstrations", steps)
-                arrays = {
-                    "obs": self._observed(agent, seen, collector),
-                    "final_obs": self._observed(agent, final, collector),
-                }
+                arrays = {"obs": self._observed(agent, seen, collector)}
+                arrays["final_obs"] = self._observed(agent, final, collector)
                 self.pieces.put_arrays(self.features_key(entrant), arrays)
 
     def shown(self, group: Sequence[Entrant]) -> None:
@@ -284,8 +275,9 @@ class Measuring:
             self.display.phase(f"drawing states, visual change: {change}", len(self.material.places))
             seen = self._changed(missing[0], change)
             for entrant in missing:
-                with self.noted(entrant), self.agent(entrant) as (agent, collector):
-                    self.display.phase(f"{entrant.label}: encoding {change}", len(seen.state))
+                with self.noted(entrant):
+                    agent, collector = self.agent(entrant)
+                    self.display.phase(f"{entrant.label}: encoding, visual change: {change}", len(seen.state))
                     rows = self._observed(agent, seen, collector)
                     self.pieces.put_arrays(self.shown_key(entrant, change), {"obs": rows})
 
@@ -300,12 +292,12 @@ class Measuring:
 
     def _observed(self, agent: Agent, seen: Obs, collector: Collector) -> NDArray[Any]:
         """Rows of what the agent makes of it, in batches as in a run: rounding depends on their shape."""
-        size = -(-collector.envs.num_envs // collector.groups)
+        size, total = batch(collector), len(seen.state)
         rows = []
-        for start in range(0, len(seen.state), size):
-            places = np.minimum(np.arange(start, start + size), len(seen.state) - 1)
+        for start in range(0, total, size):
+            places = np.minimum(np.arange(start, start + size), total - 1)
             row = agent.observe(Obs(None if seen.frames is None else seen.frames[places], seen.state[places]))
-            rows.append(row[: len(seen.state) - start])
+            rows.append(row[: total - start])
             self.display.advance(len(rows[-1]))
         found = np.concatenate(rows)
         if not np.isfinite(found).all():
@@ -392,29 +384,28 @@ class Measuring:
         self.pieces.made(self.clone_key(entrant, clone), partial(self._clone, entrant, clone))
 
     def _clone(self, entrant: Entrant, clone: int) -> dict[str, Any]:
-        with self.agent(entrant, self.probe.seed + clone) as (agent, collector):
-            seen = self._demos(entrant)
-            demos = replace(self.material.base, obs=seen["obs"], final_obs=seen["final_obs"])
-            learnt = agent.warm_start(demos, self.display)
-            soundness.check(agent, f"in the cloning on {entrant.label}", learnt)
-            envs, (first, count) = collector.envs, self.share(clone)
-            drawn = {"seed": self.probe.seed, "stream": Stream.EVAL, "first": first}
-            noise = (envs.factory.horizon, envs.action_dim)
-            mean, sampled = (episodes(count, **drawn, noise=kind) for kind in (None, noise))  # type: ignore[arg-type]
-            name = f"{entrant.label}: clone {clone + 1} of {self.probe.clones} acts"
-            self.display.phase(name, 2 * count * envs.factory.horizon)
-            rollout = collector.collect(agent, [*mean, *sampled], progress=self.display.advance, keep=False)
-        halves = {"mean": slice(0, count), "sampled": slice(count, None)}
-        return {
-            "learnt": learnt,
-            **{
-                kind: {
-                    **{flag: rollout.success(flag)[half].tolist() for flag in envs.factory.flags},
-                    "return": rollout.returns()[half].tolist(),
-                }
-                for kind, half in halves.items()
-            },
+        agent, collector = self.agent(entrant, self.probe.seed + clone)
+        seen, env = self._demos(entrant), entrant.experiment.env
+        demos = replace(self.material.base, obs=seen["obs"], final_obs=seen["final_obs"])
+        learnt = agent.warm_start(demos, self.display)
+        soundness.check(agent, f"in the cloning on {entrant.label}", learnt)
+        (first, count), noise = self.share(clone), (env.horizon, collector.envs.action_dim)
+        mean, sampled = (
+            episodes(count, seed=self.probe.seed, stream=Stream.EVAL, first=first, noise=drawn)
+            for drawn in (None, noise)
+        )
+        self.display.phase(f"{entrant.label}: clone {clone + 1} of {self.probe.clones} acts", 2 * count * env.horizon)
+        rollout = collector.collect(agent, [*mean, *sampled], progress=self.display.advance, keep=False)
+        values = {flag: rollout.success(flag) for flag in env.flags} | {"return": rollout.returns()}
+        halves = zip(KINDS, (slice(0, count), slice(count, None)), strict=True)
+        return {"learnt": learnt} | {
+            kind: {name: v[half].tolist() for name, v in values.items()} for kind, half in halves
         }
+
+
+def batch(collector: Collector) -> int:
+    """Environments whose pictures are encoded together."""
+    return -(-collector.envs.num_envs // collector.groups)
 
 
 def _of_each(targets: Mapping[str, Floats], predicted: Floats) -> dict[str, float]:

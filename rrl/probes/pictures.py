@@ -59,8 +59,8 @@ def shown(
     scenes: Sequence[Scene] | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Obs:
-    """What is seen of recorded states [K], without stepping; in `scenes`, one for each, where they are given. Scenes
-    are nominal afterwards. UserError where the environment can't."""
+    """What is seen of recorded states [K], without stepping, as if an episode began with each; in `scenes`, one for
+    each, where they are given. Scenes are nominal afterwards. UserError where the environment can't."""
     n = envs.num_envs
     shares = np.array_split(np.arange(len(places)), n)  # of each slot: neighbours, for few resets
     frames: list[Any] = [None] * len(places)
@@ -84,7 +84,9 @@ def shown(
         progress(sum(k is not None for k in taken))
     if scenes is not None:
         envs.call("dress", Scene())
-    return Obs(np.stack(frames) if envs.frames else None, np.stack(states))
+    if envs.frames is None:
+        return Obs(None, np.stack(states))
+    return Obs(np.concatenate([np.stack(frames)] * envs.frames.stack, axis=-1), np.stack(states))
 
 
 class Simulators:

@@ -30,7 +30,7 @@ class Quantity:
 def quantities(parts: Sequence[Part], states: NDArray[np.float32]) -> tuple[list[Quantity], list[str]]:
     """(quantities of states [T, p], names of parts of which nothing changes). Without parts each number is one."""
     width = states.shape[1]
-    parts = list(parts) or [Part(f"state[{i}]", 1) for i in range(width)]
+    parts = list(parts) or [Part(f"state {i}", 1) for i in range(width)]
     if sum(part.size for part in parts) != width:
         raise ValueError(f"the parts of the state have {sum(p.size for p in parts)} numbers, the state has {width}")
     values = states.astype(np.float64)
