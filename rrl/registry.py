@@ -21,7 +21,10 @@ import pydantic
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator", "sweep", "pretraining")
+ROOTS = {"experiment": "run", "sweep": "sweep", "pretraining": "pretrain", "probe": "probe"}
+"""Kinds of what a whole gin file describes, each with the command that does it; the first is meant where nothing says
+otherwise."""
+KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator", *list(ROOTS)[1:])
 BUILT_IN = (
     "rrl.envs",
     "rrl.encoders",
@@ -31,6 +34,7 @@ BUILT_IN = (
     "rrl.run.experiment",
     "rrl.sweeps",
     "rrl.pretrain",
+    "rrl.probes",
 )
 PLUGIN_GROUP = "rrl.components"
 

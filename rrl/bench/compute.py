@@ -159,7 +159,7 @@ def multiply_adds(run: Run) -> dict[str, float]:
     counts = dict.fromkeys(COUNTS, 0.0)
     if frames is not None and not isinstance(encoder, PixelEncoder):
         # By torch's forward pass: other backends can't be counted.
-        counts["encode"] = _counted(lambda: _forward(encoder, frames[:1])) / run.experiment.env.action_repeat
+        counts["encode"] = encoder_multiply_adds(encoder, frames) / run.experiment.env.action_repeat
     observed = run.observe()
     counts["act"] = _counted(lambda: run.act(observed)) / run.acted
     passed: list[float] = []
@@ -169,8 +169,10 @@ def multiply_adds(run: Run) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _forward(encoder: Encoder, frames: NDArray[np.uint8]) -> None:
-    encoder(torch.as_tensor(frames, device=next(encoder.parameters()).device))
+def encoder_multiply_adds(encoder: Encoder, frames: NDArray[np.uint8]) -> float:
+    """Multiply-adds of encoding the first of these frames [N, H, W, 3 * cameras * stack], counted likewise."""
+    device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
+    return _counted(lambda: encoder(torch.as_tensor(frames[:1], device=device)))
 
 
 def _counted(work: Callable[[], object]) -> float:

@@ -35,29 +35,25 @@ def run(
 ) -> None:
     """Train what a gin file describes, or several laid over each other."""
     seconds = seconds_of(budget)
-    _no_others(sources)
+    _must_be("Experiment", sources)
     from rrl.run import process
 
     raise typer.Exit(process.start(sources, set_ or [], name, seconds))
 
 
-OTHERS = {"Sweep": "sweep", "Pretraining": "pretrain"}
-"""Roots of gin files that describe no run, with the commands that take them."""
-
-
-def _root(source: str) -> str:
-    """What a gin file describes: a sweep itself, a pretraining also by what it includes, or else a run."""
+def _must_be(wanted: str, sources: list[str]) -> None:
+    """UserError, with the right command, if the files describe something else."""
+    from rrl import registry
     from rrl.config import ginfile
+    from rrl.config.words import a_kind
 
-    return next((root for root in OTHERS if ginfile.binds(source, root, included=root != "Sweep")), "Experiment")
-
-
-def _no_others(sources: list[str]) -> None:
-    from rrl.registry import UserError
-
-    for source in sources:
-        if command := OTHERS.get(root := _root(source)):
-            raise UserError(f"{source} is a {root.lower()}, not a run; start it with: rrl {command} {source}")
+    name, source = ginfile.root_of(sources)
+    if name != wanted:
+        kind, asked = (registry.get(n).kind.replace("experiment", "run") for n in (name, wanted))
+        command = registry.ROOTS[registry.get(name).kind]
+        raise registry.UserError(
+            f"{source} is {a_kind(kind)}, not {a_kind(asked)}; start it with: rrl {command} {source}"
+        )
 
 
 @app.command()
@@ -143,15 +139,28 @@ def pretrain(
 ) -> None:
     """Train an encoder on a task's pictures, before anything acts; the same command again goes on where it stopped."""
     seconds = seconds_of(budget)
-    from rrl.config import ginfile
-    from rrl.registry import UserError
-
-    if "Pretraining" not in map(_root, sources):
-        known = ", ".join(name for name in ginfile.shipped() if name.startswith("pretrain/"))
-        raise UserError(f"{' + '.join(sources)} describes no pretraining: nothing binds Pretraining, as in {known}")
+    _must_be("Pretraining", sources)
     from rrl.pretrain import command
 
     raise typer.Exit(command.pretrain(sources, set_ or [], out, seconds))
+
+
+@app.command()
+def probe(
+    sources: Sources,
+    set_: Sets = None,
+    name: Annotated[str | None, typer.Option(help="The probe's name; the same name goes on with it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say how long it takes, stop.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Begin a new folder, whatever there is.")] = False,
+) -> None:
+    """Compare encoders on a task without training in it; the same command again goes on where it stopped.
+
+    Exit code 2: an encoder could not be had, or failed; its row says why, and the others are done.
+    """
+    _must_be("Probe", sources)
+    from rrl.probes import command
+
+    raise typer.Exit(command.probe(sources, set_ or [], name, dry_run=dry_run, new=new))
 
 
 @app.command()
@@ -317,17 +326,11 @@ def export(
 
 @app.command()
 def check(sources: Sources, set_: Sets = None) -> None:
-    """Check a gin file of a run, a sweep or a pretraining (or several, laid over each other), and print the whole
-    configuration."""
+    """Check a gin file of a run, sweep, pretraining or probe (or several, laid over each other), and print the
+    whole configuration."""
     from rrl.config import ginfile
 
-    roots = {_root(source): source for source in sources}
-    if "Sweep" in roots and len(sources) > 1:
-        from rrl.registry import UserError
-
-        raise UserError(f"{roots['Sweep']} is a sweep of its own: check it alone, not beside other files")
-    root = next((other for other in OTHERS if other in roots), "Experiment")
-    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path()), nl=False)
+    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], ginfile.alone(sources)), Path()), nl=False)
 
 
 @app.command()
@@ -340,7 +343,7 @@ def inspect(
     ] = None,
 ) -> None:
     """Try a run's environment for one episode: actions, observation, cameras, infos, the first picture."""
-    _no_others(sources)
+    _must_be("Experiment", sources)
     from rrl.commands import inspection
 
     inspection.show(sources, set_ or [], picture, typer.echo)

@@ -34,6 +34,7 @@ __all__ = [
     "FRAGMENTS",
     "ConfigError",
     "Problem",
+    "alone",
     "binds",
     "bound",
     "describe",
@@ -47,6 +48,7 @@ __all__ = [
     "load",
     "loads",
     "placed",
+    "root_of",
     "shipped",
 ]
 
@@ -111,16 +113,34 @@ def bound(source: str, field: str, root: str = "Experiment", finder: Finder = fi
     return found
 
 
-def binds(source: str, name: str, *, included: bool = False) -> bool:
-    """Does this gin file itself, or also what it includes, set a field of component `name`?"""
-    path, shown = _locate(source)
-    if included:
-        return any(binding.name == name and binding.field for binding, _ in _Reader(find_file).file(path, shown))
+def binds(source: str, name: str) -> bool:
+    """Does this gin file itself (not what it includes) set a field of component `name`?"""
+    path, _ = _locate(source)
     try:
         statements, _ = parse(_read(path), source)  # `load` will say what is wrong
     except (OSError, UnicodeDecodeError):
         return False
     return any(isinstance(line, Binding) and line.name == name and line.field for line in statements)
+
+
+def root_of(sources: Sequence[str]) -> tuple[str, str]:
+    """(root component, source) that gin files describe: of the first one that binds another root than a run, itself or
+    by what it includes; else a run's."""
+    kinds = [kind for kind in registry.ROOTS if kind != "experiment"]
+    names = [name for kind in kinds for name in registry.names(kind)]
+    for source in sources:
+        bound = {label.rpartition(".")[0] for label in _bound_in(*_locate(source))}
+        if found := [name for name in names if name in bound]:
+            return found[0], source
+    return "Experiment", sources[0] if sources else ""
+
+
+def alone(sources: Sequence[str]) -> str:
+    """The root component that gin files describe; UserError for a sweep among several: it has files of its own."""
+    root, source = root_of(sources)
+    if registry.get(root).kind == "sweep" and len(sources) > 1:
+        raise UserError(f"{source} is a sweep of its own: name it alone, not beside other files")
+    return root
 
 
 def placed(statement: str, folders: Sequence[Path]) -> str:
@@ -161,13 +181,13 @@ def fragments(field: str = "") -> list[str]:
         name
         for folder, gives in FRAGMENTS.items()
         for name in known
-        if name.startswith(f"{folder}/") and (not field or (field in gives and gives <= _bound_in(known[name])))
+        if name.startswith(f"{folder}/") and (not field or (field in gives and gives <= _bound_in(known[name], name)))
     ]
 
 
-def _bound_in(path: Path) -> set[str]:
+def _bound_in(path: Path, shown: str) -> set[str]:
     """What a file and those that it includes bind."""
-    return {binding.label for binding, _ in _Reader(find_file).file(path, str(path))}
+    return {binding.label for binding, _ in _Reader(find_file).file(path, shown)}
 
 
 def find(name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from rrl.envs.adroit_tasks import FLAG_NAMES, TASKS
-from rrl.envs.base import ExactSimEnv, FrameRequest, Look, MuJoCoFactory, Steps, meant
+from rrl.envs.base import ExactSimEnv, FrameRequest, Look, MuJoCoFactory, Part, Steps, meant
 from rrl.registry import register
 from rrl.score import Score, success
 
@@ -126,6 +126,11 @@ class Adroit(MuJoCoFactory):
     @property
     def score(self) -> Score:
         return success(FLAG_NAMES[0], self._task.success_steps)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        parts = {"task": self._task.parts, "joints": (Part("hand joints", 24, robot=True),), "none": ()}
+        return parts[self.config.state]
 
     def settings(self) -> dict[str, str]:
         noise = self.config.joint_noise

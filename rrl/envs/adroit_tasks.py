@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rrl.envs.base import Part
+
 Vector = NDArray[np.float64]
 Flags = tuple[bool, bool]
 FLAG_NAMES = ("success", "success_rrl")
@@ -44,6 +46,8 @@ class Task(abc.ABC):
     joints: ClassVar[slice]
     """Where qpos holds the 24 hand joints: wrist and fingers, without the arm's."""
     state_dim: ClassVar[int]
+    parts: ClassVar[tuple[Part, ...]]
+    """What the numbers of `state` are."""
     action_dim: ClassVar[int]
     quantities: ClassVar[dict[str, int]]
     """What a reset randomises, with the number of its values; names as in mj_envs' saved states."""
@@ -104,6 +108,16 @@ class Pen(Task):
     xml = "adroit_pen.xml"
     joints = slice(0, 24)
     state_dim = 45
+    parts = (
+        Part("hand joints", 24, robot=True),
+        Part("pen position", 3),
+        Part("pen velocity", 3, rate=True),
+        Part("pen angular velocity", 3, rate=True),
+        Part("pen axis", 3),
+        Part("target axis", 3),
+        Part("pen to goal", 3),
+        Part("axis to target axis", 3),
+    )
     action_dim = 24
     quantities: ClassVar = {"desired_orien": 4}
     horizons: ClassVar = {"paper": 100, "stock": 200}
@@ -174,6 +188,15 @@ class Door(Task):
     xml = "adroit_door.xml"
     joints = slice(4, 28)
     state_dim = 39
+    parts = (
+        Part("arm and hand joints", 27, robot=True),
+        Part("latch", 1),
+        Part("door hinge", 1),
+        Part("palm position", 3, robot=True),
+        Part("handle position", 3),
+        Part("palm to handle", 3),
+        Part("door is open", 1),
+    )
     action_dim = 28
     quantities: ClassVar = {"door_body_pos": 3}
     paper_cameras: ClassVar = {"top": Camera((0.0, 0.0, 1.5), (0.000796, 0.0, 0.0, 1.0))}
@@ -219,6 +242,17 @@ class Hammer(Task):
     xml = "adroit_hammer.xml"
     joints = slice(2, 26)
     state_dim = 46
+    parts = (
+        Part("arm and hand joints", 26, robot=True),
+        Part("nail depth", 1),
+        Part("hammer velocity", 3, rate=True),
+        Part("hammer angular velocity", 3, rate=True),
+        Part("palm position", 3, robot=True),
+        Part("hammer position", 3),
+        Part("hammer angles", 3),
+        Part("nail position", 3),
+        Part("force on the nail", 1),
+    )
     action_dim = 26
     quantities: ClassVar = {"board_pos": 3}
     paper_cameras: ClassVar = {"top": Camera((0.0, 0.0, 1.1), (0.000796, 0.0, 0.0, 1.0))}
@@ -275,6 +309,12 @@ class Relocate(Task):
     xml = "adroit_relocate.xml"
     joints = slice(6, 30)
     state_dim = 39
+    parts = (
+        Part("arm and hand joints", 30, robot=True),
+        Part("palm to ball", 3),
+        Part("palm to target", 3),
+        Part("ball to target", 3),
+    )
     action_dim = 30
     quantities: ClassVar = {"obj_pos": 3, "target_pos": 3}
     paper_cameras: ClassVar = {

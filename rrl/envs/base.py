@@ -51,6 +51,19 @@ class FrameRequest:
     stack: int = 1
 
 
+@dataclass(frozen=True)
+class Part:
+    """Neighbouring numbers of a state vector that belong together, in one unit."""
+
+    name: str
+    """Such as `door hinge`."""
+    size: int
+    robot: bool = False
+    """Of the robot itself, not of what it works on?"""
+    rate: bool = False
+    """A velocity, which no single picture shows?"""
+
+
 class EnvFactory(Component, abc.ABC):
     """Makes the simulated environments of one task. Cheap to construct; picklable through its config.
 
@@ -196,6 +209,11 @@ class EnvFactory(Component, abc.ABC):
     def has_state(self) -> bool:
         """False if the state vector is empty."""
         return True
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What the numbers of the state vector are, in order; empty: nobody says."""
+        return ()
 
     def settings(self) -> dict[str, str]:
         """What `facts` say of the configuration: all of it, unless an environment says it better."""

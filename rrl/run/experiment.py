@@ -93,12 +93,13 @@ class Experiment(Component):
         @model_validator(mode="after")
         def _fits_together(self) -> Experiment.Config:
             """Each part says what keeps it from working with the others; nothing here knows one by name."""
-            misfits = list(self._misfits())
+            misfits = list(self.misfits())
             if misfits:
                 raise mistakes(misfits)
             return self
 
-        def _misfits(self) -> Iterator[Mistake]:
+        def misfits(self) -> Iterator[Mistake]:
+            """What keeps the parts from working together."""
             for part in (self.env, self.encoder, self.agent, self.demos, *self.evaluators):
                 if part is not None:
                     yield from part.misfit(self)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from rrl import registry
 from rrl.config import ginfile
 from rrl.config.grammar import ConfigError, Problem
 from rrl.config.resolve import checked
@@ -111,8 +112,12 @@ def request(
             "the parts, or start one run with `rrl run`"
         )
     sweeps = [file for file in files if ginfile.binds(file, "Sweep")]
-    if other := next((file for file in files if ginfile.binds(file, "Pretraining", included=True)), None):
-        raise UserError(f"{other} is a pretraining: a sweep has runs alone; start it with: rrl pretrain {other}")
+    roots = {ginfile.root_of([file])[0]: file for file in files}
+    for root in roots.keys() - {"Experiment", "Sweep"}:
+        kind = registry.get(root).kind
+        raise UserError(
+            f"{roots[root]} is a {kind}, and a sweep has runs; start it with: rrl {registry.ROOTS[kind]} {roots[root]}"
+        )
     if sweeps and len(files) > 1:
         raise UserError(f"{sweeps[0]} is a sweep of its own: start it alone, not beside other files")
     name = "+".join(dict.fromkeys(Path(argument).stem for argument in arguments))[:60]

@@ -1,0 +1,142 @@
+"""`rrl probe`, from arguments to exit code."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from rrl.config import ginfile
+from rrl.machine.console import Display, duration, optional_output
+from rrl.machine.processes import keep_freed_memory
+from rrl.machine.signals import Stopped, Stopping
+from rrl.probes import chart, leaderboard
+from rrl.probes.entrants import Entrant, entrants
+from rrl.probes.folder import ProbeFolder
+from rrl.probes.measure import Measuring
+from rrl.probes.pictures import simulators
+from rrl.probes.pieces import Pieces
+from rrl.probes.settings import Probe
+from rrl.registry import UserError, build
+from rrl.store import files
+
+LACKING = 2
+"""Exit code where an entrant could not be had or failed: something that was asked for is not in the leaderboard."""
+
+
+@optional_output()
+def probe(
+    sources: Sequence[str], overrides: Sequence[str], name: str | None, *, dry_run: bool = False, new: bool = False
+) -> int:
+    """Check everything, say how long it takes, do what is not done yet, and show the leaderboard; returns the exit
+    code: 0, `LACKING`, or a signal's."""
+    config = ginfile.load(sources, overrides, "Probe")
+    assert isinstance(config, Probe.Config)
+    name = name or "+".join(Path(source).stem for source in sources)
+    build(config.demos, env=build(config.env))  # none of the entrants can do without
+    found = entrants(config)
+    if not any(entrant.fine for entrant in found):
+        raise UserError("none of the encoders can be had:\n" + "\n".join(f"{e.label}: {e.reason}" for e in found))
+    keep_freed_memory()
+    with ExitStack() as stack:
+        display = stack.enter_context(Display())
+        opened = stack.enter_context(simulators(config.num_envs))
+        if dry_run:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            _prepare(Measuring(config, found, Pieces(folder), opened, display))
+            return _told(found, display)
+        stopping = stack.enter_context(Stopping())
+        kept = stack.enter_context(ProbeFolder.open(name, new))
+        kept.settings(config)
+        display.line(f"probe {kept.tracker.run_id}: {name}")
+        work = Measuring(config, found, Pieces(kept.folder), opened, display)
+        code, status = 1, "FAILED"
+        try:
+            stopping.listen()
+            _measure(work, kept)
+            stopping.hold()
+            code = _told(found, display)
+            status = "FINISHED"
+        except Stopped as cause:
+            stopping.hold()
+            code, status = cause.code, "KILLED"
+            display.line("stopped: the same command goes on where it is")
+        finally:
+            kept.tracker.end(status)
+        display.line(f"files: {kept.folder}")
+        return code
+
+
+def _prepare(work: Measuring) -> None:
+    """Time every entrant, and say how long the rest takes."""
+    left = len(work.left())
+    if not left:
+        return
+    for entrant in work.entrants:
+        if entrant.fine:
+            work.display.phase(f"timing {entrant.label}", 0)
+            with work.noted(entrant):
+                work.cost(entrant)
+    spent = work.seconds_left()
+    parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in spent.items())
+    work.display.line(
+        f"{left} pieces to do: about {duration(sum(spent.values()))} ({parts}; fitting probes comes on top)"
+    )
+    work.display.expect(sum(spent.values()), 0.0)
+
+
+def _measure(work: Measuring, kept: ProbeFolder) -> None:
+    for entrant in work.entrants:
+        if not entrant.fine:
+            work.display.line(f"{entrant.label} is left out: {entrant.reason}")
+    _prepare(work)
+    for group in _together(work.entrants):
+        work.features(group)
+        work.shown(group)
+    for entrant in filter(_fine, work.entrants):
+        with work.noted(entrant):
+            work.probes(entrant)
+            work.drift(entrant)
+    _show(work, kept)
+    for clone in range(work.probe.clones):
+        for entrant in filter(_fine, work.entrants):
+            with work.noted(entrant):
+                work.clone(entrant, clone)
+        _show(work, kept)
+    leaderboard.table(leaderboard.rows(work), work.display.console)
+    work.display.line(f"{leaderboard.ORDER}; * a control, without pictures")
+
+
+def _fine(entrant: Entrant) -> bool:
+    return entrant.fine
+
+
+def _together(found: Sequence[Entrant]) -> list[list[Entrant]]:
+    """Groups of those who see the same."""
+    groups: dict[object, list[Entrant]] = {}
+    for entrant in filter(_fine, found):
+        groups.setdefault((entrant.experiment.frames, entrant.env), []).append(entrant)
+    return list(groups.values())
+
+
+def _show(work: Measuring, kept: ProbeFolder) -> None:
+    """Write the leaderboard of what is there, for people and MLflow."""
+    found = leaderboard.rows(work)
+    table = kept.folder / "leaderboard.csv"
+    files.write_text(table, leaderboard.as_csv(found))
+    kept.keep([table, *chart.draw(found, f"{work.oracle.name}: encoders compared", kept.folder)])
+    demos = work.any.demos
+    common = dict(work.any.env.facts())
+    common |= {f"demos.{name}": value for name, value in demos.facts().items()} if demos else {}
+    for row in found:
+        if row.entrant.run is not None:
+            kept.child(row, common)
+
+
+def _told(found: Sequence[Entrant], display: Display) -> int:
+    """Say last what is missing; returns the exit code."""
+    lacking = [entrant for entrant in found if entrant.reason]
+    for entrant in lacking:
+        display.line(f"NOT COMPARED  {entrant.label}: {entrant.reason}")
+    return LACKING if lacking else 0

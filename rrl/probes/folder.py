@@ -1,0 +1,89 @@
+"""A probe on disk: `runs/<its run id>/` with its settings, finished pieces and leaderboard, and its rows in MLflow."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rrl.config import ginfile
+from rrl.probes.leaderboard import Row, numbers
+from rrl.probes.settings import Probe
+from rrl.run import process
+from rrl.store import files, results
+from rrl.store.tracking import MLflowTracker, moved
+from rrl.store.tracking import Row as Point
+
+FILE = "probe.json"
+NO_NAME = re.compile(r"[^\w\-. :/]")
+"""What MLflow takes in no metric's name."""
+
+
+class ProbeFolder:
+    """An open probe; holds its lock until it is closed, at the latest when the process ends."""
+
+    def __init__(self, folder: Path, tracker: MLflowTracker) -> None:
+        self.folder, self.tracker = folder, tracker
+        self._lock = ExitStack()
+        refusal = f"another process is working on the probe {folder}; wait for it or stop it"
+        self._lock.enter_context(files.locked(folder / results.LOCK, seconds=0, refusal=refusal))
+        self.facts: dict[str, Any] = json.loads((folder / FILE).read_text())
+
+    def __enter__(self) -> ProbeFolder:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._lock.close()
+
+    @classmethod
+    def open(cls, name: str, new: bool = False) -> ProbeFolder:
+        """The probe of this name in `runs/`; if there is none, or `new`, a fresh one with its MLflow run."""
+        process.make_root()
+        with files.locked(results.ROOT / ".probes.lock"):  # two first calls must not make two probes
+            known = [(files.read_json(path), path.parent) for path in results.ROOT.glob(f"*/{FILE}")]
+            alike = [(facts["started"], folder, facts) for facts, folder in known if facts.get("name") == name]
+            if alike and not new:
+                _, folder, facts = max(alike, key=lambda found: found[0])
+                uri = moved(facts["uri"], results.project(folder))
+                return cls(folder, MLflowTracker.resume(uri, facts["run_id"]))
+            tracker = MLflowTracker.start(name)
+            tracker.tags({"kind": "probe"})
+            folder = results.ROOT / tracker.run_id
+            folder.mkdir()
+            facts = {"format": 1, "uri": tracker.uri, "run_id": tracker.run_id, "name": name, "children": {}}
+            started = datetime.now(UTC).isoformat(timespec="milliseconds")
+            files.write_json(folder / FILE, facts | {"started": started, "argv": sys.argv})
+            return cls(folder, tracker)
+
+    def settings(self, config: Probe.Config) -> None:
+        """Write down what is compared now."""
+        files.write_text(self.folder / results.CONFIG, ginfile.dumps(config, self.folder, results.project(self.folder)))
+        self.tracker.artifact(self.folder / results.CONFIG)
+
+    def child(self, row: Row, common: Mapping[str, str]) -> None:
+        """The entrant's own row in MLflow, with what is known of it by now; `common`: tags of all."""
+        entrant, children = row.entrant, self.facts["children"]
+        if entrant.label in children:
+            tracker = MLflowTracker.resume(self.tracker.uri, children[entrant.label])
+        else:
+            place = {"sweep": self.tracker.run_id, "job": entrant.label}
+            tracker = MLflowTracker.start(f"{self.facts['name']}: {entrant.label}", place)
+            children[entrant.label] = tracker.run_id
+            files.write_json(self.folder / FILE, self.facts)
+        facts = entrant.facts | {"trained": str(entrant.experiment.encoder.trained).lower()}
+        tags = {f"encoder.{name}": value for name, value in facts.items()}
+        tracker.tags({**common, **tags, "encoder": entrant.label, "kind": "probe's row", "role": entrant.role})
+        tracker.params({f"encoder.{name}": value for name, value in ginfile.flatten(entrant.encoder).items()})
+        measured = {NO_NAME.sub("_", name): float(value) for name, value in numbers(row).items()}
+        tracker.metrics([Point(row.clones, row.time, measured)])
+        tracker.end("FAILED" if entrant.reason else "FINISHED")
+
+    def keep(self, written: Sequence[Path]) -> None:
+        """Hand files to MLflow."""
+        for path in written:
+            self.tracker.artifact(path)
