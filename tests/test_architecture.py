@@ -51,7 +51,19 @@ ONLY_IN = {"gin": {"config"}, "mlflow": {"store", "cli"}, "typer": {"cli", "comm
 HEAVY = {"torch", "torchvision", "mlflow", "mujoco", "gymnasium_robotics", "dm_control", "matplotlib", "av"}
 
 # Rooms whose code is general: it knows kinds of components, and no component.
-GENERAL = ("config", "store", "machine", "rollout", "run", "demos", "report", "sweeps", "pretrain", "probes", "commands")
+GENERAL = (
+    "config",
+    "store",
+    "machine",
+    "rollout",
+    "run",
+    "demos",
+    "report",
+    "sweeps",
+    "pretrain",
+    "probes",
+    "commands",
+)
 KIND_OF = {"envs": "environment", "encoders": "encoder", "agents": "agent", "demos": "demos", "evaluators": "evaluator"}
 ROOTS = ("Experiment", "Sweep", "Pretraining", "Probe")
 SLOTS = ("env", "encoder", "agent", "demos", "evaluators")
