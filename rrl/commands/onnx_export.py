@@ -58,8 +58,8 @@ def export(source: str, out: Path, say: Say, *, best: bool = False) -> None:
         file.write(proto)
     say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {facts['what']}")
     say(f"inputs: {', '.join(f'{name} ({facts[name]})' for name in inputs)}")
-    if facts.get("precision", "fp32") != "fp32":
-        say(f"note: the run's features were {facts['precision']}; the graph's are fp32, and so a little different")
+    if "frames" in inputs and facts.get("trained_in") in ("bf16", "int8"):
+        say(f"note: the run's features were {facts['trained_in']}; the graph's are fp32, and so a little different")
     say(f"output: {graph.output} ({facts[graph.output]}); onnxruntime is {worst:.1e} away from torch (relative)")
 
 
@@ -108,7 +108,7 @@ def _of_policy(source: str, best: bool) -> tuple[Graph, Inputs, dict[str, str]]:
     facts |= {
         "what": f"the mean action of {facts['encoder']} and {config.agent.label()}",
         "agent": config.agent.label(),
-        "precision": config.precision,
+        "trained_in": config.precision,
         "updates": str(values.get("iteration", 0)),
         "run": str(values.get("run", "")),
         "state": f"float32 [batch, {state_dim}]",
