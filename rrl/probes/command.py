@@ -91,6 +91,8 @@ def _measure(work: Measuring, kept: ProbeFolder) -> None:
         if not entrant.fine:
             work.display.line(f"{entrant.label} is left out: {entrant.reason}")
     _prepare(work)
+    if work.material.constant:
+        work.display.line(f"never changes in the demonstrations, and is left out: {', '.join(work.material.constant)}")
     for group in _together(work.entrants):
         work.features(group)
         work.shown(group)

@@ -114,8 +114,11 @@ class Measuring:
         envs = self.simulators.of(self.oracle, None, config.workers)
         base = demos.replay(Collector(envs), NoPolicy(envs.action_dim), progress=self.display.advance)
         found, constant = quantities(self.oracle.parts, base.obs)
-        if base.episodes < self.probe.folds:
-            raise UserError(f"Probe.folds is {self.probe.folds}, but there are {base.episodes} demonstrations")
+        if base.episodes - -(-base.episodes // self.probe.folds) < 2 or base.episodes < self.probe.folds:
+            raise UserError(
+                f"{base.episodes} demonstrations can't be split into {self.probe.folds} folds so that probes are fitted "
+                "to two episodes or more: take more demonstrations, or set Probe.folds"
+            )
         chosen, seen = (pictures.spread(len(base.t), count) for count in (self.probe.states, self.probe.shown))
         places = [(int(base.episode[k]), int(base.t[k])) for k in seen] if self.changes else []
         shown = pictures.shown(envs, demos.demos, places).state if places else base.obs[:0]
@@ -268,7 +271,7 @@ class Measuring:
 
     def shown(self, group: Sequence[Entrant]) -> None:
         """Features of some recorded states under each visual change, likewise."""
-        for change in [NOMINAL, *self.changes]:
+        for change in [NOMINAL, *self.changes] if self.changes else []:
             missing = [e for e in group if e.fine and e.sees and not self.pieces.has(self.shown_key(e, change))]
             if not missing:
                 continue

@@ -137,6 +137,8 @@ def changes(env: EnvFactory) -> tuple[list[str], dict[str, str]]:
     and why not)."""
     refused: dict[str, str] = {}
     with closing(env.make_one(None)) as sim:
+        if lacks := [cannot for name, cannot in OPTIONAL.items() if name in ("initial", "show") and not has(sim, name)]:
+            return [], dict.fromkeys([*looks(env), *scene.KINDS], f"its simulator cannot {lacks[0]}")
         sim.reset(seed=0)
         for kind in scene.KINDS:
             try:

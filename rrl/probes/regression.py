@@ -21,7 +21,7 @@ PENALTIES = np.logspace(-7, 2, 19)
 FLOOR = 1e-3
 """Lower bound of the features' scales, as a fraction of their mean: as in cloning, a feature that hardly varies would
 blow up where it does."""
-EPOCHS, PATIENCE, BATCH = 60, 8, 256
+EPOCHS, PATIENCE, BATCH = 100, 10, 64
 """Of the nonlinear probe: passes over the samples at most, passes without a better validation before it ends, and
 samples in a batch."""
 

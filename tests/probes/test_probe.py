@@ -1,0 +1,210 @@
+"""`rrl probe` from its gin file to its leaderboard: what is measured, what is found again, what is told."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers.plugins import install
+from helpers.stores import prepared
+from typer.testing import CliRunner
+
+from rrl import cli
+from rrl.config import ginfile
+from rrl.probes import command
+from rrl.probes.settings import Probe
+from rrl.registry import UserError
+
+TINY = """
+include 'env/adroit_pen.gin'
+include 'env/adroit_fast.gin'
+Probe.env = @Adroit()
+Adroit.horizon = 6
+Probe.demos = @DemoSet()
+DemoSet.episodes = 4
+Probe.agent = @BC()
+BC.policy_hidden = (8,)
+BC.bc_epochs = 1
+Probe.encoders = ({encoders})
+Probe.folds = 2
+Probe.states = 120
+Probe.mlp_hidden = (8,)
+Probe.clones = 2
+Probe.episodes = 5
+Probe.shown = 8
+Probe.changes = ('look balanced', 'object colour')
+Probe.num_envs = 4
+Probe.workers = 0
+Probe.threads = 1
+"""
+ONE = "@Attention96(),"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with a plugin's encoder, whose pictures are small, and the demonstrations of `TINY` cut short."""
+    install(monkeypatch, tmp_path / "plugins", "plugins.encoder96")
+    monkeypatch.chdir(prepared(tmp_path))
+    write(ONE)
+    return tmp_path
+
+
+def write(encoders, more=""):
+    Path("tiny.gin").write_text(TINY.format(encoders=encoders) + more)
+
+
+def probe(*overrides, code=0):
+    assert command.probe(["tiny.gin"], overrides, None) == code
+    (folder,) = (path.parent for path in Path("runs").glob("*/probe.json"))
+    with (folder / "leaderboard.csv").open() as file:
+        return folder, {row["encoder"]: row for row in csv.DictReader(file)}
+
+
+def pieces(folder):
+    """Name -> when it was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "pieces").iterdir()}
+
+
+def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice(project, capsys):
+    folder, rows = probe()
+    text = capsys.readouterr().out
+    assert "pieces to do: about" in text
+    assert set(rows) == {"Attention96 (UNTRAINED)", "State", "State (blind)"}
+    row = rows["Attention96 (UNTRAINED)"]
+    assert (row["role"], rows["State"]["role"]) == ("encoder", "control")
+    assert row["weights"].startswith("untrained:seed0:")
+    assert float(row["cost/dim"]) == 32
+    assert float(row["cost/multiply_adds"]) > 32 * 36 * 768  # its convolution alone
+    for kind in ("mean", "sampled"):
+        assert float(row[f"clones/{kind}_episodes"]) == 5
+        assert 0 <= float(row[f"clones/{kind}_low"]) <= float(row[f"clones/{kind}"]) <= 100
+    # The state tells the state, the joints tell themselves and not the pen, features something of both.
+    assert float(rows["State"]["r2/linear/pen position"]) > 0.99
+    assert float(rows["State (blind)"]["r2/linear/hand joints"]) > 0.99
+    assert float(rows["State (blind)"]["r2/linear/pen position"]) < 0.9
+    assert row["r2/linear/pen velocity"] == ""  # no picture shows it: two do
+    assert row["r2/linear_change/pen velocity"] != ""
+    # The same states in another look: the features move, and no more than they differ from state to state by far.
+    assert float(row["moved/none"]) == 0
+    for change in ("look balanced", "object colour"):
+        assert 0 < float(row[f"moved/{change}"])
+        assert float(row[f"r2/under/{change}"]) <= 1
+    assert {path.name for path in folder.iterdir()} > {"leaderboard.png", "leaderboard.svg", "config.gin"}
+
+    before = pieces(folder)
+    again, same = probe()
+    assert (again, same, pieces(again)) == (folder, rows, before)
+    # One encoder more: its own pieces alone.
+    write(ONE + "@other/Attention96(),", "other/Attention96.seed = 1\n")
+    _, more = probe()
+    labels = {"Attention96 (UNTRAINED) (seed 0)", "Attention96 (UNTRAINED) (seed 1)"}
+    assert labels | {"State", "State (blind)"} == set(more)
+    now = pieces(folder)
+    assert {name: now[name] for name in before} == before
+    own = [json.loads((folder / "pieces" / name).read_text()) for name in now.keys() - before if name.endswith("json")]
+    assert {(piece["key"]["encoder"]["name"], piece["key"]["encoder"]["seed"]) for piece in own} == {
+        ("Attention96", "1")
+    }
+    # And an episode more: the clones alone.
+    probe("Probe.episodes = 6")
+    assert {name.partition("-")[0] for name in pieces(folder).keys() - now} == {"clone"}
+
+
+def test_clones_of_all_encoders_act_in_the_same_episodes(project):
+    folder, _ = probe("Probe.shown = 0", "Probe.mlp_hidden = ()")
+    found = [json.loads(path.read_text()) for path in (folder / "pieces").glob("clone-*.json")]
+    shares = {(piece["key"]["first"], piece["key"]["count"]) for piece in found}
+    assert shares == {(0, 2), (2, 3)}
+    assert len(found) == 6
+    assert all(len(piece["result"]["mean"]["return"]) == piece["key"]["count"] for piece in found)
+
+
+def test_killed_on_the_way_it_goes_on_where_it_was(project):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "rrl", "probe", "tiny.gin"], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    )
+    deadline = time.monotonic() + 120
+    while len(done := list(Path("runs").glob("*/pieces/clone-*.json"))) < 2:
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    folder = done[0].parent.parent
+    before = pieces(folder)
+    assert len([name for name in before if name.startswith("clone")]) < 6
+    again, rows = probe()
+    assert again == folder
+    now = pieces(folder)
+    assert {name: now.get(name) for name in before if ".part" not in name} == {
+        name: when for name, when in before.items() if ".part" not in name
+    }
+    assert len([name for name in now if name.startswith("clone")]) == 6
+    assert all(row["clones"] == "2" for row in rows.values())
+
+
+def test_an_encoder_that_cannot_be_had_is_told_last_and_the_others_go_on(project, capsys):
+    (project / "bad.pth").write_bytes(b"no weights")
+    write(ONE + "@ResNet(),", "ResNet.weights = 'bad.pth'\nProbe.clones = 0\n" + "Probe.shown = 0\n")
+    text = Path("tiny.gin").read_text().replace("Probe.clones = 2\n", "").replace("Probe.shown = 8\n", "")
+    Path("tiny.gin").write_text(text)
+    _, rows = probe(code=2)
+    assert "bad.pth" in rows["ResNet34"]["problem"]
+    assert rows["ResNet34"]["r2/linear"] == ""
+    assert float(rows["Attention96 (UNTRAINED)"]["r2/linear"]) <= 1
+    last = [line for line in capsys.readouterr().out.splitlines() if "NOT COMPARED" in line]
+    assert last and "ResNet34" in last[0]
+    write("@ResNet(),", "ResNet.weights = 'bad.pth'\nProbe.controls = False\n")
+    with pytest.raises(UserError, match="none of the encoders can be had"):
+        command.probe(["tiny.gin"], [], "other")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["Probe.encoders = (@RAD(),)"], "frozen"),
+        (["Probe.agent = @SAC()"], "SAC"),
+        (["Probe.folds = 5"], "4 demonstrations can't be split into 5 folds"),
+        (["Probe.changes = ('fog',)"], "'fog', which adroit_pen can't show: it knows 'look default'"),
+        (["Probe.backend = 'abacus'"], "'abacus'"),
+    ],
+)
+def test_what_cannot_be_is_refused(project, overrides, message):
+    with pytest.raises(UserError, match=message):
+        command.probe(["tiny.gin"], overrides, None)
+
+
+def test_commands_know_what_a_probe_is(project):
+    def said(*words):
+        return CliRunner().invoke(cli.app, list(words))
+
+    checked = said("check", "tiny.gin")
+    assert checked.exit_code == 0, checked.output
+    assert ginfile.loads(checked.output, root="Probe") == ginfile.load("tiny.gin", root="Probe")
+    for words, right in (
+        (("run", "tiny.gin"), "tiny.gin is a probe, not a run; start it with: rrl probe tiny.gin"),
+        (("run", "probe/adroit_pen"), "rrl probe probe/adroit_pen"),  # which binds none of its fields itself
+        (("probe", "quickstart"), "quickstart is a run, not a probe; start it with: rrl run quickstart"),
+        (("probe", "sweeps/fig4_door"), "is a sweep, not a probe; start it with: rrl sweep"),
+        (("sweep", "tiny.gin"), "is a probe, not a run; start it with: rrl probe tiny.gin"),
+        (("check", "tiny.gin", "env/adroit_door"), "tiny.gin is a probe of its own"),
+    ):
+        done = said(*words)
+        assert done.exit_code == 2
+        assert right in done.output
+    assert "Probe.clones = 3" in said("describe", "Probe").output
+    listed = said("list", "probe").output
+    assert "Probe" in listed
+    assert "probe/adroit_door" in said("list", "files").output
+
+
+@pytest.mark.parametrize("task", ["door", "pen", "hammer", "relocate"])
+def test_shipped_probes(task):
+    config = ginfile.load(f"probe/adroit_{task}", root="Probe")
+    assert isinstance(config, Probe.Config)
+    assert config.env.label() == task
+    assert (config.clones, config.episodes, config.controls) == (3, 100, True)
