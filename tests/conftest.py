@@ -41,7 +41,8 @@ def exported(tmp_path_factory):
     save_encoder(folder / "cartpole_rad.safetensors", encoder, encoder.head(torch.Generator()), {})
     (folder / "runs").mkdir()
     vae = VAE(VAE.Config(weights=None, latent=8, size=32), cameras=1)
-    save_pretrained(folder / "runs" / "vae_adroit_door.safetensors", vae, {"env": {"env": "adroit_door"}}, {})
+    for task in ("adroit_door", "adroit_pen"):
+        save_pretrained(folder / "runs" / f"vae_{task}.safetensors", vae, {"env": {"env": task}}, {})
     return folder
 
 
