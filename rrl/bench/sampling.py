@@ -18,9 +18,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 import numpy as np
+import pydantic
 
 from rrl import registry
 from rrl.bench.measure import REFERENCE, Case, Entry, Sample, interleave, reference
+from rrl.config.resolve import refusals
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.envs.vector import WorkerVectorEnv
@@ -269,7 +271,10 @@ def encoder_config(name: str) -> Any:
     from rrl.encoders.frozen import FrozenEncoder
 
     component = registry.get(name)
-    config = config_of(name)
+    try:
+        config = config_of(name)
+    except pydantic.ValidationError as error:
+        raise UserError(f"{name}: {refusals(error, component.Config, {})}") from error
     if not issubclass(component, FrozenEncoder):
         raise UserError(f"{name} encodes no pictures: there is no sampling to compare")
     return config if weights.installed(config.source, config.weights) else config.model_copy(update={"weights": None})

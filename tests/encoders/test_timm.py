@@ -25,6 +25,7 @@ from rrl.envs.base import FrameRequest
 
 timm = pytest.importorskip("timm", reason="pip install 'rrl[timm]'")
 VIT, CNN = "test_vit.r160_in1k", "test_convnext.r160_in1k"
+DINO = "vit_small_patch14_dinov2.lvd142m"
 RUN = "Experiment.env = @Adroit()\nAdroit.task = 'pen'\nExperiment.agent = @NPG()\nExperiment.iterations = 1\n"
 
 
@@ -113,9 +114,9 @@ def test_crop_modes_are_one_for_square_pictures(mode):
 def test_what_timm_says_of_pictures():
     config = Timm.Config(model=VIT)
     assert config.frames() == FrameRequest(160, 168) and config.source.input.mean == (0.5, 0.5, 0.5)
-    assert Timm.Config().frames() == FrameRequest(518, 518)
-    assert Timm.Config(size=224).source.input.interpolation == "bicubic"
-    assert Timm.Config(size=224).label() == "vit_small_patch14_dinov2.lvd142m 224 px"
+    assert Timm.Config(model=DINO).frames() == FrameRequest(518, 518)
+    assert Timm.Config(model=DINO, size=224).source.input.interpolation == "bicubic"
+    assert Timm.Config(model=DINO, size=224).label() == "vit_small_patch14_dinov2.lvd142m 224 px"
     untagged = Timm.Config(model="test_vit", pool="avg", weights=None)
     assert untagged.label() == "test_vit.r160_in1k avg (UNTRAINED)"
 
@@ -135,7 +136,7 @@ def test_backends_and_precisions_like_any_other(model, how, tmp_path):
         warnings.simplefilter("ignore", UserWarning)  # bf16 may be emulated
         encode = encoder.inference(Inference(how.backend, how.precision, calibration=calibration))
     error = parity(encode(frames).numpy(), encoder(frames).numpy())[2]
-    assert error < {"fp32": 1e-4, "bf16": 0.05, "int8": 0.3}[how.precision]
+    assert error < {"fp32": 1e-4, "bf16": 0.05, "int8": 0.15}[how.precision]
     assert how.precision == "fp32" or error > 1e-4
 
 
@@ -151,7 +152,7 @@ def test_backends_and_precisions_like_any_other(model, how, tmp_path):
         ),
         ("Timm.model = 'resnet18.a1_in2k'", ["did you mean resnet18.a1_in1k"]),
         ("Timm.model = '?'", ["timm.list_pretrained()"]),
-        ("Timm.size = 230", ["x.gin:2: ", "230 px", "patches of 14 px", "take 224 or 238"]),
+        (f"Timm.model = '{DINO}'\nTimm.size = 230", ["x.gin:3: ", "230 px", "patches of 14 px", "take 224 or 238"]),
         ("Timm.model = 'resnet18'\nTimm.pool = 'token'", ["x.gin:3: ", "resnet18 has no class token"]),
         ("Timm.model = 'test_efficientnet'\nTimm.size = 2000", ["x.gin:3: "]),
         ("Timm.model = 'vit_base_patch16_sapiens2.fb'", ["1024 x 768", "square"]),
