@@ -350,6 +350,28 @@ class Evil:
         return (Path.touch, (Path("evil"),))
 
 
+@pytest.mark.parametrize("frozen", FROZEN)
+def test_bad_files_of_any_network_are_refused(frozen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = untrained(frozen, 1, tmp_path).config.model_dump()
+    good = untrained(frozen, 1, tmp_path).network.state_dict()
+    first = next(name for name, tensor in good.items() if tensor.is_floating_point())
+    save_file(good, "good.safetensors")
+    Path("cut.safetensors").write_bytes(Path("good.safetensors").read_bytes()[:-9])
+    torch.save({"a": Evil()}, "code.pth")
+    save_file({f"x.{name}": tensor for name, tensor in good.items()}, "strange.safetensors")
+    save_file(good | {first: torch.full_like(good[first], torch.nan)}, "nan.safetensors")
+    cases = {"cut": "cannot read", "code": "cannot read", "strange": f"missing: {first}", "nan": f"{first} holds nan"}
+    for file, words in cases.items():
+        path = next(tmp_path.glob(f"{file}.*"))
+        with pytest.raises(WeightsError, match=re.escape(words)) as error:
+            frozen(frozen.Config(**settings | {"weights": str(path)}), cameras=1)
+        assert str(path) in str(error.value)
+    assert not Path("evil").exists()
+    again = frozen(frozen.Config(**settings | {"weights": "good.safetensors"}), cameras=1)
+    assert again.facts()["weights"] == f"file:{weights.checksum(good)}"
+
+
 @pytest.mark.parametrize("kind", ["garbage.pth", "garbage.safetensors", "pickle.pth", "checkpoint.pth", "list.pth"])
 def test_unreadable_files_are_explained_and_nothing_is_unpickled(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
