@@ -81,7 +81,7 @@ def encoders(names: Sequence[str] | None, task: str, repeats: int, json: Path | 
     cases, left_out = bench.cases(chosen)
     entries = measure.interleave(cases, repeats, bench.UNIT, _progress)
     _finish(entries, "encoders", json, {"repeats": repeats})
-    for text in left_out:
+    for text in [*bench.shares(entries), *left_out]:
         console.print(text)
     for name in chosen:
         parity.show(parity.report(name, task, "fast", ways()), console)
@@ -149,7 +149,19 @@ def _encoders(names: Sequence[str] | None) -> list[str]:
 
     known = [n for n in registry.names("encoder") if issubclass(registry.get(n), FrozenEncoder)]
     _known("encoder", names or [], known)
-    return list(names or known)
+    return list(names or filter(_can_be_had, known))
+
+
+def _can_be_had(encoder: str) -> bool:
+    """False, and a note, for an encoder that needs a package that isn't here."""
+    from rrl.bench.sampling import encoder_config
+
+    try:
+        encoder_config(encoder)
+    except UserError as error:
+        notes.print(f"left out: {error}")
+        return False
+    return True
 
 
 def _known(what: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -18,9 +18,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 import numpy as np
+import pydantic
 
 from rrl import registry
 from rrl.bench.measure import REFERENCE, Case, Entry, Sample, interleave, reference
+from rrl.config.resolve import refusals
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.envs.vector import WorkerVectorEnv
@@ -273,8 +275,10 @@ def encoder_config(name: str) -> Any:
     component = registry.get(name)
     if not issubclass(component, FrozenEncoder):
         raise UserError(f"{name} encodes no pictures: there is no sampling to compare")
-    required = component.Config.model_fields["weights"].is_required()
-    config = component.Config(weights=None) if required else config_of(name)
+    try:
+        config = config_of(name)
+    except pydantic.ValidationError as error:
+        raise UserError(f"{name}: {refusals(error, component.Config, {})}") from error
     here = config.weights is None or weights.installed(config.source, config.weights)
     return config if here else config.model_copy(update={"weights": None})
 

@@ -123,12 +123,12 @@ class Timm(FrozenEncoder):
     class Config(FrozenEncoder.Config):
         """Settings of `Timm`."""
 
-        model: str = "vit_small_patch14_dinov2.lvd142m"
+        model: str = "vit_small_patch16_224.dino"
         """timm's name, such as 'convnext_tiny.fb_in1k': the network and, after the dot, the weights. Without that it
-        means what the installed timm puts first."""
+        means the weights that the installed timm puts first."""
         size: Annotated[int, Field(ge=16, le=1024)] | None = None
         """Side of the pictures in pixels; None: as the weights were trained. A transformer's position embeddings are
-        resampled for it, as timm does that, and its patches must fit. DINOv2's own is 518, usual is 224."""
+        resampled for it, as timm does that, and its patches must fit. DINOv2's own is 518; 224 is usual."""
         pool: Pool | None = None
         """What the features are: 'avg' (mean over places) or 'token' (a transformer's class token); None: timm's own
         choice for the network."""

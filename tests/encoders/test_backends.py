@@ -280,7 +280,7 @@ def test_parity_report_of_recorded_states(openvino):
 
 
 def test_encoder_cases_run_beside_their_reference(monkeypatch):
-    from rrl.bench import encoders, report
+    from rrl.bench import encoders, measure, report
 
     monkeypatch.setattr(encoders, "ways", lambda: [("torch", "fp32")])
     threads = torch.get_num_threads()
@@ -288,10 +288,23 @@ def test_encoder_cases_run_beside_their_reference(monkeypatch):
         cases, left_out = encoders.cases(["MobileNetV2"], batches=(2,), seconds=0.01)
     finally:
         torch.set_num_threads(threads)
-    assert [case.name for case in cases] == ["reference MobileNetV2", "MobileNetV2 torch fp32 batch 2"]
-    assert cases[1].against == cases[0].name
-    assert all(case.run().rate > 0 for case in cases)
+    directly, own = "MobileNetV2 directly torch batch 2", "MobileNetV2 torch fp32 batch 2"
+    assert [case.name for case in cases] == ["reference MobileNetV2", directly, own]
+    assert {case.against for case in cases[1:]} == {cases[0].name}
+    entries = measure.interleave(cases, 2, encoders.UNIT)
+    (share,) = encoders.shares(entries)
+    ratio = np.median(np.divide(entries[2].rates, entries[1].rates))
+    assert share == f"{own}: {ratio:.2f} of the better direct call"
     assert len(left_out) == len(encoders.WAYS) - 1 and set(report.ways()) <= set(encoders.WAYS)
+
+
+def test_direct_calls_are_the_network_itself(openvino, resnet):
+    from rrl.bench.measure import reference
+
+    direct, frames = reference("direct_encode"), pictures(3)
+    normalised = resnet.source.input.normalised(frames, *resnet.source.input.affine()).contiguous()
+    for call in (direct.with_torch(resnet.network, normalised), direct.with_openvino(resnet.network, normalised, 1)):
+        assert difference(torch.from_numpy(call()), resnet(frames)) < 1e-4
 
 
 def test_the_reference_encodes_as_we_do(resnet):

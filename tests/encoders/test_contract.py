@@ -19,7 +19,7 @@ from torch import nn
 
 from rrl.config import ginfile
 from rrl.config.grammar import ConfigError
-from rrl.encoders import MobileNetV2, PixelCNN, ResNet, State, backends
+from rrl.encoders import MobileNetV2, PixelCNN, ResNet, State, Timm, backends
 from rrl.encoders.backends import pytorch as torch_backend
 from rrl.encoders.backends.openvino import parity
 from rrl.encoders.base import Inference
@@ -124,6 +124,20 @@ def test_the_delicate_must_be_separable_for_openvino(encoder, monkeypatch):
         encoder.inference(Inference("openvino", "bf16"))
 
 
+class Antialiased(nn.Module):
+    """[N, 3, 8, 8] -> [N, 48], by what OpenVINO has no rule for."""
+
+    def forward(self, x):
+        return nn.functional.interpolate(x, 4, mode="bicubic", antialias=True).flatten(1)
+
+
+def test_what_openvino_cannot_take_is_told_with_the_way_out():
+    pytest.importorskip("openvino", reason="pip install 'rrl[cpu]'")
+    picture = Input(8, (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(UserError, match=r"OpenVINO can't take this network: .*bicubic.*\n  set backend 'torch'"):
+        backends.encode(Antialiased(), picture, Inference("openvino"), 0)
+
+
 class Branching(nn.Module):
     """Batch norms in a forward that torch.fx can't trace."""
 
@@ -165,7 +179,7 @@ def test_weights_of_a_file_and_other_pictures_are_another_identity(encoder, tmp_
 # ---- backends by name
 
 
-@pytest.mark.parametrize("encoder_class", [ResNet, MobileNetV2, PixelCNN, State, Attention96])
+@pytest.mark.parametrize("encoder_class", [ResNet, MobileNetV2, Timm, PixelCNN, State, Attention96])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("installed", [True, False])
 def test_auto_takes_openvino_where_it_can(encoder_class, device, installed, monkeypatch):

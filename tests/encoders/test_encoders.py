@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from safetensors.torch import save_file
 from torchvision.models import get_model, get_model_weights
 
 from rrl import registry
-from rrl.encoders import MobileNetV2, ResNet, State, vc1, vdvae, weights
+from rrl.encoders import FrozenEncoder, MobileNetV2, ResNet, State, backends, vc1, vdvae, weights
+from rrl.encoders.backends.openvino import parity
 from rrl.encoders.base import Inference
 from rrl.encoders.input import IMAGENET
 from rrl.encoders.mobilenet import WHEEL
@@ -159,6 +161,24 @@ def test_inference_is_forward_and_repeats(make):
     assert torch.equal(first, second)
     if encoder.dim:
         assert difference(first, encoder(frames).detach()) < 1e-4
+
+
+FROZEN = [cls for cls in map(registry.get, registry.names("encoder")) if issubclass(cls, FrozenEncoder)]
+
+
+@pytest.mark.parametrize("frozen", FROZEN)
+@pytest.mark.parametrize(("name", "precision"), [("torch", "bf16"), ("openvino", "fp32")])
+def test_any_backend_computes_a_frozen_network(frozen, name, precision, tmp_path):
+    """int8 takes long to make: a plugin and timm's stand for it in other files."""
+    encoder = untrained(frozen, 1, tmp_path)
+    if missing := backends.get(name).missing(precision):
+        pytest.skip(f"needs {', '.join(missing)}")
+    frames = frames_for(encoder, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # bf16 may be emulated
+        encode = encoder.inference(Inference(name, precision))
+    error = parity(encode(frames).numpy(), encoder(frames).numpy())[2]
+    assert error < 1e-4 if precision == "fp32" else 1e-3 < error < 0.2
 
 
 def test_learns_agrees_with_gradients_and_modes(make):
@@ -337,6 +357,28 @@ def test_weights_that_are_no_numbers_are_named(tmp_path):
 class Evil:
     def __reduce__(self):
         return (Path.touch, (Path("evil"),))
+
+
+@pytest.mark.parametrize("frozen", FROZEN)
+def test_bad_files_of_any_network_are_refused(frozen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = untrained(frozen, 1, tmp_path).config.model_dump()
+    good = untrained(frozen, 1, tmp_path).network.state_dict()
+    first = next(name for name, tensor in good.items() if tensor.is_floating_point())
+    save_file(good, "good.safetensors")
+    Path("cut.safetensors").write_bytes(Path("good.safetensors").read_bytes()[:-9])
+    torch.save({"a": Evil()}, "code.pth")
+    save_file({f"x.{name}": tensor for name, tensor in good.items()}, "strange.safetensors")
+    save_file(good | {first: torch.full_like(good[first], torch.nan)}, "nan.safetensors")
+    cases = {"cut": "cannot read", "code": "cannot read", "strange": f"missing: {first}", "nan": f"{first} holds nan"}
+    for file, words in cases.items():
+        path = next(tmp_path.glob(f"{file}.*"))
+        with pytest.raises(WeightsError, match=re.escape(words)) as error:
+            frozen(frozen.Config(**settings | {"weights": str(path)}), cameras=1)
+        assert str(path) in str(error.value)
+    assert not Path("evil").exists()
+    again = frozen(frozen.Config(**settings | {"weights": "good.safetensors"}), cameras=1)
+    assert again.facts()["weights"] == f"file:{weights.checksum(good)}"
 
 
 @pytest.mark.parametrize("kind", ["garbage.pth", "garbage.safetensors", "pickle.pth", "checkpoint.pth", "list.pth"])

@@ -5,13 +5,11 @@ import http.server
 import socket
 import threading
 import time
-import warnings
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -19,12 +17,15 @@ from typer.testing import CliRunner
 from rrl import cli
 from rrl.config import ginfile
 from rrl.encoders import Timm, weights
+from rrl.encoders.backends.openvino import parity
 from rrl.encoders.base import Inference
 from rrl.encoders.weights import WeightsError
 from rrl.envs.base import FrameRequest
 
 timm = pytest.importorskip("timm", reason="pip install 'rrl[timm]'")
+constants = pytest.importorskip("huggingface_hub.constants")
 VIT, CNN = "test_vit.r160_in1k", "test_convnext.r160_in1k"
+DINO = "vit_small_patch14_dinov2.lvd142m"
 RUN = "Experiment.env = @Adroit()\nAdroit.task = 'pen'\nExperiment.agent = @NPG()\nExperiment.iterations = 1\n"
 
 
@@ -113,30 +114,20 @@ def test_crop_modes_are_one_for_square_pictures(mode):
 def test_what_timm_says_of_pictures():
     config = Timm.Config(model=VIT)
     assert config.frames() == FrameRequest(160, 168) and config.source.input.mean == (0.5, 0.5, 0.5)
-    assert Timm.Config().frames() == FrameRequest(518, 518)
-    assert Timm.Config(size=224).source.input.interpolation == "bicubic"
-    assert Timm.Config(size=224).label() == "vit_small_patch14_dinov2.lvd142m 224 px"
+    assert Timm.Config(model=DINO).frames() == FrameRequest(518, 518)
+    assert Timm.Config(model=DINO, size=224).source.input.interpolation == "bicubic"
+    assert Timm.Config(model=DINO, size=224).label() == "vit_small_patch14_dinov2.lvd142m 224 px"
     untagged = Timm.Config(model="test_vit", pool="avg", weights=None)
     assert untagged.label() == "test_vit.r160_in1k avg (UNTRAINED)"
 
 
-@pytest.mark.parametrize("model", [VIT, CNN])
-@pytest.mark.parametrize("how", [Inference(precision="bf16"), Inference("openvino"), Inference("openvino", "int8")])
-def test_backends_and_precisions_like_any_other(model, how, tmp_path):
-    from rrl.encoders import backends
-    from rrl.encoders.backends.openvino import parity
-
-    if missing := backends.get(how.backend).missing(how.precision):
-        pytest.skip(f"needs {', '.join(missing)}")
-    encoder = Timm(Timm.Config(model=model, weights=file_of(model, tmp_path / "own.safetensors")), cameras=1)
+def test_int8_of_a_transformer_is_usable(tmp_path):
+    """Quantised as a network of convolutions is, it would be 44 % off."""
+    pytest.importorskip("nncf", reason="pip install 'rrl[cpu]'")
+    encoder = Timm(Timm.Config(model=VIT, weights=file_of(VIT, tmp_path / "own.safetensors")), cameras=1)
     frames = torch.cat([picture(160, seed) for seed in range(8)])
-    calibration = frames.numpy() if how.precision == "int8" else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # bf16 may be emulated
-        encode = encoder.inference(Inference(how.backend, how.precision, calibration=calibration))
-    error = parity(encode(frames).numpy(), encoder(frames).numpy())[2]
-    assert error < {"fp32": 1e-4, "bf16": 0.05, "int8": 0.3}[how.precision]
-    assert how.precision == "fp32" or error > 1e-4
+    encode = encoder.inference(Inference("openvino", "int8", calibration=frames.numpy()))
+    assert 0.01 < parity(encode(frames).numpy(), encoder(frames).numpy())[2] < 0.15
 
 
 # ---- names, sizes and pools that there are not
@@ -151,7 +142,7 @@ def test_backends_and_precisions_like_any_other(model, how, tmp_path):
         ),
         ("Timm.model = 'resnet18.a1_in2k'", ["did you mean resnet18.a1_in1k"]),
         ("Timm.model = '?'", ["timm.list_pretrained()"]),
-        ("Timm.size = 230", ["x.gin:2: ", "230 px", "patches of 14 px", "take 224 or 238"]),
+        (f"Timm.model = '{DINO}'\nTimm.size = 230", ["x.gin:3: ", "230 px", "patches of 14 px", "take 224 or 238"]),
         ("Timm.model = 'resnet18'\nTimm.pool = 'token'", ["x.gin:3: ", "resnet18 has no class token"]),
         ("Timm.model = 'test_efficientnet'\nTimm.size = 2000", ["x.gin:3: "]),
         ("Timm.model = 'vit_base_patch16_sapiens2.fb'", ["1024 x 768", "square"]),
@@ -180,14 +171,6 @@ def test_files_that_do_not_fit_are_explained(tmp_path):
             Timm(Timm.Config(model=model, weights=path), cameras=1)
         text = str(error.value)
         assert "missing: " in text and "more" in text and len(text.splitlines()) < 8
-    tensors = timm.create_model(VIT).state_dict()
-    tensors["blocks.0.norm1.weight"][0] = torch.nan
-    save_file(tensors, tmp_path / "d.safetensors")
-    with pytest.raises(WeightsError, match=r"blocks\.0\.norm1\.weight holds nan"):
-        Timm(Timm.Config(model=VIT, weights=str(tmp_path / "d.safetensors")), cameras=1)
-    (tmp_path / "e.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:-9])
-    with pytest.raises(WeightsError, match="cannot read"):
-        Timm(Timm.Config(model=VIT, weights=str(tmp_path / "e.safetensors")), cameras=1)
 
 
 @pytest.mark.parametrize("missing", ["blocks.1.attn.qkv.bias", "norm.weight", "pos_embed"])

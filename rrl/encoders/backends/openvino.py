@@ -159,6 +159,11 @@ def _layers(model: Any) -> list[Any]:
     ]
 
 
+def _attends(model: Any) -> bool:
+    """Has it attention? What goes into that must be quantised with care: DINOv2's features would be 100 % off."""
+    return any(node.get_type_name() in ("ScaledDotProductAttention", "Softmax") for node in model.get_ops())
+
+
 def _is_constant(node: Any) -> bool:
     """Does it depend on constants alone, as weights that are converted or transposed?"""
     sources = [value.get_node() for value in node.input_values()]
@@ -199,6 +204,7 @@ def _quantised(ov: Any, nncf: Any, core: Any, model: Any, how: Inference, delica
         subset_size=len(parts),
         target_device=nncf.TargetDevice.CPU,
         preset=nncf.QuantizationPreset.MIXED,
+        model_type=nncf.ModelType.TRANSFORMER if _attends(model) else None,
         ignored_scope=nncf.IgnoredScope(names=names),
         advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix(fix)),
     )
