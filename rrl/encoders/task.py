@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import pydantic
 import torch
 from pydantic import field_validator, model_validator
 from torch import Tensor, nn
 
+from rrl.config.resolve import refusals
 from rrl.encoders.base import Mismatch
 from rrl.encoders.frozen import FrozenEncoder
 from rrl.encoders.weights import WeightsError, checksum
 from rrl.envs.base import EnvFactory
 from rrl.machine.paths import expanded
-from rrl.registry import InputFile, UserError, mistake
+from rrl.registry import Component, InputFile, UserError, mistake
 from rrl.store import checkpoint
 
 WRITTEN = ("encoder", "settings", "data", "training")
@@ -83,7 +85,7 @@ class TaskEncoder(FrozenEncoder):
         def _is_pretrained(cls, weights: str | None) -> str | None:
             if weights is not None:
                 try:
-                    read_header(weights, cls.component.__name__)
+                    read_header(weights, cls.component)
                 except WeightsError as error:
                     message, _, hint = str(error).partition("\n  ")
                     raise mistake("weights", message, hint) from error
@@ -102,7 +104,7 @@ class TaskEncoder(FrozenEncoder):
         @property
         def header(self) -> Header | None:
             """Of the file in `weights`; None: untrained. WeightsError if the file has gone since."""
-            return None if self.weights is None else read_header(self.weights, self.component.__name__)
+            return None if self.weights is None else read_header(self.weights, self.component)
 
         @property
         def decided(self) -> dict[str, Any]:
@@ -147,8 +149,9 @@ def save_encoder(path: Path, encoder: TaskEncoder, data: Mapping[str, Any], trai
     checkpoint.save_file(path, tensors, {**values, "training": training, "checksum": checksum(tensors)})
 
 
-def read_header(file: str, encoder: str) -> Header:
+def read_header(file: str, component: type[Component]) -> Header:
     """The header of a file that holds this kind of encoder; WeightsError if it is none."""
+    encoder = component.__name__
     try:
         values = checkpoint.load_values(expanded(file))
     except UserError as error:
@@ -162,4 +165,14 @@ def read_header(file: str, encoder: str) -> Header:
         raise WeightsError(
             f"{encoder}.weights = {file!r} holds a {values['encoder']}\n  take @{values['encoder']}(), or another file"
         )
-    return Header(values["settings"], values["data"], values["training"])
+    settings = values["settings"]
+    try:
+        component.Config.model_validate({**settings, "weights": None})
+        wrong = next((f"{encoder}.{name} = None" for name, value in settings.items() if value is None), "")
+    except pydantic.ValidationError as error:
+        wrong = refusals(error, component.Config, settings)
+    if wrong:
+        raise WeightsError(
+            f"{encoder}.weights = {file!r} holds a {encoder} that this version can't make: {wrong}\n  {remedy()}"
+        )
+    return Header(settings, values["data"], values["training"])

@@ -45,10 +45,10 @@ def pretrain(
     assert isinstance(asked, Pretraining.Config)
     out = out or ROOT / f"{asked.title}.safetensors"
     pretraining = Pretraining(resolve(asked))
-    if _is_of(out, pretraining.fingerprint):
+    here = _is_of(out, pretraining.fingerprint) or _copied(pretraining.fingerprint, new_file(out))
+    if here:
         print(f"this encoder is trained: {out}\n{_use(pretraining, out)}")
         return 0
-    new_file(out)
     pretraining.store(ROOT / DATA).need_room(asked.pictures)
     process.make_root()
     with Stopping() as stopping, _opened(pretraining, " ".join(sources), asked) as (folder, tracker, config):
@@ -89,9 +89,7 @@ def _work(
     save_encoder(folder / ENCODER, encoder, data, made)
     for name in ("metrics.jsonl", SHEET, ENCODER):
         tracker.artifact(folder / name)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with files.writing(out) as file:
-        file.write((folder / ENCODER).read_bytes())
+    _copy(folder, out)
     display.line(f"reconstructions: {folder / SHEET}")
     display.line(f"encoder: {out}")
     display.line(_use(pretraining, out))
@@ -122,6 +120,21 @@ def _is_of(out: Path, fingerprint: str) -> bool:
         return bool(checkpoint.load_values(out)["training"]["fingerprint"] == fingerprint)
     except (UserError, KeyError, TypeError):
         return False
+
+
+def _copied(fingerprint: str, out: Path) -> bool:
+    """Copy the file of this training out of the folder of a finished one, if there is one."""
+    folder = _begun(fingerprint)
+    if folder is None or not _is_of(folder / ENCODER, fingerprint):
+        return False
+    _copy(folder, out)
+    return True
+
+
+def _copy(folder: Path, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with files.writing(out) as file:
+        file.write((folder / ENCODER).read_bytes())
 
 
 @contextmanager
