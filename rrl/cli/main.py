@@ -35,25 +35,11 @@ def run(
 ) -> None:
     """Train what a gin file describes, or several laid over each other."""
     seconds = seconds_of(budget)
-    _must_be("Experiment", sources)
+    from rrl.config import ginfile
     from rrl.run import process
 
+    ginfile.must_be("Experiment", sources)
     raise typer.Exit(process.start(sources, set_ or [], name, seconds))
-
-
-def _must_be(wanted: str, sources: list[str]) -> None:
-    """UserError, with the right command, if the files describe something else."""
-    from rrl import registry
-    from rrl.config import ginfile
-    from rrl.config.words import a_kind
-
-    name, source = ginfile.root_of(sources)
-    if name != wanted:
-        kind, asked = (registry.get(n).kind.replace("experiment", "run") for n in (name, wanted))
-        command = registry.ROOTS[registry.get(name).kind]
-        raise registry.UserError(
-            f"{source} is {a_kind(kind)}, not {a_kind(asked)}; start it with: rrl {command} {source}"
-        )
 
 
 @app.command()
@@ -137,10 +123,10 @@ def probe(
 
     Exit code 2: an encoder could not be had, or failed; its row says why, and the others are done.
     """
-    _must_be("Probe", sources)
     from rrl.config import ginfile
     from rrl.probes import command
 
+    ginfile.must_be("Probe", sources)
     ginfile.alone(sources)
 
     raise typer.Exit(command.probe(sources, set_ or [], name, dry_run=dry_run, new=new))
@@ -304,9 +290,10 @@ def inspect(
     ] = None,
 ) -> None:
     """Try a run's environment for one episode: actions, observation, cameras, infos, the first picture."""
-    _must_be("Experiment", sources)
     from rrl.commands import inspection
+    from rrl.config import ginfile
 
+    ginfile.must_be("Experiment", sources)
     inspection.show(sources, set_ or [], picture, typer.echo)
 
 

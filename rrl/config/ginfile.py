@@ -47,6 +47,7 @@ __all__ = [
     "fragments",
     "load",
     "loads",
+    "must_be",
     "placed",
     "root_of",
     "shipped",
@@ -133,6 +134,15 @@ def root_of(sources: Sequence[str]) -> tuple[str, str]:
         if found := [name for name in names if name in bound]:
             return found[0], source
     return "Experiment", sources[0] if sources else ""
+
+
+def must_be(wanted: str, sources: Sequence[str]) -> None:
+    """UserError, with the right command, if the files describe another root than `wanted`."""
+    root, source = root_of(sources)
+    if root != wanted:
+        kind, asked = (registry.get(name).kind.replace("experiment", "run") for name in (root, wanted))
+        right = f"start it with: rrl {registry.ROOTS[registry.get(root).kind]} {source}"
+        raise UserError(f"{source} is {a_kind(kind)}, not {a_kind(asked)}; {right}")
 
 
 def alone(sources: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,8 +82,3 @@ class ProbeFolder:
         measured = {NO_NAME.sub("_", name): float(value) for name, value in numbers(row).items()}
         tracker.metrics([Point(row.clones, row.time, measured)])
         tracker.end("FAILED" if entrant.reason else "FINISHED")
-
-    def keep(self, written: Sequence[Path]) -> None:
-        """Hand files to MLflow."""
-        for path in written:
-            self.tracker.artifact(path)

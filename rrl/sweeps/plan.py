@@ -113,6 +113,9 @@ def request(
     sweeps = [file for file in files if ginfile.binds(file, "Sweep")]
     if sweeps and len(files) > 1:
         raise UserError(f"{sweeps[0]} is a sweep of its own: start it alone, not beside other files")
+    for file in files:
+        if file not in sweeps:
+            ginfile.must_be("Experiment", [file])
     name = "+".join(dict.fromkeys(Path(argument).stem for argument in arguments))[:60]
     if sweeps:
         config = ginfile.load(sweeps[0], root="Sweep")
