@@ -25,8 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """A folder with what shipped files ask users to make: an exported encoder (small, untrained), and a place-holder
-    for imported demonstrations."""
+    """A folder with what shipped files ask users to make: an exported encoder (small, untrained), and place-holders
+    for demonstrations."""
     import torch
 
     from rrl.encoders.fixed import save_encoder
@@ -34,7 +34,8 @@ def exported(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("exported")
     encoder = PixelCNN(PixelCNN.Config(render=24, crop=20, filters=4), cameras=1)
-    (folder / "door_human.npz").touch()
+    for name in ("door_human", "pen_100", "relocate_100"):
+        (folder / f"{name}.npz").touch()
     save_encoder(folder / "cartpole_rad.safetensors", encoder, encoder.head(torch.Generator()), {})
     return folder
 

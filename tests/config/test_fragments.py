@@ -157,7 +157,7 @@ def test_moved_names_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("name", [n for n in ginfile.shipped() if n.split("/")[0] not in ginfile.FRAGMENTS])
 def test_a_configs_text_is_flattened_without_its_schema(name: str):
-    config = load(name, (), "Sweep" if name.startswith("sweeps/") else "Experiment")
+    config = load(name, (), ginfile.root_of([name])[0])
     text = ginfile.dumps(config, Path())
     assert flatten_text(text, root=type(config).component.__name__) == flatten(config, Path())
 
