@@ -21,7 +21,7 @@ import pydantic
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-ROOTS = {"experiment": "run", "sweep": "sweep", "probe": "probe"}
+ROOTS = {"experiment": "run", "sweep": "sweep", "pretraining": "pretrain", "probe": "probe"}
 """Kinds of what a whole gin file describes, each with the command that does it; the first is meant where nothing says
 otherwise."""
 KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator", *list(ROOTS)[1:])
@@ -33,6 +33,7 @@ BUILT_IN = (
     "rrl.evaluators",
     "rrl.run.experiment",
     "rrl.sweeps",
+    "rrl.pretrain",
     "rrl.probes",
 )
 PLUGIN_GROUP = "rrl.components"

@@ -25,18 +25,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """A folder with what shipped files ask users to make: an exported encoder (small, untrained), and place-holders
-    for demonstrations."""
+    """A folder with what shipped files ask users to make: an exported encoder and a pretrained one (small, untrained),
+    and place-holders for demonstrations."""
     import torch
 
     from rrl.encoders.fixed import save_encoder
     from rrl.encoders.pixel_cnn import PixelCNN
+    from rrl.encoders.task import save_encoder as save_pretrained
+    from rrl.encoders.vae import VAE
 
     folder = tmp_path_factory.mktemp("exported")
     encoder = PixelCNN(PixelCNN.Config(render=24, crop=20, filters=4), cameras=1)
     for name in ("door_human", "pen_100", "relocate_100"):
         (folder / f"{name}.npz").touch()
     save_encoder(folder / "cartpole_rad.safetensors", encoder, encoder.head(torch.Generator()), {})
+    (folder / "runs").mkdir()
+    vae = VAE(VAE.Config(weights=None, latent=8, size=32), cameras=1)
+    save_pretrained(folder / "runs" / "vae_adroit_door.safetensors", vae, {"env": {"env": "adroit_door"}}, {})
     return folder
 
 

@@ -33,7 +33,7 @@ FLOORS = (
     "encoders",
     "agents demos evaluators",
     "run",
-    "commands report",
+    "commands report pretrain",
     "sweeps",
     "reproduce bench",
     "probes",
@@ -51,8 +51,21 @@ ONLY_IN = {"gin": {"config"}, "mlflow": {"store", "cli"}, "typer": {"cli", "comm
 HEAVY = {"torch", "torchvision", "mlflow", "mujoco", "gymnasium_robotics", "dm_control", "matplotlib", "av"}
 
 # Rooms whose code is general: it knows kinds of components, and no component.
-GENERAL = ("config", "store", "machine", "rollout", "run", "demos", "report", "sweeps", "probes", "commands")
+GENERAL = (
+    "config",
+    "store",
+    "machine",
+    "rollout",
+    "run",
+    "demos",
+    "report",
+    "sweeps",
+    "commands",
+    "pretrain",
+    "probes",
+)
 KIND_OF = {"envs": "environment", "encoders": "encoder", "agents": "agent", "demos": "demos", "evaluators": "evaluator"}
+ROOTS = ("Experiment", "Sweep", "Pretraining", "Probe")
 SLOTS = ("env", "encoder", "agent", "demos", "evaluators")
 
 
@@ -136,7 +149,7 @@ def particular_fields() -> set[str]:
     for name in components():
         cls = registry.get(name)
         fields |= cls.Config.model_fields.keys() - base_of(cls).Config.model_fields.keys()
-    return fields - {field for root in ("Experiment", "Sweep") for field in registry.get(root).Config.model_fields}
+    return fields - {field for root in ROOTS for field in registry.get(root).Config.model_fields}
 
 
 def test_no_component_is_named_where_another_kind_lives() -> None:

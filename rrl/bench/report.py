@@ -107,6 +107,15 @@ def sac(repeats: int, json: Path | None) -> None:
     _finish(entries, "RAD updates from pixels", json, {"repeats": repeats})
 
 
+def pretrain(repeats: int, json: Path | None) -> None:
+    """`rrl bench pretrain`."""
+    from rrl.bench import pretrain as bench
+
+    _writable(json)
+    entries = measure.interleave(bench.cases(), repeats, bench.UNIT, _progress)
+    _finish(entries, "training a VAE", json, {"repeats": repeats})
+
+
 def compute(files: Sequence[str], repeats: int, json: Path | None) -> None:
     """`rrl bench compute`."""
     from rrl.bench import compute as bench

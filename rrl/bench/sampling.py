@@ -269,9 +269,11 @@ def encoder_config(name: str) -> Any:
     from rrl.encoders.frozen import FrozenEncoder
 
     component = registry.get(name)
-    config = config_of(name)
     if not issubclass(component, FrozenEncoder):
         raise UserError(f"{name} encodes no pictures: there is no sampling to compare")
+    if component.Config.model_fields["weights"].is_required():
+        return component.Config(weights=None)
+    config = config_of(name)
     source = next(each for each in component.pretrained if each.name == config.network)
     return config if weights.installed(source, config.weights) else config.model_copy(update={"weights": None})
 

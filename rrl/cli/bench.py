@@ -74,6 +74,14 @@ def bench_sac(repeats: Repeats = 5, json: Json = None) -> None:
     report.sac(repeats, json)
 
 
+@app.command("pretrain")
+def bench_pretrain(repeats: Repeats = 5, json: Json = None) -> None:
+    """Pictures per second that `rrl pretrain` trains a VAE on, against a bare torch loop."""
+    from rrl.bench import report
+
+    report.pretrain(repeats, json)
+
+
 @app.command("compute")
 def bench_compute(
     files: Annotated[

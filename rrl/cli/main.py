@@ -127,9 +127,28 @@ def probe(
     from rrl.probes import command
 
     ginfile.must_be("Probe", sources)
-    ginfile.alone(sources)
-
     raise typer.Exit(command.probe(sources, set_ or [], name, dry_run=dry_run, new=new))
+
+
+@app.command()
+def pretrain(
+    sources: Sources,
+    set_: Sets = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=path, help="The encoder's file; default: runs/NAME.safetensors. None is overwritten."),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Stop cleanly after this time, such as 90s or 2h; the same command goes on.")
+    ] = None,
+) -> None:
+    """Train an encoder on a task's pictures, before anything acts; the same command again goes on where it stopped."""
+    seconds = seconds_of(budget)
+    from rrl.config import ginfile
+    from rrl.pretrain import command
+
+    ginfile.must_be("Pretraining", sources)
+    raise typer.Exit(command.pretrain(sources, set_ or [], out, seconds))
 
 
 @app.command()
@@ -273,11 +292,16 @@ def export(
 
 @app.command()
 def check(sources: Sources, set_: Sets = None) -> None:
-    """Check a gin file of a run, a sweep or a probe (or several of runs, laid over each other), and print the whole
-    configuration."""
+    """Check a gin file of a run, a sweep, a probe or a pretraining (or several, laid over each other), and print the
+    whole configuration."""
     from rrl.config import ginfile
 
-    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], ginfile.alone(sources)), Path()), nl=False)
+    root, source = ginfile.root_of(sources)
+    if root == "Sweep" and len(sources) > 1:
+        from rrl.registry import UserError
+
+        raise UserError(f"{source} is a sweep of its own: check it alone, not beside other files")
+    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path()), nl=False)
 
 
 @app.command()

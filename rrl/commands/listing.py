@@ -13,6 +13,7 @@ FOLDERS = {
     "ablations": "rrl run NAME",
     "results": "rrl run NAME; see docs/results.md",
     "sweeps": "rrl sweep NAME",
+    "pretrain": "rrl pretrain NAME",
     "probe": "rrl probe NAME",
 }
 """How the shipped files of each folder are used; beside these there are parts of runs."""

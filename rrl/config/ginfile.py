@@ -34,7 +34,6 @@ __all__ = [
     "FRAGMENTS",
     "ConfigError",
     "Problem",
-    "alone",
     "binds",
     "bound",
     "describe",
@@ -126,7 +125,7 @@ def binds(source: str, name: str) -> bool:
 
 def root_of(sources: Sequence[str]) -> tuple[str, str]:
     """(root component, source) that gin files describe: of the first one that binds another root than a run, itself or
-    by what it includes; else a run's. Such a file stands alone: see `alone`."""
+    by what it includes; else a run's."""
     kinds = [kind for kind in registry.ROOTS if kind != "experiment"]
     names = [name for kind in kinds for name in registry.names(kind)]
     for source in sources:
@@ -141,16 +140,9 @@ def must_be(wanted: str, sources: Sequence[str]) -> None:
     root, source = root_of(sources)
     if root != wanted:
         kind, asked = (registry.get(name).kind.replace("experiment", "run") for name in (root, wanted))
-        right = f"start it with: rrl {registry.ROOTS[registry.get(root).kind]} {source}"
-        raise UserError(f"{source} is {a_kind(kind)}, not {a_kind(asked)}; {right}")
-
-
-def alone(sources: Sequence[str]) -> str:
-    """The root component that gin files describe; UserError for several, if they aren't of a run."""
-    root, source = root_of(sources)
-    if root != "Experiment" and len(sources) > 1:
-        raise UserError(f"{source} is {a_kind(registry.get(root).kind)} of its own: name it alone, not beside others")
-    return root
+        such = [name for name in shipped() if root_of([name])[0] == wanted] if wanted != "Experiment" else []
+        text = f"{source} is {a_kind(kind)}, not {a_kind(asked)}{' such as ' if such else ''}{', '.join(such)}"
+        raise UserError(f"{text}; start it with: rrl {registry.ROOTS[registry.get(root).kind]} {source}")
 
 
 def placed(statement: str, folders: Sequence[Path]) -> str:

@@ -10,8 +10,11 @@ from rrl.encoders.pixel import PixelEncoder
 from rrl.encoders.pixel_cnn import PixelCNN
 from rrl.encoders.resnet import ResNet
 from rrl.encoders.state import State
+from rrl.encoders.task import TaskEncoder
+from rrl.encoders.vae import VAE
 
 __all__ = [
+    "VAE",
     "AutoencoderCNN",
     "ContrastiveCNN",
     "Encoder",
@@ -22,4 +25,5 @@ __all__ = [
     "PixelEncoder",
     "ResNet",
     "State",
+    "TaskEncoder",
 ]

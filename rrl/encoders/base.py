@@ -7,7 +7,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -37,6 +37,14 @@ class Inference:
     """Pictures of all cameras per call, where it is always the same: CUDA compiles for it. None: any."""
     calibration: NDArray[np.uint8] | None = None
     """Frames [K, H, W, 3 * cameras] that int8's ranges are taken from."""
+
+
+class Mismatch(NamedTuple):
+    """What is otherwise in a run than in the pictures that its encoder was trained on."""
+
+    text: str
+    serious: bool
+    """Is it another task?"""
 
 
 class Encoder(nn.Module, Component, abc.ABC):
@@ -124,6 +132,11 @@ class Encoder(nn.Module, Component, abc.ABC):
     def trained(self) -> bool:
         """False for an explicitly untrained network (`weights = None`): runs then say so everywhere."""
         return True
+
+    def mismatches(self, env: EnvFactory) -> Iterable[Mismatch]:
+        """What of this environment is otherwise than in the pictures that it was trained on, as far as it knows these:
+        runs and reports tell it."""
+        return ()
 
     def facts(self) -> dict[str, str]:
         """What tags, policy files, a resume and a feature cache's key must say: `weights`, a name and a checksum.

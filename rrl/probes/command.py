@@ -92,6 +92,8 @@ def _measure(work: Measuring, kept: ProbeFolder) -> None:
     for entrant in work.entrants:
         if not entrant.fine:
             work.display.line(f"{entrant.label} is left out: {entrant.reason}")
+        for note in entrant.notes:
+            work.display.line(f"note: {entrant.label}: {note}")
     _prepare(work)
     if work.material.constant:
         work.display.line(f"never changes in the demonstrations, and is left out: {', '.join(work.material.constant)}")

@@ -17,7 +17,7 @@ from rrl.report import notices, numbers
 from rrl.report.groups import ABSENT, Group, Report, collect, seed_of, setting
 from rrl.report.numbers import ENOUGH, SPACES, Pair, Scores, finite, short
 from rrl.store import results
-from rrl.store.results import ID, PARTS, Result
+from rrl.store.results import ID, OTHERWISE, PARTS, Result
 
 MOMENTS = 4  # equal parts of what both trained for, at whose ends the curves are compared
 TOLD = frozenset({"env", "encoder", "agent", "iterations"})
@@ -100,6 +100,8 @@ def doubts(a: Group, b: Group) -> Iterator[str]:
     for name, group in (("A", a), ("B", b)):
         if "UNTRAINED" in group.encoder:
             yield f"the encoder of {name} is UNTRAINED (random weights)"
+        for tag in OTHERWISE:
+            yield from dict.fromkeys(f"{name}: {run.tags[tag]}" for run in group.runs if tag in run.tags)
         states = [f"seed {seed_of(run)} {run.status} at {run.steps:,} steps" for run in group.runs]
         if any(run.status != "finished" for run in group.runs):
             yield f"{name} is not finished: {', '.join(states)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rrl.report.groups import Group, Report, seed_of
 from rrl.report.numbers import ENOUGH, SPACES, curve
-from rrl.store.results import Result
+from rrl.store.results import OTHERWISE, Result
 
 SHOWN = 8  # characters of run ids and checksums
 
@@ -164,6 +164,11 @@ def _marked(report: Report) -> Iterator[Notice]:
     if untrained:
         text = "The encoder is UNTRAINED (random weights) in these groups:"
         yield Notice(True, text, tuple(untrained))
+    for name, serious in OTHERWISE.items():
+        told = [f"{g.label}: {run.tags[name]}" for g in report.groups for run in g.runs if name in run.tags]
+        if told:
+            text = "The encoder was trained on other pictures than these runs':"
+            yield Notice(serious, text, tuple(dict.fromkeys(told)))
     controls = [g.label for g in report.groups if g.runs[0].control]
     if controls:
         yield Notice(False, "Blind on purpose (joint angles alone, a control):", tuple(controls))

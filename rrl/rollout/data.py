@@ -101,6 +101,7 @@ class Stream(IntEnum):
     DEMOS = 2
     VIDEO = 3
     CALIBRATION = 4
+    PICTURES = 5
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rrl.encoders import backends
 from rrl.encoders.base import Inference
 from rrl.run.experiment import Experiment
 from rrl.store import files
-from rrl.store.results import TAGS
+from rrl.store.results import OTHERWISE, TAGS
 from rrl.store.tracking import Tracker
 
 RESUMED = "resumed."
@@ -49,6 +49,9 @@ def tags(experiment: Experiment, inference: Inference, renderer: str) -> dict[st
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+    for tag, serious in OTHERWISE.items():
+        if texts := [text for text, other_task in encoder.mismatches(experiment.env) if other_task == serious]:
+            facts[tag] = "; ".join(texts)
     if experiment.demos is not None:
         facts |= {"demos": experiment.demos.name, **{f"demos.{k}": v for k, v in experiment.demos.facts().items()}}
     return facts

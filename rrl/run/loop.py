@@ -29,6 +29,8 @@ from rrl.store.plots import learning_curve
 from rrl.store.results import project
 from rrl.store.tracking import Log, Tracker
 
+Ended = Literal["finished", "budget"]
+
 SPACES = {"always": "eval", "end": "final"}
 """Under which name evaluators log, by when they run."""
 
@@ -39,7 +41,7 @@ class BudgetOver(Exception):
 
 def train(
     experiment: Experiment, folder: Path, tracker: Tracker, display: Display, budget: float | None = None
-) -> Literal["finished", "budget"]:
+) -> Ended:
     """Train until `iterations` or until `budget` seconds are over, from the folder's checkpoint if it has one.
 
     The folder gets metrics, checkpoint, policies, plot and what the evaluators make.
@@ -51,7 +53,7 @@ def train(
     start = saving.last(folder, experiment.identity)
     log = Log(folder / "metrics.jsonl", start.values.get("rows", 0))
     tracker.metrics(log.rows)
-    ended: Literal["finished", "budget"] = "finished"
+    ended: Ended = "finished"
     if start.finished(config.iterations):
         display.line(f"this run is finished: {start.values['iteration']} updates, {start.values['steps']:,} steps")
     else:

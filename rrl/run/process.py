@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,7 +66,7 @@ def start(
         try:
             folder = ROOT / tracker.run_id
             folder.mkdir()
-            with _locked(folder):
+            with locked(folder):
                 write_config(folder, config)
                 facts: dict[str, Any] = {
                     "uri": tracker.uri,
@@ -102,7 +102,7 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None,
     rollouts, or belongs to a sweep. `overrides`, gin statements, say what another machine decides otherwise: `MACHINE`.
     """
     folder = folder_of(run, sweeps=False)
-    with _locked(folder):
+    with locked(folder):
         try:
             facts = json.loads((folder / "run.json").read_text())
             uri, run_id, versions = moved_store(facts["uri"], project(folder)), facts["run_id"], facts["versions"]
@@ -193,32 +193,52 @@ def _may_be_lengthened(config: Experiment.Config, iterations: int, facts: dict[s
 def _execute(
     experiment: Experiment, folder: Path, tracker: MLflowTracker, budget: float | None, stopping: Stopping
 ) -> int:
+    def work(display: Display) -> loop.Ended:
+        display.line(f"run {tracker.run_id}: {run_facts.title(experiment)}")
+        if not experiment.encoder.trained:
+            display.line("WARNING: the encoder is UNTRAINED (weights = None): random features")
+        for mismatch in experiment.encoder.mismatches(experiment.env):
+            display.line(f"{'WARNING' if mismatch.serious else 'note'}: {mismatch.text}")
+        tracker.params(ginfile.flatten(experiment.config, project(folder)))
+        tracker.artifact(folder / "config.gin")
+        tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
+        return loop.train(experiment, folder, tracker, display, budget)
+
+    def again() -> str:
+        point = "after the last checkpoint" if (folder / CHECKPOINT).exists() else "from the start"
+        return f"go on {point} with: rrl resume {tracker.run_id[:8]}"
+
+    return supervised(work, folder, tracker, stopping, again, " (final evaluation and video come at the end)")
+
+
+def supervised(
+    work: Callable[[Display], loop.Ended],
+    folder: Path,
+    tracker: MLflowTracker,
+    stopping: Stopping,
+    again: Callable[[], str],
+    left: str = "",
+) -> int:
+    """Do the work of a folder, and put down how it ended, whatever ends it; returns the process's exit code. `again`
+    says how to go on, `left` what a budget leaves undone."""
     status, reason, code = "FAILED", "", 1
     write_status(folder, "RUNNING")
     with Display() as display:
-        again = f"rrl resume {tracker.run_id[:8]}"
         try:
             try:
-                display.line(f"run {tracker.run_id}: {run_facts.title(experiment)}")
-                if not experiment.encoder.trained:
-                    display.line("WARNING: the encoder is UNTRAINED (weights = None): random features")
                 stopping.listen()
-                tracker.params(ginfile.flatten(experiment.config, project(folder)))
-                tracker.artifact(folder / "config.gin")
-                tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
-                ended = loop.train(experiment, folder, tracker, display, budget)
+                ended = work(display)
                 tracker.tags({"stopped_by": "nothing" if ended == "finished" else "budget"})
                 status, code = "FINISHED", 0
                 if ended == "budget":
                     reason = "the budget was over"
-                    display.line(f"the budget is over (final evaluation and video come at the end): {again}")
+                    display.line(f"the budget is over{left}: {again()}")
             finally:
                 stopping.hold()  # no signal may come between the training and its status
         except Stopped as cause:
             stopping.hold()
             status, reason, code = "KILLED", cause.name, cause.code
-            point = "after the last checkpoint" if (folder / CHECKPOINT).exists() else "from the start"
-            display.line(f"stopped; go on {point} with: {again}")
+            display.line(f"stopped; {again()}")
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"[:4000]
             tracker.tags({"failure": reason})
@@ -233,7 +253,7 @@ def _execute(
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keep two processes from one run; `results.busy` holds the lock for a moment when it looks."""
     message = f"another process is working on {folder}; wait for it or stop it first"
     with ExitStack() as stack:

@@ -100,6 +100,20 @@ def append(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
+def extend(path: Path, size: int, data: bytes | memoryview) -> None:
+    """Put data behind the first `size` bytes of a file, on disk when this returns; what stood there goes. OSError, and
+    the first `size` bytes, where there is no room for it."""
+    with path.open("ab") as file:
+        file.truncate(size)
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), size)
+            raise
+
+
 def cut(path: Path, size: int) -> None:
     """Keep the first `size` bytes of a file."""
     with path.open("r+b") as file:

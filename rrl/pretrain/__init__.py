@@ -1,0 +1,5 @@
+"""Encoders trained on pictures before anything acts. Importing this package registers `Pretraining`."""
+
+from rrl.pretrain.pretraining import Pretraining
+
+__all__ = ["Pretraining"]
