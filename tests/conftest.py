@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """A folder with what shipped files ask users to make or get: an exported encoder and a pretrained one (small,
-    untrained), and place-holders for imported demonstrations and for published weights."""
+    untrained), and place-holders for demonstrations and for published weights."""
     import torch
 
     from rrl.encoders.fixed import save_encoder
@@ -36,7 +36,8 @@ def exported(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("exported")
     encoder = PixelCNN(PixelCNN.Config(render=24, crop=20, filters=4), cameras=1)
-    for name in ("door_human.npz", "imagenet64-iter-1600000-model-ema.th", "r3m_50.pt", "vc1_vitb.pth", "vip.pt"):
+    demos = ("door_human.npz", "pen_100.npz", "relocate_100.npz")
+    for name in (*demos, "imagenet64-iter-1600000-model-ema.th", "r3m_50.pt", "vc1_vitb.pth", "vip.pt"):
         (folder / name).touch()
     save_encoder(folder / "cartpole_rad.safetensors", encoder, encoder.head(torch.Generator()), {})
     (folder / "runs").mkdir()

@@ -6,7 +6,8 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rrl.agents.base import Agent
@@ -172,7 +174,20 @@ def multiply_adds(run: Run) -> dict[str, float]:
 def encoder_multiply_adds(encoder: Encoder, frames: NDArray[np.uint8]) -> float:
     """Multiply-adds of encoding the first of these frames [N, H, W, 3 * cameras * stack], counted likewise."""
     device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
-    return _counted(lambda: encoder(torch.as_tensor(frames[:1], device=device)))
+    with _attention_in_parts():
+        return _counted(lambda: encoder(torch.as_tensor(frames[:1], device=device)))
+
+
+@contextmanager
+def _attention_in_parts() -> Iterator[None]:
+    """Attention as matrix products: torch counts nothing in its kernels that do all of it at once."""
+    whole = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(whole)
 
 
 def _counted(work: Callable[[], object]) -> float:

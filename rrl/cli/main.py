@@ -35,25 +35,11 @@ def run(
 ) -> None:
     """Train what a gin file describes, or several laid over each other."""
     seconds = seconds_of(budget)
-    _must_be("Experiment", sources)
+    from rrl.config import ginfile
     from rrl.run import process
 
+    ginfile.must_be("Experiment", sources)
     raise typer.Exit(process.start(sources, set_ or [], name, seconds))
-
-
-def _must_be(wanted: str, sources: list[str]) -> None:
-    """UserError, with the right command, if the files describe something else."""
-    from rrl import registry
-    from rrl.config import ginfile
-    from rrl.config.words import a_kind
-
-    name, source = ginfile.root_of(sources)
-    if name != wanted:
-        kind, asked = (registry.get(n).kind.replace("experiment", "run") for n in (name, wanted))
-        command = registry.ROOTS[registry.get(name).kind]
-        raise registry.UserError(
-            f"{source} is {a_kind(kind)}, not {a_kind(asked)}; start it with: rrl {command} {source}"
-        )
 
 
 @app.command()
@@ -126,6 +112,25 @@ def sweep(
 
 
 @app.command()
+def probe(
+    sources: Sources,
+    set_: Sets = None,
+    name: Annotated[str | None, typer.Option(help="The probe's name; the same name goes on with it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say how long it takes, stop.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Begin a new folder, whatever there is.")] = False,
+) -> None:
+    """Compare encoders on a task without training in it; the same command again goes on where it stopped.
+
+    Exit code 2: an encoder could not be had, or failed; its row says why, and the others are done.
+    """
+    from rrl.config import ginfile
+    from rrl.probes import command
+
+    ginfile.must_be("Probe", sources)
+    raise typer.Exit(command.probe(sources, set_ or [], name, dry_run=dry_run, new=new))
+
+
+@app.command()
 def pretrain(
     sources: Sources,
     set_: Sets = None,
@@ -139,28 +144,11 @@ def pretrain(
 ) -> None:
     """Train an encoder on a task's pictures, before anything acts; the same command again goes on where it stopped."""
     seconds = seconds_of(budget)
-    _must_be("Pretraining", sources)
+    from rrl.config import ginfile
     from rrl.pretrain import command
 
+    ginfile.must_be("Pretraining", sources)
     raise typer.Exit(command.pretrain(sources, set_ or [], out, seconds))
-
-
-@app.command()
-def probe(
-    sources: Sources,
-    set_: Sets = None,
-    name: Annotated[str | None, typer.Option(help="The probe's name; the same name goes on with it.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say how long it takes, stop.")] = False,
-    new: Annotated[bool, typer.Option("--new", help="Begin a new folder, whatever there is.")] = False,
-) -> None:
-    """Compare encoders on a task without training in it; the same command again goes on where it stopped.
-
-    Exit code 2: an encoder could not be had, or failed; its row says why, and the others are done.
-    """
-    _must_be("Probe", sources)
-    from rrl.probes import command
-
-    raise typer.Exit(command.probe(sources, set_ or [], name, dry_run=dry_run, new=new))
 
 
 @app.command()
@@ -326,11 +314,16 @@ def export(
 
 @app.command()
 def check(sources: Sources, set_: Sets = None) -> None:
-    """Check a gin file of a run, sweep, pretraining or probe (or several, laid over each other), and print the
+    """Check a gin file of a run, a sweep, a probe or a pretraining (or several, laid over each other), and print the
     whole configuration."""
     from rrl.config import ginfile
 
-    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], ginfile.alone(sources)), Path()), nl=False)
+    root, source = ginfile.root_of(sources)
+    if root == "Sweep" and len(sources) > 1:
+        from rrl.registry import UserError
+
+        raise UserError(f"{source} is a sweep of its own: check it alone, not beside other files")
+    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path()), nl=False)
 
 
 @app.command()
@@ -343,9 +336,10 @@ def inspect(
     ] = None,
 ) -> None:
     """Try a run's environment for one episode: actions, observation, cameras, infos, the first picture."""
-    _must_be("Experiment", sources)
     from rrl.commands import inspection
+    from rrl.config import ginfile
 
+    ginfile.must_be("Experiment", sources)
     inspection.show(sources, set_ or [], picture, typer.echo)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rrl import registry
 from rrl.commands.typed import GIN, HELP, Line, is_gin, kinds, placeholder, statement_goes_on
 from rrl.config import ginfile, repair
 from rrl.config.grammar import ConfigError
@@ -117,18 +118,25 @@ def _like_option(app: Any, line: Line, index: int, name: str, value: str | None)
 
 def _owners(key: str, line: Line) -> list[str]:
     """Components with such a field: the run's own first; several elsewhere are no answer."""
-    owners = [name for name in repair.takers(key) if name != "Sweep"]
-    in_run = [name for name in owners if name in ("Experiment", *_components(line.arguments))]
+    root, parts = _components(line.arguments)
+    roots = [name for kind in registry.ROOTS for name in registry.names(kind)]
+    owners = [name for name in repair.takers(key) if name == root or name not in roots]
+    in_run = [name for name in (root, *owners) if name in owners and name in (root, *parts)]
     return in_run[:1] or (owners if len(owners) == 1 else [])
 
 
-def _components(sources: Sequence[str]) -> list[str]:
-    """Names of the components of a run, if it can be read."""
+def _components(sources: Sequence[str]) -> tuple[str, list[str]]:
+    """(root, names of the components) of what files describe, as far as they can be read; a sweep's own settings come
+    as options, so what they say is of its runs."""
     try:
-        text = ginfile.dumps(ginfile.load(sources)) if sources else ""
+        root = ginfile.root_of(sources)[0].replace("Sweep", "Experiment")
     except UserError:
-        return []
-    return re.findall(r"@(?:\w+/)*(\w+)\(\)", text)
+        return "Experiment", []
+    try:
+        text = ginfile.dumps(ginfile.load(sources, root=root)) if sources else ""
+    except UserError:
+        return root, []
+    return root, re.findall(r"@(?:\w+/)*(\w+)\(\)", text)
 
 
 def _statements(app: Any, line: Line, error: Exception) -> None:
@@ -279,8 +287,6 @@ def _folder(app: Any, line: Line, word: str) -> str | None:
 
 
 def _kind(app: Any, line: Line, word: str) -> str | None:
-    from rrl import registry
-
     known = (*registry.KINDS, "files")
     if word in known:
         return word
@@ -296,8 +302,6 @@ def _kind(app: Any, line: Line, word: str) -> str | None:
 
 
 def _component(app: Any, line: Line, word: str) -> str | None:
-    from rrl import registry
-
     known = registry.names()
     if word not in known and is_gin(word):
         line.become(app, "check")

@@ -26,7 +26,7 @@ from rrl.config.files import Finder, beside
 from rrl.config.files import find as find_file
 from rrl.config.grammar import Binding, Block, ConfigError, Import, Include, Place, Problem, parse
 from rrl.config.resolve import Layer, Layered, Names, Resolver, replaced, unused
-from rrl.config.words import closest, describe, dumps, files_of, flatten, flatten_text, literal
+from rrl.config.words import a_kind, closest, describe, dumps, files_of, flatten, flatten_text, literal
 from rrl.machine.paths import expanded, is_pipe, unusable
 from rrl.registry import PLUGIN_GROUP, Config, UserError
 
@@ -34,7 +34,6 @@ __all__ = [
     "FRAGMENTS",
     "ConfigError",
     "Problem",
-    "alone",
     "binds",
     "bound",
     "describe",
@@ -47,6 +46,7 @@ __all__ = [
     "fragments",
     "load",
     "loads",
+    "must_be",
     "placed",
     "root_of",
     "shipped",
@@ -135,12 +135,14 @@ def root_of(sources: Sequence[str]) -> tuple[str, str]:
     return "Experiment", sources[0] if sources else ""
 
 
-def alone(sources: Sequence[str]) -> str:
-    """The root component that gin files describe; UserError for a sweep among several: it has files of its own."""
+def must_be(wanted: str, sources: Sequence[str]) -> None:
+    """UserError, with the right command, if the files describe another root than `wanted`."""
     root, source = root_of(sources)
-    if registry.get(root).kind == "sweep" and len(sources) > 1:
-        raise UserError(f"{source} is a sweep of its own: name it alone, not beside other files")
-    return root
+    if root != wanted:
+        kind, asked = (registry.get(name).kind.replace("experiment", "run") for name in (root, wanted))
+        such = [name for name in shipped() if root_of([name])[0] == wanted] if wanted != "Experiment" else []
+        text = f"{source} is {a_kind(kind)}, not {a_kind(asked)}{' such as ' if such else ''}{', '.join(such)}"
+        raise UserError(f"{text}; start it with: rrl {registry.ROOTS[registry.get(root).kind]} {source}")
 
 
 def placed(statement: str, folders: Sequence[Path]) -> str:

@@ -11,15 +11,17 @@ import numpy as np
 from rrl.probes.leaderboard import Row
 from rrl.store import files
 
+NAMES = ("leaderboard.png", "leaderboard.svg")
 
-def draw(found: Sequence[Row], title: str, folder: Path) -> list[Path]:
-    """leaderboard.png and .svg in the folder: clones' scores, R^2 of each quantity, R^2 under visual changes."""
+
+def draw(found: Sequence[Row], title: str, folder: Path) -> None:
+    """`NAMES` in the folder: clones' scores, R^2 of each quantity, R^2 under visual changes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shown = [row for row in found if row.cost or row.probes]
     if not shown:
-        return []
+        return
     quantities = list(dict.fromkeys(name for row in shown for name in row.probes.get("linear", {})))
     moving = list(dict.fromkeys(name for row in shown for name in row.probes.get("linear_change", {})))
     changes = list(dict.fromkeys(name for row in shown for name in row.drift))
@@ -37,12 +39,9 @@ def draw(found: Sequence[Row], title: str, folder: Path) -> list[Path]:
     panels[0].set_yticks(range(len(shown)), [_name(row) for row in shown])
     panels[0].set_ylim(len(shown) - 0.5, -0.5)  # the best one on top
     figure.suptitle(title, fontsize=11)
-    written = []
-    for suffix in ("png", "svg"):
-        with files.writing(folder / f"leaderboard.{suffix}") as file:
-            figure.savefig(file, format=suffix)
-        written.append(folder / f"leaderboard.{suffix}")
-    return written
+    for name in NAMES:
+        with files.writing(folder / name) as file:
+            figure.savefig(file, format=name.rpartition(".")[2])
 
 
 def _name(row: Row) -> str:

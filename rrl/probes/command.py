@@ -21,6 +21,7 @@ from rrl.probes.settings import Probe
 from rrl.registry import UserError, build
 from rrl.store import files
 
+TABLE = "leaderboard.csv"
 LACKING = 2
 """Exit code where an entrant could not be had or failed: something that was asked for is not in the leaderboard."""
 
@@ -56,13 +57,14 @@ def probe(
             stopping.listen()
             _measure(work, kept)
             stopping.hold()
-            code = _told(found, display)
-            status = "FINISHED"
+            _record(work, kept)
+            code, status = _told(found, display), "FINISHED"
         except Stopped as cause:
             stopping.hold()
             code, status = cause.code, "KILLED"
             display.line("stopped: the same command goes on where it is")
         finally:
+            stopping.hold()
             kept.tracker.end(status)
         display.line(f"files: {kept.folder}")
         return code
@@ -90,6 +92,8 @@ def _measure(work: Measuring, kept: ProbeFolder) -> None:
     for entrant in work.entrants:
         if not entrant.fine:
             work.display.line(f"{entrant.label} is left out: {entrant.reason}")
+        for note in entrant.notes:
+            work.display.line(f"note: {entrant.label}: {note}")
     _prepare(work)
     if work.material.constant:
         work.display.line(f"never changes in the demonstrations, and is left out: {', '.join(work.material.constant)}")
@@ -100,13 +104,12 @@ def _measure(work: Measuring, kept: ProbeFolder) -> None:
         with work.noted(entrant):
             work.probes(entrant)
             work.drift(entrant)
-    _show(work, kept)
     for clone in range(work.probe.clones):
+        _show(work, kept)
         for entrant in filter(_fine, work.entrants):
             with work.noted(entrant):
                 work.clone(entrant, clone)
-        _show(work, kept)
-    leaderboard.table(leaderboard.rows(work), work.display.console)
+    leaderboard.table(_show(work, kept), work.display.console)
     work.display.line(f"{leaderboard.ORDER}; * a control, without pictures")
 
 
@@ -122,16 +125,23 @@ def _together(found: Sequence[Entrant]) -> list[list[Entrant]]:
     return list(groups.values())
 
 
-def _show(work: Measuring, kept: ProbeFolder) -> None:
-    """Write the leaderboard of what is there, for people and MLflow."""
+def _show(work: Measuring, kept: ProbeFolder) -> list[leaderboard.Row]:
+    """Write the leaderboard of what is there, for people; returns its rows."""
     found = leaderboard.rows(work)
-    table = kept.folder / "leaderboard.csv"
-    files.write_text(table, leaderboard.as_csv(found))
-    kept.keep([table, *chart.draw(found, f"{work.oracle.name}: encoders compared", kept.folder)])
+    files.write_text(kept.folder / TABLE, leaderboard.as_csv(found))
+    chart.draw(found, f"{work.oracle.name}: encoders compared", kept.folder)
+    return found
+
+
+def _record(work: Measuring, kept: ProbeFolder) -> None:
+    """Hand it to MLflow."""
+    for path in (TABLE, *chart.NAMES):
+        if (kept.folder / path).exists():
+            kept.tracker.artifact(kept.folder / path)
     demos = work.any.demos
     common = dict(work.any.env.facts())
     common |= {f"demos.{name}": value for name, value in demos.facts().items()} if demos else {}
-    for row in found:
+    for row in leaderboard.rows(work):
         if row.entrant.run is not None:
             kept.child(row, common)
 

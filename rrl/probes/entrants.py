@@ -37,6 +37,8 @@ class Entrant:
     """None: it can't be had here."""
     reason: str = ""
     """Why it can't, or what went wrong on the way, with the remedy."""
+    notes: list[str] = field(default_factory=list)
+    """What readers must know of it."""
     facts: dict[str, str] = field(default_factory=dict)
     """What is known of the encoder: checksum of the weights, ..."""
 
@@ -85,6 +87,9 @@ def entrants(probe: Probe.Config) -> list[Entrant]:
             run = Experiment(config)
             fits.check(run)
             entrant.run, entrant.facts = run, run.encoder_facts
+            entrant.notes = [mismatch.text for mismatch in run.encoder.mismatches(run.env)]
+            if any(mismatch.serious for mismatch in run.encoder.mismatches(run.env)):
+                entrant.label += " (OF ANOTHER TASK)"
         except UserError as error:
             entrant.reason = str(error)
     return found

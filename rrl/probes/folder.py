@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,6 @@ from rrl.store import files, results
 from rrl.store.tracking import MLflowTracker, moved
 from rrl.store.tracking import Row as Point
 
-FILE = "probe.json"
 NO_NAME = re.compile(r"[^\w\-. :/]")
 """What MLflow takes in no metric's name."""
 
@@ -32,7 +31,7 @@ class ProbeFolder:
         self._lock = ExitStack()
         refusal = f"another process is working on the probe {folder}; wait for it or stop it"
         self._lock.enter_context(files.locked(folder / results.LOCK, seconds=0, refusal=refusal))
-        self.facts: dict[str, Any] = json.loads((folder / FILE).read_text())
+        self.facts: dict[str, Any] = json.loads((folder / results.PROBE).read_text())
 
     def __enter__(self) -> ProbeFolder:
         return self
@@ -45,7 +44,7 @@ class ProbeFolder:
         """The probe of this name in `runs/`; if there is none, or `new`, a fresh one with its MLflow run."""
         process.make_root()
         with files.locked(results.ROOT / ".probes.lock"):  # two first calls must not make two probes
-            known = [(files.read_json(path), path.parent) for path in results.ROOT.glob(f"*/{FILE}")]
+            known = [(files.read_json(path), path.parent) for path in results.ROOT.glob(f"*/{results.PROBE}")]
             alike = [(facts["started"], folder, facts) for facts, folder in known if facts.get("name") == name]
             if alike and not new:
                 _, folder, facts = max(alike, key=lambda found: found[0])
@@ -57,7 +56,7 @@ class ProbeFolder:
             folder.mkdir()
             facts = {"format": 1, "uri": tracker.uri, "run_id": tracker.run_id, "name": name, "children": {}}
             started = datetime.now(UTC).isoformat(timespec="milliseconds")
-            files.write_json(folder / FILE, facts | {"started": started, "argv": sys.argv})
+            files.write_json(folder / results.PROBE, facts | {"started": started, "argv": sys.argv})
             return cls(folder, tracker)
 
     def settings(self, config: Probe.Config) -> None:
@@ -74,7 +73,7 @@ class ProbeFolder:
             place = {"sweep": self.tracker.run_id, "job": entrant.label}
             tracker = MLflowTracker.start(f"{self.facts['name']}: {entrant.label}", place)
             children[entrant.label] = tracker.run_id
-            files.write_json(self.folder / FILE, self.facts)
+            files.write_json(self.folder / results.PROBE, self.facts)
         facts = entrant.facts | {"trained": str(entrant.experiment.encoder.trained).lower()}
         tags = {f"encoder.{name}": value for name, value in facts.items()}
         tracker.tags({**common, **tags, "encoder": entrant.label, "kind": "probe's row", "role": entrant.role})
@@ -82,8 +81,3 @@ class ProbeFolder:
         measured = {NO_NAME.sub("_", name): float(value) for name, value in numbers(row).items()}
         tracker.metrics([Point(row.clones, row.time, measured)])
         tracker.end("FAILED" if entrant.reason else "FINISHED")
-
-    def keep(self, written: Sequence[Path]) -> None:
-        """Hand files to MLflow."""
-        for path in written:
-            self.tracker.artifact(path)

@@ -174,6 +174,7 @@ def flat(row: Row) -> dict[str, Any]:
     """A row as named values: names of entrants first, then numbers."""
     entrant = row.entrant
     line: dict[str, Any] = {"encoder": entrant.label, "role": entrant.role, "problem": entrant.reason}
+    line["notes"] = "; ".join(entrant.notes)
     line["weights"] = entrant.facts.get("weights", "")
     return line | numbers(row)
 

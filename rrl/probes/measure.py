@@ -33,7 +33,7 @@ from rrl.rollout.episodes import Collector
 from rrl.run import soundness
 from rrl.run.experiment import Experiment
 
-TIMED = 2.0
+TIMED = 1.0
 """Seconds that an encoder's speed is measured for."""
 NOMINAL = "none"
 """The name of no visual change."""
@@ -116,8 +116,8 @@ class Measuring:
         found, constant = quantities(self.oracle.parts, base.obs)
         if base.episodes - -(-base.episodes // self.probe.folds) < 2 or base.episodes < self.probe.folds:
             raise UserError(
-                f"{base.episodes} demonstrations can't be split into {self.probe.folds} folds so that probes are fitted "
-                "to two episodes or more: take more demonstrations, or set Probe.folds"
+                f"{base.episodes} demonstrations can't be split into {self.probe.folds} folds so that probes are "
+                "fitted to two episodes or more: take more demonstrations, or set Probe.folds"
             )
         chosen, seen = (pictures.spread(len(base.t), count) for count in (self.probe.states, self.probe.shown))
         places = [(int(base.episode[k]), int(base.t[k])) for k in seen] if self.changes else []

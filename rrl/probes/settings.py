@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rrl.agents.base import Agent
 from rrl.demos import DemoSet
@@ -13,7 +13,7 @@ from rrl.encoders.base import Encoder
 from rrl.envs.base import EnvFactory
 from rrl.machine.cores import MOST_THREADS
 from rrl.registry import Component, Count, CountOrZero, Mistake, Seed, Width, mistakes, register
-from rrl.run.experiment import Experiment, Slots
+from rrl.run.experiment import Experiment, Slots, known_backend
 
 
 @register
@@ -77,6 +77,11 @@ class Probe(Component):
                 iterations=0,
                 **{name: getattr(self, name) for name in SHARED},
             )
+
+        @field_validator("backend")
+        @classmethod
+        def _is_registered(cls, backend: str) -> str:
+            return known_backend(backend, "Probe")
 
         @model_validator(mode="after")
         def _fits_together(self) -> Probe.Config:

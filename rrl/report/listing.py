@@ -19,7 +19,7 @@ from rrl.registry import UserError
 from rrl.report.groups import collect, seed_of
 from rrl.report.numbers import SOURCES, finite, scores, short
 from rrl.store import files, results
-from rrl.store.results import CONFIG, ID, LOCK, PRETRAINING, RUN, SWEEP, Result, Status
+from rrl.store.results import CONFIG, ID, LOCK, PRETRAINING, PROBE, RUN, SWEEP, Result, Status
 
 Record = dict[str, Any]
 DAMAGED = "damaged"
@@ -83,7 +83,9 @@ def records(names: Sequence[str], root: Path | None = None) -> list[Record]:
 def _nameless(root: Path) -> Iterable[Path]:
     """Folders of runs that ended, or were damaged, before or after their `run.json` said who they are."""
     began = {path.parent for name in (CONFIG, LOCK) for path in root.glob(f"*/{name}")}
-    return [folder for folder in began if not any((folder / file).exists() for file in (RUN, SWEEP, PRETRAINING))]
+    return [
+        folder for folder in began if not any((folder / file).exists() for file in (RUN, SWEEP, PRETRAINING, PROBE))
+    ]
 
 
 def _record(folder: Path) -> Record:

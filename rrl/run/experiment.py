@@ -83,12 +83,7 @@ class Experiment(Component):
         @field_validator("backend")
         @classmethod
         def _is_registered(cls, backend: str) -> str:
-            if backend not in (known := ["auto", *backends.names()]):
-                message = f"Experiment.backend must be {', '.join(map(repr, known))}; got {backend!r}"
-                close = difflib.get_close_matches(backend, known, 1)
-                hint = f"did you mean {close[0]!r}?" if close else "a plugin's backend needs the plugin's package"
-                raise mistake("backend", message, hint)
-            return backend
+            return known_backend(backend, "Experiment")
 
         @model_validator(mode="after")
         def _fits_together(self) -> Experiment.Config:
@@ -214,6 +209,16 @@ class Experiment(Component):
     def versions(self) -> dict[str, str]:
         """Of what may compute other bits: libraries, and the code of plugins."""
         return provenance.versions(self.encoder, self.env, self.config.agent.component)
+
+
+def known_backend(backend: str, owner: str) -> str:
+    """For validators of `backend`: the name of a registered one, or 'auto'."""
+    if backend not in (known := ["auto", *backends.names()]):
+        message = f"{owner}.backend must be {', '.join(map(repr, known))}; got {backend!r}"
+        close = difflib.get_close_matches(backend, known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else "a plugin's backend needs the plugin's package"
+        raise mistake("backend", message, hint)
+    return backend
 
 
 def _processor(device: torch.device) -> str:

@@ -26,8 +26,8 @@ from rrl.store.tracking import Row
 Status = Literal["finished", "stopped", "failed", "running"]
 ENDS: tuple[Status, ...] = ("finished", "stopped", "failed")
 ROOT = Path("runs")
-RUN, SWEEP, PRETRAINING = "run.json", "sweep.json", "pretraining.json"
-"""What makes a folder that of a run, of a sweep, or of an encoder's training."""
+RUN, SWEEP, PRETRAINING, PROBE = "run.json", "sweep.json", "pretraining.json", "probe.json"
+"""What makes a folder that of a run, of a sweep, of an encoder's training, or of a comparison of encoders."""
 OTHERWISE = {"encoder.other_task": True, "encoder.other_pictures": False}
 """Tags of what is otherwise than in the pictures that the encoder was trained on, and whether it is serious."""
 STATUS, TAGS, PARAMS, LOCK, CONFIG = "status.json", "tags.json", "params.json", "lock", "config.gin"
@@ -319,6 +319,8 @@ def folder_of(name: str, root: Path | None = None, *, sweeps: bool = True) -> Pa
         raise UserError(f"{name} is a sweep, not a run; `rrl runs {name}` lists its runs")
     if name and any(root.glob(f"{glob.escape(name)}*/{PRETRAINING}")):
         raise UserError(f"{name} is an encoder's training, not a {what}; `rrl pretrain`, as before, goes on with it")
+    if name and any(root.glob(f"{glob.escape(name)}*/{PROBE}")):
+        raise UserError(f"{name} is a probe, not a {what}; `rrl probe`, as before, goes on with it")
     raise UserError(f"there is no {what} {name or repr(name)} in {root.resolve()}. {_near(name, known)}")
 
 

@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from rrl import registry
 from rrl.config import ginfile
 from rrl.config.grammar import ConfigError, Problem
 from rrl.config.resolve import checked
@@ -112,14 +111,11 @@ def request(
             "the parts, or start one run with `rrl run`"
         )
     sweeps = [file for file in files if ginfile.binds(file, "Sweep")]
-    roots = {ginfile.root_of([file])[0]: file for file in files}
-    for root in roots.keys() - {"Experiment", "Sweep"}:
-        kind = registry.get(root).kind
-        raise UserError(
-            f"{roots[root]} is a {kind}, and a sweep has runs; start it with: rrl {registry.ROOTS[kind]} {roots[root]}"
-        )
     if sweeps and len(files) > 1:
         raise UserError(f"{sweeps[0]} is a sweep of its own: start it alone, not beside other files")
+    for file in files:
+        if file not in sweeps:
+            ginfile.must_be("Experiment", [file])
     name = "+".join(dict.fromkeys(Path(argument).stem for argument in arguments))[:60]
     if sweeps:
         config = ginfile.load(sweeps[0], root="Sweep")

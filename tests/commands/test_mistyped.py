@@ -89,7 +89,11 @@ MISTYPED = [
     ("list ResNet", "describe ResNet"),
     ("describe resnet", "describe ResNet"),
     ("describe quickstart", "check quickstart"),
-    ("probe quickstart", "inspect quickstart"),
+    ("try quickstart", "inspect quickstart"),
+    ("leaderboard probe/adroit_pen", "probe probe/adroit_pen"),
+    ("probe probe/adroit_pen --seed 3", 'probe probe/adroit_pen --set "Probe.seed = 3"'),
+    ("probe probe/adroit_pen --look default", "probe probe/adroit_pen --set \"Adroit.look = 'default'\""),
+    ("probe probe/adroit_pen --dryrun", "probe probe/adroit_pen --dry-run"),
     ("inspect quickstart --pictur a.png", "inspect quickstart --picture a.png"),
     ("inspect quikstart", "inspect quickstart"),
 ]

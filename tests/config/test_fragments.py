@@ -56,7 +56,16 @@ def test_parts_include_their_own_kind_alone():
 
 def test_there_are_parts_of_each_kind():
     assert {f"env/adroit_{task}" for task in ("pen", "door", "hammer", "relocate")} < set(ENVIRONMENTS)
-    parts = {"r3m", "resnet34", "mobilenetv2", "shufflenetv2", "efficientnet_lite0", "timm_dinov2_small", "state", "vae"}
+    parts = {
+        "r3m",
+        "resnet34",
+        "mobilenetv2",
+        "shufflenetv2",
+        "efficientnet_lite0",
+        "timm_dinov2_small",
+        "state",
+        "vae",
+    }
     assert {f"encoder/{part}" for part in parts} <= set(ginfile.fragments("Experiment.encoder"))
     assert {"method/rrl", "method/npg", "method/bc", "method/rad", "method/ferm"} < set(METHODS)
     assert not {"env/adroit_fast", "env/dmc_state", "method/off_policy"} & {*ENVIRONMENTS, *METHODS}

@@ -261,7 +261,7 @@ def test_commands_know_a_pretraining_from_a_run(tmp_path, monkeypatch):
         assert checked.exit_code == 0 and "Pretraining.kl_weight = None" in checked.output
     assert "VAE.latent = 32" in checked.output
     told = rrl("pretrain", "adroit_door_state")
-    assert told.exit_code == 2 and "describes no pretraining" in told.output
+    assert told.exit_code == 2 and "adroit_door_state is a run, not a pretraining such as" in told.output
     assert "pretrain/vae_adroit_door" in told.output
     listed = rrl("list").output
     assert "pretraining:" in listed and "pretrain/vae_adroit_pen" in listed and "rrl pretrain NAME" in listed

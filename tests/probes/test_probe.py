@@ -40,6 +40,7 @@ Probe.changes = ('look balanced', 'object colour')
 Probe.num_envs = 4
 Probe.workers = 0
 Probe.threads = 1
+Probe.backend = 'torch'
 """
 ONE = "@Attention96(),"
 
@@ -78,20 +79,21 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
     assert (row["role"], rows["State"]["role"]) == ("encoder", "control")
     assert row["weights"].startswith("untrained:seed0:")
     assert float(row["cost/dim"]) == 32
-    assert float(row["cost/multiply_adds"]) > 32 * 36 * 768  # its convolution alone
+    # 36 patches of 768 numbers; of each token queries, keys, values, attention to 36 twice, a projection and 2 layers.
+    assert float(row["cost/multiply_adds"]) == 36 * 32 * (768 + 3 * 32 + 2 * 36 + 32 + 2 * 64)
     for kind in ("mean", "sampled"):
         assert float(row[f"clones/{kind}_episodes"]) == 5
         assert 0 <= float(row[f"clones/{kind}_low"]) <= float(row[f"clones/{kind}"]) <= 100
     # The state tells the state, the joints tell themselves and not the pen, features something of both.
-    assert float(rows["State"]["r2/linear/pen position"]) > 0.99
+    assert float(rows["State"]["r2/linear/pen position"]) > 0.9
     assert float(rows["State (blind)"]["r2/linear/hand joints"]) > 0.99
     assert float(rows["State (blind)"]["r2/linear/pen position"]) < 0.9
-    assert row["r2/linear/pen velocity"] == ""  # no picture shows it: two do
+    assert "r2/linear/pen velocity" not in row  # no picture shows it: two do
     assert row["r2/linear_change/pen velocity"] != ""
     # The same states in another look: the features move, and no more than they differ from state to state by far.
     assert float(row["moved/none"]) == 0
     for change in ("look balanced", "object colour"):
-        assert 0 < float(row[f"moved/{change}"])
+        assert float(row[f"moved/{change}"]) > 0
         assert float(row[f"r2/under/{change}"]) <= 1
     assert {path.name for path in folder.iterdir()} > {"leaderboard.png", "leaderboard.svg", "config.gin"}
 
@@ -166,11 +168,11 @@ def test_an_encoder_that_cannot_be_had_is_told_last_and_the_others_go_on(project
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["Probe.encoders = (@RAD(),)"], "frozen"),
+        (["Probe.encoders = (@PixelCNN(),)"], "BC needs a frozen encoder"),
         (["Probe.agent = @SAC()"], "SAC"),
         (["Probe.folds = 5"], "4 demonstrations can't be split into 5 folds"),
         (["Probe.changes = ('fog',)"], "'fog', which adroit_pen can't show: it knows 'look default'"),
-        (["Probe.backend = 'abacus'"], "'abacus'"),
+        (["Probe.backend = 'abacus'"], "Probe.backend must be 'auto'"),
     ],
 )
 def test_what_cannot_be_is_refused(project, overrides, message):

@@ -26,9 +26,7 @@ def test_ridge_is_the_closed_form_at_the_penalty_that_predicts_the_choosing_rows
         return lambda new: (new - x.mean(0)) / x.std(0) @ weights + y.mean(0)
 
     model = Ridge(x, y, choosing)
-    errors = [
-        ((closed_form(x[~choosing], y[~choosing], c)(x[choosing]) - y[choosing]) ** 2).sum(0) for c in PENALTIES
-    ]
+    errors = [((closed_form(x[~choosing], y[~choosing], c)(x[choosing]) - y[choosing]) ** 2).sum(0) for c in PENALTIES]
     assert np.array_equal(model.penalties, PENALTIES[np.argmin(errors, axis=0)])
     new, _, _ = made_up(seed=1, width=width)
     for q, penalty in enumerate(model.penalties):
