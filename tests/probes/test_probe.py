@@ -190,8 +190,9 @@ def test_commands_know_what_a_probe_is(project):
     for words, right in (
         (("run", "tiny.gin"), "tiny.gin is a probe, not a run; start it with: rrl probe tiny.gin"),
         (("run", "probe/adroit_pen"), "rrl probe probe/adroit_pen"),  # which binds none of its fields itself
-        (("probe", "quickstart"), "quickstart is a run, not a probe; start it with: rrl run quickstart"),
-        (("probe", "sweeps/fig4_door"), "is a sweep, not a probe; start it with: rrl sweep"),
+        (("probe", "quickstart"), "quickstart is a run, not a probe such as probe/adroit_door, "),
+        (("probe", "quickstart"), "; start it with: rrl run quickstart"),
+        (("probe", "sweeps/fig4_door"), "; start it with: rrl sweep sweeps/fig4_door"),
         (("sweep", "tiny.gin"), "is a probe, not a run; start it with: rrl probe tiny.gin"),
         (("check", "tiny.gin", "env/adroit_door"), "tiny.gin is a probe of its own"),
     ):
