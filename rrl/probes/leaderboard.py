@@ -21,7 +21,7 @@ from rrl.statistics import difference, wilson
 
 LEGEND = (
     "Best first: by what clones reach with their mean action, then by R2. Brackets: 95 %, over all clones' episodes.",
-    "R2: mean over the task's quantities, in held-out episodes, from linear probes; mlp: from a network; moving: of their",
+    "R2: mean over the task's quantities, in held-out episodes, by linear probes; mlp: by a network; moving: of their",
     "change, from two pictures; changed: under the worst visual change. *: a control, without pictures.",
 )
 
