@@ -140,9 +140,10 @@ def must_be(wanted: str, sources: Sequence[str]) -> None:
     root, source = root_of(sources)
     if root != wanted:
         kind, asked = (registry.get(name).kind.replace("experiment", "run") for name in (root, wanted))
-        such = [name for name in shipped() if root_of([name])[0] == wanted] if wanted != "Experiment" else []
+        command, right = (registry.ROOTS[registry.get(name).kind] for name in (wanted, root))
+        such = [name for name in shipped() if name.split("/")[0] in (command, f"{command}s")]  # the folder's name
         text = f"{source} is {a_kind(kind)}, not {a_kind(asked)}{' such as ' if such else ''}{', '.join(such)}"
-        raise UserError(f"{text}; start it with: rrl {registry.ROOTS[registry.get(root).kind]} {source}")
+        raise UserError(f"{text}; start it with: rrl {right} {source}")
 
 
 def placed(statement: str, folders: Sequence[Path]) -> str:

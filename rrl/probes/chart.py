@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rrl.probes.leaderboard import Row
+from rrl.probes.measure import NOMINAL
 from rrl.store import files
 
 NAMES = ("leaderboard.png", "leaderboard.svg")
@@ -34,7 +35,8 @@ def draw(found: Sequence[Row], title: str, folder: Path) -> None:
     panels[1].set_title("linear probe, R² by quantity", fontsize=9)
     _heat(panels[2], [[row.probes.get("linear_change", {}).get(q) for q in moving] for row in shown], moving)
     panels[2].set_title("its change, from two pictures", fontsize=9)
-    _heat(panels[3], [[row.changed(change) for change in changes] for row in shown], changes)
+    named = [change if change != NOMINAL else "nominal" for change in changes]
+    _heat(panels[3], [[row.changed(change) for change in changes] for row in shown], named)
     panels[3].set_title("task R² under visual changes", fontsize=9)
     panels[0].set_yticks(range(len(shown)), [_name(row) for row in shown])
     panels[0].set_ylim(len(shown) - 0.5, -0.5)  # the best one on top
@@ -60,7 +62,7 @@ def _scores(axes: Any, shown: Sequence[Row]) -> None:
         if places:
             count = len(places[0][1].values)
             axes.plot([], [], "o", color=colour, label=f"{kind} action (n {count})")
-            axes.legend(fontsize=7, loc="lower right")
+            axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
     axes.set_title("clones: success (%), 95 %" if counted else "clones: return", fontsize=9)
     if counted:
         axes.set_xlim(-3, 103)

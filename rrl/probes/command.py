@@ -66,7 +66,8 @@ def probe(
         finally:
             stopping.hold()
             kept.tracker.end(status)
-        display.line(f"files: {kept.folder}")
+        display.line(f"files: {kept.folder} ({TABLE}, {', '.join(chart.NAMES)})")
+        display.line(f"MLflow: {kept.tracker.uri} (run {kept.tracker.run_id}); look at it with: rrl ui")
         return code
 
 
@@ -110,7 +111,8 @@ def _measure(work: Measuring, kept: ProbeFolder) -> None:
             with work.noted(entrant):
                 work.clone(entrant, clone)
     leaderboard.table(_show(work, kept), work.display.console)
-    work.display.line(f"{leaderboard.ORDER}; * a control, without pictures")
+    for text in leaderboard.LEGEND:
+        work.display.line(text)
 
 
 def _fine(entrant: Entrant) -> bool:
@@ -129,7 +131,9 @@ def _show(work: Measuring, kept: ProbeFolder) -> list[leaderboard.Row]:
     """Write the leaderboard of what is there, for people; returns its rows."""
     found = leaderboard.rows(work)
     files.write_text(kept.folder / TABLE, leaderboard.as_csv(found))
-    chart.draw(found, f"{work.oracle.name}: encoders compared", kept.folder)
+    config = work.any.config
+    count = f"{work.material.base.episodes} demonstrations"
+    chart.draw(found, f"{work.any.env.name}: encoders compared, {count}, {config.precision}", kept.folder)
     return found
 
 

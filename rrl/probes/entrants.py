@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -57,6 +59,13 @@ class Entrant:
     def sees(self) -> bool:
         """Does it get pictures?"""
         return self.encoder.frames() is not None
+
+    @property
+    def id(self) -> str:
+        """Equal for equal settings, whatever it is called beside others."""
+        return hashlib.sha256(
+            json.dumps([ginfile.flatten(part) for part in (self.encoder, self.env)]).encode()
+        ).hexdigest()[:16]
 
     def key(self) -> dict[str, Any]:
         """What decides its features and its clones' episodes, whatever the machine."""

@@ -67,12 +67,12 @@ class ProbeFolder:
     def child(self, row: Row, common: Mapping[str, str]) -> None:
         """The entrant's own row in MLflow, with what is known of it by now; `common`: tags of all."""
         entrant, children = row.entrant, self.facts["children"]
-        if entrant.label in children:
-            tracker = MLflowTracker.resume(self.tracker.uri, children[entrant.label])
+        if entrant.id in children:
+            tracker = MLflowTracker.resume(self.tracker.uri, children[entrant.id])
         else:
             place = {"sweep": self.tracker.run_id, "job": entrant.label}
             tracker = MLflowTracker.start(f"{self.facts['name']}: {entrant.label}", place)
-            children[entrant.label] = tracker.run_id
+            children[entrant.id] = tracker.run_id
             files.write_json(self.folder / results.PROBE, self.facts)
         facts = entrant.facts | {"trained": str(entrant.experiment.encoder.trained).lower()}
         tags = {f"encoder.{name}": value for name, value in facts.items()}

@@ -17,9 +17,13 @@ from rich.table import Table
 from rrl.probes.entrants import Entrant
 from rrl.probes.measure import KINDS, NOMINAL, Measuring
 from rrl.score import Score
-from rrl.statistics import wilson
+from rrl.statistics import difference, wilson
 
-ORDER = "best first: by the score of clones with their mean action, then by the linear probes' R2 of the task"
+LEGEND = (
+    "Best first: by what clones reach with their mean action, then by R2. Brackets: 95 %, over all clones' episodes.",
+    "R2: mean over the task's quantities, in held-out episodes, by linear probes; mlp: by a network; moving: of their",
+    "change, from two pictures; changed: under the worst visual change. *: a control, without pictures.",
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,8 @@ def _number(value: float | None) -> str:
 
 def as_csv(found: Sequence[Row]) -> str:
     """Everything that is known, a line for each entrant."""
-    lines = [flat(row) for row in found]
+    first = next((row for row in found if row.entrant.sees and row.outcomes), None)
+    lines = [flat(row) | ({} if first is None else against(row, first)) for row in found]
     names = list(dict.fromkeys(name for line in lines for name in line))
     out = io.StringIO()
     writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
@@ -171,12 +176,26 @@ def as_csv(found: Sequence[Row]) -> str:
 
 
 def flat(row: Row) -> dict[str, Any]:
-    """A row as named values: names of entrants first, then numbers."""
+    """A row as named values: words first, then numbers."""
     entrant = row.entrant
     line: dict[str, Any] = {"encoder": entrant.label, "role": entrant.role, "problem": entrant.reason}
-    line["notes"] = "; ".join(entrant.notes)
-    line["weights"] = entrant.facts.get("weights", "")
+    line |= {"notes": "; ".join(entrant.notes), "weights": entrant.facts.get("weights", "")}
+    if entrant.run is not None and entrant.sees:
+        line |= {"backend": entrant.run.config.backend, "precision": entrant.run.config.precision}
     return line | numbers(row)
+
+
+def against(row: Row, first: Row) -> dict[str, float]:
+    """How far a row is from the first encoder's, episode by episode, since both acted in the same ones: mean and 95 %
+    bootstrap interval, in the score's unit."""
+    found: dict[str, float] = {}
+    for kind, outcome in row.outcomes.items():
+        other = first.outcomes[kind]
+        if row is not first and len(outcome.values) == len(other.values):
+            unit = 100.0 if outcome.score.counted else 1.0
+            ends = zip(("", "_low", "_high"), difference(outcome.values, other.values, paired=True), strict=True)
+            found |= {f"clones/{kind}_minus_first{end}": unit * value for end, value in ends}
+    return found
 
 
 def numbers(row: Row) -> dict[str, float]:

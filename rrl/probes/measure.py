@@ -247,7 +247,8 @@ class Measuring:
         frames = np.concatenate([seen["frames"]] * run.frames.stack, axis=-1)
         spent = _seconds(partial(agent.observe, Obs(frames, seen["state"])))
         rate, counted = size * len(run.env.cameras) / spent, encoder_multiply_adds(run.encoder, frames)
-        return {**found, "pictures_per_second": rate, "batch": size, "multiply_adds": counted}
+        speed = {"pictures_per_second": rate, "batch": size * len(run.env.cameras), "threads": run.config.threads}
+        return {**found, **speed, "multiply_adds": counted}
 
     # Features
 

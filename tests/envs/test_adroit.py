@@ -17,6 +17,28 @@ from rrl.registry import UserError
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_the_parts_of_the_state_are_what_they_are_called(task):
+    factory, env = Adroit(Adroit.Config(task=task, state="task")), make(task, state="task")
+    env.reset(seed=0)
+    for action in actions(env, 5):
+        state = env.step(action)[0]["state"]
+    ends = np.cumsum([part.size for part in factory.parts])
+    assert ends[-1] == len(state)
+    parts = {p.name: state[end - p.size : end] for p, end in zip(factory.parts, ends, strict=True)}
+    data, at = env._data, env._task
+    expected = {
+        "pen": lambda: {"pen position": at.pen, "pen angular velocity": data.qvel[-3:], "target axis": at.axes()[1]},
+        "door": lambda: {"door hinge": at.hinge, "latch": data.qpos[-1:], "palm position": at.palm},
+        "hammer": lambda: {"nail depth": data.joint("nail_dir").qpos, "hammer position": at.hammer},
+        "relocate": lambda: {"palm to ball": at.palm - at.ball, "ball to target": at.ball - at.target},
+    }[task]()
+    for name, values in expected.items():
+        np.testing.assert_allclose(parts[name], values, atol=1e-6)
+    joints = Adroit(Adroit.Config(task=task))
+    assert [(part.size, part.robot) for part in joints.parts] == [(24, True)]
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_stock_protocol_equals_gymnasium_robotics(task):
     """The same seeds and actions give the same joint positions to the last bit, and the same rewards but for
     the package's wrong sign (in door, hammer and relocate it rewards the palm for being far away)."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.plugins import install
 from helpers.stores import prepared
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from rrl import cli
@@ -70,6 +71,19 @@ def pieces(folder):
     return {path.name: path.stat().st_mtime_ns for path in (folder / "pieces").iterdir()}
 
 
+def in_mlflow():
+    """Name of each run -> its parent and everything ever measured of one number."""
+    client = MlflowClient("sqlite:///mlflow.db")
+    found = client.search_runs([client.get_experiment_by_name("rrl").experiment_id])
+    return {
+        run.info.run_name: (
+            run.data.tags.get("mlflow.parentRunId"),
+            [(point.value, point.timestamp) for point in client.get_metric_history(run.info.run_id, "r2/linear")],
+        )
+        for run in found
+    }
+
+
 def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice(project, capsys):
     folder, rows = probe()
     text = capsys.readouterr().out
@@ -97,9 +111,14 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
         assert float(row[f"r2/under/{change}"]) <= 1
     assert {path.name for path in folder.iterdir()} > {"leaderboard.png", "leaderboard.svg", "config.gin"}
 
-    before = pieces(folder)
+    said = CliRunner().invoke(cli.app, ["runs"]).output
+    assert "damaged" not in said
+
+    before, told = pieces(folder), in_mlflow()
+    assert set(told) == {"tiny", *(f"tiny: {label}" for label in rows)}
     again, same = probe()
     assert (again, same, pieces(again)) == (folder, rows, before)
+    assert in_mlflow() == told
     # One encoder more: its own pieces alone.
     write(ONE + "@other/Attention96(),", "other/Attention96.seed = 1\n")
     _, more = probe()
@@ -190,10 +209,10 @@ def test_commands_know_what_a_probe_is(project):
     for words, right in (
         (("run", "tiny.gin"), "tiny.gin is a probe, not a run; start it with: rrl probe tiny.gin"),
         (("run", "probe/adroit_pen"), "rrl probe probe/adroit_pen"),  # which binds none of its fields itself
-        (("probe", "quickstart"), "quickstart is a run, not a probe; start it with: rrl run quickstart"),
-        (("probe", "sweeps/fig4_door"), "is a sweep, not a probe; start it with: rrl sweep"),
+        (("probe", "quickstart"), "quickstart is a run, not a probe such as probe/adroit_door, "),
+        (("probe", "quickstart"), "; start it with: rrl run quickstart"),
+        (("probe", "sweeps/fig4_door"), "; start it with: rrl sweep sweeps/fig4_door"),
         (("sweep", "tiny.gin"), "is a probe, not a run; start it with: rrl probe tiny.gin"),
-        (("check", "tiny.gin", "env/adroit_door"), "tiny.gin is a probe of its own"),
     ):
         done = said(*words)
         assert done.exit_code == 2
