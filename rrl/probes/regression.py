@@ -121,7 +121,8 @@ class _Normal:
 
     def applied(self, x: Floats, weights: Floats) -> Floats:
         """Features [N, d] -> predictions [N, q]."""
-        return (torch.from_numpy(self._scaled(x)) @ torch.from_numpy(weights)).numpy() + self._mean
+        predicted: Floats = (torch.from_numpy(self._scaled(x)) @ torch.from_numpy(weights)).numpy()
+        return predicted + self._mean
 
 
 class Perceptron:
