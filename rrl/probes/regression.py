@@ -121,8 +121,9 @@ class _Normal:
 
     def applied(self, x: Floats, weights: Floats) -> Floats:
         """Features [N, d] -> predictions [N, q]."""
-        predicted: Floats = (torch.from_numpy(self._scaled(x)) @ torch.from_numpy(weights)).numpy()
-        return predicted + self._mean
+        product = torch.from_numpy(self._scaled(x)) @ torch.from_numpy(weights)
+        predicted: Floats = product.numpy() + self._mean
+        return predicted
 
 
 class Perceptron:
