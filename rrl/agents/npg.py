@@ -170,7 +170,7 @@ def clone(
     batches = torch.randint(len(x), (steps, config.bc_batch), generator=generator).to(device)
     progress.phase("warm start: cloning", steps)
     losses = x.new_empty(steps)
-    with _one_thread():
+    with one_thread():
         for step, batch in enumerate(batches):
             loss = mse_loss(policy(x[batch]), actions[batch])
             optimiser.step(torch.autograd.grad(loss, optimiser.parameters))
@@ -192,7 +192,7 @@ def _mean_and_std(x: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """For loops of tiny steps: threads gain little there, and on a busy machine they wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -387,7 +387,7 @@ class NPG(GaussianAgent):
         for _ in range(self.config.value_epochs):
             order = torch.randperm(len(features), generator=self.generator).to(self.device)
             rows = order[: batches * size].view(batches, size)
-            with _one_thread():
+            with one_thread():
                 self.value.fit(features, returns, rows, self.value_optimiser)
         return {"value/error_before": before, "value/error_after": self._value_error(features, returns)}
 

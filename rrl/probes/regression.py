@@ -13,6 +13,7 @@ from torch.nn.functional import mse_loss
 
 from rrl.agents.adam import Adam
 from rrl.agents.networks import mlp
+from rrl.agents.npg import one_thread
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -86,35 +87,43 @@ class Ridge:
 
     def __init__(self, x: Floats, y: Floats, choosing: NDArray[np.bool_]) -> None:
         """As `Fit` says."""
-        basis, shares, gains, scaled, mean = self._solved(x[~choosing], y[~choosing])
-        seen = scaled(x[choosing]) @ basis
-        count = int((~choosing).sum())
-        errors = [
-            np.square(seen @ (shares / (gains[:, None] + penalty * count)) + mean - y[choosing]).sum(0)
-            for penalty in PENALTIES
-        ]
+        trial, seen, wanted = _Normal(x[~choosing], y[~choosing]), x[choosing], y[choosing]
+        errors = [np.square(trial.applied(seen, trial.weights(c)) - wanted).sum(0) for c in PENALTIES]
         self.penalties: Floats = PENALTIES[np.argmin(errors, axis=0)]
         """[q], per sample."""
-        basis, shares, gains, self._scaled, self._mean = self._solved(x, y)
-        self._weights = basis @ (shares / (gains[:, None] + self.penalties * len(x)))
+        self._normal = _Normal(x, y)
+        self._weights = np.empty((x.shape[1], y.shape[1]))
+        for penalty in np.unique(self.penalties):
+            alike = self.penalties == penalty
+            self._weights[:, alike] = self._normal.weights(penalty)[:, alike]
 
     def __call__(self, x: Floats) -> Floats:
-        predicted: Floats = self._scaled(x) @ self._weights + self._mean
-        return predicted
+        return self._normal.applied(x, self._weights)
 
-    @staticmethod
-    def _solved(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats, _Scaled, Floats]:
-        """(B, P, e, ...) with which the weights under a penalty c are B (P / (e + c)): by the eigenvectors of the
-        smaller one of X'X and XX'."""
-        scaled, mean = _Scaled(x), y.mean(0)
-        z, t = scaled(x), y - mean
-        if z.shape[0] >= z.shape[1]:
-            gains, vectors = np.linalg.eigh(z.T @ z)
-            basis, shares = vectors, vectors.T @ (z.T @ t)
-        else:
-            gains, vectors = np.linalg.eigh(z @ z.T)
-            basis, shares = z.T @ vectors, vectors.T @ t
-        return basis, shares, np.maximum(gains, 0.0), scaled, mean
+
+class _Normal:
+    """A regression's normal equations, by the smaller one of Z'Z and ZZ', Z the scaled features [N, d]. By torch: of
+    numpy's threads none gives way to another process."""
+
+    def __init__(self, x: Floats, y: Floats) -> None:
+        self._scaled, self._mean = _Scaled(x), y.mean(0)
+        z, t = torch.from_numpy(self._scaled(x)), torch.from_numpy(y - self._mean)
+        self._back = z.T if z.shape[1] > z.shape[0] else None
+        self._square = z.T @ z if self._back is None else z @ z.T
+        self._right, self._count = (z.T @ t if self._back is None else t), len(x)
+
+    def weights(self, penalty: float) -> Floats:
+        """[d, q], for a penalty per sample."""
+        penalised = self._square.clone()
+        penalised.diagonal().add_(penalty * self._count)
+        found = torch.cholesky_solve(self._right, torch.linalg.cholesky(penalised))
+        return (found if self._back is None else self._back @ found).numpy()
+
+    def applied(self, x: Floats, weights: Floats) -> Floats:
+        """Features [N, d] -> predictions [N, q]."""
+        product = torch.from_numpy(self._scaled(x)) @ torch.from_numpy(weights)
+        predicted: Floats = product.numpy() + self._mean
+        return predicted
 
 
 class Perceptron:
@@ -129,7 +138,8 @@ class Perceptron:
         z = torch.from_numpy(self._scaled(x)).float()
         t = torch.from_numpy((y - self._mean) / self._scale).float()
         judging = torch.from_numpy(choosing)
-        self._learn(z[~judging], t[~judging], z[judging], t[judging], generator)
+        with one_thread():
+            self._learn(z[~judging], t[~judging], z[judging], t[judging], generator)
 
     def _learn(self, x: Tensor, y: Tensor, x_judging: Tensor, y_judging: Tensor, generator: torch.Generator) -> None:
         optimiser = Adam(self._network.parameters(), 1e-3)
