@@ -74,6 +74,7 @@ def _heat(axes: Any, values: Sequence[Sequence[float | None]], names: Sequence[s
         axes.set_visible(False)
         return
     array = np.array([[np.nan if value is None else value for value in row] for row in values], float)
+    axes.set_facecolor("0.93")  # where nothing is measured
     axes.imshow(np.clip(array, 0, 1), cmap="YlGn", vmin=0, vmax=1.3, aspect="auto")
     for (y, x), value in np.ndenumerate(array):
         if np.isfinite(value):

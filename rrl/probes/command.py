@@ -106,7 +106,8 @@ def _measure(work: Measuring, kept: ProbeFolder) -> None:
             work.probes(entrant)
             work.drift(entrant)
     for clone in range(work.probe.clones):
-        _show(work, kept)
+        if work.left():  # else the last one shows all
+            _show(work, kept)
         for entrant in filter(_fine, work.entrants):
             with work.noted(entrant):
                 work.clone(entrant, clone)

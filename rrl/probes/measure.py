@@ -121,7 +121,7 @@ class Measuring:
             )
         chosen, seen = (pictures.spread(len(base.t), count) for count in (self.probe.states, self.probe.shown))
         places = [(int(base.episode[k]), int(base.t[k])) for k in seen] if self.changes else []
-        shown = pictures.shown(envs, demos.demos, places).state if places else base.obs[:0]
+        shown = pictures.shown(envs, demos.demos, places).at(np.arange(len(places))).state if places else base.obs[:0]
         fold = folds(base.episodes, self.probe.folds, np.random.default_rng(self.probe.seed))
         return Material(base, found, constant, fold, chosen, places, shown)
 
@@ -281,11 +281,11 @@ class Measuring:
             for entrant in missing:
                 with self.noted(entrant):
                     agent, collector = self.agent(entrant)
-                    self.display.phase(f"{entrant.label}: encoding, visual change: {change}", len(seen.state))
+                    self.display.phase(f"{entrant.label}: encoding, visual change: {change}", len(seen))
                     rows = self._observed(agent, seen, collector)
                     self.pieces.put_arrays(self.shown_key(entrant, change), {"obs": rows})
 
-    def _changed(self, entrant: Entrant, change: str) -> Obs:
+    def _changed(self, entrant: Entrant, change: str) -> pictures.Seen:
         run, demos = entrant.experiment, entrant.experiment.demos
         assert run.config.workers is not None and demos is not None
         looks, places = pictures.looks(run.env), self.material.places
@@ -294,13 +294,11 @@ class Measuring:
         envs = self.simulators.of(env, run.frames, run.config.workers)
         return pictures.shown(envs, demos.demos, places, scenes, self.display.advance)
 
-    def _observed(self, agent: Agent, seen: Obs, collector: Collector) -> NDArray[Any]:
+    def _observed(self, agent: Agent, seen: pictures.Seen, collector: Collector) -> NDArray[Any]:
         """Rows of what the agent makes of it, in batches as in a run: rounding depends on their shape."""
-        size, total = batch(collector), len(seen.state)
-        rows = []
+        size, total, rows = batch(collector), len(seen), []
         for start in range(0, total, size):
-            places = np.minimum(np.arange(start, start + size), total - 1)
-            row = agent.observe(Obs(None if seen.frames is None else seen.frames[places], seen.state[places]))
+            row = agent.observe(seen.at(np.minimum(np.arange(start, start + size), total - 1)))
             rows.append(row[: total - start])
             self.display.advance(len(rows[-1]))
         found = np.concatenate(rows)

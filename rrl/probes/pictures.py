@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -24,27 +25,45 @@ Place = tuple[int, int]
 """(episode, step) of a recorded state."""
 
 
-class Watcher(NoPolicy):
-    """Keeps what is seen: a row of bytes, the pictures' (if there are any) and then the state's."""
+@dataclass(frozen=True)
+class Seen:
+    """What was seen at N moments, as bytes: reshaped as a whole, large pictures would be copied."""
 
-    def observe(self, obs: Obs) -> NDArray[Any]:
-        """uint8 [N, pictures + 4 p]."""
+    rows: NDArray[np.uint8]
+    """[N, pictures + 4 p]: the pictures (if there are any), then the state."""
+    side: int
+    """Of the pictures in pixels; 0: there are none."""
+    state_dim: int
+
+    @classmethod
+    def packed(cls, obs: Obs) -> NDArray[np.uint8]:
+        """Rows of an observation."""
         parts: list[NDArray[Any]] = [obs.state] if obs.frames is None else [obs.frames, obs.state]
         return np.concatenate([part.view(np.uint8).reshape(len(part), -1) for part in parts], axis=1)
 
+    def __len__(self) -> int:
+        return len(self.rows)
 
-def unpacked(rows: NDArray[np.uint8], envs: WorkerVectorEnv) -> Obs:
-    """What a `Watcher` saw."""
-    width = rows.shape[1] - 4 * envs.state_dim
-    state = np.ascontiguousarray(rows[:, width:]).view(np.float32).reshape(len(rows), envs.state_dim)
-    side = envs.frames.size if envs.frames else 0
-    return Obs(rows[:, :width].reshape(len(rows), side, side, -1) if side else None, state)
+    def at(self, places: NDArray[np.int64]) -> Obs:
+        """The observation of these moments."""
+        rows, width = self.rows[places], self.rows.shape[1] - 4 * self.state_dim
+        state = np.ascontiguousarray(rows[:, width:]).view(np.float32).reshape(len(rows), self.state_dim)
+        return Obs(rows[:, :width].reshape(len(rows), self.side, self.side, -1) if self.side else None, state)
 
 
-def replayed(demos: DemoSet, envs: WorkerVectorEnv, groups: int, progress: Callable[[int], None]) -> tuple[Obs, Obs]:
+class Watcher(NoPolicy):
+    """Keeps all that is seen."""
+
+    def observe(self, obs: Obs) -> NDArray[Any]:
+        """As `Seen.packed`."""
+        return Seen.packed(obs)
+
+
+def replayed(demos: DemoSet, envs: WorkerVectorEnv, groups: int, progress: Callable[[int], None]) -> tuple[Seen, Seen]:
     """What is seen in a replay of the demonstrations: before each action [T], and after each episode's last one [E]."""
     rollout = demos.replay(Collector(envs, groups), Watcher(envs.action_dim), progress=progress)
-    return unpacked(rollout.obs, envs), unpacked(rollout.final_obs, envs)
+    side = envs.frames.size if envs.frames else 0
+    return Seen(rollout.obs, side, envs.state_dim), Seen(rollout.final_obs, side, envs.state_dim)
 
 
 def spread(total: int, count: int) -> NDArray[np.int64]:
@@ -58,13 +77,13 @@ def shown(
     places: Sequence[Place],
     scenes: Sequence[Scene] | None = None,
     progress: Callable[[int], None] = lambda count: None,
-) -> Obs:
+) -> Seen:
     """What is seen of recorded states [K], without stepping, as if an episode began with each; in `scenes`, one for
     each, where they are given. Scenes are nominal afterwards. UserError where the environment can't."""
     n = envs.num_envs
     shares = np.array_split(np.arange(len(places)), n)  # of each slot: neighbours, for few resets
-    frames: list[Any] = [None] * len(places)
-    states: list[Any] = [None] * len(places)
+    stack = envs.frames.stack if envs.frames else 0
+    rows: list[Any] = [None] * len(places)
     for turn in range(len(shares[0])):
         taken: list[int | None] = [int(share[turn]) if turn < len(share) else None for share in shares]
         here = [None if k is None else places[k] for k in taken]
@@ -77,16 +96,14 @@ def shown(
             envs.call_each("dress", [None if k is None else (scenes[k],) for k in taken])
         envs.call_each("show", [None if p is None else tuple(x[p[1]] for x in demos.states(p[0])) for p in here])
         seen = envs.observation()
-        for slot, k in enumerate(taken):
+        frames = np.concatenate([seen["frames"]] * stack, axis=-1) if stack else None
+        for k, row in zip(taken, Seen.packed(Obs(frames, seen["state"])), strict=True):
             if k is not None:
-                states[k] = seen["state"][slot].copy()
-                frames[k] = seen["frames"][slot].copy() if "frames" in seen else None
+                rows[k] = row
         progress(sum(k is not None for k in taken))
     if scenes is not None:
         envs.call("dress", Scene())
-    if envs.frames is None:
-        return Obs(None, np.stack(states))
-    return Obs(np.concatenate([np.stack(frames)] * envs.frames.stack, axis=-1), np.stack(states))
+    return Seen(np.stack(rows), envs.frames.size if envs.frames else 0, envs.state_dim)
 
 
 class Simulators:

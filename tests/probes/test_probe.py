@@ -111,6 +111,10 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
         assert float(row[f"r2/under/{change}"]) <= 1
     assert {path.name for path in folder.iterdir()} > {"leaderboard.png", "leaderboard.svg", "config.gin"}
 
+    # The clones of all act in the same episodes.
+    clones = [json.loads(path.read_text()) for path in (folder / "pieces").glob("clone-*.json")]
+    assert sorted((clone["key"]["first"], clone["key"]["count"]) for clone in clones) == [(0, 2)] * 3 + [(2, 3)] * 3
+    assert all(len(clone["result"]["mean"]["return"]) == clone["key"]["count"] for clone in clones)
     said = CliRunner().invoke(cli.app, ["runs"]).output
     assert "damaged" not in said
 
@@ -133,15 +137,6 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
     # And an episode more: the clones alone.
     probe("Probe.episodes = 6")
     assert {name.partition("-")[0] for name in pieces(folder).keys() - now} == {"clone"}
-
-
-def test_clones_of_all_encoders_act_in_the_same_episodes(project):
-    folder, _ = probe("Probe.shown = 0", "Probe.mlp_hidden = ()")
-    found = [json.loads(path.read_text()) for path in (folder / "pieces").glob("clone-*.json")]
-    shares = {(piece["key"]["first"], piece["key"]["count"]) for piece in found}
-    assert shares == {(0, 2), (2, 3)}
-    assert len(found) == 6
-    assert all(len(piece["result"]["mean"]["return"]) == piece["key"]["count"] for piece in found)
 
 
 def test_killed_on_the_way_it_goes_on_where_it_was(project):
