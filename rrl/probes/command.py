@@ -44,7 +44,8 @@ def probe(
         display = stack.enter_context(Display())
         opened = stack.enter_context(simulators(config.num_envs))
         if dry_run:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            known = None if new else ProbeFolder.named(name)
+            folder = known[0] if known else Path(stack.enter_context(tempfile.TemporaryDirectory()))
             _prepare(Measuring(config, found, Pieces(folder), opened, display))
             return _told(found, display)
         stopping = stack.enter_context(Stopping())
@@ -66,7 +67,7 @@ def probe(
         finally:
             stopping.hold()
             kept.tracker.end(status)
-        display.line(f"files: {kept.folder} ({TABLE}, {', '.join(chart.NAMES)})")
+        display.line(f"files: {kept.folder}")
         display.line(f"MLflow: {kept.tracker.uri} (run {kept.tracker.run_id}); look at it with: rrl ui")
         return code
 
@@ -75,6 +76,7 @@ def _prepare(work: Measuring) -> None:
     """Time every entrant, and say how long the rest takes."""
     left = len(work.left())
     if not left:
+        work.display.line("everything is done")
         return
     for entrant in work.entrants:
         if entrant.fine:
@@ -95,6 +97,8 @@ def _measure(work: Measuring, kept: ProbeFolder) -> None:
             work.display.line(f"{entrant.label} is left out: {entrant.reason}")
         for note in entrant.notes:
             work.display.line(f"note: {entrant.label}: {note}")
+    for text in work.any.demos.mismatches() if work.any.demos else ():
+        work.display.line(f"note: {text}")
     _prepare(work)
     if work.material.constant:
         work.display.line(f"never changes in the demonstrations, and is left out: {', '.join(work.material.constant)}")

@@ -39,15 +39,21 @@ class ProbeFolder:
     def __exit__(self, *_error: object) -> None:
         self._lock.close()
 
+    @staticmethod
+    def named(name: str) -> tuple[Path, dict[str, Any]] | None:
+        """(folder, facts) of the newest probe of this name in `runs/`; None: there is none."""
+        known = [(path.parent, files.read_json(path)) for path in results.ROOT.glob(f"*/{results.PROBE}")]
+        alike = [found for found in known if found[1].get("name") == name]
+        return max(alike, key=lambda found: str(found[1]["started"]), default=None)
+
     @classmethod
     def open(cls, name: str, new: bool = False) -> ProbeFolder:
-        """The probe of this name in `runs/`; if there is none, or `new`, a fresh one with its MLflow run."""
+        """The probe of this name; if there is none, or `new`, a fresh one with its MLflow run."""
         process.make_root()
         with files.locked(results.ROOT / ".probes.lock"):  # two first calls must not make two probes
-            known = [(files.read_json(path), path.parent) for path in results.ROOT.glob(f"*/{results.PROBE}")]
-            alike = [(facts["started"], folder, facts) for facts, folder in known if facts.get("name") == name]
-            if alike and not new:
-                _, folder, facts = max(alike, key=lambda found: found[0])
+            known = None if new else cls.named(name)
+            if known:
+                folder, facts = known
                 uri = moved(facts["uri"], results.project(folder))
                 return cls(folder, MLflowTracker.resume(uri, facts["run_id"]))
             tracker = MLflowTracker.start(name)

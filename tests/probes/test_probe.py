@@ -134,6 +134,11 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
     assert {(piece["key"]["encoder"]["name"], piece["key"]["encoder"]["seed"]) for piece in own} == {
         ("Attention96", "1")
     }
+    # A dry run says what is left to do, and does nothing.
+    capsys.readouterr()
+    assert command.probe(["tiny.gin"], ["Probe.episodes = 6"], None, dry_run=True) == 0
+    assert "8 pieces to do" in capsys.readouterr().out
+    assert pieces(folder) == now
     # And an episode more: the clones alone.
     probe("Probe.episodes = 6")
     assert {name.partition("-")[0] for name in pieces(folder).keys() - now} == {"clone"}
