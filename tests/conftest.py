@@ -42,8 +42,9 @@ def exported(tmp_path_factory):
     save_encoder(folder / "cartpole_rad.safetensors", encoder, encoder.head(torch.Generator()), {})
     (folder / "runs").mkdir()
     vae = VAE(VAE.Config(weights=None, latent=8, size=32), cameras=1)
-    for task in ("adroit_door", "adroit_pen"):
-        save_pretrained(folder / "runs" / f"vae_{task}.safetensors", vae, {"env": {"env": task}}, {})
+    for name in ("adroit_door", "adroit_door_expert_only", "adroit_pen"):
+        data = {"env": {"env": name.removesuffix("_expert_only")}}
+        save_pretrained(folder / "runs" / f"vae_{name}.safetensors", vae, data, {})
     return folder
 
 

@@ -17,6 +17,7 @@ import torch
 from pydantic import field_validator, model_validator
 from torch import Tensor, nn
 
+from rrl.config import ginfile
 from rrl.config.resolve import refusals
 from rrl.encoders.base import Mismatch
 from rrl.encoders.frozen import FrozenEncoder
@@ -63,7 +64,8 @@ class Header:
 
 def remedy() -> str:
     """What to do where there is no such file."""
-    return "make it: rrl pretrain gin/pretrain/vae_adroit_door.gin; None: untrained"
+    files = ", ".join(name for name in ginfile.shipped() if name.startswith("pretrain/"))
+    return f"make it: rrl pretrain FILE (shipped: {files}); None: untrained"
 
 
 class TaskEncoder(FrozenEncoder):

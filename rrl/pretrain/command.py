@@ -85,7 +85,7 @@ def _work(
     encoder = pretraining.encoder
     encoder.network.eval()
     data = pretraining.data | {"fingerprint": store.fingerprint}
-    made = _made(pretraining, last) | {"kl_weight": teacher.weight, "run": tracker.run_id}
+    made = _made(pretraining, last) | {"kl_weight": config.kl_weight, "run": tracker.run_id}
     save_encoder(folder / ENCODER, encoder, data, made)
     for name in ("metrics.jsonl", SHEET, ENCODER):
         tracker.artifact(folder / name)

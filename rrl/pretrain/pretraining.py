@@ -75,10 +75,10 @@ class Pretraining(Component):
         """Adam's learning rate in the first epoch (the credited code's)."""
         decay: Annotated[float, Field(gt=0, le=1)] = 0.95
         """Factor of the learning rate after each epoch (the credited code's)."""
-        kl_weight: PositiveOrZero | None = None
+        kl_weight: PositiveOrZero = 0.000147
         """Weight of what keeps the features in order (a VAE's KL divergence, summed over the latent), beside the mean
-        squared error of the pixels. None: batch / pictures in training, as in the credited code of mid-2021: 0.000147
-        for 1M pictures, and ten times as much for 100k."""
+        squared error of the pixels (the credited code of mid-2021: batch / pictures in training, of the paper's 1M
+        here, whatever `pictures` is: with a tenth of them that rule would weigh it ten times as much)."""
         held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.02
         """Share of each kind's pictures, the last ones, that is not trained on: for losses and reconstructions."""
         seed: Seed = 0

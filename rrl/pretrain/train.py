@@ -76,7 +76,6 @@ class Teacher:
         self.learner = encoder.make_learner().requires_grad_(True).to(memory_format=torch.channels_last)
         self.learner.to(self.device)
         self.adam = Adam(self.learner.parameters(), config.lr)
-        self.weight = config.batch / len(pictures.training) if config.kl_weight is None else config.kl_weight
 
     @property
     def steps(self) -> int:
@@ -97,7 +96,7 @@ class Teacher:
         for places in self.pictures.shuffled(self.config.seed, number, self.config.batch):
             pictures = self.pictures.batch(places)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                losses = self.learner.losses(pictures, self.weight, generator)
+                losses = self.learner.losses(pictures, self.config.kl_weight, generator)
             self.adam.step(torch.autograd.grad(losses["loss"], self.adam.parameters))
             yield {name: loss.detach() for name, loss in losses.items()}
 
@@ -119,7 +118,7 @@ class Teacher:
         sums: Metrics = {}
         for start in range(0, len(places), self.config.batch):
             batch = places[start : start + self.config.batch]
-            for name, loss in self.learner.losses(self.pictures.batch(batch), self.weight, None).items():
+            for name, loss in self.learner.losses(self.pictures.batch(batch), self.config.kl_weight, None).items():
                 sums[name] = sums.get(name, 0.0) + float(loss) * len(batch)
         return sums
 

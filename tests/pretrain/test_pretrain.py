@@ -92,9 +92,11 @@ def test_it_learns_to_rebuild_pictures(rows, tmp_path):
     assert {f"held_out/{name}" for name in wanted} <= metrics[-1].keys()
 
 
-def test_the_weight_of_the_divergence_follows_the_data_set(rows):
-    assert teacher(rows).weight == 24 / 72
-    assert teacher(rows, kl_weight=0.5).weight == 0.5
+def test_the_weight_of_the_divergence_is_the_settings(rows):
+    learning = teacher(rows, kl_weight=0.5)
+    told = learning.held_out()
+    loss, wanted = told["held_out/loss"], told["held_out/reconstruction"] + 0.5 * told["held_out/kl"]
+    assert loss == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_training_that_diverges_is_told_and_keeps_nothing(rows, tmp_path):
@@ -258,7 +260,7 @@ def test_commands_know_a_pretraining_from_a_run(tmp_path, monkeypatch):
         assert told.exit_code == 2 and f"start it with: rrl pretrain {name}" in told.output
         assert rrl("sweep", name).exit_code == 2
         checked = rrl("check", name)
-        assert checked.exit_code == 0 and "Pretraining.kl_weight = None" in checked.output
+        assert checked.exit_code == 0 and "Pretraining.kl_weight = 0.000147" in checked.output
     assert "VAE.latent = 32" in checked.output
     told = rrl("pretrain", "adroit_door_state")
     assert told.exit_code == 2 and "adroit_door_state is a run, not a pretraining such as" in told.output
