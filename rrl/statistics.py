@@ -99,6 +99,21 @@ def difference(
     return float(x.mean() - y.mean()), float(low), float(high)
 
 
+def paired_proportions(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
+    """(share of a - share of b, low, high) of pairs of successes, 1 or 0: 95 %, Bonett and Price's adjusted Wald
+    interval (2012), which does not shrink to nothing where all pairs agree.
+
+    ValueError for different lengths.
+    """
+    x, y = np.asarray(a, bool), np.asarray(b, bool)
+    if len(x) != len(y):
+        raise ValueError(f"pairs need as many values on both sides, got {len(x)} and {len(y)}")
+    gained, lost, n = int((x & ~y).sum()), int((~x & y).sum()), len(x)
+    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = float(ndtri(0.975)) * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return (gained - lost) / n, max(up - down - half, -1.0), min(up - down + half, 1.0)
+
+
 def improvement(a: Sequence[float], b: Sequence[float]) -> float:
     """Probability that a random value of `a` exceeds a random one of `b`, ties counting half: Mann-Whitney's
     U over the number of combinations (Agarwal et al. 2021)."""

@@ -249,13 +249,38 @@ def eval_(
     ] = False,
     video: Annotated[Path | None, typer.Option(parser=path, help="Also film three episodes into this .mp4.")] = None,
     json: Annotated[Path | None, typer.Option("--json", parser=path, help="Write the numbers to this file.")] = None,
+    with_: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            parser=word,
+            metavar="FILE",
+            help="Instead, the evaluators that this gin file binds to Experiment.evaluators, such as eval/distractors; "
+            "finished episodes are kept, the run's MLflow run gets the numbers.",
+        ),
+    ] = None,
+    set_: Sets = None,
 ) -> None:
     """Evaluate a policy from its file alone: mean and sampled actions, both success rules, intervals."""
     from rrl.commands import policies as evaluation
     from rrl.machine.console import Display
 
+    if with_ is None and set_:
+        raise typer.BadParameter("--set changes what --with FILE says")
+    if with_ is not None and (episodes or video):
+        raise typer.BadParameter('--with FILE has settings of its own: --set "VisualDistractors.episodes = 25"')
     with Display() as display:
-        evaluation.evaluate(policy, display, episodes=episodes, seed=seed, best=best, video=video, json_file=json)
+        evaluation.evaluate(
+            policy,
+            display,
+            episodes=episodes,
+            seed=seed,
+            best=best,
+            video=video,
+            json_file=json,
+            other=with_,
+            overrides=set_ or [],
+        )
 
 
 @app.command()

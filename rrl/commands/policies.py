@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
 from rrl.agents.base import Agent
+from rrl.commands.kept_evaluation import KeptEvaluation
 from rrl.config import ginfile
 from rrl.encoders import fixed
 from rrl.envs.base import EnvFactory
@@ -22,6 +25,7 @@ from rrl.machine.cores import cores
 from rrl.machine.paths import new_file
 from rrl.registry import UserError, build
 from rrl.rollout.episodes import Collector
+from rrl.rollout.kept import KeptCollector
 from rrl.run import policies, soundness
 from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY
 from rrl.store import checkpoint, files, results
@@ -41,12 +45,16 @@ def evaluate(
     best: bool = False,
     video: Path | None = None,
     json_file: Path | None = None,
+    other: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Run a policy's final evaluation (or `episodes` of both kinds of action) and say what comes out.
+    """Run a policy's final evaluation (or `episodes` of both kinds of action) and say what comes out; with `other`,
+    instead, the evaluators that this gin file binds to `Experiment.evaluators`, with `overrides` (gin statements).
 
     With the defaults these are the run's own evaluation episodes; on the machine and versions of the run, the
     numbers are those that it logged as `final/*`, or as the last `eval/*` if it has no final evaluation (not
-    of int8: it is evaluated in float32, and says so).
+    of int8: it is evaluated in float32, and says so). What `other` finds is kept: files and finished episodes in a
+    folder of the run, or else of `runs/evaluations`, and its numbers under `after/` in the run's MLflow run.
     """
     for out in (video, json_file):
         if out is not None:
@@ -67,10 +75,22 @@ def evaluate(
     if facts["others"]:
         say(f"note: trained with {', '.join(facts['others'])}: its own numbers may differ")
     seed = config.seed if seed is None else seed
-    with _context(config, env, seed, int(updates), display) as context:
-        metrics = _measure(agent, env, context, _evaluators(config, env, episodes), display)
-        if video is not None:
-            metrics |= _film(agent, env, context, video, display)
+    if other is None:
+        with _context(config, env, seed, int(updates), display) as context:
+            metrics = _measure(agent, env, context, _evaluators(config, env, episodes), display)
+            if video is not None:
+                metrics |= _film(agent, env, context, video, display)
+    else:
+        asked = _asked(other, overrides, config)
+        with KeptEvaluation(path, Path(other).stem) as kept:
+            decides = {"policy": kept.checksum, "computed": facts["computed"], "env": env.facts()}
+            decides |= {"batches": f"{config.num_envs}/{config.groups}", "rrl": version("rrl")}
+            with _context(config, env, seed, int(updates), display, kept.folder) as context:
+                envs, groups = context.collector.envs, context.collector.groups
+                context = replace(context, collector=KeptCollector(envs, groups, agent, decides, kept.pieces))
+                metrics = _measure(agent, env, context, asked, display)
+            kept.record(metrics, asked, int(facts.get("steps", 0)), seed)
+            say(f"files: {kept.folder}")
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(json_file, {"policy": str(path), "seed": seed, **metrics})
@@ -85,20 +105,32 @@ def _evaluators(config: Any, env: EnvFactory, episodes: int | None) -> tuple[Eva
     return own or (choice.scoring(env.score, episodes or EPISODES),)
 
 
+def _asked(source: str, overrides: Sequence[str], config: Any) -> tuple[Evaluator.Config, ...]:
+    """The evaluators that a gin file binds. UserError for those that don't fit the policy's run."""
+    found = ginfile.bound(source, "evaluators", overrides=overrides)
+    asked: tuple[Evaluator.Config, ...] = found if isinstance(found, tuple) else (found,)
+    run = config.model_copy(update={"evaluators": asked})
+    if misfits := [mistake for each in asked for mistake in each.misfit(run)]:
+        raise UserError("\n".join(f"{mistake.message}: {mistake.hint}" for mistake in misfits))
+    return asked
+
+
 @contextmanager
-def _context(config: Any, env: EnvFactory, seed: int, updates: int, display: Display) -> Iterator[Context]:
-    """What evaluators may use: environments as the run's, and a folder that goes away with them."""
+def _context(
+    config: Any, env: EnvFactory, seed: int, updates: int, display: Display, folder: Path | None = None
+) -> Iterator[Context]:
+    """What evaluators may use: environments as the run's, and a folder; without one, one that goes away with them."""
     envs = WorkerVectorEnv(env, config.num_envs, config.encoder.frames(), cores())
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as passing:
             yield Context(
                 collector=Collector(envs, config.groups or 1),
                 frames=config.encoder.frames(),
                 encoder=config.encoder.label(),
                 seed=seed,
-                folder=Path(folder),
+                folder=folder or Path(passing),
                 iteration=updates,
-                say=lambda line: None if line.startswith("video: ") else display.line(line),
+                say=lambda line: None if folder is None and line.startswith("video: ") else display.line(line),
                 progress=display.advance,
                 warm_started=_no_demonstrations,
             )

@@ -95,20 +95,23 @@ def loads(
     return _config(reader, reader.file(Path(filename), filename, text), overrides, root)
 
 
-def bound(source: str, field: str, root: str = "Experiment", finder: Finder = find_file) -> Config:
-    """The component that a gin file binds to one field of `root`, whatever else of a run it holds or lacks, such as a
-    file of `gin/env`. Raises ConfigError with all mistakes in it."""
+def bound(
+    source: str, field: str, root: str = "Experiment", finder: Finder = find_file, overrides: Sequence[str] = ()
+) -> Any:
+    """What a gin file binds to one field of `root` (a component, or a tuple of them), whatever else of a run it holds
+    or lacks, such as a file of `gin/env`. Raises ConfigError with all mistakes in it."""
     reader = _Reader(finder)
     path, shown = _locate(source)
-    bindings = reader.file(path, shown)
+    bindings = [*reader.file(path, shown), *reader.overrides(overrides)]
     names = Names(bindings, reader.blocks)
     run = Resolver((b for b, _ in bindings), names, reader.complete, folders=reader.folders, finder=finder)
     found = run.bound(root, field)
     problems = [*reader.problems, *names.problems, *names.unknown_components(reader.files), *run.problems]
-    if not isinstance(found, Config) and not problems:
+    whole = found if isinstance(found, tuple) else (found,)
+    if not (whole and all(isinstance(part, Config) for part in whole)) and not problems:
         hint = f"add a line such as `{root}.{field} = @Name()`"
         problems.append(Problem.at(reader.start, f"nothing here binds {root}.{field} to a component", hint))
-    if problems or not isinstance(found, Config):
+    if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return found
 

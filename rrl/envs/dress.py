@@ -49,6 +49,7 @@ class Dress:
         self, scene: Scene, model: Any, name: str, objects: Sequence[str] | None = None, table: Table | None = None
     ) -> None:
         self._scene, self._model, self._name, self._table = scene, model, name, table
+        objects = objects if scene.objects is None else scene.objects
         self._objects = undriven_and_goals(model) if objects is None else named(model, objects)
         self._size = self._at = np.zeros(3)  # of the new object, m
         self._refuse()

@@ -61,6 +61,8 @@ class Scene:
     """What is added to the direction (of length 1) in which every light shines."""
     recolour: Recolour | None = None
     new_object: NewObject | None = None
+    objects: tuple[str, ...] | None = None
+    """Names of the bodies, geoms and sites that are the task's objects; None: as the environment says."""
 
 
 def _light_position(rng: np.random.Generator, severity: float) -> Scene:
@@ -112,6 +114,12 @@ def draw(kind: str, rng: np.random.Generator, severity: float = 1.0) -> Scene:
         raise UserError(f"a severity is a number from 0 (nominal) to {MOST:g}, with 1 for the paper's; got {severity}")
     drawn = _DRAWN[kind](rng, severity)
     return drawn if severity else Scene()
+
+
+def draws(kind: str, count: int, seed: int, severity: float = 1.0) -> list[Scene]:
+    """So many changes of a kind, equal for equal arguments; see `draw`. The first ones are those of a smaller count."""
+    words = [seed, *kind.encode()]
+    return [draw(kind, np.random.default_rng([*words, number]), severity) for number in range(count)]
 
 
 def _vector(numbers: ArrayLike) -> Vector:

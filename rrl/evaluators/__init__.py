@@ -2,8 +2,18 @@
 
 from rrl.evaluators.base import Context, Evaluator
 from rrl.evaluators.blind import BlindControl
+from rrl.evaluators.distractors import VisualDistractors
 from rrl.evaluators.grad_cam import GradCAM
 from rrl.evaluators.success import EpisodeReturn, SuccessRate
 from rrl.evaluators.video import Video
 
-__all__ = ["BlindControl", "Context", "EpisodeReturn", "Evaluator", "GradCAM", "SuccessRate", "Video"]
+__all__ = [
+    "BlindControl",
+    "Context",
+    "EpisodeReturn",
+    "Evaluator",
+    "GradCAM",
+    "SuccessRate",
+    "Video",
+    "VisualDistractors",
+]

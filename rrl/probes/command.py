@@ -16,10 +16,10 @@ from rrl.probes.entrants import Entrant, entrants
 from rrl.probes.folder import ProbeFolder
 from rrl.probes.measure import Measuring
 from rrl.probes.pictures import simulators
-from rrl.probes.pieces import Pieces
 from rrl.probes.settings import Probe
 from rrl.registry import UserError, build
 from rrl.store import files
+from rrl.store.pieces import Pieces
 
 TABLE = "leaderboard.csv"
 LACKING = 2

@@ -14,44 +14,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rrl.evaluators.outcomes import Outcome
 from rrl.probes.entrants import Entrant
 from rrl.probes.measure import KINDS, NOMINAL, Measuring
-from rrl.score import Score
-from rrl.statistics import difference, wilson
 
 LEGEND = (
     "Best first: by what clones reach with their mean action, then by R2. Brackets: 95 %, over all clones' episodes.",
     "R2: mean over the task's quantities, in held-out episodes, by linear probes; mlp: by a network; moving: of their",
     "change, from two pictures; changed: under the worst visual change. *: a control, without pictures.",
 )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How the clones of an entrant did with one kind of action."""
-
-    values: list[float]
-    """Of each episode: successes (1 or 0), or returns; in the order of the evaluation episodes."""
-    score: Score
-
-    @property
-    def mean(self) -> float:
-        """Success in percent, or the mean return."""
-        return float(np.mean(self.values)) * (100.0 if self.score.counted else 1.0)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 %: Wilson's of a success (which takes all clones' episodes for independent), of a return 1.96 standard
-        errors."""
-        if self.score.counted:
-            low, high = wilson(int(sum(self.values)), len(self.values))
-            return 100.0 * low, 100.0 * high
-        half = 1.96 * float(np.std(self.values)) / len(self.values) ** 0.5
-        return self.mean - half, self.mean + half
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.mean:.0f} ({low:.0f} to {high:.0f})"
 
 
 @dataclass(frozen=True)
@@ -187,14 +158,13 @@ def flat(row: Row) -> dict[str, Any]:
 
 def against(row: Row, first: Row) -> dict[str, float]:
     """How far a row is from the first encoder's, episode by episode, since both acted in the same ones: mean and 95 %
-    bootstrap interval, in the score's unit."""
+    interval, in the score's unit."""
     found: dict[str, float] = {}
     for kind, outcome in row.outcomes.items():
         other = first.outcomes[kind]
         if row is not first and len(outcome.values) == len(other.values):
-            unit = 100.0 if outcome.score.counted else 1.0
-            ends = zip(("", "_low", "_high"), difference(outcome.values, other.values, paired=True), strict=True)
-            found |= {f"clones/{kind}_minus_first{end}": unit * value for end, value in ends}
+            ends = zip(("", "_low", "_high"), outcome.minus(other), strict=True)
+            found |= {f"clones/{kind}_minus_first{end}": value for end, value in ends}
     return found
 
 

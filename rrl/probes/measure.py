@@ -20,10 +20,10 @@ from rrl.config import ginfile
 from rrl.demos.replay import NoPolicy
 from rrl.demos.sets import with_objects
 from rrl.envs.base import EnvFactory
+from rrl.envs.scene import draws
 from rrl.machine.console import Display
 from rrl.probes import pictures
 from rrl.probes.entrants import Entrant
-from rrl.probes.pieces import Arrays, Key, Pieces
 from rrl.probes.quantities import Quantity, pairs, quantities
 from rrl.probes.regression import Fit, Floats, Ints, Perceptron, Ridge, explained, fitted, folds, held_out
 from rrl.probes.settings import Probe
@@ -32,6 +32,7 @@ from rrl.rollout.data import Obs, Rollout, Stream, episodes
 from rrl.rollout.episodes import Collector
 from rrl.run import soundness
 from rrl.run.experiment import Experiment
+from rrl.store.pieces import Arrays, Key, Pieces
 
 TIMED = 1.0
 """Seconds that an encoder's speed is measured for."""
@@ -290,7 +291,7 @@ class Measuring:
         assert run.config.workers is not None and demos is not None
         looks, places = pictures.looks(run.env), self.material.places
         env = build(looks[change]) if change in looks else run.env
-        scenes = None if change in (NOMINAL, *looks) else pictures.scenes(change, len(places), self.probe.seed)
+        scenes = None if change in (NOMINAL, *looks) else draws(change, len(places), self.probe.seed)
         envs = self.simulators.of(env, run.frames, run.config.workers)
         return pictures.shown(envs, demos.demos, places, scenes, self.display.advance)
 

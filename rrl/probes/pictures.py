@@ -17,7 +17,7 @@ from rrl.envs import scene
 from rrl.envs.base import OPTIONAL, EnvFactory, FrameRequest
 from rrl.envs.scene import Scene
 from rrl.envs.vector import WorkerVectorEnv, has
-from rrl.registry import UserError
+from rrl.evaluators.distractors import unshown
 from rrl.rollout.data import Obs
 from rrl.rollout.episodes import Collector
 
@@ -152,22 +152,9 @@ def looks(env: EnvFactory) -> dict[str, EnvFactory.Config]:
 def changes(env: EnvFactory) -> tuple[list[str], dict[str, str]]:
     """(names of the visual changes that this environment can show, looks and kinds of scenes; names of other kinds,
     and why not)."""
-    refused: dict[str, str] = {}
     with closing(env.make_one(None)) as sim:
-        if lacks := [cannot for name, cannot in OPTIONAL.items() if name in ("initial", "show") and not has(sim, name)]:
-            return [], dict.fromkeys([*looks(env), *scene.KINDS], f"its simulator cannot {lacks[0]}")
-        sim.reset(seed=0)
-        for kind in scene.KINDS:
-            try:
-                if not has(sim, "dress"):
-                    raise UserError(f"its simulator cannot {OPTIONAL['dress']}")
-                sim.dress(scene.draw(kind, np.random.default_rng(0)))  # type: ignore[attr-defined]
-            except UserError as error:
-                refused[kind] = str(error)
+        lacks = [cannot for name, cannot in OPTIONAL.items() if name in ("initial", "show") and not has(sim, name)]
+    if lacks:
+        return [], dict.fromkeys([*looks(env), *scene.KINDS], f"its simulator cannot {lacks[0]}")
+    refused = unshown(env)
     return [*looks(env), *(kind for kind in scene.KINDS if kind not in refused)], refused
-
-
-def scenes(kind: str, count: int, seed: int) -> list[Scene]:
-    """So many changes of a kind, equal for equal arguments."""
-    words = [seed, *kind.encode()]
-    return [scene.draw(kind, np.random.default_rng([*words, number])) for number in range(count)]

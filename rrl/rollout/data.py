@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rrl.envs.scene import Scene
+
 
 class Obs(NamedTuple):
     """A batch of raw observations."""
@@ -116,6 +118,8 @@ class Episode:
     """Start from this recorded state instead of a random one."""
     actions: NDArray[np.float32] | None = None
     """[L, m]: replay these open loop, all of them, whatever the policy says and past any horizon."""
+    scene: Scene = Scene()  # noqa: RUF009 (it is frozen)
+    """How its pictures look; by default as the model has it."""
 
     def moment(self, t: int) -> str:
         """In words, for errors: after its reset (t = 0), or after its step t."""

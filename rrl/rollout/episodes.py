@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rrl.envs.scene import Scene
 from rrl.envs.vector import Pending, WorkerVectorEnv
 from rrl.rollout.data import Episode, Policy, Rollout
 from rrl.rollout.slots import Slots, check_actions, check_rewards
@@ -54,12 +55,15 @@ class Collector:
             for a, b in pairwise(bounds)
         ]
         collection = _Collection(self.envs, policy, todo, keep, each_step, progress)
-        for group in groups:
-            collection.begin(group)
-        while any(group.active.any() for group in groups):
+        try:
             for group in groups:
-                if group.active.any():
-                    collection.advance(group)
+                collection.begin(group)
+            while any(group.active.any() for group in groups):
+                for group in groups:
+                    if group.active.any():
+                        collection.advance(group)
+        finally:
+            collection.undress()
         return collection.result()
 
 
@@ -118,6 +122,8 @@ class _Collection:
         self.final_obs: NDArray[Any] = np.zeros(0, np.float32)
         """These two are made when the first observation says how wide they are."""
         self.chosen = np.zeros((envs.num_envs, envs.action_dim), np.float32)
+        self.worn = [Scene()] * envs.num_envs
+        """How the pictures of each slot look."""
 
     def begin(self, group: _Group) -> None:
         """Give every slot of the group an episode, as far as there are any, and begin their first steps."""
@@ -137,17 +143,31 @@ class _Collection:
         mask = np.zeros(n, bool)
         seeds: list[int | None] = [None] * n
         initial: list[Any] = [None] * n
+        scenes = self.worn.copy()
         group.running[free] = -1
         for place in np.flatnonzero(free)[: len(self.todo) - self.upcoming]:
             episode, slot = self.todo[self.upcoming], group.slots.start + place
             mask[slot], seeds[slot], initial[slot] = True, episode.seed, episode.initial
+            scenes[slot] = episode.scene
             group.running[place] = self.upcoming
             self.upcoming += 1
         if mask.any():
             start = time.perf_counter()
+            self.dress(scenes)
             self.envs.reset(seed=seeds, options={"reset_mask": mask, "initial": initial})
             self.seconds["simulate"] += time.perf_counter() - start
         return mask[group.slots]
+
+    def dress(self, scenes: list[Scene]) -> None:
+        """Let pictures look like these, of each slot. Before a reset, which shows the first one."""
+        changed = [None if new == worn else (new,) for new, worn in zip(scenes, self.worn, strict=True)]
+        if any(changed):
+            self.envs.call_each("dress", changed)
+        self.worn = scenes
+
+    def undress(self) -> None:
+        """As nominally, for whoever uses the environments next."""
+        self.dress([Scene()] * self.envs.num_envs)
 
     def observe(self, group: _Group, fresh: NDArray[np.bool_], moved: NDArray[np.bool_]) -> None:
         """Look at all slots of the group: `fresh` ones begin an episode, `moved` ones made a step."""

@@ -199,6 +199,16 @@ class MLflowTracker:
             raise UserError(f"run {run_id} can't be found in the MLflow store {uri}: {error}") from error
         return cls(client, uri, run_id)
 
+    @classmethod
+    def beside(cls, uri: str, run_id: str) -> MLflowTracker:
+        """Add to a run without going on with it: its status stays. UserError if the store can't be reached."""
+        try:
+            client = _client(uri)
+            client.get_run(run_id)
+        except Exception as error:
+            raise UserError(f"run {run_id} can't be found in the MLflow store {uri}: {error}") from error
+        return cls(client, uri, run_id)
+
     @staticmethod
     def ended(uri: str, run_id: str) -> bool:
         """Does the store hold the run as FINISHED?"""

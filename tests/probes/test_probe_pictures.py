@@ -10,7 +10,7 @@ from helpers.point import PlainPoint, registered
 from rrl.demos import DemoSet
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import FrameRequest
-from rrl.envs.scene import KINDS
+from rrl.envs.scene import KINDS, draws
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.probes import pictures
 from rrl.registry import build
@@ -28,7 +28,7 @@ def door():
 def test_recorded_states_are_shown_each_at_its_place_in_its_scene(door):
     env, demos = door
     places = [(0, 0), (0, 1), (0, 150), (1, 3), (1, 199), (2, 0), (2, 77)]
-    scenes = pictures.scenes("light direction", len(places), seed=0)
+    scenes = draws("light direction", len(places), seed=0)
     with closing(WorkerVectorEnv(env, 3, SMALL, 0)) as envs:
         every = np.arange(len(places))
         nominal, changed, again = (pictures.shown(envs, demos, places, s).at(every) for s in (None, scenes, None))
@@ -48,11 +48,11 @@ def test_recorded_states_are_shown_each_at_its_place_in_its_scene(door):
 
 
 def test_scenes_are_drawn_anew_for_each_state_and_the_same_for_each_encoder():
-    drawn = pictures.scenes("object colour", 5, seed=3)
+    drawn = draws("object colour", 5, seed=3)
     assert len({repr(scene) for scene in drawn}) == 5
-    assert drawn == pictures.scenes("object colour", 5, seed=3)
-    assert drawn[:2] == pictures.scenes("object colour", 2, seed=3)
-    assert drawn != pictures.scenes("object colour", 5, seed=4)
+    assert drawn == draws("object colour", 5, seed=3)
+    assert drawn[:2] == draws("object colour", 2, seed=3)
+    assert drawn != draws("object colour", 5, seed=4)
 
 
 def test_an_environment_says_which_changes_it_can_show(door):

@@ -1,4 +1,4 @@
-"""Finished pieces of a probe: each is a file that is whole or not there, found again by what decides its content."""
+"""Finished pieces of long work: each is a file that is whole or not there, found again by what decides its content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,14 +18,15 @@ from rrl.store import files
 Key = Mapping[str, Any]
 """All that decides a piece, as JSON: settings, checksums, versions."""
 Arrays = dict[str, NDArray[Any]]
-FOLDER = "pieces"
 
 
 class Pieces:
-    """Those in a probe's folder."""
+    """Those in a folder of a probe or an evaluation."""
+
+    FOLDER: ClassVar[str] = "pieces"
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / FOLDER
+        self.folder = folder / self.FOLDER
         self.folder.mkdir(exist_ok=True)
 
     def has(self, key: Key) -> bool:

@@ -1,0 +1,250 @@
+"""Visual distractors (paper section 5.4): what becomes of a policy when its pictures change and nothing else does.
+
+One kind of change is active at a time, drawn anew for each episode. Every kind, and the nominal scene, is tried in the
+very same episodes, so that what differs is due to the pictures alone: a policy without pictures does the same in all of
+them, bit for bit.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from rrl.envs import scene
+from rrl.envs.base import OPTIONAL, EnvFactory
+from rrl.envs.scene import Scene
+from rrl.envs.vector import WorkerVectorEnv, has
+from rrl.evaluators.base import Context, Episodes, Evaluator
+from rrl.evaluators.outcomes import Outcome
+from rrl.evaluators.video import captioned, tiles
+from rrl.registry import Mistake, Parts, UserError, register
+from rrl.rollout.data import Episode, Policy, Stream, episodes
+from rrl.store import files
+
+Severity = Annotated[float, Field(ge=0, le=scene.MOST)]
+NOMINAL = "nominal"
+"""What is called so is the scene as it was in training."""
+ACROSS = 6
+"""Episodes of a row of the contact sheet."""
+SIDE = 160
+"""Pixels of a picture on it."""
+
+
+class Condition(NamedTuple):
+    """Under which the episodes are tried."""
+
+    kind: str
+    severity: float
+
+    @property
+    def name(self) -> str:
+        """For people: `light position`, `light position x2`; `nominal`."""
+        return self.kind if self.severity == 1 else f"{self.kind} x{self.severity:g}"
+
+    @property
+    def metric(self) -> str:
+        """Beginning of its numbers' names."""
+        return f"distractors/{self.name.replace(' ', '_')}"
+
+
+@register
+class VisualDistractors(Evaluator):
+    """Moves the light, recolours the objects or adds one, each in the same episodes as without (paper section 5.4)."""
+
+    class Config(Evaluator.Config):
+        """Which changes, how strong, and in how many episodes."""
+
+        when: Literal["always", "end"] = "end"
+        """'end': at the end; 'always': after the warm start too, then as `Experiment.eval_every` says."""
+        kinds: tuple[str, ...] | None = None
+        """Kinds of change, such as 'light position'; None: all that the environment can show."""
+        severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (1.0,)
+        """How far: 0 is the nominal scene, 1 the paper's ranges, 2 twice as far."""
+        objects: tuple[str, ...] | None = None
+        """Names of the bodies, geoms and sites that are the task's objects, which change their colour and which a new
+        object keeps away from. None: as the environment says; of any MuJoCo model, what moves and isn't driven, and
+        what has a name that begins with `target` or `goal`."""
+        episodes: Episodes = 75
+        """Evaluation episodes under each kind and severity, mean action (paper: 75)."""
+
+        def conditions(self, kinds: Iterable[str]) -> list[Condition]:
+            """The nominal one first."""
+            changed = [Condition(kind, severity) for kind in kinds for severity in self.severities]
+            return [Condition(NOMINAL, 1.0), *dict.fromkeys(changed)]
+
+        def steps(self, env: EnvFactory) -> int:
+            """Of all conditions."""
+            return len(self.conditions(self.kinds or scene.KINDS)) * self.episodes * env.horizon
+
+        def misfit(self, run: Parts) -> Iterable[Mistake]:
+            """Kinds that nobody knows."""
+            yield from super().misfit(run)
+            for kind in self.kinds or ():
+                if kind not in scene.KINDS:
+                    known = ", ".join(map(repr, scene.KINDS))
+                    yield Mistake("evaluators", f"{self.component.__name__}.kinds has {kind!r}", f"it knows {known}")
+
+    config: Config
+
+    def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
+        """Yields, under each condition, the score with its interval and the paired difference from the nominal one;
+        writes `pictures/<iteration>_distractors.png` (scores), `.svg`, `.csv` (episodes), and the contact sheet
+        `<iteration>_distractors_sheet.png`. UserError for a kind that was asked for and can't be shown."""
+        kinds = self._kinds(env, context.say)
+        stem = context.folder / "pictures" / f"{context.iteration:06d}_distractors"
+        results: dict[Condition, Outcome] = {}
+        rows: list[NDArray[np.uint8]] = []
+        lines: list[dict[str, Any]] = []
+        for condition in self.config.conditions(kinds):
+            scenes = self._scenes(condition, context.seed)
+            todo = episodes(self.config.episodes, seed=context.seed, stream=Stream.EVAL)
+            todo = [dataclasses.replace(e, scene=s) for e, s in zip(todo, scenes, strict=True)]
+            rollout = context.collector.collect(policy, todo, progress=context.progress, keep=False)
+            results[condition] = outcome = Outcome.of(rollout, env.score)
+            rows += [_row(condition, context.collector.envs, todo)] if context.frames else []
+            lines += [
+                {"condition": condition.name, "episode": i, env.score.name: value, "return": returned, "scene": told}
+                for i, (value, returned, told) in enumerate(
+                    zip(outcome.values, rollout.returns(), map(_told, scenes), strict=True)
+                )
+            ]
+            yield from self._numbers(condition, results)
+            context.say(self._in_words(condition, results))
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(stem.with_suffix(".csv"), _csv(lines))
+        title = f"{env.name}, {context.encoder}, update {context.iteration}"
+        chart(results, title, stem)
+        if rows:
+            _write_sheet(rows, stem.with_name(f"{stem.name}_sheet.png"))
+        context.say(f"visual distractors: {stem.with_suffix('.png')}")
+
+    def _kinds(self, env: EnvFactory, say: Callable[[str], None]) -> list[str]:
+        refused = unshown(env, self.config.objects)
+        for kind, why in refused.items():
+            if self.config.kinds is not None and kind in self.config.kinds:
+                raise UserError(f"{type(self).__name__}.kinds has {kind!r}, which {env.name} can't show: {why}")
+            if self.config.kinds is None:
+                say(f"note: no visual change {kind}: {why}")
+        return [kind for kind in self.config.kinds or scene.KINDS if kind not in refused]
+
+    def _scenes(self, condition: Condition, seed: int) -> list[Scene]:
+        count = self.config.episodes
+        if condition.kind == NOMINAL:
+            return [Scene()] * count
+        drawn = scene.draws(condition.kind, count, seed, condition.severity)
+        return [dataclasses.replace(s, objects=self.config.objects) if s != Scene() else s for s in drawn]
+
+    def _numbers(self, condition: Condition, results: dict[Condition, Outcome]) -> Iterator[tuple[str, float]]:
+        outcome = results[condition]
+        yield f"{condition.metric}/{outcome.score.name}", outcome.mean
+        yield f"{condition.metric}/{outcome.score.name}_low", outcome.interval[0]
+        yield f"{condition.metric}/{outcome.score.name}_high", outcome.interval[1]
+        if condition.kind != NOMINAL:
+            ends = zip(("", "_low", "_high"), outcome.minus(_nominal(results)), strict=True)
+            yield from ((f"{condition.metric}/change{end}", value) for end, value in ends)
+
+    def _in_words(self, condition: Condition, results: dict[Condition, Outcome]) -> str:
+        outcome = results[condition]
+        words = f"{condition.name}: {outcome.score.name} {outcome}{outcome.score.unit}"
+        if condition.kind == NOMINAL:
+            return f"{words} of {len(outcome.values)} episodes"
+        change, low, high = outcome.minus(_nominal(results))
+        return f"{words}, {change:+.0f} ({low:+.0f} to {high:+.0f}) against nominal"
+
+
+def _nominal(results: dict[Condition, Outcome]) -> Outcome:
+    return next(outcome for condition, outcome in results.items() if condition.kind == NOMINAL)
+
+
+def unshown(env: EnvFactory, objects: tuple[str, ...] | None = None) -> dict[str, str]:
+    """The kinds of change that an environment can't show, and why."""
+    refused: dict[str, str] = {}
+    with closing(env.make_one(None)) as sim:
+        sim.reset(seed=0)
+        for kind in scene.KINDS:
+            try:
+                if not has(sim, "dress"):
+                    raise UserError(f"its simulator cannot {OPTIONAL['dress']}")
+                drawn = dataclasses.replace(scene.draw(kind, np.random.default_rng(0)), objects=objects)
+                sim.dress(drawn)  # type: ignore[attr-defined]
+            except UserError as error:
+                refused[kind] = str(error)
+    return refused
+
+
+# What people look at
+
+
+def _row(condition: Condition, envs: WorkerVectorEnv, todo: Sequence[Episode]) -> NDArray[np.uint8]:
+    """How the first episodes begin, as the first camera shows it."""
+    shown = todo[: min(ACROSS, envs.num_envs)]
+    scenes = [episode.scene for episode in shown] + [Scene()] * (envs.num_envs - len(shown))
+    seeds = [episode.seed for episode in shown] + [0] * (envs.num_envs - len(shown))
+    mask = np.arange(envs.num_envs) < len(shown)
+    if condition.kind != NOMINAL:
+        envs.call_each("dress", [(each,) for each in scenes])
+    seen, _ = envs.reset(seed=seeds, options={"reset_mask": mask})
+    strip = [tiles(picture[:, :, :3], SIDE) for picture in seen["frames"][: len(shown)]]
+    if condition.kind != NOMINAL:
+        envs.call("dress", Scene())
+    return captioned(np.concatenate(strip, axis=1), condition.name)
+
+
+def _write_sheet(rows: Sequence[NDArray[np.uint8]], path: Path) -> None:
+    """A row for each condition: the first camera's picture of the same moments."""
+    from PIL import Image
+
+    with files.writing(path) as file:
+        Image.fromarray(np.concatenate(rows)).save(file, format="png", optimize=True)
+
+
+def chart(results: dict[Condition, Outcome], title: str, stem: Path) -> None:
+    """Bars of the scores with their 95 % intervals, and the paired differences under them: a .png and an .svg."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [condition.name for condition in results]
+    score = _nominal(results).score
+    figure = Figure(figsize=(2.5 + 0.9 * len(names), 4.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for x, (condition, outcome) in enumerate(results.items()):
+        low, high = outcome.interval
+        colour = "0.6" if condition.kind == NOMINAL else "tab:blue"
+        ends = [[max(outcome.mean - low, 0)], [max(high - outcome.mean, 0)]]
+        axes.bar(x, outcome.mean, yerr=ends, color=colour, capsize=4)
+        if condition.kind != NOMINAL:
+            change, least, most = outcome.minus(_nominal(results))
+            names[x] += f"\n{change:+.0f} ({least:+.0f} to {most:+.0f})"
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
+    axes.set_ylabel(score.axis)
+    if score.counted:
+        axes.set_ylim(0, 105)
+    axes.grid(axis="y", alpha=0.3)
+    count = len(_nominal(results).values)
+    axes.set_title(f"{title}\n{count} episodes each, the same; below: paired change, 95 %", fontsize=9)
+    for suffix in ("png", "svg"):
+        with files.writing(stem.with_suffix(f".{suffix}")) as file:
+            figure.savefig(file, format=suffix)
+
+
+def _told(changes: Scene) -> str:
+    return json.dumps({name: value for name, value in dataclasses.asdict(changes).items() if value})
+
+
+def _csv(lines: Sequence[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()

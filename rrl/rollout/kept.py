@@ -1,0 +1,91 @@
+"""A collector that remembers finished episodes on disk: what was interrupted goes on where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rrl.envs.vector import WorkerVectorEnv
+from rrl.rollout.data import Episode, Policy, Rollout
+from rrl.rollout.episodes import Collector, EachStep
+from rrl.store.pieces import Arrays, Pieces
+
+
+class KeptCollector(Collector):
+    """As `Collector`, but one policy's episodes without observations are made in chunks of `num_envs`, each of which is
+    kept in a file and not made again."""
+
+    def __init__(
+        self, envs: WorkerVectorEnv, groups: int, policy: Policy, facts: Mapping[str, Any], pieces: Pieces
+    ) -> None:
+        """`facts`, JSON-able: what decides an episode beside what `Episode` says."""
+        super().__init__(envs, groups)
+        self._policy, self._facts, self._pieces = policy, dict(facts), pieces
+
+    def collect(
+        self,
+        policy: Policy,
+        todo: Sequence[Episode],
+        *,
+        each_step: EachStep | None = None,
+        progress: Callable[[int], None] | None = None,
+        keep: bool = True,
+    ) -> Rollout:
+        """See `Collector`. What somebody watches, or wants the observations of, is made anew."""
+        if keep or each_step is not None or policy is not self._policy:
+            return super().collect(policy, todo, each_step=each_step, progress=progress, keep=keep)
+        size = self.envs.num_envs
+        chunks = [todo[start : start + size] for start in range(0, len(todo), size)]
+        return joined([self._chunk(policy, chunk, progress) for chunk in chunks])
+
+    def _chunk(self, policy: Policy, todo: Sequence[Episode], progress: Callable[[int], None] | None) -> Rollout:
+        key = {"piece": "episodes", **self._facts, "episodes": [_facts(episode) for episode in todo]}
+        flags, steps = self.envs.factory.flags, self.envs.factory.score.steps
+        arrays = self._pieces.arrays(key)
+        if arrays is None:
+            rollout = super().collect(policy, todo, progress=progress, keep=False)
+            self._pieces.put_arrays(key, _arrays(rollout))
+            return rollout
+        if progress is not None:
+            progress(len(arrays["rewards"]))
+        own: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
+        return Rollout(**own, flags={name: arrays[f"flag {name}"] for name in flags}, success_steps=steps)
+
+
+ARRAYS = ("obs", "actions", "rewards", "episode", "t", "terminated", "truncated", "final_obs")
+
+
+def _arrays(rollout: Rollout) -> Arrays:
+    flags = {f"flag {name}": values for name, values in rollout.flags.items()}
+    return {name: getattr(rollout, name) for name in ARRAYS} | flags
+
+
+def _facts(episode: Episode) -> dict[str, Any]:
+    """What decides an episode, as JSON; arrays by their checksums."""
+
+    def told(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        if isinstance(value, Mapping):
+            return {name: told(entry) for name, entry in value.items()}
+        return value
+
+    return {field.name: told(getattr(episode, field.name)) for field in dataclasses.fields(episode)} | {
+        "scene": dataclasses.asdict(episode.scene)
+    }
+
+
+def joined(rollouts: Sequence[Rollout]) -> Rollout:
+    """The episodes of all of them, one after another."""
+    first = rollouts[0]
+    offsets = np.cumsum([0, *(rollout.episodes for rollout in rollouts)])[:-1]
+    arrays = {name: np.concatenate([getattr(rollout, name) for rollout in rollouts]) for name in ARRAYS}
+    arrays["episode"] = np.concatenate([r.episode + offset for r, offset in zip(rollouts, offsets, strict=True)])
+    arrays["episode"] = arrays["episode"].astype(np.int32)
+    flags = {name: np.concatenate([rollout.flags[name] for rollout in rollouts]) for name in first.flags}
+    seconds = {name: sum(rollout.seconds.get(name, 0.0) for rollout in rollouts) for name in first.seconds}
+    return Rollout(**arrays, flags=flags, success_steps=first.success_steps, seconds=seconds)
