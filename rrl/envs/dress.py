@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.envs import gl
-from rrl.envs.scene import NewObject, Recolour, Scene
+from rrl.envs.scene import Eye, NewObject, Recolour, Scene, Surface
 from rrl.registry import UserError
 
 gl.choose_backend()
@@ -52,6 +52,7 @@ class Dress:
         objects = objects if scene.objects is None else scene.objects
         self._objects = undriven_and_goals(model) if objects is None else named(model, objects)
         self._size = self._at = np.zeros(3)  # of the new object, m
+        self._surface = -1  # the geom that it would stand on
         self._refuse()
 
     def _refuse(self) -> None:
@@ -72,14 +73,18 @@ class Dress:
             )
 
     def begin(self, qpos: Array | None) -> None:
-        """Find the new object's place, for an episode that begins at these joint positions (None: the model's own).
-        UserError if nothing could carry it."""
+        """Find the new object's place and what it would stand on, for an episode that begins at these joint positions
+        (None: the model's own). UserError if nothing could carry it."""
         new = self._scene.new_object
+        if new is None and self._scene.surface is None:
+            return
+        start = mujoco.MjData(self._model)
+        start.qpos[:] = start.qpos if qpos is None else qpos
+        mujoco.mj_kinematics(self._model, start)
         if new is not None:
-            start = mujoco.MjData(self._model)
-            start.qpos[:] = start.qpos if qpos is None else qpos
-            mujoco.mj_kinematics(self._model, start)
             self._stand(new, start)
+        if self._scene.surface is not None:
+            self._surface = self._beneath(start)
 
     def put_on(self, drawn: Any) -> None:
         """Change a `mujoco.MjvScene` that was made for one picture."""
@@ -95,14 +100,43 @@ class Dress:
             for geom in drawn.geoms[: drawn.ngeom]:
                 if (geom.objtype, geom.objid) in self._objects:
                     self._colour(geom, self._scene.recolour)
+        if self._scene.surface:
+            for geom in drawn.geoms[: drawn.ngeom]:
+                if (geom.objtype, geom.objid) == (GEOM, self._surface):
+                    self._cover(geom, self._scene.surface)
         if self._scene.new_object:
             self._add(self._scene.new_object, drawn)
+        if self._scene.eye:
+            for eye in drawn.camera:  # the left one and the right one, which are the same here
+                self._look(eye, self._scene.eye)
 
     def _colour(self, geom: Any, new: Recolour) -> None:
         own = (self._model.site_rgba if geom.objtype == SITE else self._model.geom_rgba)[geom.objid, :3]
         seen = geom.rgba[:3]
         other = np.clip(new.scale * own + np.array(new.shift), 0.0, 1.0)
         geom.rgba[:3] = np.clip(seen + new.weight * (other - seen), 0.0, 1.0)
+
+    def _cover(self, geom: Any, new: Surface) -> None:
+        materials = np.flatnonzero((np.asarray(self._model.mat_texid) >= 0).any(axis=-1))
+        others = materials[materials != geom.matid]
+        if len(others):
+            geom.matid = others[int(new.material * len(others))]
+        geom.rgba[:3] = np.clip(geom.rgba[:3] + new.weight * (np.array(new.rgb) - geom.rgba[:3]), 0.0, 1.0)
+
+    def _look(self, eye: Any, new: Eye) -> None:
+        away = float(np.linalg.norm(eye.pos - self._model.stat.center))
+        right = np.cross(eye.forward, eye.up)
+        axes = np.array([right, eye.up, eye.forward], np.float64)
+        eye.pos[:] = eye.pos + away * np.array(new.moved) @ axes
+        for degrees, axis in zip(new.turned, axes, strict=True):
+            turn = np.empty(4)
+            mujoco.mju_axisAngle2Quat(turn, axis, np.radians(degrees))
+            for vector in (eye.forward, eye.up):
+                turned = np.empty(3)
+                mujoco.mju_rotVecQuat(turned, np.array(vector, np.float64), turn)
+                vector[:] = turned
+        for name in ("frustum_bottom", "frustum_top", "frustum_center", "frustum_width"):
+            setattr(eye, name, getattr(eye, name) * 2.0**-new.zoom)
 
     def _add(self, new: NewObject, drawn: Any) -> None:
         geom = drawn.geoms[drawn.ngeom]
@@ -135,6 +169,15 @@ class Dress:
                 return
         raise UserError(f"{self._name} has no table or floor that a new object could stand on")
 
+    def _beneath(self, start: Any) -> int:
+        """The number of the geom that a new object would stand on, at the table's centre."""
+        objects, there = self._points(start)
+        table = self._table or self._around(objects if len(objects) else there)
+        hit = self._below(start, (*table.centre, there[:, 2].max() + self._model.stat.extent))
+        if hit is None:
+            raise UserError(f"{self._name} has no table or floor whose surface could change")
+        return hit[0]
+
     def _points(self, start: Any) -> tuple[Array, Array]:
         """Centres [n, 3] of the objects, and of them and all else that moves (the world's, if nothing does)."""
         objects = [(start.site_xpos if kind == SITE else start.geom_xpos)[number] for kind, number in self._objects]
@@ -146,13 +189,18 @@ class Dress:
         return Table((x, y), self._model.stat.extent / 4)
 
     def _top(self, start: Any, point: Sequence[float]) -> float | None:
-        """Height of the first thing below a point that can be seen, is fixed and no object."""
+        """Height of what `_below` finds."""
+        hit = self._below(start, point)
+        return None if hit is None else hit[1]
+
+    def _below(self, start: Any, point: Sequence[float]) -> tuple[int, float] | None:
+        """(number, height) of the first geom below a point that can be seen, is fixed and no object."""
         at, hit = np.array(point), np.zeros(1, np.int32)
         while (below := mujoco.mj_ray(self._model, start, at, np.array([0.0, 0.0, -1.0]), None, 1, -1, hit)) >= 0:
             at[2] -= below
             fixed = self._model.body_weldid[self._model.geom_bodyid[hit[0]]] == 0
             if fixed and (GEOM, hit[0]) not in self._objects:
-                return float(at[2])
+                return int(hit[0]), float(at[2])
             at[2] -= 1e-6  # on, from just below its surface
         return None
 

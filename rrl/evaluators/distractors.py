@@ -28,6 +28,7 @@ from rrl.evaluators.base import Context, Episodes, Evaluator
 from rrl.evaluators.outcomes import Outcome
 from rrl.evaluators.video import captioned, tiles
 from rrl.registry import Mistake, Parts, UserError, register
+from rrl.rollout import effects
 from rrl.rollout.data import Episode, Policy, Stream, episodes
 from rrl.store import files
 
@@ -67,7 +68,9 @@ class VisualDistractors(Evaluator):
         when: Literal["always", "end"] = "end"
         """'end': at the end; 'always': after the warm start too, then as `Experiment.eval_every` says."""
         kinds: tuple[str, ...] | None = None
-        """Kinds of change, such as 'light position'; None: all that the environment can show."""
+        """Kinds of change: the paper's are 'light position', 'light direction', 'object colour' and 'new object'; there
+        are 'camera', 'field of view', 'surface', 'brightness', 'contrast', 'blur', 'patch' and 'jpeg' too. None: the
+        paper's, as far as the environment can show them."""
         severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (1.0,)
         """How far: 0 is the nominal scene, 1 the paper's ranges, 2 twice as far."""
         objects: tuple[str, ...] | None = None
@@ -90,8 +93,8 @@ class VisualDistractors(Evaluator):
             """Kinds that nobody knows."""
             yield from super().misfit(run)
             for kind in self.kinds or ():
-                if kind not in scene.KINDS:
-                    known = ", ".join(map(repr, scene.KINDS))
+                if kind not in (*scene.KINDS, *scene.OTHERS):
+                    known = ", ".join(map(repr, (*scene.KINDS, *scene.OTHERS)))
                     yield Mistake("evaluators", f"{self.component.__name__}.kinds has {kind!r}", f"it knows {known}")
 
     config: Config
@@ -129,13 +132,12 @@ class VisualDistractors(Evaluator):
         context.say(f"visual distractors: {stem.with_suffix('.png')}")
 
     def _kinds(self, env: EnvFactory, say: Callable[[str], None]) -> list[str]:
-        refused = unshown(env, self.config.objects)
-        for kind, why in refused.items():
-            if self.config.kinds is not None and kind in self.config.kinds:
+        wanted, refused = self.config.kinds or scene.KINDS, unshown(env, self.config.objects)
+        for kind, why in ((kind, refused[kind]) for kind in wanted if kind in refused):
+            if self.config.kinds is not None:
                 raise UserError(f"{type(self).__name__}.kinds has {kind!r}, which {env.name} can't show: {why}")
-            if self.config.kinds is None:
-                say(f"note: no visual change {kind}: {why}")
-        return [kind for kind in self.config.kinds or scene.KINDS if kind not in refused]
+            say(f"note: no visual change {kind}: {why}")
+        return [kind for kind in wanted if kind not in refused]
 
     def _scenes(self, condition: Condition, seed: int) -> list[Scene]:
         count = self.config.episodes
@@ -167,15 +169,17 @@ def _nominal(results: dict[Condition, Outcome]) -> Outcome:
 
 
 def unshown(env: EnvFactory, objects: tuple[str, ...] | None = None) -> dict[str, str]:
-    """The kinds of change that an environment can't show, and why."""
+    """The kinds of change that an environment can't show, and why; effects on pictures go with any environment."""
     refused: dict[str, str] = {}
     with closing(env.make_one(None)) as sim:
         sim.reset(seed=0)
-        for kind in scene.KINDS:
+        for kind in (*scene.KINDS, *scene.OTHERS):
+            drawn = dataclasses.replace(scene.draw(kind, np.random.default_rng(0)), objects=objects)
+            if drawn.effect is not None:
+                continue
             try:
                 if not has(sim, "dress"):
                     raise UserError(f"its simulator cannot {OPTIONAL['dress']}")
-                drawn = dataclasses.replace(scene.draw(kind, np.random.default_rng(0)), objects=objects)
                 sim.dress(drawn)  # type: ignore[attr-defined]
             except UserError as error:
                 refused[kind] = str(error)
@@ -192,9 +196,10 @@ def _row(condition: Condition, envs: WorkerVectorEnv, todo: Sequence[Episode]) -
     seeds = [episode.seed for episode in shown] + [0] * (envs.num_envs - len(shown))
     mask = np.arange(envs.num_envs) < len(shown)
     if condition.kind != NOMINAL:
-        envs.call_each("dress", [(each,) for each in scenes])
+        envs.call_each("dress", [(dataclasses.replace(each, effect=None),) for each in scenes])
     seen, _ = envs.reset(seed=seeds, options={"reset_mask": mask})
-    strip = [tiles(picture[:, :, :3], SIDE) for picture in seen["frames"][: len(shown)]]
+    pictures = effects.seen(seen["frames"], scenes)[: len(shown), :, :, :3]
+    strip = [tiles(picture, SIDE) for picture in pictures]
     if condition.kind != NOMINAL:
         envs.call("dress", Scene())
     return captioned(np.concatenate(strip, axis=1), condition.name)

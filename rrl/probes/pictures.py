@@ -156,5 +156,5 @@ def changes(env: EnvFactory) -> tuple[list[str], dict[str, str]]:
         lacks = [cannot for name, cannot in OPTIONAL.items() if name in ("initial", "show") and not has(sim, name)]
     if lacks:
         return [], dict.fromkeys([*looks(env), *scene.KINDS], f"its simulator cannot {lacks[0]}")
-    refused = unshown(env)
+    refused = {kind: why for kind, why in unshown(env).items() if kind in scene.KINDS}
     return [*looks(env), *(kind for kind in scene.KINDS if kind not in refused)], refused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rrl.envs.scene import Scene
 from rrl.envs.vector import Pending, WorkerVectorEnv
 from rrl.rollout.data import Episode, Policy, Rollout
+from rrl.rollout.effects import seen
 from rrl.rollout.slots import Slots, check_actions, check_rewards
 
 EachStep = Callable[[NDArray[np.int64], NDArray[np.int64]], None]
@@ -160,7 +161,8 @@ class _Collection:
 
     def dress(self, scenes: list[Scene]) -> None:
         """Let pictures look like these, of each slot. Before a reset, which shows the first one."""
-        changed = [None if new == worn else (new,) for new, worn in zip(scenes, self.worn, strict=True)]
+        drawn, before = ([replace(each, effect=None) for each in every] for every in (scenes, self.worn))
+        changed = [None if new == worn else (new,) for new, worn in zip(drawn, before, strict=True)]
         if any(changed):
             self.envs.call_each("dress", changed)
         self.worn = scenes
@@ -173,6 +175,8 @@ class _Collection:
         """Look at all slots of the group: `fresh` ones begin an episode, `moved` ones made a step."""
         start = time.perf_counter()
         observation = {name: values[group.slots] for name, values in self.envs.observation().items()}
+        if self.envs.frames is not None:
+            observation["frames"] = seen(observation["frames"], self.worn[group.slots])
         group.memory.look(self.policy, observation, fresh, moved, lambda place: self.moment(group.running[place]))
         self.seconds["encode"] += time.perf_counter() - start
 
