@@ -305,7 +305,7 @@ def export(
             "--onnx",
             parser=path,
             help="Write an ONNX graph to this .onnx: of a policy, from frames and state to the mean action; of a gin "
-            "file, its frozen encoder alone.",
+            "file that isn't called as a shipped policy, such as encoder/mobilenetv2, its frozen encoder alone.",
         ),
     ] = None,
     best: Annotated[

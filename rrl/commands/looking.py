@@ -58,10 +58,7 @@ def show(
     if why := grad_cam.missing():
         raise UserError(why)
     blocks = []
-    for source in subjects:
-        # Some shipped policies are called as the file of their run.
-        from_file = is_gin(source) and not (of == "action" and source in policies.shipped())
-        subject = _of_file(source, overrides, of) if from_file else _of_policy(source, overrides, of)
+    for source, subject in [(source, _subject_of(source, overrides, of)) for source in subjects]:
         frames = subject.frames
         subject.env.probe(frames)
         display.phase(source, subject.env.horizon)
@@ -72,6 +69,18 @@ def show(
         display.line(f"{source}: {', '.join(subject.label)}; steps {shots.t[0]} to {shots.t[-1]}")
     grad_cam.draw(blocks, out)
     display.line(f"{grad_cam.explained(of)}: {out}")
+
+
+def _subject_of(source: str, overrides: Sequence[str], of: grad_cam.Of) -> Subject:
+    if source.removesuffix(".gin") in ginfile.fragments():
+        raise UserError(
+            f"{source} is a part of runs, and `rrl look` draws whole ones side by side, it lays none over another: for "
+            'another encoder, --set "Experiment.encoder = @Name()"'
+        )
+    # Some shipped policies are called as the file of their run.
+    if is_gin(source) and not (of == "action" and source in policies.shipped()):
+        return _of_file(source, overrides, of)
+    return _of_policy(source, overrides, of)
 
 
 def _of_file(source: str, overrides: Sequence[str], of: grad_cam.Of) -> Subject:

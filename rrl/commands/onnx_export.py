@@ -85,11 +85,15 @@ Inputs = Mapping[str, Tensor]
 
 
 def _of_file(source: str) -> tuple[Graph, Inputs, dict[str, str]]:
-    config: Any = ginfile.load(source)
-    encoder, facts = _encoder(config)
-    frames = config.encoder.frames()
+    if ginfile.holds(source, "Experiment.env"):
+        run: Any = ginfile.load(source)
+        config, env = run.encoder, build(run.env)
+    else:
+        config, env = ginfile.bound(source, "encoder"), None
+    encoder, facts = _encoder(config, env)
+    frames = config.frames()
     if frames is None:
-        raise UserError(f"{config.encoder.label()} sees no pictures: there is nothing to export")
+        raise UserError(f"{config.label()} sees no pictures: there is nothing to export")
     facts |= {"what": f"the encoder {facts['encoder']}", "features": f"float32 [batch, {encoder.dim}]"}
     return Graph(encoder).eval(), {"frames": _pictures(frames, encoder.cameras)}, facts
 
@@ -97,7 +101,7 @@ def _of_file(source: str) -> tuple[Graph, Inputs, dict[str, str]]:
 def _of_policy(source: str, best: bool) -> tuple[Graph, Inputs, dict[str, str]]:
     path = locate(source, best)
     config, agent, values = policies.load(path)
-    encoder, facts = _encoder(config)
+    encoder, facts = _encoder(config.encoder, build(config.env))
     agent = agent.cpu()
     frames, state_dim = config.encoder.frames(), values["state_dim"]
     state = torch.randn(3, state_dim, generator=torch.Generator().manual_seed(0))
@@ -117,20 +121,22 @@ def _of_policy(source: str, best: bool) -> tuple[Graph, Inputs, dict[str, str]]:
     return graph, inputs, facts
 
 
-def _encoder(config: Any) -> tuple[Encoder, dict[str, str]]:
-    """The run's frozen encoder on the CPU, and what the file says of it."""
-    if config.encoder.component.trainable:
-        name = config.encoder.component.__name__
+def _encoder(config: Any, env: EnvFactory | None) -> tuple[Encoder, dict[str, str]]:
+    """A frozen encoder on the CPU, and what the file says of it. Without an environment it gets one camera's
+    picture."""
+    if config.component.trainable:
+        name = config.component.__name__
         raise UserError(
             f"{name} was trained with its agent, which chooses from pictures: such a policy has no ONNX export. Its "
             "encoder has: rrl export RUN --encoder FILE, then a gin file with it as a frozen one"
         )
-    env: EnvFactory = build(config.env)
-    encoder: Encoder = build(config.encoder, cameras=len(env.cameras))
-    facts = {"rrl": rrl.__version__, "env": env.name, "encoder": config.encoder.label(), **encoder.identity()}
-    frames = config.encoder.frames()
+    cameras = env.cameras if env else ("any",)
+    encoder: Encoder = build(config, cameras=len(cameras))
+    facts = {"rrl": rrl.__version__, "encoder": config.label(), **encoder.identity()}
+    facts |= {"env": env.name} if env else {}
+    frames = config.frames()
     if frames is not None:
-        facts["frames"] = _contract(frames, env.cameras)
+        facts["frames"] = _contract(frames, cameras)
     return encoder, facts
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "flatten_text",
     "folders_of",
     "fragments",
+    "holds",
     "load",
     "loads",
     "must_be",
@@ -124,6 +125,11 @@ def binds(source: str, name: str) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     return any(isinstance(line, Binding) and line.name == name and line.field for line in statements)
+
+
+def holds(source: str, label: str) -> bool:
+    """Does this gin file, or one that it includes, bind `label`, such as `Experiment.env`?"""
+    return label in _bound_in(*_locate(source))
 
 
 def root_of(sources: Sequence[str]) -> tuple[str, str]:

@@ -489,10 +489,18 @@ def unused(bindings: Sequence[Layered], run: Resolver, before: set[Binding], nam
 
 
 def replaced(given: Iterable[Binding], run: Resolver, before: set[Binding], root: str) -> Iterator[Problem]:
-    """Parts that were named for what a later one, or the run's own lines, decide otherwise."""
+    """Parts that were named for what a later one, or the run's own lines, decide otherwise; or for what another root
+    than a run's reads elsewhere."""
     for binding in given:
         winner = run.winner(root, binding.field, ())
-        if winner is not None and binding not in run.used | before and winner.value != binding.value:
+        same = winner is not None and winner.value == binding.value
+        if binding.name != root and not same:
+            for name in [reference.name for reference in references_in(binding.value)]:
+                fields = [field for field in registry.get(root).Config.model_fields if field.startswith(binding.field)]
+                value = f"@{name}()" if binding.field in fields else f"(..., @{name}())"
+                use = f'name it there: --set "{root}.{fields[0]} = {value}"' if fields else "leave it out"
+                yield Problem.at(binding.place, f"{root} doesn't read {binding.label}", use)
+        elif winner is not None and binding not in run.used | before and not same:
             message = f"this part is not used: {winner.place} decides {binding.label}"
             yield Problem.at(binding.place, message, "name this part after it, or leave it out")
 

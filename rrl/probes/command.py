@@ -18,7 +18,7 @@ from rrl.probes.measure import Measuring
 from rrl.probes.pictures import simulators
 from rrl.probes.settings import Probe
 from rrl.registry import UserError, build
-from rrl.store import files
+from rrl.store import files, results
 from rrl.store.pieces import Pieces
 
 TABLE = "leaderboard.csv"
@@ -32,6 +32,9 @@ def probe(
 ) -> int:
     """Check everything, say how long it takes, do what is not done yet, and show the leaderboard; returns the exit
     code: 0, `LACKING`, or a signal's."""
+    if len(sources) == 1 and (there := ProbeFolder.of_id(sources[0])):
+        folder, facts = there
+        sources, name = [str(folder / results.CONFIG)], name or str(facts["name"])
     config = ginfile.load(sources, overrides, "Probe")
     assert isinstance(config, Probe.Config)
     name = name or "+".join(Path(source).stem for source in sources)
@@ -55,8 +58,9 @@ def probe(
         work = Measuring(config, found, Pieces(kept.folder), opened, display)
         code, status = 1, "FAILED"
         try:
-            stopping.listen()
-            _measure(work, kept)
+            with stopping.translated():
+                stopping.listen()
+                _measure(work, kept)
             stopping.hold()
             _record(work, kept)
             code, status = _told(found, display), "FINISHED"
@@ -94,7 +98,8 @@ def _prepare(work: Measuring) -> None:
 def _measure(work: Measuring, kept: ProbeFolder) -> None:
     for entrant in work.entrants:
         if not entrant.fine:
-            work.display.line(f"{entrant.label} is left out: {entrant.reason}")
+            first = entrant.reason.splitlines()[0]  # all of it comes last
+            work.display.line(f"{entrant.label} is left out: {first}")
         for note in entrant.notes:
             work.display.line(f"note: {entrant.label}: {note}")
     for text in work.any.demos.mismatches() if work.any.demos else ():
@@ -115,7 +120,9 @@ def _measure(work: Measuring, kept: ProbeFolder) -> None:
         for entrant in filter(_fine, work.entrants):
             with work.noted(entrant):
                 work.clone(entrant, clone)
-    leaderboard.table(_show(work, kept), work.display.console)
+    rows = _show(work, kept)
+    work.display.line(_title(work))
+    leaderboard.table(rows, work.display.console)
     for text in leaderboard.LEGEND:
         work.display.line(text)
 
@@ -136,10 +143,15 @@ def _show(work: Measuring, kept: ProbeFolder) -> list[leaderboard.Row]:
     """Write the leaderboard of what is there, for people; returns its rows."""
     found = leaderboard.rows(work)
     files.write_text(kept.folder / TABLE, leaderboard.as_csv(found))
-    config = work.any.config
-    count = f"{work.material.base.episodes} demonstrations"
-    chart.draw(found, f"{work.any.env.name}: encoders compared, {count}, {config.precision}", kept.folder)
+    chart.draw(found, _title(work), kept.folder)
     return found
+
+
+def _title(work: Measuring) -> str:
+    probe = work.probe
+    clones = f", {probe.clones} clones, {probe.episodes} episodes of each kind of action" * (probe.clones > 0)
+    task = f"{work.any.env.name}: encoders compared, {work.material.base.episodes} demonstrations"
+    return f"{task}{clones}, {work.any.config.precision}"
 
 
 def _record(work: Measuring, kept: ProbeFolder) -> None:

@@ -62,10 +62,9 @@ class Entrant:
 
     @property
     def id(self) -> str:
-        """Equal for equal settings, whatever it is called beside others."""
-        return hashlib.sha256(
-            json.dumps([ginfile.flatten(part) for part in (self.encoder, self.env)]).encode()
-        ).hexdigest()[:16]
+        """Equal for equal settings and weights, whatever it is called beside others."""
+        decides = [*(ginfile.flatten(part) for part in (self.encoder, self.env)), self.facts]
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
     def key(self) -> dict[str, Any]:
         """What decides its features and its clones' episodes, whatever the machine."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import sys
@@ -14,11 +15,14 @@ from typing import Any
 from rrl.config import ginfile
 from rrl.probes.leaderboard import Row, numbers
 from rrl.probes.settings import Probe
+from rrl.registry import UserError
 from rrl.run import process
 from rrl.store import files, results
 from rrl.store.tracking import MLflowTracker, moved
 from rrl.store.tracking import Row as Point
 
+MAY_CHANGE = ("encoders", "controls", "clones", "episodes", "changes", "shown", "threads", "workers")
+"""Settings with which a probe of the same name goes on: what is measured already stays what it is."""
 NO_NAME = re.compile(r"[^\w\-. :/]")
 """What MLflow takes in no metric's name."""
 
@@ -46,6 +50,14 @@ class ProbeFolder:
         alike = [found for found in known if found[1].get("name") == name]
         return max(alike, key=lambda found: str(found[1]["started"]), default=None)
 
+    @staticmethod
+    def of_id(text: str) -> tuple[Path, dict[str, Any]] | None:
+        """(folder, facts) of the one probe in `runs/` whose id, or the beginning of it, this is."""
+        found = [path.parent for path in results.ROOT.glob(f"{glob.escape(text)}*/{results.PROBE}")] if text else []
+        if len(found) != 1 or Path(text).exists():
+            return None
+        return found[0], files.read_json(found[0] / results.PROBE)
+
     @classmethod
     def open(cls, name: str, new: bool = False) -> ProbeFolder:
         """The probe of this name; if there is none, or `new`, a fresh one with its MLflow run."""
@@ -66,7 +78,15 @@ class ProbeFolder:
             return cls(folder, tracker)
 
     def settings(self, config: Probe.Config) -> None:
-        """Write down what is compared now."""
+        """Write down what is compared now. UserError where that can't stand beside what was compared before."""
+        if (self.folder / results.CONFIG).exists():
+            before = ginfile.load(self.folder / results.CONFIG, root="Probe")
+            other = [name for name in type(config).model_fields if getattr(before, name) != getattr(config, name)]
+            if other := [name for name in other if name not in MAY_CHANGE]:
+                raise UserError(
+                    f"{self.folder} is a probe called {self.facts['name']!r} too, with another Probe.{other[0]}: its "
+                    "leaderboard would be lost; give this one a --name of its own, or --new for a new folder"
+                )
         files.write_text(self.folder / results.CONFIG, ginfile.dumps(config, self.folder, results.project(self.folder)))
         self.tracker.artifact(self.folder / results.CONFIG)
 

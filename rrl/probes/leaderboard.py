@@ -19,9 +19,12 @@ from rrl.probes.entrants import Entrant
 from rrl.probes.measure import KINDS, NOMINAL, Measuring
 
 LEGEND = (
-    "Best first: by what clones reach with their mean action, then by R2. Brackets: 95 %, over all clones' episodes.",
-    "R2: mean over the task's quantities, in held-out episodes, by linear probes; mlp: by a network; moving: of their",
-    "change, from two pictures; changed: under the worst visual change. *: a control, without pictures.",
+    "Best first: by what clones reach with their mean action, then by R2, whether intervals overlap or not (95 %, in",
+    "brackets, over all clones' episodes); leaderboard.csv has paired differences from the first encoder.",
+    "R2: mean over the task's quantities (not the robot's joints), in held-out episodes, by linear probes of features;",
+    "mlp: by a network; moving: of their change, from two pictures; changed: under the worst visual change.",
+    "*: a control, whose probes and clones get no pictures, but (blind) the robot's joints, or the whole state.",
+    "pictures/s: on this machine, when the row was made.",
 )
 
 
@@ -111,7 +114,7 @@ def table(found: Sequence[Row], console: Console) -> None:
         "R2": lambda row: _number(row.r2("linear")),
         "R2 mlp": lambda row: _number(row.r2("mlp")),
         "R2 moving": lambda row: _number(row.r2("linear_change")),
-        "R2 changed": lambda row: _number(worst[0]) if (worst := row.worst_change) else "",
+        "R2 changed": lambda row: f"{worst[0]:.2f} ({worst[1]})" if (worst := row.worst_change) else "",
         "pictures/s": lambda row: f"{row.cost['pictures_per_second']:.0f}" if row.entrant.sees and row.cost else "",
         "GMAC": lambda row: f"{row.cost['multiply_adds'] / 1e9:.2f}" if row.entrant.sees and row.cost else "",
         "M params": lambda row: f"{row.cost['parameters'] / 1e6:.1f}" if row.entrant.sees and row.cost else "",
@@ -183,6 +186,7 @@ def numbers(row: Row) -> dict[str, float]:
         found |= {f"r2/{way}/{name}": value for name, value in values.items()}
     for change, under in row.drift.items():
         mean = row.changed(change)
-        found |= {f"moved/{change}": under["moved"]} | ({} if mean is None else {f"r2/under/{change}": mean})
-        found |= {f"r2/under/{change}/{name}": value for name, value in under["r2"].items()}
+        told = "nominal" if change == NOMINAL else change
+        found |= {f"moved/{told}": under["moved"]} | ({} if mean is None else {f"r2/under/{told}": mean})
+        found |= {f"r2/under/{told}/{name}": value for name, value in under["r2"].items()}
     return found | {f"cost/{name}": value for name, value in row.cost.items()}

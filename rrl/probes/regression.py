@@ -14,6 +14,7 @@ from torch.nn.functional import mse_loss
 from rrl.agents.adam import Adam
 from rrl.agents.networks import mlp
 from rrl.agents.npg import one_thread
+from rrl.registry import UserError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -45,12 +46,14 @@ def folds(episodes: int, count: int, rng: np.random.Generator) -> Ints:
 
 def fitted(x: Floats, y: Floats, episode: Ints, fold: Ints, fit: Fit) -> list[Model]:
     """A model for each fold, fitted to the episodes of the others. A quarter of these (one at least) chooses its
-    settings. `x` [N, d], `y` [N, q], `episode` [N], `fold` [episodes]."""
+    settings. `x` [N, d], `y` [N, q], `episode` [N], `fold` [episodes]. UserError where too few rows are left."""
     models = []
     for k in range(fold.max() + 1):
         others = np.flatnonzero(fold != k)
         choosing = np.isin(episode, others[:: min(4, len(others))])
         inside = np.isin(episode, others)
+        if min(choosing.sum(), (inside & ~choosing).sum()) < 2:
+            raise UserError("too few states to fit a probe to: set more `Probe.states`, or take more demonstrations")
         models.append(fit(x[inside], y[inside], choosing[inside]))
     return models
 

@@ -91,6 +91,9 @@ class Probe(Component):
             return self
 
         def _misfits(self) -> Iterator[Mistake]:
+            if self.clones > self.episodes:
+                message = f"Probe.clones is {self.clones}, but they share {self.episodes} episodes: one each, at least"
+                yield Mistake("clones", message, f"set `Probe.episodes = {self.clones}` or more")
             for encoder in self.encoders:
                 for field, message, hint in self.run_of(encoder, self.env).misfits():
                     yield Mistake("encoders" if field == "encoder" else field, message, hint)

@@ -226,8 +226,9 @@ def supervised(
     with Display() as display:
         try:
             try:
-                stopping.listen()
-                ended = work(display)
+                with stopping.translated():
+                    stopping.listen()
+                    ended = work(display)
                 tracker.tags({"stopped_by": "nothing" if ended == "finished" else "budget"})
                 status, code = "FINISHED", 0
                 if ended == "budget":

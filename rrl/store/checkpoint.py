@@ -85,6 +85,12 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
             metadata = file.metadata() or {}
             if metadata.get("format") != "rrl":
                 raise UserError(f"{path} is a safetensors file, but not one that rrl wrote")
-            yield file, json.loads(metadata["values"])
+            try:
+                values = json.loads(metadata["values"])
+            except (KeyError, ValueError) as error:
+                raise UserError(f"{path} has a damaged header: {error}") from error
+            if not isinstance(values, dict):
+                raise UserError(f"{path} has a damaged header: it holds {values!r}")
+            yield file, values
     except SafetensorError as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from error

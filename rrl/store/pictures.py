@@ -81,6 +81,12 @@ class PictureStore:
     def _look(self) -> None:
         said = files.read_json(self.folder / FACTS)
         self.rows, self.progress = said.get("rows", 0), said.get("progress", {})
+        there = self.path.stat().st_size if self.path.is_file() else 0
+        if there < self.rows * self.size:  # appending would fill the hole with black pictures
+            raise UserError(
+                f"{self.path} was cut short: it has {there:,} bytes of {self.rows * self.size:,}; remove "
+                f"{self.folder}, and the same command makes it again"
+            )
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -95,6 +101,5 @@ class PictureStore:
     def read(self) -> NDArray[np.uint8]:
         """The pictures [rows, side, side, 3], mapped: a row is read from disk, or from memory if it is there, when it
         is used. UserError if the file is shorter than was written."""
-        if not self.path.is_file() or self.path.stat().st_size < self.rows * self.size:
-            raise UserError(f"{self.path} was cut short: remove {self.folder}, and the same command makes it again")
+        self._look()
         return np.memmap(self.path, np.uint8, "r", shape=(self.rows, self.side, self.side, 3))

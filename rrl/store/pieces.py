@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,8 @@ class Pieces:
         self.folder.mkdir(exist_ok=True)
 
     def has(self, key: Key) -> bool:
-        """Is this piece done?"""
-        return self.get(key) is not None or self._path(key, ".npz").exists()
+        """Is this piece done, and whole?"""
+        return self.get(key) is not None or is_zipfile(self._path(key, ".npz"))
 
     def get(self, key: Key) -> dict[str, Any] | None:
         """A piece of numbers: `result`, `seconds` it took, and `time` when it was done (ms since 1970). None: not done,

@@ -89,6 +89,12 @@ def test_a_gin_file_gives_its_encoder_for_all_cameras(here):
     assert near(run(frames=frames.numpy()), Attention96(Attention96.Config(), cameras=3)(frames).numpy())
 
 
+def test_a_part_gives_its_encoder_alone(here):
+    (here / "own.gin").write_text("Experiment.encoder = @Attention96()\n")
+    code, said = export("own.gin")
+    assert code == 0 and "features (float32 [batch, 32])" in said and "cameras any" in said, said
+
+
 def test_what_a_run_learned_is_exported_once_it_is_frozen(here, exported):
     from rrl.encoders.fixed import FixedEncoder
 

@@ -219,6 +219,20 @@ def test_own_lines_that_nothing_uses_are_told_wherever_the_file_stands(tmp_path:
     assert load(("run.gin", "method/npg")).agent.component.__name__ == "NPG"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(("part", "name"), [("timm_dinov2_small", "Timm"), ("resnet34", "ResNet")])
+def test_a_part_that_a_probe_does_not_read_is_told(part, name):
+    with pytest.raises(ConfigError) as told:
+        ginfile.load(["probe/adroit_door", f"encoder/{part}"], root="Probe")
+    problem = told.value.problems[0]
+    assert problem.message == "Probe doesn't read Experiment.encoder"
+    assert problem.hint == f'name it there: --set "Probe.encoders = (..., @{name}())"'
+
+
+def test_a_probe_takes_another_task():
+    config = ginfile.load(["probe/adroit_door", "env/adroit_pen"], root="Probe")
+    assert config.env.label() == "pen"  # type: ignore[attr-defined]
+
+
 def test_a_part_that_a_later_one_replaces_is_told():
     (problem,) = problems(("env/dmc_cheetah_run", "encoder/mobilenetv2", "method/rad"))
     assert "this part is not used" in problem.message and "method/rad.gin" in problem.message

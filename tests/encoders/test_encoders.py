@@ -390,7 +390,27 @@ def test_unreadable_files_are_explained_and_nothing_is_unpickled(tmp_path, monke
     with pytest.raises(WeightsError) as error:
         ResNet(ResNet.Config(depth=18, weights=str(path)), cameras=1)
     assert str(path) in str(error.value) and "resnet18" in str(error.value)
+    assert "weights_only" not in str(error.value)  # torch advises to run what is in it
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "told"),
+    [
+        (torch.ones(64).to(torch.float8_e4m3fn), "bn1.bias is torch.float8_e4m3fn"),
+        (torch.ones(64, dtype=torch.complex64), "bn1.bias is torch.complex64"),
+        (torch.ones(64, dtype=torch.int32), "bn1.bias is torch.int32, must be torch.float32"),
+        (torch.ones(64, device="meta"), "names to tensors"),
+        (torch.ones(64).to_sparse(), "names to tensors"),
+        (None, "names to tensors"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_told(tensor, told, tmp_path):
+    state = ResNet(ResNet.Config(depth=18, weights=None), cameras=1).network.state_dict()
+    state |= {5: torch.ones(1)} if tensor is None else {"bn1.bias": tensor}
+    torch.save(state, path := tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=re.escape(told)):
+        ResNet(ResNet.Config(depth=18, weights=str(path)), cameras=1)
 
 
 def test_a_missing_file_is_explained():
@@ -468,7 +488,7 @@ def test_remedies_where_nothing_can_be_had(tmp_path, monkeypatch):
         "`rrl weights fetch net`",
         str(weights.hub_folder() / source.file),
         "--set \"Net.weights = '/path/net.pth'\"",
-        '--set "Experiment.encoder = @MobileNetV2()"',
+        'the encoder @MobileNetV2(), --set "MobileNetV2.weights = ',
         '--set "Net.weights = None"',
     ):
         assert remedy in text

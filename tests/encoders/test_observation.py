@@ -227,6 +227,26 @@ def test_without_autoreset_slots_are_reset_by_a_mask():
     np.testing.assert_array_equal(moved[:, :32], after[:, 32:])
 
 
+def test_slots_that_are_due_begin_anew_though_others_are_reset_before():
+    envs = SyncVectorEnv([lambda: Film(2), lambda: Film(2)])
+    coded = rrl.EncodedVectorObservation(envs, SMALL, stack=2, inference=PLAIN)
+    coded.reset(seed=[0, 1])
+    still = np.zeros((2, 1), np.float32)
+    ended = np.zeros(2, bool)
+    while not ended.all():
+        _, _, ended, _, _ = coded.step(still)
+    coded.reset(options={"reset_mask": np.array([True, False])})
+    after = coded.step(still)[0]
+    np.testing.assert_array_equal(after[1, :32], after[1, 32:])
+
+
+def test_a_wrapper_of_the_other_kind_is_named():
+    with pytest.raises(UserError, match="a vector environment needs"):
+        rrl.EncodedObservation(SyncVectorEnv([lambda: Film(2)]), SMALL)
+    with pytest.raises(UserError, match="a single one needs EncodedObservation"):
+        rrl.EncodedVectorObservation(Film(2), SMALL)
+
+
 def test_several_made_by_gymnasium_have_their_states_behind():
     envs = gymnasium.make_vec("rrl/AdroitDoor-v0", num_envs=2, look="fast", frames=96)
     coded = rrl.EncodedVectorObservation(envs, "Attention96", state="flat", inference=PLAIN, weights=None)
@@ -248,6 +268,8 @@ def test_several_made_by_gymnasium_have_their_states_behind():
         (PICTURE, "PixelCNN", {}, "PixelCNN learns with an agent: nothing would train it here"),
         (PICTURE, "State", {}, "State sees no pictures"),
         (PICTURE, SMALL, {"state": "both"}, "state is 'drop', 'flat' or 'dict'; got 'both'"),
+        (PICTURE, None, {}, "an encoder is a name, such as 'MobileNetV2', a Config or a built one; got None"),
+        (Dict({"a": PICTURE}), SMALL, {"pictures": ("a", "a")}, "each part of the observation once"),
         (PICTURE, SMALL, {"stack": 0}, "stack is a number of feature vectors, 1 or more; got 0"),
         (PICTURE, SMALL, {"render": True}, "made with render_mode='rgb_array'; this one has None"),
         (Box(0, 255, (3, 96, 96), np.uint8), SMALL, {}, r"no pictures in the observation \(Box"),

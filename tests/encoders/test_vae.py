@@ -178,9 +178,37 @@ def test_files_that_hold_no_vae_are_refused(tmp_path):
         with pytest.raises((WeightsError, ValueError), match=text):
             VAE.Config(weights=str(path))
     told = only_problem("Experiment.encoder = @VAE()\nVAE.weights = 'none.safetensors'\n")
-    assert "rrl pretrain gin/pretrain/vae_adroit_door.gin" in told
+    assert "make it: rrl pretrain FILE (shipped: pretrain/vae_adroit_door, " in told
     told = only_problem("Experiment.encoder = @VAE()\n")
     assert "VAE needs weights" in told
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"settings": [1]},
+        {"settings": None},
+        {"data": None},
+        {"data": {}},
+        {"data": {"env": "x"}},
+        {"data": {"env": {}}},
+    ],
+)
+def test_a_damaged_header_is_told(damage, tmp_path):
+    file = tmp_path / "vae.safetensors"
+    pretrained(file, latent=5)
+    tensors, values = checkpoint.load_file(file)
+    checkpoint.save_file(file, tensors, {**values, **damage})
+    with pytest.raises((WeightsError, ValueError), match="' has a damaged header"):
+        VAE.Config(weights=str(file))
+
+
+@pytest.mark.parametrize("text", [None, "5", "{", '"x"'])
+def test_a_header_that_is_no_json_object_is_told(text, tmp_path):
+    file = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(1)}, file, {"format": "rrl"} | ({} if text is None else {"values": text}))
+    with pytest.raises(UserError, match="has a damaged header"):
+        checkpoint.load_values(file)
 
 
 def test_a_header_that_its_tensors_do_not_fit_and_nan_are_refused(tmp_path):

@@ -179,6 +179,7 @@ def test_files_and_policies_stand_side_by_side(tmp_path, monkeypatch):
         (("door.gin", "--out", "sheet.jpg"), "a sheet is a .png; got sheet.jpg"),
         (("adroit_pen_expert",), "not State"),
         (("adroit_pen_expert", "--set", "DAPG.lam_0 = 1"), "--set is for gin files; adroit_pen_expert is a policy"),
+        (("env/adroit_fast",), "env/adroit_fast is a part of runs, and `rrl look` draws whole ones side by side"),
         (("gone",), "gone is no policy file and no shipped policy"),
         (("adroit_dor_resnet34",), "as a gin file: did you mean adroit_door_resnet34"),
     ],

@@ -52,6 +52,20 @@ def test_a_later_request_is_heard_again(monkeypatch):
                 send(signal.SIGINT)
 
 
+def test_what_a_signal_became_on_its_way_is_the_signal_again():
+    """As in ctypes, which makes another error of what is raised while it converts arguments."""
+    with Stopping() as stopping, pytest.raises(Stopped) as caught, stopping.translated():
+        stopping.listen()
+        try:
+            send(signal.SIGTERM)
+        except Stopped as error:
+            raise ValueError("argument 1: Stopped: 15") from error
+    assert caught.value.code == 143
+    with Stopping() as stopping, pytest.raises(ValueError, match="own"), stopping.translated():
+        stopping.listen()
+        raise ValueError("own")
+
+
 def test_ignored_hangups_stay_ignored():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with Stopping() as stopping:

@@ -214,10 +214,27 @@ def test_it_neither_trains_twice_nor_overwrites(trained, monkeypatch):
     assert again.exit_code == 0 and "this encoder is trained: runs/vae_adroit_door.safetensors" in again.output
     other = rrl(*words(settings=[*SETTINGS, "Pretraining.lr = 0.001"]))
     assert other.exit_code == 2 and "exists already; choose another name" in other.output
+    assert "`--out FILE`, or a `Pretraining.name` of its own, keeps both" in " ".join(other.output.split())
     assert Path("runs/vae_adroit_door.safetensors").read_bytes() == before
+    odd = rrl(*words("--out", "copy.pth"))
+    assert odd.exit_code == 2 and "an encoder's file is a .safetensors; got copy.pth" in odd.output
     copy = rrl(*words("--out", "elsewhere/copy.safetensors"))  # the same training: only its file
     assert copy.exit_code == 0 and Path("elsewhere/copy.safetensors").read_bytes() == before
     assert len(list(Path("runs").glob("*/pretraining.json"))) == 1 and "epoch" not in copy.output
+
+
+def test_what_comes_to_its_place_while_it_learns_is_kept(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    out = Path("runs/late.safetensors")
+    monkeypatch.setattr(Teacher, "held_out", lambda self: out.write_text("mine") and {"held_out/loss": 1.0})
+    done = rrl(*words(settings=[*SETTINGS, "Pretraining.name = 'late'", "Pretraining.lr = 0.002"]))
+    assert done.exit_code == 2 and "late.safetensors exists already" in done.output and "are few" in done.output
+    assert out.read_text() == "mine"
+    out.unlink()
+    monkeypatch.undo()
+    monkeypatch.chdir(trained)
+    again = rrl(*words(settings=[*SETTINGS, "Pretraining.name = 'late'", "Pretraining.lr = 0.002"]))
+    assert again.exit_code == 0 and "this encoder is trained" in again.output
 
 
 def test_another_training_finds_the_pictures_and_a_budget_ends_it(trained, monkeypatch):

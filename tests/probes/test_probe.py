@@ -105,7 +105,7 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
     assert "r2/linear/pen velocity" not in row  # no picture shows it: two do
     assert row["r2/linear_change/pen velocity"] != ""
     # The same states in another look: the features move, and no more than they differ from state to state by far.
-    assert float(row["moved/none"]) == 0
+    assert float(row["moved/nominal"]) == 0
     for change in ("look balanced", "object colour"):
         assert float(row[f"moved/{change}"]) > 0
         assert float(row[f"r2/under/{change}"]) <= 1
@@ -134,6 +134,16 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
     assert {(piece["key"]["encoder"]["name"], piece["key"]["encoder"]["seed"]) for piece in own} == {
         ("Attention96", "1")
     }
+    # Shown again by its id; another task by the same name would take its place.
+    capsys.readouterr()
+    assert command.probe([folder.name[:8]], [], None) == 0
+    shown = capsys.readouterr().out
+    assert "everything is done" in shown and "adroit_pen: encoders compared, 4 demonstrations, 2 clones, 5 ep" in shown
+    before = (folder / "leaderboard.csv").read_bytes()
+    for other in ("Adroit.horizon = 7", "Probe.folds = 3"):
+        with pytest.raises(UserError, match=r"is a probe called 'tiny' too, with another Probe\.(env|folds)"):
+            command.probe(["tiny.gin"], [other], None)
+    assert (folder / "leaderboard.csv").read_bytes() == before and pieces(folder) == now
     # A dry run says what is left to do, and does nothing.
     capsys.readouterr()
     assert command.probe(["tiny.gin"], ["Probe.episodes = 6"], None, dry_run=True) == 0
@@ -142,6 +152,13 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
     # And an episode more: the clones alone.
     probe("Probe.episodes = 6")
     assert {name.partition("-")[0] for name in pieces(folder).keys() - now} == {"clone"}
+    # A damaged piece is made again.
+    (damaged, *_) = (folder / "pieces").glob("shown-*.npz")
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:100])
+    next((folder / "pieces").glob("drift-*.json")).unlink()
+    probe("Probe.episodes = 6")
+    assert damaged.stat().st_size == len(whole)
 
 
 def test_killed_on_the_way_it_goes_on_where_it_was(project):
@@ -192,6 +209,7 @@ def test_an_encoder_that_cannot_be_had_is_told_last_and_the_others_go_on(project
         (["Probe.folds = 5"], "4 demonstrations can't be split into 5 folds"),
         (["Probe.changes = ('fog',)"], "'fog', which adroit_pen can't show: it knows 'look default'"),
         (["Probe.backend = 'abacus'"], "Probe.backend must be 'auto'"),
+        (["Probe.clones = 6"], "Probe.clones is 6, but they share 5 episodes"),
     ],
 )
 def test_what_cannot_be_is_refused(project, overrides, message):

@@ -6,6 +6,7 @@ import pytest
 from rrl.envs.base import Part
 from rrl.probes.quantities import pairs, quantities
 from rrl.probes.regression import PENALTIES, Perceptron, Ridge, explained, fitted, folds, held_out
+from rrl.registry import UserError
 
 
 def made_up(episodes=12, length=20, width=6, seed=0):
@@ -70,6 +71,12 @@ def test_the_rows_that_choose_are_none_of_those_that_are_held_out():
         assert np.array_equal(rows, x[fold[episode] != k])
         assert 0 < choosing.mean() < 0.5
         assert len(choosing) == len(rows)
+
+
+def test_too_few_rows_are_told():
+    x = np.zeros((3, 2))
+    with pytest.raises(UserError, match=r"set more `Probe.states`"):
+        fitted(x, x, np.array([0, 1, 2]), np.array([0, 0, 1]), Ridge)
 
 
 def test_the_network_finds_what_no_line_does_and_the_same_again():
