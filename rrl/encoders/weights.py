@@ -24,7 +24,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -394,7 +393,7 @@ def read(path: Path, source: Pretrained) -> Tensors:
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch and safetensors raise half a dozen unrelated types for bad files
         reason = (str(error).splitlines() or [""])[0]
-        if isinstance(error, UnpicklingError):  # torch's own words advise to run what is in it
+        if "weights_only" in reason:  # torch advises to run what is in it
             reason = "it is cut short, or holds more than tensors: code in it is never run"
         raise WeightsError(f"cannot read {path} as {_expected(source)}\n  {reason}") from error
     if source.checkpoint:
