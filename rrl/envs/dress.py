@@ -49,7 +49,10 @@ class Dress:
         self, scene: Scene, model: Any, name: str, objects: Sequence[str] | None = None, table: Table | None = None
     ) -> None:
         self._scene, self._model, self._name, self._table = scene, model, name, table
-        objects = objects if scene.objects is None else scene.objects
+        if scene.objects is not None:
+            objects = scene.objects
+            if unknown := [each for each in objects if not named(model, (each,))]:
+                raise UserError(f"{name}: no body, geom or site that can be seen is called {unknown[0]!r}")
         self._objects = undriven_and_goals(model) if objects is None else named(model, objects)
         self._size = self._at = np.zeros(3)  # of the new object, m
         self._surface = -1  # the geom that it would stand on

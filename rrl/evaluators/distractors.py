@@ -169,10 +169,13 @@ def _nominal(results: dict[Condition, Outcome]) -> Outcome:
 
 
 def unshown(env: EnvFactory, objects: tuple[str, ...] | None = None) -> dict[str, str]:
-    """The kinds of change that an environment can't show, and why; effects on pictures go with any environment."""
+    """The kinds of change that an environment can't show, and why; effects on pictures go with any environment.
+    UserError for names of objects that it lacks."""
     refused: dict[str, str] = {}
     with closing(env.make_one(None)) as sim:
         sim.reset(seed=0)
+        if objects is not None and has(sim, "dress"):
+            sim.dress(Scene(objects=objects))  # type: ignore[attr-defined]
         for kind in (*scene.KINDS, *scene.OTHERS):
             drawn = dataclasses.replace(scene.draw(kind, np.random.default_rng(0)), objects=objects)
             if drawn.effect is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,6 +45,13 @@ def _one(picture: NDArray[np.uint8], effect: Effect) -> NDArray[np.uint8]:
         colour = torch.tensor(effect.patch_rgb).mul(255).round().to(torch.uint8)
         image = image.clone()
         image[:, top : max(round(y + width / 2), 0), left : max(round(x + width / 2), 0)] = colour[:, None, None]
-    if effect.jpeg < 100:
-        image = F.jpeg(image, effect.jpeg)
-    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    result = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    return _compressed(result, effect.jpeg) if effect.jpeg < 100 else result
+
+
+def _compressed(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "jpeg", quality=quality)
+    return np.asarray(Image.open(file))

@@ -1,0 +1,126 @@
+"""Visual distractors: a policy in the same episodes with other pictures, and what is told of it."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.lines import Lines
+from helpers.small_policies import PIXELS, saved
+from helpers.stores import prepared
+from mlflow import MlflowClient
+from PIL import Image
+from plugins.encoder96 import Attention96  # noqa: F401 (registers it)
+from typer.testing import CliRunner
+
+from rrl.cli import app
+from rrl.commands import policies
+from rrl.envs.adroit import Adroit
+from rrl.envs.dmcontrol import DMControl
+from rrl.envs.scene import KINDS
+from rrl.evaluators.distractors import unshown
+from rrl.evaluators.outcomes import Outcome
+from rrl.registry import UserError
+from rrl.score import RETURN, success
+
+RUN = PIXELS.format(encoder="Attention96", evaluators="")
+FEW = ("VisualDistractors.episodes = 3",)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(prepared(tmp_path))
+    saved(tmp_path / "policy.safetensors", RUN, 24, 28)
+    return tmp_path
+
+
+def evaluated(*overrides, source="policy.safetensors"):
+    lines = Lines()
+    return policies.evaluate(source, lines, other="eval/distractors", overrides=[*FEW, *overrides]), lines.lines
+
+
+def test_what_it_tells_and_leaves(project):
+    found, said = evaluated("VisualDistractors.severities = (0.0, 1.0)")
+    conditions = [f"{kind}{suffix}".replace(" ", "_") for kind in KINDS for suffix in (" x0", "")]
+    for name in ("nominal", *conditions):
+        low, mean, high = (found[f"distractors/{name}/success{end}"] for end in ("_low", "", "_high"))
+        assert low <= mean <= high
+    for name in conditions:
+        assert found[f"distractors/{name}/change_low"] < found[f"distractors/{name}/change"] + 1e-9
+    assert any(line.startswith("light direction: success 0 (0 to 56) %, +0 (") for line in said), said
+    (folder,) = Path("runs/evaluations").glob("policy-*/distractors")
+    sheet = Image.open(folder / "pictures" / "000000_distractors_sheet.png")
+    assert sheet.size == (3 * 160, 9 * 160)
+    rows = np.asarray(sheet).reshape(9, 160, 480, 3)[:, 30:]  # without captions
+    same = [np.array_equal(row, rows[0]) for row in rows[1:]]
+    assert same == [True, False] * 4  # severity 0 is the nominal scene
+    for suffix in ("png", "svg"):
+        assert (folder / "pictures" / f"000000_distractors.{suffix}").stat().st_size > 5000
+    with (folder / "pictures" / "000000_distractors.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 9 * 3 and json.loads(lines[-1]["scene"])["new_object"]["shape"]
+    numbers = json.loads((folder / "numbers.json").read_text())
+    assert numbers["metrics"] == found and numbers["evaluators"][0]["episodes"] == "3"
+    # Again: everything is there.
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "pieces").iterdir()}
+    again, _ = evaluated("VisualDistractors.severities = (0.0, 1.0)")
+    assert again == found
+    assert {path.name: path.stat().st_mtime_ns for path in (folder / "pieces").iterdir()} == before
+
+
+def test_what_a_run_gets_stands_beside_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(prepared(tmp_path))
+    sets = ("Experiment.iterations = 0", "Experiment.num_envs = 2", "Experiment.workers = 0")
+    Path("run.gin").write_text("include 'adroit_pen_state.gin'\nAdroit.horizon = 5\nExperiment.evaluators = ()\n")
+    words = [part for setting in sets for part in ("--set", setting)]
+    done = CliRunner().invoke(app, ["run", "run.gin", "--set", "DemoSet.episodes = 2", *words])
+    assert done.exit_code == 0, done.output
+    (folder,) = (path.parent for path in Path("runs").glob("*/run.json"))
+    shown = ["eval", folder.name[:8], "--with", "eval/distractors", "--set", *FEW]
+    done = CliRunner().invoke(app, shown)
+    assert done.exit_code == 0, done.output
+    run = MlflowClient("sqlite:///mlflow.db").get_run(folder.name)
+    assert run.info.status == "FINISHED"
+    # Who sees nothing does the same whatever there is to see.
+    returns = [run.data.metrics[f"after/distractors/{kind.replace(' ', '_')}/change"] for kind in KINDS]
+    assert returns == [0.0] * len(KINDS)
+    assert (folder / "evaluations" / "distractors" / "numbers.json").is_file()
+    kept = MlflowClient("sqlite:///mlflow.db").list_artifacts(folder.name, "evaluations/distractors/pictures")
+    assert {Path(file.path).suffix for file in kept} == {".png", ".svg", ".csv"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["VisualDistractors.kinds = ('fog',)"], "VisualDistractors.kinds has 'fog': it knows 'light position', "),
+        (["VisualDistractors.severities = (2.5,)"], "VisualDistractors.severities"),
+        (["VisualDistractors.objects = ('frame', 'nose')"], "no body, geom or site that can be seen is called 'nose'"),
+    ],
+)
+def test_mistakes_are_told(overrides, told, project):
+    with pytest.raises(UserError, match=told):
+        evaluated(*overrides)
+
+
+def test_what_an_environment_cannot_show_is_said():
+    assert unshown(Adroit(Adroit.Config(task="pen"))) == {}
+    refused = unshown(DMControl(DMControl.Config(domain="cartpole", task="swingup")))
+    assert set(refused) <= set(KINDS) | {"surface"} and all(refused.values())
+
+
+# ---- statistics
+
+
+def test_outcomes_have_paired_differences():
+    score = success("success", 3)
+    a, b = Outcome([1, 1, 0, 1], score), Outcome([1, 0, 0, 0], score)
+    assert (a.mean, b.mean) == (75, 25)
+    change, low, high = a.minus(b)
+    assert change == 50 and low < 50 < high
+    back = b.minus(a)
+    assert back == pytest.approx((-50, -high, -low))
+    same, low, high = a.minus(a)
+    assert same == 0 and low < 0 < high  # four pairs that agree prove nothing
+    values = Outcome([1.5, 2.5], RETURN)
+    assert values.mean == 2 and values.minus(Outcome([1.0, 1.0], RETURN))[0] == 1
