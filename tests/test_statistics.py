@@ -21,6 +21,7 @@ from rrl.statistics import (
     mean_band,
     median_reached,
     newcombe,
+    paired_proportions,
     wilson,
 )
 
@@ -172,3 +173,21 @@ def test_wilson_is_scipys(wins: int, trials: int) -> None:
     for confidence in (0.9, 0.95):
         interval = stats.binomtest(wins, trials).proportion_ci(confidence, method="wilson")
         assert wilson(wins, trials, confidence) == pytest.approx((interval.low, interval.high), abs=1e-12)
+
+
+def test_paired_proportions_hold_the_truth_and_turn_their_sign() -> None:
+    """Bonett and Price: 95 % of intervals hold the difference, of small samples and where pairs hardly ever differ."""
+    rng = np.random.default_rng(0)
+    for both, only_a, only_b in ((0.5, 0.2, 0.1), (0.9, 0.03, 0.02), (0.1, 0.5, 0.2)):
+        held = []
+        for drawn in rng.choice(4, size=(1000, 40), p=(both, only_a, only_b, 1 - both - only_a - only_b)):
+            a, b = np.isin(drawn, (0, 1)), np.isin(drawn, (0, 2))
+            change, low, high = paired_proportions(a.tolist(), b.tolist())
+            assert change == pytest.approx(a.mean() - b.mean())
+            held.append(low <= only_a - only_b <= high)
+        assert np.mean(held) >= 0.93
+    change, low, high = paired_proportions([1, 1, 0], [0, 1, 0])
+    assert paired_proportions([0, 1, 0], [1, 1, 0]) == pytest.approx((-change, -high, -low))
+    assert paired_proportions([1] * 75, [1] * 75)[1] < -0.01
+    with pytest.raises(ValueError, match="pairs need"):
+        paired_proportions([1.0], [1.0, 0.0])

@@ -26,7 +26,7 @@ from rrl.envs.scene import Scene
 from rrl.envs.vector import WorkerVectorEnv, has
 from rrl.evaluators.base import Context, Episodes, Evaluator
 from rrl.evaluators.outcomes import Outcome
-from rrl.evaluators.video import captioned, tiles
+from rrl.evaluators.video import captioned, film, tiles
 from rrl.registry import Mistake, Parts, UserError, register
 from rrl.rollout import effects
 from rrl.rollout.data import Episode, Policy, Stream, episodes
@@ -37,6 +37,8 @@ NOMINAL = "nominal"
 """What is called so is the scene as it was in training."""
 ACROSS = 6
 """Episodes of a row of the contact sheet."""
+EVERY = 4
+"""Steps from frame to frame of a video."""
 SIDE = 160
 """Pixels of a picture on it."""
 
@@ -87,7 +89,7 @@ class VisualDistractors(Evaluator):
 
         def steps(self, env: EnvFactory) -> int:
             """Of all conditions."""
-            return len(self.conditions(self.kinds or scene.KINDS)) * self.episodes * env.horizon
+            return len(self.conditions(self.kinds or scene.KINDS)) * (self.episodes + self.films) * env.horizon
 
         def misfit(self, run: Parts) -> Iterable[Mistake]:
             """Kinds that nobody knows."""
@@ -96,6 +98,10 @@ class VisualDistractors(Evaluator):
                 if kind not in (*scene.KINDS, *scene.OTHERS):
                     known = ", ".join(map(repr, (*scene.KINDS, *scene.OTHERS)))
                     yield Mistake("evaluators", f"{self.component.__name__}.kinds has {kind!r}", f"it knows {known}")
+
+        films: Annotated[int, Field(ge=0, le=100)] = 1
+        """Episodes of each condition that are filmed, `videos/<iteration>_<condition>.mp4`: the first ones of those
+        evaluated. 0: none. Who sees nothing is filmed under the nominal one alone."""
 
     config: Config
 
@@ -123,6 +129,8 @@ class VisualDistractors(Evaluator):
             ]
             yield from self._numbers(condition, results)
             context.say(self._in_words(condition, results))
+            if self.config.films and (context.frames or condition.kind == NOMINAL):
+                self._film(policy, env, context, condition, todo[: self.config.films])
         stem.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(stem.with_suffix(".csv"), _csv(lines))
         title = f"{env.name}, {context.encoder}, update {context.iteration}"
@@ -130,6 +138,17 @@ class VisualDistractors(Evaluator):
         if rows:
             _write_sheet(rows, stem.with_name(f"{stem.name}_sheet.png"))
         context.say(f"visual distractors: {stem.with_suffix('.png')}")
+
+    def _film(
+        self, policy: Policy, env: EnvFactory, context: Context, condition: Condition, todo: Sequence[Episode]
+    ) -> None:
+        label = f"{env.name}  {context.encoder}  {condition.name}"
+        name = f"{context.iteration:06d}_{condition.name.replace(' ', '_')}"
+        try:
+            if not (context.folder / "videos" / f"{name}.mp4").exists():  # of an evaluation that was interrupted
+                film(policy, env, context, todo, EVERY, label, name)
+        except UserError as error:
+            context.say(f"no video of {condition.name}: {error}")
 
     def _kinds(self, env: EnvFactory, say: Callable[[str], None]) -> list[str]:
         wanted, refused = self.config.kinds or scene.KINDS, unshown(env, self.config.objects)

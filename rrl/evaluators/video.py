@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,8 @@ from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Context, Evaluator
 from rrl.registry import Count, UserError, register
-from rrl.rollout.data import Policy, Stream, episodes
+from rrl.rollout.data import Episode, Policy, Stream, episodes
+from rrl.rollout.effects import affected
 from rrl.rollout.episodes import Collector
 from rrl.store.files import writing
 
@@ -44,52 +45,57 @@ class Video(Evaluator):
 
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
         """Writes `videos/<iteration>.mp4` and yields its number of frames."""
-        count = self.config.episodes
+        todo = episodes(self.config.episodes, seed=context.seed, stream=Stream.VIDEO)
+        label = f"{env.name}  {context.encoder}  update {context.iteration}"
         try:
-            context.collector.envs.need("render")
-            envs = WorkerVectorEnv(env, count, context.frames, min(count, context.collector.envs.workers))
-            envs.renderer()
+            count = film(policy, env, context, todo, self.config.every, label, f"{context.iteration:06d}")
         except UserError as error:  # a run without pictures must not fail on a machine without GL
             context.say(f"no video: {error}")
             return
-        # Kept as they come and put together one at a time in the end, when the verdicts are known: three
-        # episodes of 500 pictures are 1 GB so, by arithmetic; with the right half and captions it would be 6.
-        shots: dict[int, list[Shot]] = {i: [] for i in range(count)}
+        yield "video_frames", float(count)
 
-        def film(running: NDArray[np.int64], t: NDArray[np.int64]) -> None:
-            due = [() if i >= 0 and n % self.config.every == 0 else None for i, n in zip(running, t, strict=True)]
-            views = envs.call_each("render", due)
-            seen = envs.observation().get("frames")
-            for slot, i in enumerate(running):
-                if due[slot] is not None:
-                    shots[int(i)].append((views[slot], None if seen is None else seen[slot].copy()))
 
-        try:
-            todo = episodes(count, seed=context.seed, stream=Stream.VIDEO)
-            rollout = Collector(envs).collect(policy, todo, each_step=film, progress=context.progress, keep=False)
-        finally:
-            envs.close()
-        if env.score.counted:
-            verdicts = ["success" if won else "failure" for won in rollout.success(env.score.name)]
-        else:
-            verdicts = [f"return {value:.1f}" for value in rollout.returns()]
+def film(
+    policy: Policy, env: EnvFactory, context: Context, todo: Sequence[Episode], every: int, label: str, name: str
+) -> int:
+    """Film episodes, every so many steps, into `videos/<name>.mp4`; returns its number of frames. UserError where this
+    environment or this machine can't be filmed."""
+    context.collector.envs.need("render")
+    envs = WorkerVectorEnv(env, len(todo), context.frames, min(len(todo), context.collector.envs.workers))
+    # Kept as they come and put together one at a time in the end, when the verdicts are known: three
+    # episodes of 500 pictures are 1 GB so, by arithmetic; with the right half and captions it would be 6.
+    shots: dict[int, list[Shot]] = {i: [] for i in range(len(todo))}
 
-        def pictures() -> Iterator[NDArray[np.uint8]]:
-            for i in range(count):
-                label = f"{env.name}  {context.encoder}  update {context.iteration}"
-                label += f"  episode {i + 1}/{count}: {verdicts[i]}"
-                for view, frames in shots[i]:
-                    right = [] if frames is None else [tiles(frames)]
-                    yield captioned(np.concatenate([view, *right], axis=1), label)
+    def shoot(running: NDArray[np.int64], t: NDArray[np.int64]) -> None:
+        due = [() if i >= 0 and n % every == 0 else None for i, n in zip(running, t, strict=True)]
+        views = envs.call_each("render", due)
+        seen = envs.observation().get("frames")
+        for slot, i in enumerate(running):
+            if due[slot] is not None:
+                effect = todo[i].scene.effect
+                frames = None if seen is None else affected(seen[slot], effect) if effect else seen[slot].copy()
+                shots[int(i)].append((views[slot], frames))
 
-        folder = context.folder / "videos"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{context.iteration:06d}.mp4"
-        with video(path) as write:
-            for picture in pictures():
-                write(picture)
-        context.say(f"video: {path}")
-        yield "video_frames", float(sum(map(len, shots.values())))
+    try:
+        envs.renderer()
+        rollout = Collector(envs).collect(policy, todo, each_step=shoot, progress=context.progress, keep=False)
+    finally:
+        envs.close()
+    if env.score.counted:
+        verdicts = ["success" if won else "failure" for won in rollout.success(env.score.name)]
+    else:
+        verdicts = [f"return {value:.1f}" for value in rollout.returns()]
+    folder = context.folder / "videos"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.mp4"
+    with video(path) as write:
+        for i in range(len(todo)):
+            told = f"{label}  episode {i + 1}/{len(todo)}: {verdicts[i]}"
+            for view, frames in shots[i]:
+                right = [] if frames is None else [tiles(frames)]
+                write(captioned(np.concatenate([view, *right], axis=1), told))
+    context.say(f"video: {path}")
+    return sum(map(len, shots.values()))
 
 
 def tiles(frames: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.uint8]:

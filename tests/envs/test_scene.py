@@ -14,7 +14,7 @@ from rrl.envs.any_gym import Gymnasium
 from rrl.envs.dmcontrol import DMControl
 from rrl.envs.dress import GEOM, SITE, named, undriven_and_goals
 from rrl.envs.mjrl import MJRL
-from rrl.envs.scene import KINDS, SHAPES, NewObject, Recolour, Scene, draw
+from rrl.envs.scene import KINDS, SHAPES, Eye, NewObject, Recolour, Scene, draw
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.registry import UserError
 
@@ -111,6 +111,41 @@ def test_every_kind_shows_and_the_nominal_look_comes_back(task):
     np.testing.assert_array_equal(env.render(), people)
     for name, value in before.items():
         np.testing.assert_array_equal(getattr(env._model, name), value, err_msg=name)
+
+
+def test_cameras_go_where_they_are_sent():
+    """As when the model itself has them there."""
+    env, other = make("door", SMALL, look="fast"), make("door", SMALL, look="fast")
+    model, eye = other._model, other._model.camera("top")
+    right, up, back = model.cam_mat0[eye.id].reshape(3, 3).T.copy()
+    away = np.linalg.norm(model.cam_pos0[eye.id] - model.stat.center)
+    place, quat, fovy = eye.pos.copy(), eye.quat.copy(), eye.fovy.copy()
+    for scene in (
+        Scene(eye=Eye(zoom=0.5)),
+        Scene(eye=Eye(moved=(0.1, -0.05, 0.02))),
+        Scene(eye=Eye(turned=(0.0, 0.0, 10.0))),
+        Scene(eye=Eye(turned=(6.0, 0.0, 0.0))),
+    ):
+        look = scene.eye
+        eye.fovy = np.degrees(2 * np.arctan(np.tan(np.radians(fovy) / 2) * 2.0**-look.zoom))
+        eye.pos = place + away * (look.moved[0] * right + look.moved[1] * up - look.moved[2] * back)
+        angle, axis = (look.turned[0], right) if look.turned[0] else (look.turned[2], -back)
+        turn, turned = np.empty(4), np.empty(4)
+        mujoco.mju_axisAngle2Quat(turn, axis, np.radians(angle))
+        mujoco.mju_mulQuat(turned, turn, quat)
+        eye.quat = turned
+        wanted = other.reset(seed=3)[0]["frames"].astype(int)
+        same, other_way = (np.abs(frames(env, each) - wanted) > 8 for each in (scene, Scene()))
+        assert same.mean() < 0.005 and other_way.mean() > 0.05, scene
+
+
+def test_only_the_table_gets_another_surface():
+    env = make("door", SMALL, look="fast")
+    plain, there = colours(env), colours(env, drawn("surface", severity=2))
+    (changed,) = [thing for thing in plain if not np.array_equal(plain[thing], there[thing])]
+    assert changed[0] == GEOM
+    body = env._model.body(env._model.geom_bodyid[changed[1]])
+    assert env._model.body_weldid[body.id] == 0 and body.name == "table"
 
 
 def scene_of(env, scene):

@@ -25,7 +25,7 @@ from rrl.registry import UserError
 from rrl.score import RETURN, success
 
 RUN = PIXELS.format(encoder="Attention96", evaluators="")
-FEW = ("VisualDistractors.episodes = 3",)
+FEW = ("VisualDistractors.episodes = 3", "VisualDistractors.films = 0")
 
 
 @pytest.fixture
@@ -35,9 +35,10 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def evaluated(*overrides, source="policy.safetensors"):
+def evaluated(*overrides, few=FEW):
     lines = Lines()
-    return policies.evaluate(source, lines, other="eval/distractors", overrides=[*FEW, *overrides]), lines.lines
+    found = policies.evaluate("policy.safetensors", lines, other="eval/distractors", overrides=[*few, *overrides])
+    return found, lines.lines
 
 
 def test_what_it_tells_and_leaves(project):
@@ -69,6 +70,13 @@ def test_what_it_tells_and_leaves(project):
     assert {path.name: path.stat().st_mtime_ns for path in (folder / "pieces").iterdir()} == before
 
 
+def test_each_condition_is_filmed(project):
+    kinds = "VisualDistractors.kinds = ('light direction', 'brightness')"
+    evaluated(kinds, few=("VisualDistractors.episodes = 1",))
+    films = sorted(path.name for path in Path("runs").rglob("*.mp4"))
+    assert films == [f"000000_{name}.mp4" for name in ("brightness", "light_direction", "nominal")]
+
+
 def test_what_a_run_gets_stands_beside_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(prepared(tmp_path))
     sets = ("Experiment.iterations = 0", "Experiment.num_envs = 2", "Experiment.workers = 0")
@@ -77,7 +85,7 @@ def test_what_a_run_gets_stands_beside_its_own(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["run", "run.gin", "--set", "DemoSet.episodes = 2", *words])
     assert done.exit_code == 0, done.output
     (folder,) = (path.parent for path in Path("runs").glob("*/run.json"))
-    shown = ["eval", folder.name[:8], "--with", "eval/distractors", "--set", *FEW]
+    shown = ["eval", folder.name[:8], "--with", "eval/distractors", "--set", FEW[0], "--set", FEW[1]]
     done = CliRunner().invoke(app, shown)
     assert done.exit_code == 0, done.output
     run = MlflowClient("sqlite:///mlflow.db").get_run(folder.name)
