@@ -284,6 +284,49 @@ def eval_(
 
 
 @app.command()
+def play(
+    policy: Annotated[
+        str,
+        typer.Argument(
+            parser=word, help="A run (id or the beginning of one), a policy file, or a shipped policy's name."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(parser=path, help="The .mp4 to write; default: a window, where there is a screen.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(help="The first ones of its evaluation.", min=1, max=1_000)] = 3,
+    seed: Annotated[int | None, typer.Option(help="Decides the episodes; default: the run's.", min=0, max=SEED)] = None,
+    sampled: Annotated[bool, typer.Option("--sampled", help="Sampled actions instead of the mean one.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="Of a run, the policy with the best return.")] = False,
+    camera: Annotated[
+        list[str] | None, typer.Option(help="For the video; repeatable: side by side; default: its own.")
+    ] = None,
+    look: Annotated[str, typer.Option(help="Of the video: default, balanced or fast.")] = "default",
+    size: Annotated[int, typer.Option(help="Side of a camera's picture in pixels; even.", min=16, max=4_096)] = 480,
+    every: Annotated[int, typer.Option(help="Film every so many steps.", min=1, max=10**6)] = 4,
+) -> None:
+    """Show a policy at work: in a video through any camera, or in MuJoCo's viewer."""
+    from rrl.commands import playing
+    from rrl.machine.console import Display
+
+    with Display() as display:
+        playing.play(
+            policy,
+            out,
+            display.line,
+            display,
+            count=episodes,
+            seed=seed,
+            sampled=sampled,
+            best=best,
+            cameras=camera or [],
+            look=look,
+            size=size,
+            every=every,
+        )
+
+
+@app.command()
 def export(
     run: Annotated[
         str,

@@ -393,6 +393,9 @@ class ExactSimEnv(SimEnv, Protocol):
     def renderer(self) -> str:
         """What draws the pictures, as the driver names it. UserError if nothing can."""
 
+    def simulator(self) -> tuple[Any, Any]:
+        """MuJoCo's own (model, data), for a viewer: to be looked at, not to be changed."""
+
     def about(self) -> Mapping[str, Sequence[str]]:
         """What settings can choose from (cameras, joints, parts of the observation): texts by title. An episode in
         progress may be lost."""
@@ -416,6 +419,7 @@ class ExactSimEnv(SimEnv, Protocol):
 OPTIONAL = {
     "render": "be filmed for people",
     "dress": "have its pictures changed (light, colours, a new object)",
+    "simulator": "be shown in MuJoCo's viewer",
     "about": "say what it has beside its spaces",
     "initial": "start an episode where a recorded one began",
     "physics": "record its states",

@@ -230,6 +230,10 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
 
     # Simulator state
 
+    def simulator(self) -> tuple[Any, Any]:
+        """MuJoCo's own (model, data), for a viewer."""
+        return self._model, self._data
+
     def physics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(qpos [nq], qvel [nv]) now, as copies."""
         return self._data.qpos.copy(), self._data.qvel.copy()
