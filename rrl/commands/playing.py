@@ -99,7 +99,8 @@ def _window(env: EnvFactory, acted: Sequence[Episode], verdicts: Sequence[str], 
                 sim.reset(seed=episode.seed)
                 for action in [] if episode.actions is None else episode.actions:
                     due = time.monotonic() + pause
-                    sim.step(action)
+                    with window.lock():
+                        sim.step(action)
                     if not window.is_running():  # it was closed
                         return
                     window.sync()
