@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def _window(env: EnvFactory, acted: Sequence[Episode], verdicts: Sequence[str], 
             raise UserError(f"{env.name} has no MuJoCo model that a window could show: name a video, --out play.mp4")
         model, data = sim.simulator()  # type: ignore[attr-defined]
         pause = 1.0 / float(getattr(sim, "metadata", {}).get("render_fps") or 100)
-        with closing(_viewer(model, data)) as window:
+        with _viewer(model, data) as window:
             for i, (episode, verdict) in enumerate(zip(acted, verdicts, strict=True)):
                 say(f"episode {i + 1}: {verdict}")
                 sim.reset(seed=episode.seed)
@@ -107,10 +108,18 @@ def _window(env: EnvFactory, acted: Sequence[Episode], verdicts: Sequence[str], 
                     time.sleep(max(due - time.monotonic(), 0.0))
 
 
-def _viewer(model: Any, data: Any) -> Any:
+@contextmanager
+def _viewer(model: Any, data: Any) -> Iterator[Any]:
     import mujoco.viewer
 
+    before = set(threading.enumerate())
     try:
-        return mujoco.viewer.launch_passive(model, data)
+        window = mujoco.viewer.launch_passive(model, data)
     except Exception as error:  # GLFW's and MuJoCo's own
         raise UserError(f"MuJoCo's viewer can't open a window ({error}): name a video, --out play.mp4") from error
+    try:
+        yield window
+    finally:
+        window.close()
+        for thread in set(threading.enumerate()) - before:  # GLFW must not end before what draws with it
+            thread.join(timeout=10.0)
