@@ -60,7 +60,8 @@ class JointSensors:
             self.past = np.concatenate([self.past[1:], now[None]])
         else:
             self.past = np.tile(now, (self._faults.delay + 1, 1))
-        return self.past[0].copy()
+        late: Angles = self.past[0].copy()
+        return late
 
     def _noisy(self, angles: Angles, rng: np.random.Generator) -> Angles:
         size = self._faults.noise

@@ -56,14 +56,16 @@ class SensorFaults(Evaluator):
             faults = env.faults()
             if faults is None:
                 raise UserError(f"{env.name} observes no joint angles, or has no settings of faults in them")
-            kinds = [] if not faults.noise else faults.noise_kinds if self.noise_kinds is None else self.noise_kinds
-            for kind in kinds:
+            kinds = tuple(faults.noise_kinds) if self.noise_kinds is None else self.noise_kinds
+            for kind in kinds if faults.noise else ():
                 if kind not in faults.noise_kinds:
                     known = ", ".join(map(repr, faults.noise_kinds))
                     raise UserError(f"{env.name} has no kind of noise {kind!r}, only {known}")
                 for size in self.noise:
                     yield f"{kind} {size:g}", {faults.noise: size, **faults.noise_kinds[kind]}
             for fault, field, joints in (("stuck", faults.stuck, self.stuck), ("dead", faults.dead, self.dead)):
+                if joints and not field:
+                    raise UserError(f"{env.name} has no setting of {fault} joints")
                 for joint in (faults.few if joints is None else joints) if field else ():
                     yield f"{fault} {joint}", {field: (joint,)}
             for steps in self.delays if faults.delay else ():

@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 from helpers.lines import Lines
+from helpers.point import PlainPoint, registered
 from helpers.small_policies import PIXELS, saved
 
 from rrl.commands import policies as evaluation
@@ -12,6 +13,7 @@ from rrl.config import ginfile
 from rrl.config.ginfile import ConfigError
 from rrl.demos.replay import NoPolicy
 from rrl.envs.adroit import Adroit
+from rrl.envs.base import Faults
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators import SensorFaults
 from rrl.evaluators.base import Context
@@ -114,6 +116,19 @@ def test_by_default_there_is_a_joint_of_the_wrist_a_finger_and_the_thumb():
         ]
     assert conditions["dead THJ4"] == door(joint_noise=0.01, dead_joints=("THJ4",)).config
     assert SensorFaults.Config().steps(door()) == len(conditions) * 75 * 8
+
+
+def test_another_environment_takes_part_by_its_own_settings(tmp_path, monkeypatch):
+    """With what it has, and with its return where it has no success test."""
+    monkeypatch.setattr(PlainPoint, "faults", lambda self: Faults(noise="gain"))
+    with registered():
+        env = PlainPoint(PlainPoint.Config())
+        assert [*SensorFaults.Config(noise=(0.1, 0.2)).conditions(env)] == ["nominal", "noise 0.1", "noise 0.2"]
+        with pytest.raises(UserError, match="toy_plain_point has no setting of stuck joints"):
+            SensorFaults.Config(stuck=("elbow",)).conditions(env)
+        numbers, _ = run(NoPolicy(1), env, tmp_path, stuck=None, dead=None)
+    assert numbers["sensors/noise_0.1/change"] == 0.0  # it acts not at all
+    assert numbers["sensors/noise_0.1/return"] == numbers["sensors/nominal/return"] < 0
 
 
 # --- in runs and with `rrl eval` -----------------------------------------------------------------------
