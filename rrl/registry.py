@@ -152,6 +152,9 @@ class Component:
             use_attribute_docstrings=True,
         )
         component: ClassVar[type[Component]]
+        later: ClassVar[frozenset[str]] = frozenset()
+        """Fields that came later and change nothing at their default: there they are not written, so that texts,
+        parameters and fingerprints of what is configured are those of earlier versions."""
 
         def misfit(self, run: Parts) -> Iterable[Mistake]:
             """What keeps this part from working in `run`; nothing: it fits. Pure: evaluated while validating."""

@@ -83,7 +83,7 @@ def evaluate(
     else:
         asked = _asked(other, overrides, config)
         with KeptEvaluation(path, Path(other).stem) as kept:
-            decides = {"policy": kept.checksum, "computed": facts["computed"], "env": env.facts()}
+            decides = {"policy": kept.checksum, "computed": facts["computed"]}
             decides |= {"batches": f"{config.num_envs}/{config.groups}", "rrl": version("rrl")}
             with _context(config, env, seed, int(updates), display, kept.folder) as context:
                 envs, groups = context.collector.envs, context.collector.groups

@@ -181,7 +181,9 @@ def _children(value: Any, path: str) -> Iterator[tuple[str, Config]]:
 
 
 def _fields(config: Config) -> Iterator[tuple[str, Any]]:
-    return ((name, getattr(config, name)) for name in type(config).model_fields)
+    """What is said of a config: name and value of its fields, but for `later` ones at their default."""
+    fields = ((name, getattr(config, name), info.default) for name, info in type(config).model_fields.items())
+    return ((name, value) for name, value, default in fields if name not in config.later or value != default)
 
 
 def _identity(config: Config) -> str:
@@ -214,7 +216,7 @@ def scope_of(config: Config) -> str | None:
 
 
 def dumps(config: Config, folder: Path | None = None, project: Path | None = None, *, own_scopes: bool = True) -> str:
-    """Gin source that says every field of `config` and of all components in it: `loads(dumps(c)) == c`.
+    """Gin source that says the fields of `config` and of all components in it: `loads(dumps(c)) == c`.
 
     For a file in `folder`, paths below `project` (None: `folder`) are relative to it, so that both can move; others are
     absolute. Components keep the gin scopes of the file that they come from. Others, or all unless `own_scopes` (then

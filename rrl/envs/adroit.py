@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from rrl.envs.adroit_tasks import FLAG_NAMES, TASKS
-from rrl.envs.base import ExactSimEnv, FrameRequest, Look, MuJoCoFactory, Part, Steps, meant
+from rrl.envs.adroit_tasks import FLAG_NAMES, JOINTS, TASKS
+from rrl.envs.base import ExactSimEnv, Faults, FrameRequest, Look, MuJoCoFactory, Part, Steps, meant
+from rrl.envs.joints import JointFaults, Noise
 from rrl.registry import register
 from rrl.score import Score, success
 
@@ -36,23 +37,47 @@ class Adroit(MuJoCoFactory):
         """What the state vector holds. `joints`: the 24 hand joint angles in rad (paper section 5); `task`:
         the stock state observation, object included (39 to 46 numbers); `none`: nothing."""
         joint_noise: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.0
-        """Std of Gaussian noise on each of the 24 joint angles in the observation, as a fraction of the
-        joint's range (paper figure 8: 0.02; what its 2 % are of is our reading). At each observation, in
-        training, evaluation and replayed demonstrations; the simulation and the pictures know nothing
-        of it."""
+        """Noise on each of the 24 joint angles in the observation, of which size as `joint_noise_kind` says (paper
+        figure 8: 0.02; what its 2 % are of is our reading). At each observation, in training, evaluation and replayed
+        demonstrations, as all faults of sensors; the simulation and the pictures know nothing of them."""
+        joint_noise_kind: Noise = "gaussian"
+        """What `joint_noise` = s means. `gaussian`: Gaussian noise of std s times the joint's range; `multiplicative`:
+        the angle times 1 + s times a standard normal number; `uniform`: within s times the joint's range to either
+        side."""
+        stuck_joints: tuple[str, ...] = ()
+        """Joints, such as `WRJ1` or `FFJ3`, whose reading stays what it was as the episode began. Adroit's episodes
+        begin with all at 0: without noise, a stuck joint reads as a dead one."""
+        dead_joints: tuple[str, ...] = ()
+        """Joints whose reading is 0."""
+        joint_delay: Annotated[int, pydantic.Field(ge=0, le=1000)] = 0
+        """The joint angles in the observation are those of so many steps (10 ms each) ago; before, the episode's first
+        ones. Where recorded states are shown instead of stepped: of so many shown states ago."""
         cameras: tuple[str, ...] | None = None
         """Cameras to render, in order. None: the protocol's (paper: vil_camera for pen, top for door and
         hammer, cam1 cam2 cam3 for relocate; stock: vil_camera)."""
         horizon: Steps | None = None
         """Steps (10 ms each) per episode. None: the protocol's (200; pen under `paper` 100)."""
 
-        @pydantic.field_validator("joint_noise")
+        later = frozenset({"joint_noise_kind", "stuck_joints", "dead_joints", "joint_delay"})
+
+        @pydantic.field_validator("joint_noise", "stuck_joints", "dead_joints", "joint_delay")
         @classmethod
-        def _noise_needs_joints(cls, joint_noise: float, info: pydantic.ValidationInfo) -> float:
+        def _faults_need_joints(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
             state = info.data.get("state", "joints")  # a wrong state is a problem of its own
-            if joint_noise > 0 and state != "joints":
-                raise ValueError(f"there is noise on joint angles only in state 'joints'; state is {state!r}")
-            return joint_noise
+            if value and state != "joints":
+                raise ValueError(f"sensors of joints are read only in state 'joints'; state is {state!r}")
+            return value
+
+        @pydantic.field_validator("stuck_joints", "dead_joints")
+        @classmethod
+        def _known_joints(cls, joints: tuple[str, ...], info: pydantic.ValidationInfo) -> tuple[str, ...]:
+            for name in joints:
+                if name not in JOINTS:
+                    known = f"only {', '.join(JOINTS)}{meant(name.upper(), JOINTS)}"
+                    raise ValueError(f"the hand has no joint {name!r}, {known}")
+                if (joints + info.data.get("stuck_joints", ())).count(name) > 1:
+                    raise ValueError(f"must name each joint once, stuck or dead; got {name} twice")
+            return joints
 
         @pydantic.field_validator("cameras")
         @classmethod
@@ -133,13 +158,36 @@ class Adroit(MuJoCoFactory):
         return parts[self.config.state]
 
     def settings(self) -> dict[str, str]:
-        noise = self.config.joint_noise
-        noisy = {"joint_noise": str(noise)} if noise else {}  # 0 changes no key of features already cached
-        return super().settings() | {"reward": self.reward} | noisy
+        c = self.config
+        kind = c.joint_noise_kind if c.joint_noise and c.joint_noise_kind != "gaussian" else ""
+        faults = {
+            "joint_noise": c.joint_noise,
+            "joint_noise_kind": kind,
+            "stuck_joints": ", ".join(c.stuck_joints),
+            "dead_joints": ", ".join(c.dead_joints),
+            "joint_delay": c.joint_delay,
+        }
+        # What isn't at fault changes no key of features already cached.
+        told = {name: str(value) for name, value in faults.items() if value}
+        return super().settings() | {"reward": self.reward} | told
+
+    def faults(self) -> Faults | None:
+        if self.config.state != "joints":
+            return None
+        kinds = ("gaussian", "multiplicative", "uniform")
+        return Faults(
+            noise="joint_noise",
+            noise_kinds={f"{kind} noise": {"joint_noise_kind": kind} for kind in kinds},
+            stuck="stuck_joints",
+            dead="dead_joints",
+            delay="joint_delay",
+            few=("WRJ1", "FFJ3", "THJ4"),
+        )
 
     def make_one(self, frames: FrameRequest | None) -> ExactSimEnv:
         from rrl.envs.adroit_sim import AdroitSim
 
         c = self.config
-        settings = (c.task, c.protocol, self.reward, c.look, c.state, c.joint_noise, self.cameras, self.horizon)
+        faults = JointFaults(c.joint_noise, c.joint_noise_kind, c.stuck_joints, c.dead_joints, c.joint_delay)
+        settings = (c.task, c.protocol, self.reward, c.look, c.state, faults, self.cameras, self.horizon)
         return AdroitSim(*settings, frames)

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.envs import adroit_scene
-from rrl.envs.adroit_tasks import FLAG_NAMES, TASKS
+from rrl.envs.adroit_tasks import FLAG_NAMES, JOINTS, TASKS
 from rrl.envs.base import Arrays, FrameRequest
 from rrl.envs.dress import Table
-from rrl.envs.mujoco import MuJoCoSim
+from rrl.envs.joints import JointFaults, JointSensors
+from rrl.envs.mujoco import MuJoCoSim, Observation
 
 import mujoco  # isort: skip (after adroit_scene, which chooses MuJoCo's renderer)
 
@@ -23,10 +24,9 @@ FRAME_SKIP = 5
 class AdroitSim(MuJoCoSim):
     """Pen, door, hammer or relocate. Actions set the targets of the position servos; one step lasts 10 ms.
 
-    `reward` is `sparse` or `dense`, `state` is `joints`, `task` or `none`; `joint_noise` is a fraction of
-    each joint's range, for `joints` alone. An episode begins with the hand at rest at its zero pose; initial states
-    hold qpos, qvel, and `desired_orien` (quaternion; pen), `door_body_pos`, `board_pos` (hammer), or `obj_pos` and
-    `target_pos` (relocate; where the ball's body starts).
+    `reward` is `sparse` or `dense`, `state` is `joints`, `task` or `none`; `faults` are for `joints` alone. An episode
+    begins with the hand at rest at its zero pose; initial states hold qpos, qvel, and `desired_orien` (quaternion;
+    pen), `door_body_pos`, `board_pos` (hammer), or `obj_pos` and `target_pos` (relocate; where the ball's body starts).
     """
 
     metadata = {**MuJoCoSim.metadata, "render_fps": 100}  # noqa: RUF012 (gymnasium's declaration)
@@ -38,7 +38,7 @@ class AdroitSim(MuJoCoSim):
         reward: str,
         look: str,
         state: str,
-        joint_noise: float,
+        faults: JointFaults,
         cameras: tuple[str, ...],
         horizon: int,
         frames: FrameRequest | None,
@@ -49,8 +49,8 @@ class AdroitSim(MuJoCoSim):
         self._task = TASKS[task](model, data)
         sparse = self._task.sparse if protocol == "paper" else self._task.stock_sparse
         self._reward = self._task.dense if reward == "dense" else sparse
-        self._joint_std = joint_noise * self._joint_ranges(model)
-        size = {"joints": len(self._joint_std), "task": self._task.state_dim, "none": 0}[state]
+        self._sensors = JointSensors(faults, JOINTS, self._joint_ranges(model))
+        size = {"joints": len(JOINTS), "task": self._task.state_dim, "none": 0}[state]
         super().__init__(f"{task}/{protocol}", model, data, size, look, cameras, frames)
 
     def _begin(self, given: Mapping[str, Any] | None) -> dict[str, NDArray[np.float64]]:
@@ -65,6 +65,7 @@ class AdroitSim(MuJoCoSim):
         self._data.qpos[:] = initial["qpos"]
         self._data.qvel[:] = initial["qvel"]
         mujoco.mj_forward(self._model, self._data)
+        self._sensors.begin()
         return initial
 
     def _advance(self, ctrl: NDArray[np.float64]) -> tuple[float, bool, bool, dict[str, bool]]:
@@ -76,9 +77,15 @@ class AdroitSim(MuJoCoSim):
         terminated = self._protocol == "paper" and self._task.failed()
         return reward, terminated, self._steps >= self._horizon, flags
 
+    def _own_state(self) -> Observation:
+        read = {"readings": self._sensors.past} if self._sensors.remember else {}
+        return super()._own_state() | read
+
     def _resume(self, state: Arrays) -> None:
         super()._resume(state)
         self._task.place(self._initial)
+        if self._sensors.remember:
+            self._sensors.past = np.array(state["readings"], np.float64)
 
     def _joint_ranges(self, model: Any) -> NDArray[np.float64]:
         """[24]: widths of the hand joints' ranges in rad, in the order of the observation."""
@@ -88,12 +95,9 @@ class AdroitSim(MuJoCoSim):
         return high - low  # type: ignore[no-any-return]
 
     def _state(self) -> NDArray[np.float32]:
-        """The state vector; each call draws new joint noise."""
+        """The state vector; each call reads the joints anew."""
         if self._state_kind == "joints":
-            angles = self._task.qpos[self._task.joints]
-            if self._joint_std.any():
-                angles = angles + self._joint_std * self.np_random.standard_normal(len(angles))
-            return angles.astype(np.float32)
+            return self._sensors.read(self._task.qpos[self._task.joints], self.np_random).astype(np.float32)
         if self._state_kind == "task":
             return self._task.state().astype(np.float32)
         return np.empty(0, np.float32)

@@ -24,6 +24,12 @@ from rrl.envs.base import Part
 Vector = NDArray[np.float64]
 Flags = tuple[bool, bool]
 FLAG_NAMES = ("success", "success_rrl")
+JOINTS = (
+    *("WRJ1", "WRJ0"),
+    *(f"{finger}J{i}" for finger in ("FF", "MF", "RF") for i in (3, 2, 1, 0)),
+    *(f"{finger}J{i}" for finger in ("LF", "TH") for i in (4, 3, 2, 1, 0)),
+)
+"""The models' names of the 24 hand joints, in the order of `Task.joints`: wrist, four fingers, thumb."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
 
@@ -62,6 +62,24 @@ class Part:
     """Of the robot itself, not of what it works on?"""
     rate: bool = False
     """A velocity, which no single picture shows?"""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """The settings, fields of a `Config`, that put the sensors of joints at fault; empty: it has none of this kind."""
+
+    noise: str = ""
+    """Field of the size of noise."""
+    noise_kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"noise": {}})
+    """Per kind of noise, by what people call it, such as `uniform noise`: what else chooses it."""
+    stuck: str = ""
+    """Field of the names of joints whose reading stays what it was as the episode began."""
+    dead: str = ""
+    """Field of the names of joints whose reading is 0."""
+    delay: str = ""
+    """Field of the number of steps by which readings are late."""
+    few: tuple[str, ...] = ()
+    """Some joints that stand for all."""
 
 
 class EnvFactory(Component, abc.ABC):
@@ -214,6 +232,10 @@ class EnvFactory(Component, abc.ABC):
     def parts(self) -> tuple[Part, ...]:
         """What the numbers of the state vector are, in order; empty: nobody says."""
         return ()
+
+    def faults(self) -> Faults | None:
+        """How the sensors of its joints can fail; None: it has no such settings, or observes no joints."""
+        return None
 
     def settings(self) -> dict[str, str]:
         """What `facts` say of the configuration: all of it, unless an environment says it better."""

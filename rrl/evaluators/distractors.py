@@ -7,14 +7,12 @@ them, bit for bit.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +23,7 @@ from rrl.envs.base import OPTIONAL, EnvFactory
 from rrl.envs.scene import Scene
 from rrl.envs.vector import WorkerVectorEnv, has
 from rrl.evaluators.base import Context, Episodes, Evaluator
-from rrl.evaluators.outcomes import Outcome
+from rrl.evaluators.paired import NOMINAL, Paired
 from rrl.evaluators.video import captioned, film, tiles
 from rrl.registry import Mistake, Parts, UserError, register
 from rrl.rollout import effects
@@ -33,8 +31,6 @@ from rrl.rollout.data import Episode, Policy, Stream, episodes
 from rrl.store import files
 
 Severity = Annotated[float, Field(ge=0, le=scene.MOST)]
-NOMINAL = "nominal"
-"""What is called so is the scene as it was in training."""
 ACROSS = 6
 """Episodes of a row of the contact sheet."""
 EVERY = 4
@@ -53,11 +49,6 @@ class Condition(NamedTuple):
     def name(self) -> str:
         """For people: `light position`, `light position x2`; `nominal`."""
         return self.kind if self.severity == 1 else f"{self.kind} x{self.severity:g}"
-
-    @property
-    def metric(self) -> str:
-        """Beginning of its numbers' names."""
-        return f"distractors/{self.name.replace(' ', '_')}"
 
 
 @register
@@ -81,6 +72,9 @@ class VisualDistractors(Evaluator):
         what has a name that begins with `target` or `goal`."""
         episodes: Episodes = 75
         """Evaluation episodes under each kind and severity, mean action (paper: 75)."""
+        films: Annotated[int, Field(ge=0, le=100)] = 1
+        """Episodes of each condition that are filmed, `videos/<iteration>_<condition>.mp4`: the first ones of those
+        evaluated. 0: none. Who sees nothing is filmed under the nominal one alone."""
 
         def conditions(self, kinds: Iterable[str]) -> list[Condition]:
             """The nominal one first."""
@@ -99,10 +93,6 @@ class VisualDistractors(Evaluator):
                     known = ", ".join(map(repr, (*scene.KINDS, *scene.OTHERS)))
                     yield Mistake("evaluators", f"{self.component.__name__}.kinds has {kind!r}", f"it knows {known}")
 
-        films: Annotated[int, Field(ge=0, le=100)] = 1
-        """Episodes of each condition that are filmed, `videos/<iteration>_<condition>.mp4`: the first ones of those
-        evaluated. 0: none. Who sees nothing is filmed under the nominal one alone."""
-
     config: Config
 
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
@@ -111,30 +101,19 @@ class VisualDistractors(Evaluator):
         `<iteration>_distractors_sheet.png`. UserError for a kind that was asked for and can't be shown."""
         kinds = self._kinds(env, context.say)
         stem = context.folder / "pictures" / f"{context.iteration:06d}_distractors"
-        results: dict[Condition, Outcome] = {}
+        tried = Paired("distractors", env.score)
         rows: list[NDArray[np.uint8]] = []
-        lines: list[dict[str, Any]] = []
         for condition in self.config.conditions(kinds):
             scenes = self._scenes(condition, context.seed)
             todo = episodes(self.config.episodes, seed=context.seed, stream=Stream.EVAL)
             todo = [dataclasses.replace(e, scene=s) for e, s in zip(todo, scenes, strict=True)]
             rollout = context.collector.collect(policy, todo, progress=context.progress, keep=False)
-            results[condition] = outcome = Outcome.of(rollout, env.score)
             rows += [_row(condition, context.collector.envs, todo)] if context.frames else []
-            lines += [
-                {"condition": condition.name, "episode": i, env.score.name: value, "return": returned, "scene": told}
-                for i, (value, returned, told) in enumerate(
-                    zip(outcome.values, rollout.returns(), map(_told, scenes), strict=True)
-                )
-            ]
-            yield from self._numbers(condition, results)
-            context.say(self._in_words(condition, results))
+            yield from tried.add(condition.name, rollout, scene=[_told(scene) for scene in scenes])
+            context.say(tried.in_words(condition.name))
             if self.config.films and (context.frames or condition.kind == NOMINAL):
                 self._film(policy, env, context, condition, todo[: self.config.films])
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(stem.with_suffix(".csv"), _csv(lines))
-        title = f"{env.name}, {context.encoder}, update {context.iteration}"
-        chart(results, title, stem)
+        tried.write(stem, f"{env.name}, {context.encoder}, update {context.iteration}")
         if rows:
             _write_sheet(rows, stem.with_name(f"{stem.name}_sheet.png"))
         context.say(f"visual distractors: {stem.with_suffix('.png')}")
@@ -164,27 +143,6 @@ class VisualDistractors(Evaluator):
             return [Scene()] * count
         drawn = scene.draws(condition.kind, count, seed, condition.severity)
         return [dataclasses.replace(s, objects=self.config.objects) if s != Scene() else s for s in drawn]
-
-    def _numbers(self, condition: Condition, results: dict[Condition, Outcome]) -> Iterator[tuple[str, float]]:
-        outcome = results[condition]
-        yield f"{condition.metric}/{outcome.score.name}", outcome.mean
-        yield f"{condition.metric}/{outcome.score.name}_low", outcome.interval[0]
-        yield f"{condition.metric}/{outcome.score.name}_high", outcome.interval[1]
-        if condition.kind != NOMINAL:
-            ends = zip(("", "_low", "_high"), outcome.minus(_nominal(results)), strict=True)
-            yield from ((f"{condition.metric}/change{end}", value) for end, value in ends)
-
-    def _in_words(self, condition: Condition, results: dict[Condition, Outcome]) -> str:
-        outcome = results[condition]
-        words = f"{condition.name}: {outcome.score.name} {outcome}{outcome.score.unit}"
-        if condition.kind == NOMINAL:
-            return f"{words} of {len(outcome.values)} episodes"
-        change, low, high = outcome.minus(_nominal(results))
-        return f"{words}, {change:+.0f} ({low:+.0f} to {high:+.0f}) against nominal"
-
-
-def _nominal(results: dict[Condition, Outcome]) -> Outcome:
-    return next(outcome for condition, outcome in results.items() if condition.kind == NOMINAL)
 
 
 def unshown(env: EnvFactory, objects: tuple[str, ...] | None = None) -> dict[str, str]:
@@ -217,12 +175,14 @@ def _row(condition: Condition, envs: WorkerVectorEnv, todo: Sequence[Episode]) -
     scenes = [episode.scene for episode in shown] + [Scene()] * (envs.num_envs - len(shown))
     seeds = [episode.seed for episode in shown] + [0] * (envs.num_envs - len(shown))
     mask = np.arange(envs.num_envs) < len(shown)
-    if condition.kind != NOMINAL:
-        envs.call_each("dress", [(dataclasses.replace(each, effect=None),) for each in scenes])
+    drawn = [dataclasses.replace(each, effect=None) for each in scenes]
+    dressed = any(each != Scene() for each in drawn)
+    if dressed:
+        envs.call_each("dress", [(each,) for each in drawn])
     seen, _ = envs.reset(seed=seeds, options={"reset_mask": mask})
     pictures = effects.seen(seen["frames"], scenes)[: len(shown), :, :, :3]
     strip = [tiles(picture, SIDE) for picture in pictures]
-    if condition.kind != NOMINAL:
+    if dressed:
         envs.call("dress", Scene())
     return captioned(np.concatenate(strip, axis=1), condition.name)
 
@@ -235,43 +195,5 @@ def _write_sheet(rows: Sequence[NDArray[np.uint8]], path: Path) -> None:
         Image.fromarray(np.concatenate(rows)).save(file, format="png", optimize=True)
 
 
-def chart(results: dict[Condition, Outcome], title: str, stem: Path) -> None:
-    """Bars of the scores with their 95 % intervals, and the paired differences under them: a .png and an .svg."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = [condition.name for condition in results]
-    score = _nominal(results).score
-    figure = Figure(figsize=(2.5 + 0.9 * len(names), 4.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for x, (condition, outcome) in enumerate(results.items()):
-        low, high = outcome.interval
-        colour = "0.6" if condition.kind == NOMINAL else "tab:blue"
-        ends = [[max(outcome.mean - low, 0)], [max(high - outcome.mean, 0)]]
-        axes.bar(x, outcome.mean, yerr=ends, color=colour, capsize=4)
-        if condition.kind != NOMINAL:
-            change, least, most = outcome.minus(_nominal(results))
-            names[x] += f"\n{change:+.0f} ({least:+.0f} to {most:+.0f})"
-    axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
-    axes.set_ylabel(score.axis)
-    if score.counted:
-        axes.set_ylim(0, 105)
-    axes.grid(axis="y", alpha=0.3)
-    count = len(_nominal(results).values)
-    axes.set_title(f"{title}\n{count} episodes each, the same; below: paired change, 95 %", fontsize=9)
-    for suffix in ("png", "svg"):
-        with files.writing(stem.with_suffix(f".{suffix}")) as file:
-            figure.savefig(file, format=suffix)
-
-
 def _told(changes: Scene) -> str:
     return json.dumps({name: value for name, value in dataclasses.asdict(changes).items() if value})
-
-
-def _csv(lines: Sequence[dict[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()

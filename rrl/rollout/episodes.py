@@ -33,6 +33,10 @@ class Collector:
         self.envs = envs
         self.groups = min(groups, envs.num_envs)
 
+    def on(self, envs: WorkerVectorEnv) -> Collector:
+        """One that collects in the same way in other environments."""
+        return Collector(envs, self.groups)
+
     def collect(
         self,
         policy: Policy,

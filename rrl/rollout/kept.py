@@ -22,9 +22,13 @@ class KeptCollector(Collector):
     def __init__(
         self, envs: WorkerVectorEnv, groups: int, policy: Policy, facts: Mapping[str, Any], pieces: Pieces
     ) -> None:
-        """`facts`, JSON-able: what decides an episode beside what `Episode` says."""
+        """`facts`, JSON-able: what decides an episode beside the environment and what `Episode` says."""
         super().__init__(envs, groups)
-        self._policy, self._facts, self._pieces = policy, dict(facts), pieces
+        self._policy, self._facts, self._pieces = policy, {**facts, "env": envs.factory.facts()}, pieces
+
+    def on(self, envs: WorkerVectorEnv) -> KeptCollector:
+        """See `Collector`."""
+        return KeptCollector(envs, self.groups, self._policy, self._facts, self._pieces)
 
     def collect(
         self,

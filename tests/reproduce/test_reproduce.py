@@ -164,7 +164,13 @@ def test_between_published_points_their_interval_holds_both() -> None:
 
 def test_other_tasks_and_settings_are_not_comparable() -> None:
     curves = load("fig4", "door")
-    for changed in ({"env__task": "hammer"}, {"env__joint_noise": "0.02"}, {"agent__lam_0": "0.0"}):
+    changes = (
+        {"env__task": "hammer"},
+        {"env__joint_noise": "0.02"},
+        {"env__joint_delay": "2"},
+        {"agent__lam_0": "0.0"},
+    )
+    for changed in changes:
         verdict = judge([run(0, [(40_000, 0.0)], **changed)], curves)
         assert verdict is not None
         assert verdict.differences
