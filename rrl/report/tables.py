@@ -233,10 +233,11 @@ def costs(found: Sequence[Cost], report: Report, looks: Looks) -> Table:
 
 def _paid(firsts: Sequence[tuple[int, float] | None] | None) -> Cell:
     """Medians over seeds, one that never got there counting as infinitely late."""
-    paid = [first for first in firsts or () if first is not None]
-    steps, seconds = (median_reached([None if f is None else f[k] for f in firsts or ()]) for k in (0, 1))
+    if firsts is None:
+        return number(NONE)
+    steps, seconds = (median_reached([None if first is None else first[k] for first in firsts]) for k in (0, 1))
     if steps is None or seconds is None:
-        return number(NONE, f"{len(paid)} of {len(firsts)} seeds" if firsts and paid else "not reached" if firsts else "")
+        return number(NONE, f"by {sum(first is not None for first in firsts)} of {len(firsts)} seeds")
     return number(f"{_significant(seconds)} s", f"{short(steps)} steps")
 
 
