@@ -126,7 +126,7 @@ def first_at(steps: Sequence[int], values: Sequence[float], threshold: float) ->
     return next((s for s, v in zip(steps, values, strict=True) if v >= threshold), None)
 
 
-def median_reached(firsts: Sequence[int | None]) -> float | None:
+def median_reached(firsts: Sequence[float | None]) -> float | None:
     """Median of `first_at` over seeds, those that never got there counting as infinitely late; None if it is
     infinite itself."""
     median = float(np.median([np.inf if f is None else f for f in firsts])) if firsts else np.inf

@@ -1,13 +1,12 @@
 """`rrl bench compute`: what a run computes per environment step, simulation and rendering left out (the
-paper's section 5.5)."""
+paper's section 5.5 and the left of its figure 5)."""
 
 from __future__ import annotations
 
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from rrl.agents.base import Agent
 from rrl.agents.npg import NPG
 from rrl.agents.sac import SAC
-from rrl.bench.measure import Case, Sample
+from rrl.bench.measure import Case, Sample, rate
+from rrl.bench.pretrain import teacher
 from rrl.config import ginfile
-from rrl.encoders.base import Encoder
 from rrl.encoders.pixel import PixelEncoder
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.machine.console import Display
+from rrl.machine.multiply_adds import counted, of_picture
 from rrl.machine.processes import keep_freed_memory
+from rrl.pretrain.pretraining import Pretraining, parts
 from rrl.registry import UserError
 from rrl.rollout.data import Obs, Rollout
 from rrl.rollout.episodes import Collector
@@ -35,17 +34,44 @@ from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
 
 UNIT = "steps_per_second"
-COUNTS = ("encode", "act", "learn")
+COUNTS = ("encode", "act", "learn", "pretrain")
+STEPS = 4_000_000
+"""Environment steps that costs are projected to, and an encoder's pretraining is spread over (the paper's figure)."""
 
-SHIPPED: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "RRL(ResNet34)": ("adroit_door_resnet34", ("ResNet.weights = None",)),
-    "RRL(ResNet18)": ("adroit_door_resnet34", ("ResNet.weights = None", "ResNet.depth = 18")),
-    "RRL(ResNet50)": ("adroit_door_resnet34", ("ResNet.weights = None", "ResNet.depth = 50")),
-    "RRL(MobileNetV2)": ("adroit_door_mobilenetv2", ("MobileNetV2.weights = None",)),
-    "FERM": ("adroit_door_ferm", ("FERM.updates_per_step = 1",)),
-    "FERM, 2 updates a step": ("adroit_door_ferm", ("FERM.updates_per_step = 2",)),
+
+@dataclass(frozen=True)
+class Method:
+    """A run to be measured."""
+
+    source: str
+    """Its gin file."""
+    settings: tuple[str, ...] = ()
+    pretraining: tuple[str, ...] = ()
+    """Gin file, and settings, of its encoder's training. Without one, that costs what the encoder's file says."""
+
+
+PLAIN = ("Experiment.num_envs = 1", "Experiment.threads = 1", "Experiment.precision = 'fp32'")
+"""No parallel processing, as in the paper's comparison."""
+RESNET = ("adroit_door_resnet34", ("ResNet.weights = None", *PLAIN))
+SHIPPED: Mapping[str, Method] = {
+    "RRL(ResNet34)": Method(*RESNET),
+    "RRL(ResNet18)": Method(RESNET[0], (*RESNET[1], "ResNet.depth = 18")),
+    "RRL(ResNet50)": Method(RESNET[0], (*RESNET[1], "ResNet.depth = 50")),
+    "RRL(MobileNetV2)": Method("adroit_door_mobilenetv2", ("MobileNetV2.weights = None", *PLAIN)),
+    "RRL(VAE)": Method("adroit_door_vae", ("VAE.weights = None", *PLAIN), ("pretrain/vae_adroit_door",)),
+    "FERM": Method("adroit_door_ferm", ("FERM.updates_per_step = 1", *PLAIN)),
+    "FERM, 2 updates a step": Method("adroit_door_ferm", ("FERM.updates_per_step = 2", *PLAIN)),
 }
-"""Gin file and settings of the paper's comparison. Weights change no cost, so none are needed."""
+"""The paper's comparison. Weights change no cost, so none are needed."""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """An encoder's whole training by `rrl pretrain`, its pictures' collection left out."""
+
+    seconds: Callable[[], float]
+    """Measured anew with each call, if it is measured."""
+    multiply_adds: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +84,7 @@ class Run:
     obs: Obs
     batch: Rollout
     """Of agents that learn at every step, transitions for the memory; of others, an update's samples."""
+    lessons: Lessons
 
     def observe(self) -> NDArray[Any]:
         """Encode the pictures of a group of environments; rows as `Agent.act` takes them."""
@@ -81,6 +108,21 @@ class Run:
         self.agent.update(self.batch)
         return len(self.batch.rewards) * self.experiment.env.action_repeat
 
+    def augment(self) -> float:
+        """Make the views of an update's pictures, as `learn` does too; returns seconds per environment step."""
+        if not isinstance(self.agent, SAC) or self.agent.pixels is None:
+            return 0.0
+        agent, config = self.agent, self.agent.config
+        rows = torch.as_tensor(agent.replay.draw(config.batch, agent.generator).rows, device=agent.device)
+        raw = agent.split(rows[:, :-1]), agent.split(rows[:, 1:])
+        start = time.perf_counter()
+        views = agent.augmented(*raw)
+        for seen in views:
+            assert seen.frames is not None
+            seen.frames.flatten()[0].item()  # waits for a GPU
+        spent = time.perf_counter() - start
+        return spent * config.updates_per_step / self.experiment.env.action_repeat
+
     @property
     def acted(self) -> int:
         """Environment steps of one `observe` and `act`."""
@@ -90,12 +132,13 @@ class Run:
 def load(sources: Sequence[str]) -> list[Run]:
     """The runs of these gin files, or of the paper's comparison. UserError for agents that aren't counted."""
     keep_freed_memory()
-    wanted = {source: (source, ()) for source in sources} or SHIPPED
-    return [_load(name, source, settings) for name, (source, settings) in wanted.items()]
+    wanted = {source: Method(source) for source in sources} or SHIPPED
+    return [_load(name, method) for name, method in wanted.items()]
 
 
-def _load(name: str, source: str, settings: Sequence[str]) -> Run:
-    config = ginfile.load(source, settings)
+def _load(name: str, method: Method) -> Run:
+    source = method.source
+    config = ginfile.load(source, method.settings)
     assert isinstance(config, Experiment.Config)
     config = resolve(config)
     learns = config.agent.component
@@ -133,7 +176,27 @@ def _load(name: str, source: str, settings: Sequence[str]) -> Run:
         rows = rng.standard_normal((samples + demos, len(row)), np.float32)
         batch = _rollout(rows[:samples], action_dim, horizon, rng)
         agent.remember(_rollout(rows[samples:], action_dim, horizon, rng))
-    return Run(name, experiment, agent, obs, batch)
+    return Run(name, experiment, agent, obs, batch, _lessons(method, experiment))
+
+
+def _lessons(method: Method, experiment: Experiment) -> Lessons:
+    if not method.pretraining:
+        told = experiment.encoder.training_cost()
+        return Lessons(lambda: told.get("seconds", 0.0), told.get("multiply_adds", 0.0))
+    source, *settings = method.pretraining
+    config = ginfile.load(source, settings, "Pretraining")
+    assert isinstance(config, Pretraining.Config)
+    assert experiment.config.precision in ("fp32", "bf16")
+    learning = teacher(1, config.batch, experiment.config.precision)
+    steps = config.epochs * (sum(count - held for count, held in parts(config)) // config.batch)
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        for losses in learning.epoch(0):
+            losses["loss"].item()
+        return steps * (time.perf_counter() - start)
+
+    return Lessons(seconds, steps * learning.multiply_adds())
 
 
 def _rollout(obs: NDArray[Any], action_dim: int, horizon: int, rng: np.random.Generator) -> Rollout:
@@ -156,53 +219,24 @@ def _rollout(obs: NDArray[Any], action_dim: int, horizon: int, rng: np.random.Ge
 def multiply_adds(run: Run) -> dict[str, float]:
     """Multiply-adds per environment step by part, as torch counts them in convolutions and matrix products;
     what is done elementwise is left out. Warm starts (cloning, FERM's 1,600 updates) are left out too, and
-    pictures that no action follows (an episode's last one)."""
+    pictures that no action follows (an episode's last one). An encoder's pretraining is spread over `STEPS`."""
     encoder, frames = run.experiment.encoder, run.obs.frames
     counts = dict.fromkeys(COUNTS, 0.0)
     if frames is not None and not isinstance(encoder, PixelEncoder):
         # By torch's forward pass: other backends can't be counted.
-        counts["encode"] = encoder_multiply_adds(encoder, frames) / run.experiment.env.action_repeat
+        counts["encode"] = of_picture(encoder, frames) / run.experiment.env.action_repeat
     observed = run.observe()
-    counts["act"] = _counted(lambda: run.act(observed)) / run.acted
+    counts["act"] = counted(lambda: run.act(observed)) / run.acted
     passed: list[float] = []
-    total = _counted(lambda: passed.append(run.learn()))
+    total = counted(lambda: passed.append(run.learn()))
     counts["learn"] = total / passed[0]
+    counts["pretrain"] = run.lessons.multiply_adds / STEPS
     return counts
 
 
-@torch.no_grad()
-def encoder_multiply_adds(encoder: Encoder, frames: NDArray[np.uint8]) -> float:
-    """Multiply-adds of encoding the first of these frames [N, H, W, 3 * cameras * stack], counted likewise."""
-    device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
-    with _attention_in_parts():
-        return _counted(lambda: encoder(torch.as_tensor(frames[:1], device=device)))
-
-
-@contextmanager
-def _attention_in_parts() -> Iterator[None]:
-    """Attention as matrix products: torch counts nothing in its kernels that do all of it at once."""
-    whole = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(whole)
-
-
-def _counted(work: Callable[[], object]) -> float:
-    # NPG adds products in place, which torch's own table lacks.
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _in_place}) as counter:
-        work()
-    return float(counter.get_total_flops()) / 2
-
-
-def _in_place(_into: Sequence[int], a: Sequence[int], b: Sequence[int], **_rest: object) -> int:
-    return 2 * a[0] * a[1] * b[1]
-
-
-def cases(runs: Sequence[Run]) -> list[Case]:
-    """A case for each run, in its own precision and backend; against the first."""
+def cases(runs: Sequence[Run], least: float = 0.3) -> list[Case]:
+    """A case for each run, in its own precision and backend; against the first. Pictures are encoded anew until `least`
+    seconds have passed: one by one they take too short to be timed."""
     timed = []
     for run in runs:
         config, counts = run.experiment.config, multiply_adds(run)
@@ -210,28 +244,33 @@ def cases(runs: Sequence[Run]) -> list[Case]:
             "multiply_adds": sum(counts.values()),
             "precision": config.precision,
             "backend": config.backend,
+            "threads": config.threads or 0,
+            "environments": config.num_envs,
+            "task": run.experiment.env.name,
+            "weights": "trained" if run.experiment.encoder.trained else "untrained",
         }
-        timed.append(Case(run.name, _timed(run), facts, runs[0].name if run is not runs[0] else ""))
+        timed.append(Case(run.name, _timed(run, least), facts, runs[0].name if run is not runs[0] else ""))
     return timed
 
 
-def _timed(run: Run) -> Callable[[], Sample]:
+def _timed(run: Run, least: float) -> Callable[[], Sample]:
     def work() -> Sample:
-        """Seconds per environment step by part."""
+        """Seconds per environment step by part: augmentation, which is in learning, timed by itself."""
         assert run.experiment.config.threads is not None
         torch.set_num_threads(run.experiment.config.threads)
-        start = time.perf_counter()
         observed = run.observe()
-        encoded = time.perf_counter()
-        run.act(observed)
-        acted = time.perf_counter()
+        encode, act = rate(run.observe, run.acted, least), rate(lambda: run.act(observed), run.acted, least / 3)
+        start = time.perf_counter()
         steps = run.learn()
-        learn = (time.perf_counter() - acted) / steps
+        learn, augment = (time.perf_counter() - start) / steps, run.augment()
         seconds = {
-            "encode": (encoded - start) / run.acted,
-            "act": (acted - encoded) / run.acted,
-            "learn": learn,
+            "encode": 1 / encode,
+            "act": 1 / act,
+            "learn": max(learn - augment, 0.0),
+            "augment": augment,
+            "pretrain": run.lessons.seconds() / STEPS,
         }
+        seconds = {part: spent for part, spent in seconds.items() if spent}
         return Sample(1 / sum(seconds.values()), seconds)
 
     return work

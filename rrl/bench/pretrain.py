@@ -29,15 +29,15 @@ def cases(batches: int = 6, batch: int = 144) -> list[Case]:
     keep_freed_memory()  # as a training does; the bare loop gains by it too
     timed = []
     for precision in PRECISIONS if cpu_has_bf16() else PRECISIONS[:1]:
-        teacher = _teacher(batches, batch, precision)
-        facts: Facts = {"batch": teacher.config.batch, "precision": precision, "threads": torch.get_num_threads()}
-        count, plain = batches * teacher.config.batch, f"bare loop {precision}"
-        timed.append(Case(plain, _timed(_plain(teacher, precision), count), facts))
-        timed.append(Case(f"pretrain {precision}", _timed(lambda t=teacher: deque(t.epoch(0), 0), count), facts, plain))  # type: ignore[misc]
+        taught = teacher(batches, batch, precision)
+        facts: Facts = {"batch": taught.config.batch, "precision": precision, "threads": torch.get_num_threads()}
+        count, plain = batches * taught.config.batch, f"bare loop {precision}"
+        timed.append(Case(plain, _timed(_plain(taught, precision), count), facts))
+        timed.append(Case(f"pretrain {precision}", _timed(lambda t=taught: deque(t.epoch(0), 0), count), facts, plain))  # type: ignore[misc]
     return timed
 
 
-def _teacher(batches: int, batch: int, precision: Precision) -> Teacher:
+def teacher(batches: int, batch: int, precision: Precision) -> Teacher:
     """Of a configuration as published, but for its data."""
     settings = {"env": find_task("adroit_door"), "encoder": VAE.Config(weights=None), "held_out": 0.0}
     settings |= {"mixture": (0.0, 0.0, 0.0, 1.0), "device": "cpu", "precision": precision}
@@ -47,11 +47,11 @@ def _teacher(batches: int, batch: int, precision: Precision) -> Teacher:
     return Teacher(config, encoder, Pictures(config, encoder, noise(config.pictures, encoder.source.input.size)))
 
 
-def _plain(teacher: Teacher, precision: Precision) -> Callable[[], object]:
+def _plain(taught: Teacher, precision: Precision) -> Callable[[], object]:
     encoder = VAE(VAE.Config(weights=None), cameras=1)
     module = encoder.make_learner().requires_grad_(True).train()
-    pictures = teacher.pictures.batch(teacher.pictures.training).contiguous()
-    plain = reference("reference_vae").Plain(module, pictures, teacher.config.batch, precision == "bf16")
+    pictures = taught.pictures.batch(taught.pictures.training).contiguous()
+    plain = reference("reference_vae").Plain(module, pictures, taught.config.batch, precision == "bf16")
     epoch: Callable[[], object] = plain.epoch
     return epoch
 

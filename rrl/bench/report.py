@@ -116,11 +116,14 @@ def pretrain(repeats: int, json: Path | None) -> None:
     _finish(entries, "training a VAE", json, {"repeats": repeats})
 
 
-def compute(files: Sequence[str], repeats: int, json: Path | None) -> None:
+def compute(files: Sequence[str], repeats: int, json: Path | None, chart: Path | None) -> None:
     """`rrl bench compute`."""
+    from rrl.bench import chart as drawing
     from rrl.bench import compute as bench
 
     _writable(json)
+    for file in drawing.files(chart) if chart else ():
+        new_file(file)
     cases = bench.cases(bench.load(files))
     entries = measure.interleave(cases, repeats, bench.UNIT, _progress)
     _finish(entries, "computation alone, environment steps", json, {"repeats": repeats})
@@ -133,6 +136,13 @@ def compute(files: Sequence[str], repeats: int, json: Path | None) -> None:
         numbers = [f"{part / 1e6:,.2f}" for part in (*parts, sum(parts))]
         table.add_row(case.name, *numbers, f"{sum(parts) / first:.2f}")
     console.print(table)
+    costs = drawing.costs(entries)
+    console.print(drawing.table(costs))
+    for text in drawing.ratios(entries):
+        console.print(text)
+    if chart is not None:
+        drawing.draw(costs, drawing.told(entries), chart)
+        console.print(f"written: {', '.join(map(str, drawing.files(chart)))}")
 
 
 def _finish(entries: Sequence[Entry], title: str, json: Path | None, settings: Facts) -> None:

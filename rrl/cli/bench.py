@@ -90,8 +90,12 @@ def bench_compute(
     ] = None,
     repeats: Repeats = 5,
     json: Json = None,
+    chart: Annotated[
+        Path | None, typer.Option(parser=path, help="Draw the cost of 4M steps: this file's name with .png and .svg.")
+    ] = None,
 ) -> None:
-    """What runs compute per environment step: multiply-adds and time, without simulation and rendering."""
+    """What runs compute per environment step, and in the paper's 4M steps (figure 5, left): multiply-adds and time,
+    without simulation and rendering."""
     from rrl.bench import report
 
-    report.compute(files or [], repeats, json)
+    report.compute(files or [], repeats, json, chart)

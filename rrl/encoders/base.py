@@ -158,6 +158,10 @@ class Encoder(nn.Module, Component, abc.ABC):
         facts = self.facts()
         return facts if "weights" in facts else Encoder.facts(self) | facts
 
+    def training_cost(self) -> Mapping[str, float]:
+        """What `rrl pretrain` spent on its weights, as far as their file says: `seconds`, `multiply_adds`."""
+        return {}
+
     def feature_name(self, i: int) -> str:
         """What an error calls number i of the `dim` features."""
         return f"feature {i} of {type(self).__name__}"

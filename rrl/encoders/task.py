@@ -29,6 +29,8 @@ from rrl.store import checkpoint
 
 WRITTEN = ("encoder", "settings", "data", "training")
 """What the header of an encoder's file says."""
+COST = ("seconds", "multiply_adds")
+"""What its `training` says of what that took."""
 
 
 class Learner(nn.Module, abc.ABC):
@@ -130,6 +132,11 @@ class TaskEncoder(FrozenEncoder):
         """With the task that it was trained on."""
         header = self.config.header
         return super().facts() | ({"task": header.task} if header else {})
+
+    def training_cost(self) -> Mapping[str, float]:
+        """As the file says it; earlier versions wrote none."""
+        training = self.config.header.training if self.config.header else {}
+        return {name: float(training[name]) for name in COST if name in training}
 
     def mismatches(self, env: EnvFactory) -> Iterator[Mismatch]:
         """Another task, look or cameras than in the pictures that it was trained on."""

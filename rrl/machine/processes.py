@@ -56,6 +56,19 @@ def memory(root: int) -> int:
     return total
 
 
+def peak_memory(root: int) -> int:
+    """Bytes that a process and its descendants have had at most: each one's own peak, added up, with all that it shares
+    (RSS). Where there is no /proc, what they have now."""
+    total = 0
+    for pid in family(root):
+        with suppress(psutil.Error, OSError):  # ended meanwhile
+            status = Path(f"/proc/{pid}/status")
+            lines = status.read_text().splitlines() if status.exists() else []
+            peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+            total += psutil.Process(pid).memory_info().rss if peak is None else peak
+    return total
+
+
 def keep_freed_memory() -> None:
     """Let this process keep what it frees, for its next tensors, from now on; no effect without glibc.
 

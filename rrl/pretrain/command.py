@@ -75,7 +75,8 @@ def _work(
     try:
         pictures = Pictures(config, pretraining.encoder, collect(pretraining, store, display, deadline))
         teacher = Teacher(config, pretraining.encoder, pictures)
-        last = Training(teacher, folder, tracker, display).run(deadline)
+        training = Training(teacher, folder, tracker, display)
+        last = training.run(deadline)
     except BudgetOver:
         return "budget"
     display.phase("drawing and saving", 0)
@@ -86,6 +87,7 @@ def _work(
     encoder.network.eval()
     data = pretraining.data | {"fingerprint": store.fingerprint}
     made = _made(pretraining, last) | {"kl_weight": config.kl_weight, "run": tracker.run_id}
+    made |= {"seconds": training.seconds, "multiply_adds": config.epochs * teacher.steps * teacher.multiply_adds()}
     save_encoder(folder / ENCODER, encoder, data, made)
     for name in ("metrics.jsonl", SHEET, ENCODER):
         tracker.artifact(folder / name)

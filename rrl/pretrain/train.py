@@ -17,6 +17,7 @@ from rrl.agents.adam import Adam
 from rrl.agents.base import beginning, cpu_copy
 from rrl.encoders.task import TaskEncoder
 from rrl.machine.console import Display, duration
+from rrl.machine.multiply_adds import counted
 from rrl.machine.processes import available_memory, in_bytes, keep_freed_memory
 from rrl.pretrain.collect import BudgetOver
 from rrl.pretrain.pretraining import KINDS, Pretraining, parts
@@ -101,6 +102,18 @@ class Teacher:
                 losses = self.learner.losses(pictures, self.config.kl_weight, generator)
             self.adam.step(torch.autograd.grad(losses["loss"], self.adam.parameters))
             yield {name: loss.detach() for name, loss in losses.items()}
+
+    def multiply_adds(self) -> float:
+        """Of a step, forward and backward; changes nothing."""
+        pictures = self.pictures.batch(self.pictures.training[: self.config.batch])
+        generator = torch.Generator(self.device).manual_seed(0)
+        self.learner.eval()  # else batch norm would take note of these pictures
+
+        def step() -> None:
+            losses = self.learner.losses(pictures, self.config.kl_weight, generator)
+            torch.autograd.grad(losses["loss"], self.adam.parameters)
+
+        return counted(step)
 
     @torch.no_grad()
     def held_out(self) -> Metrics:

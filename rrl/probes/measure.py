@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from rrl.agents.base import Agent
-from rrl.bench.compute import encoder_multiply_adds
 from rrl.config import ginfile
 from rrl.demos.replay import NoPolicy
 from rrl.demos.sets import with_objects
 from rrl.envs.base import EnvFactory
 from rrl.envs.scene import draws
+from rrl.machine import multiply_adds
 from rrl.machine.console import Display
 from rrl.probes import pictures
 from rrl.probes.entrants import Entrant
@@ -247,7 +247,7 @@ class Measuring:
         seen = {name: values[:size].copy() for name, values in envs.observation().items()}
         frames = np.concatenate([seen["frames"]] * run.frames.stack, axis=-1)
         spent = _seconds(partial(agent.observe, Obs(frames, seen["state"])))
-        rate, counted = size * len(run.env.cameras) / spent, encoder_multiply_adds(run.encoder, frames)
+        rate, counted = size * len(run.env.cameras) / spent, multiply_adds.of_picture(run.encoder, frames)
         speed = {"pictures_per_second": rate, "batch": size * len(run.env.cameras), "threads": run.config.threads}
         return {**found, **speed, "multiply_adds": counted}
 

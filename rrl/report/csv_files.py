@@ -23,9 +23,22 @@ def write_all(report: Report, folder: Path) -> None:
     counted, numeric = report.judged(counted=True), report.judged(counted=False)
     curves_csv(report, folder / "curves.csv")
     table_csv([final(group) for group in counted.groups], folder / "table.csv")
+    cost_csv(report, folder / "cost.csv")
     if numeric.groups:
         scores_csv(numeric, folder / "scores.csv")
         returns_csv([final(group) for group in numeric.groups], folder / "returns.csv")
+
+
+def cost_csv(report: Report, path: Path) -> None:
+    """The ledger of each run as it stands in the end, `cost/*`; no file if none has one."""
+    records = []
+    for group in report.groups:
+        for run in group.all_runs:
+            names = dict.fromkeys(name for row in run.rows for name in row.metrics if name.startswith("cost/"))
+            costs = {name.removeprefix("cost/"): run.last(name) for name in names}
+            records += [{**_names(group), "run": run.run_id, "seed": seed_of(run), **costs}] if costs else []
+    if records:
+        _write(path, list(dict.fromkeys(name for record in records for name in record)), records)
 
 
 def _write(path: Path, columns: Sequence[str], records: Iterable[Record]) -> None:

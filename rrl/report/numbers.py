@@ -31,6 +31,8 @@ SPACES: tuple[Space, ...] = ("train", "eval")
 THRESHOLDS = (50.0, 90.0)
 ENOUGH = 3  # seeds, below which an interval across seeds says nothing
 PARTS = ("simulate", "render", "encode", "act", "learning", "evaluating", "other")
+COSTS = ("simulate", "render", "encode", "act", "update", "warm_start", "pretrain", "evaluate")
+"""Parts of a run's ledger."""
 MANY = 15  # comparisons on a task, above which only those with the best are shown
 SOURCES = {"final": "final", "eval": "last", "train": "training", "summary": "training"}
 """Where a score is from, in a word."""
@@ -385,6 +387,54 @@ def compute(group: Group) -> Compute:
     seconds |= {"learning": learning, "evaluating": evaluating, "other": other}
     devices = dict.fromkeys(_device(run) for run in group.all_runs if run.tags)
     return Compute(group, seconds, sum(run.seconds for run in group.all_runs) / 3600, list(devices))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a group's runs cost by their ledgers (`cost/*`): means over the seeds that have one from their beginning."""
+
+    group: Group
+    seconds: dict[str, float]
+    """In all, for each of `COSTS` that was spent on."""
+    compute: float
+    """Seconds without simulating, rendering and evaluating (paper's section 5.5)."""
+    multiply_adds: float
+    memory: float
+    """MB, the most of any seed."""
+    reached: dict[float, list[tuple[int, float] | None]]
+    """For each of `THRESHOLDS`, of each seed: (environment steps, compute seconds) at the first evaluation that showed
+    it; None: none did. Empty where the score is not counted."""
+    seeds: int
+
+
+def cost(group: Group) -> Cost | None:
+    """None where no seed has a ledger from its beginning."""
+    runs = [run for run in group.runs if run.last("cost/since_step") == 0]
+    if not runs:
+        return None
+
+    def mean(name: str) -> float:
+        return float(np.mean([run.last(f"cost/{name}") or 0.0 for run in runs]))
+
+    seconds = {part: mean(f"{part}_seconds") for part in COSTS}
+    metric, counted = group.score.metric("eval"), group.score.counted
+    return Cost(
+        group,
+        {part: spent for part, spent in seconds.items() if spent},
+        mean("compute_seconds"),
+        mean("multiply_adds"),
+        max(run.last("cost/peak_memory_mb") or 0.0 for run in runs),
+        {threshold: [_paid(run, metric, threshold) for run in runs] for threshold in THRESHOLDS if counted},
+        len(runs),
+    )
+
+
+def _paid(run: Result, metric: str, threshold: float) -> tuple[int, float] | None:
+    """(environment steps, compute seconds) at the first row where the metric is at the threshold or above."""
+    for row in run.rows:
+        if row.metrics.get(metric, -math.inf) >= threshold and "cost/compute_seconds" in row.metrics:
+            return row.step, row.metrics["cost/compute_seconds"]
+    return None
 
 
 def _timed(run: Result) -> Iterator[dict[str, float]]:

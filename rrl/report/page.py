@@ -72,6 +72,7 @@ def render(
         "pairs": [_pairs(task, groups, looks) for task, groups in report.tasks.items() if len(groups) > 1],
         "many": numbers.MANY,
         "compute": tables.compute([numbers.compute(g) for g in report.groups], report, looks),
+        "costs": tables.costs([cost for g in report.groups if (cost := numbers.cost(g))], report, looks),
         "films": videos.films(report),
         "listed": videos.listed,
         "differences": tables.differences(report),

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rrl.report import numbers
 from rrl.report.figures import Look
 from rrl.report.groups import ABSENT, WITHIN, Group, Report, setting
 from rrl.report.notices import commit
-from rrl.report.numbers import PARTS, SOURCES, THRESHOLDS, Aggregate, Compute, Final, Pair, Reached, Scores, short
+from rrl.report.numbers import (
+    COSTS,
+    PARTS,
+    SOURCES,
+    THRESHOLDS,
+    Aggregate,
+    Compute,
+    Cost,
+    Final,
+    Pair,
+    Reached,
+    Scores,
+    short,
+)
 from rrl.score import Score
+from rrl.statistics import median_reached
 
 Looks = dict[tuple[object, ...], Look]
 NONE = "\N{EM DASH}"
@@ -199,6 +213,36 @@ def compute(computes: Sequence[Compute], report: Report, looks: Looks) -> Table:
         row += [number(f"{c.seconds[part]:.2f}" if timed else NONE) for part in PARTS]
         rows.append([*row, number(f"{c.hours:.2g}"), Cell("; ".join(c.devices))])
     return Table(["method", *PARTS, "hours, all runs", "device"], rows)
+
+
+def costs(found: Sequence[Cost], report: Report, looks: Looks) -> Table:
+    """Seconds by part, multiply-adds, peak memory, and what it cost to reach the thresholds."""
+    parts = [part for part in COSTS if any(part in c.seconds for c in found)]
+    reached = list(dict.fromkeys(threshold for c in found for threshold in c.reached))
+    rows = []
+    for c in found:
+        seeds = "" if c.seeds == len(c.group.runs) else f"of {c.seeds} of {len(c.group.runs)} seeds"
+        name = replace(_name(c.group, report, looks), small=seeds)
+        seconds = [number(_significant(c.seconds[part]) if part in c.seconds else NONE) for part in parts]
+        all_of_it = [number(_significant(c.compute)), number(f"{c.multiply_adds:.2e}"), number(f"{c.memory:,.0f}")]
+        rows.append([name, *seconds, *all_of_it, *(_paid(c.reached.get(threshold)) for threshold in reached)])
+    columns = [f"{part.replace('_', ' ')} (s)" for part in parts]
+    until = [f"compute to {threshold:.0f} %" for threshold in reached]
+    return Table(["method", *columns, "compute (s)", "multiply-adds", "peak memory (MB)", *until], rows)
+
+
+def _paid(firsts: Sequence[tuple[int, float] | None] | None) -> Cell:
+    """Medians over seeds, one that never got there counting as infinitely late."""
+    if firsts is None:
+        return number(NONE)
+    steps, seconds = (median_reached([None if first is None else first[k] for first in firsts]) for k in (0, 1))
+    if steps is None or seconds is None:
+        return number(NONE, f"by {sum(first is not None for first in firsts)} of {len(firsts)} seeds")
+    return number(f"{_significant(seconds)} s", f"{short(steps)} steps")
+
+
+def _significant(seconds: float) -> str:
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
 def differences(report: Report) -> Table:

@@ -75,6 +75,9 @@ class Rollout:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds: simulate and render (the wait for the workers, split by their own clocks), encode,
     act, and `total`."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Observations that went through the encoder (`encode`) and the policy (`act`): idle slots' too, and those that no
+    action follows."""
 
     @property
     def episodes(self) -> int:

@@ -114,6 +114,7 @@ class _Collection:
         self.envs, self.policy, self.todo = envs, policy, todo
         self.keep, self.each_step, self.progress = keep, each_step, progress
         self.seconds = dict.fromkeys(("simulate", "render", "encode", "act"), 0.0)
+        self.counts = dict.fromkeys(("encode", "act"), 0)
         self.upcoming = 0
         """The first episode that no slot has taken yet."""
         self.lengths = np.zeros(len(todo), np.int64)
@@ -183,6 +184,7 @@ class _Collection:
             observation["frames"] = seen(observation["frames"], self.worn[group.slots])
         group.memory.look(self.policy, observation, fresh, moved, lambda place: self.moment(group.running[place]))
         self.seconds["encode"] += time.perf_counter() - start
+        self.counts["encode"] += len(group.running)
 
     def act(self, group: _Group) -> None:
         """Choose the group's actions and let its environments begin the step."""
@@ -208,6 +210,7 @@ class _Collection:
         active[group.slots] = group.active
         chosen_at = time.perf_counter()
         self.seconds["act"] += chosen_at - start
+        self.counts["act"] += len(group.running)
         group.step = self.envs.begin_step(self.chosen, active)
         group.begun = time.perf_counter() - chosen_at
 
@@ -283,4 +286,5 @@ class _Collection:
             final_obs=self.final_obs,
             success_steps=self.envs.factory.score.steps,
             seconds=self.seconds | {"total": time.perf_counter() - self.began},
+            counts=self.counts,
         )

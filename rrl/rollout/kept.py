@@ -92,4 +92,5 @@ def joined(rollouts: Sequence[Rollout]) -> Rollout:
     arrays["episode"] = arrays["episode"].astype(np.int32)
     flags = {name: np.concatenate([rollout.flags[name] for rollout in rollouts]) for name in first.flags}
     seconds = {name: sum(rollout.seconds.get(name, 0.0) for rollout in rollouts) for name in first.seconds}
-    return Rollout(**arrays, flags=flags, success_steps=first.success_steps, seconds=seconds)
+    counts = {name: sum(rollout.counts.get(name, 0) for rollout in rollouts) for name in first.counts}
+    return Rollout(**arrays, flags=flags, success_steps=first.success_steps, seconds=seconds, counts=counts)

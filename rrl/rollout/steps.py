@@ -51,6 +51,8 @@ class Stepper:
         """Episodes that ended since the caller last emptied this list."""
         self.seconds = dict.fromkeys(("simulate", "render", "encode", "act"), 0.0)
         """Seconds spent since the caller last set them to 0."""
+        self.counts = dict.fromkeys(("encode", "act"), 0)
+        """Observations, as in `Rollout.counts`, likewise."""
 
     def collect(self, policy: Policy, count: int, progress: Callable[[int], None] | None = None) -> Rollout:
         """`count` steps of every slot, [N * count] transitions sorted by slot, then time.
@@ -78,6 +80,7 @@ class Stepper:
         actions = self._slots.act(policy, np.stack(drawn))
         check_actions(policy, actions, self._moment)
         self.seconds["act"] += time.perf_counter() - start
+        self.counts["act"] += n
         before, t = self._slots.observed, self._t.copy()
         self.envs.step(actions)
         results = {name: values.copy() for name, values in self.envs.results().items()}
@@ -133,6 +136,7 @@ class Stepper:
         start = time.perf_counter()
         self._slots.look(policy, self.envs.observation(), fresh, moved, self._moment)
         self.seconds["encode"] += time.perf_counter() - start
+        self.counts["encode"] += self.envs.num_envs
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from rrl.rollout.data import Rollout, Stream, episodes
 from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Ended, Stepper
 from rrl.run import soundness
+from rrl.run.ledger import Ledger
 from rrl.score import Score
 from rrl.statistics import area, wilson
 from rrl.store.tracking import Row
@@ -28,6 +29,7 @@ def on_episodes(
     count: int,
     seed: int,
     iteration: int,
+    ledger: Ledger,
     *,
     progress: Callable[[int], None],
     sampled: Callable[[Metrics], None],
@@ -35,33 +37,36 @@ def on_episodes(
 ) -> tuple[Metrics, int]:
     """`count` whole episodes with the policy as it is, then one update. Returns metrics and environment steps.
 
-    `sampled` is called with the episodes' statistics before the update, `learning` when that begins.
+    Costs go into the `ledger`. `sampled` is called with the episodes' statistics before the update, `learning` when
+    that begins.
     """
     envs, factory = collector.envs, collector.envs.factory
     noise = (factory.horizon, envs.action_dim)
     todo = episodes(count, seed=seed, stream=Stream.TRAIN, iteration=iteration, noise=noise)
     rollout = collector.collect(agent, todo, progress=progress)
+    ledger.sampled(agent, rollout.obs, rollout.counts)
     metrics = train_metrics(rollout, factory.flags)
     sampled(metrics)
     learning()
     start = time.perf_counter()
-    metrics |= agent.update(rollout)
+    metrics |= ledger.learn(agent, rollout, whole=True)
     metrics["time/update"] = time.perf_counter() - start
     return metrics, len(rollout.rewards) * factory.action_repeat
 
 
 def on_steps(
-    agent: Agent, stepper: Stepper, count: int, log_every: int, progress: Callable[[int], None]
+    agent: Agent, stepper: Stepper, count: int, log_every: int, ledger: Ledger, progress: Callable[[int], None]
 ) -> tuple[Metrics, int]:
     """`count` steps of every environment and an update in turn, until `log_every` environment steps are made.
-    Returns metrics (the agent's are means over the updates) and environment steps."""
+    Returns metrics (the agent's are means over the updates) and environment steps; costs go into the `ledger`."""
     stepper.ended, stepper.seconds = [], dict.fromkeys(stepper.seconds, 0.0)
+    stepper.counts = dict.fromkeys(stepper.counts, 0)
     sums: dict[str, list[float]] = {}
     began, learning, steps = time.perf_counter(), 0.0, 0
     while steps < log_every:
         rollout = stepper.collect(agent, count, progress)
         start = time.perf_counter()
-        found = agent.update(rollout)
+        found = ledger.learn(agent, rollout, whole=False)
         if not all(map(math.isfinite, found.values())):
             soundness.check(agent, f"after {agent.updates:,} updates", found)
         for name, value in found.items():
@@ -71,6 +76,7 @@ def on_steps(
     metrics = {name: float(np.mean(values)) for name, values in sums.items()}
     metrics |= ended_metrics(stepper.ended, stepper.envs.factory.flags)
     total = time.perf_counter() - began
+    ledger.sampled(agent, rollout.obs, stepper.counts)
     metrics |= {"time/steps_per_second": steps / total, "time/update": learning}
     return metrics | {f"time/{name}": value for name, value in stepper.seconds.items()}, steps
 

@@ -23,6 +23,7 @@ from rrl.rollout.steps import Stepper
 from rrl.run import facts, placement, policies, saving, soundness
 from rrl.run.experiment import Experiment
 from rrl.run.iteration import on_episodes, on_steps, summary
+from rrl.run.ledger import Ledger
 from rrl.run.pace import Pace
 from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY, Checkpoint
 from rrl.store.plots import learning_curve
@@ -108,6 +109,7 @@ class Loop:
         """What the best policy has most of: a return, of the very policy that is kept. (Success, a share of few
         episodes, has ties.)"""
         self.pace = Pace(self.config, self.env)
+        self.ledger = Ledger(experiment.encoder, experiment.frames)
         self.evaluating: tuple[str, int] = "", 0
         """The evaluation that goes on, as the display shows it: name and steps."""
         self.started = False
@@ -128,16 +130,22 @@ class Loop:
             self.evaluated, self.seconds = start.values["evaluated"], start.values["seconds"]
             self.best, self.saved = start.values["best"], self.iteration
             self.pace.read(self.log.rows)
+            self.ledger.restore(start.values.get("cost"), self.steps)
             self.display.line(f"resumed after {self.iteration} updates ({self.steps:,} steps)")
             return
         self.display.phase("warm start", 0)
+        began = time.monotonic()
         metrics = self.agent.warm_start(demos, self.display)
+        spent = time.monotonic() - began
         soundness.check(self.agent, "in the warm start", metrics)
         metrics = soundness.finite(metrics, self.display.line)
         if metrics:
             self.display.line("warm start: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+            metrics["time/warm_start"] = spent
         metrics |= self.evaluate("always")
         self.keep_best(metrics)
+        if metrics:
+            metrics |= self.ledger.add(metrics, self.experiment.device)
         self.log.append(0, metrics)
         self.commit()
 
@@ -177,6 +185,7 @@ class Loop:
         self.seconds += time.monotonic() - start
         metrics |= {"iteration": self.iteration, "time/iteration": time.monotonic() - start}
         metrics |= summary(self.log.rows, self.steps, metrics, self.env.score)
+        metrics |= self.ledger.add(metrics, self.experiment.device)
         self.log.append(self.steps, metrics)
         self.commit()
         self.expect()
@@ -192,6 +201,7 @@ class Loop:
                 self.wants.count,
                 self.config.seed,
                 self.iteration,
+                self.ledger,
                 progress=self.advance,
                 sampled=self.keep_best,
                 learning=learning,
@@ -199,7 +209,8 @@ class Loop:
         assert self.stepper is not None
         once = self.wants.count * self.config.num_envs * self.env.action_repeat
         self.display.phase(name, -(-self.config.log_every // once) * once)
-        return on_steps(self.agent, self.stepper, self.wants.count, self.config.log_every, self.advance)
+        every = self.config.log_every
+        return on_steps(self.agent, self.stepper, self.wants.count, every, self.ledger, self.advance)
 
     def advance(self, count: int) -> None:
         """So many environment steps were made."""
@@ -212,6 +223,7 @@ class Loop:
     def evaluate(self, when: Literal["always", "end"]) -> Metrics:
         """What the evaluators of this moment measure; running episodes go on afterwards."""
         metrics: Metrics = {}
+        began = time.monotonic()
         with self.paused():
             for place, config in enumerate(self.config.evaluators):
                 if config.when == when:
@@ -225,6 +237,8 @@ class Loop:
                     if when == "end":
                         self.pace.over.add(place)
                         self.expect()
+        if metrics and when == "always":  # a row at the end may stand at the step of the last update's
+            metrics["time/evaluate"] = time.monotonic() - began
         return soundness.finite(metrics, self.display.line)
 
     def expect(self) -> str:
@@ -292,6 +306,7 @@ class Loop:
             "evaluated": self.evaluated,
             "seconds": self.seconds,
             "best": self.best,
+            "cost": self.ledger.snapshot(),
             "rows": len(self.log.rows),
             "finished": finished,
             "identity": self.experiment.identity,

@@ -1,6 +1,7 @@
 """The benchmarks measure what they say: ratios within a turn, real pipelines, nothing overwritten."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from rrl import registry
-from rrl.bench import compute, measure, pretrain, rendering, sampling
+from rrl.bench import chart, compute, measure, pretrain, rendering, sampling
 from rrl.bench.measure import Case, Sample
 from rrl.cli import app
 from rrl.encoders.frozen import FrozenEncoder
@@ -212,6 +213,55 @@ def test_computation_counts_environment_steps(tmp_path):
     actors = 3 * actor - 15 * 32 + 2 * critic
     assert entry["learn_multiply_adds"] == 2 * 16 * (critics + actors / 3) / 8
     assert f"{entry['multiply_adds'] / 1e6:,.2f}" in done.output
+
+
+def test_the_paper_figure_is_projected_from_unit_costs_of_one_call(tmp_path, monkeypatch):
+    """Real methods, but few samples and small batches; FERM's augmentation by itself, the VAE's pretraining in it."""
+    few, batch = ("DAPG.trajectories = 2", "Experiment.backend = 'torch'"), 8
+    methods = {
+        "RRL(ResNet34)": ("ResNet.depth = 18",),  # quicker to make; names alone decide what is told
+        "RRL(VAE)": (),
+        "FERM": (f"FERM.batch = {batch}",),
+    }
+    chosen = {}
+    for name, settings in methods.items():
+        method = compute.SHIPPED[name]
+        more = settings if name == "FERM" else (*settings, *few)
+        lessons = (*method.pretraining, f"Pretraining.batch = {batch}") if method.pretraining else ()
+        chosen[name] = replace(method, settings=(*method.settings, *more), pretraining=lessons)
+    monkeypatch.setattr(compute, "SHIPPED", chosen)
+    picture, out = tmp_path / "figures" / "cost.png", tmp_path / "out.json"
+    words = ["bench", "compute", "--repeats", "1", "--chart", str(picture), "--json", str(out)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    entries = {entry["name"]: entry for entry in json.loads(out.read_text())["entries"]}
+    assert all((e["threads"], e["environments"], e["precision"]) == (1, 1, "fp32") for e in entries.values())
+    split = {name: entry["split"] for name, entry in entries.items()}
+    assert set(split["FERM"]) == {"encode", "act", "learn", "augment"}
+    assert set(split["RRL(VAE)"]) == {"encode", "act", "learn", "pretrain"}
+    ferm, vae, resnet = (entries[name] for name in ("FERM", "RRL(VAE)", "RRL(ResNet34)"))
+    ratio = resnet["steps_per_second"] / ferm["steps_per_second"]
+    assert f"FERM against RRL(ResNet34): {ratio:.1f} times the time" in said and "the paper says about 5 times" in said
+    pictures = 4 * (250_000 - 5_000) // batch * batch  # of the shipped file, but for those held out
+    per_picture = vae["pretrain_multiply_adds"] * compute.STEPS / (10 * pictures)
+    learner = compute.teacher(1, batch, "fp32")
+    assert per_picture == pytest.approx(learner.multiply_adds() / batch)
+    assert Image.open(picture).width > 1_000 and "</svg>" in picture.with_suffix(".svg").read_text()
+    again = CliRunner().invoke(app, ["bench", "compute", "--chart", str(picture.with_suffix(""))])
+    assert again.exit_code == 2 and "exists already" in again.output and "1 of" not in again.output
+
+
+def test_a_projection_is_hours_of_the_paper_steps():
+    facts = {f"{part}_multiply_adds": 1e6 for part in compute.COUNTS} | {"multiply_adds": 4e6}
+    cheap = measure.Entry("RRL(ResNet34)", compute.UNIT, facts, (40.0, 50.0), (), "", {"encode": 0.9, "learn": 0.1})
+    dear = replace(cheap, name="FERM", rates=(4.0, 10.0), facts=facts | {"multiply_adds": 2e7})
+    one, _ = chart.costs([cheap, dear])
+    assert one.hours == pytest.approx({"encode": 0.9 * 4e6 / 45 / 3600, "learn": 0.1 * 4e6 / 45 / 3600})
+    assert one.multiply_adds["learn"] == 4e12
+    (text,) = chart.ratios([cheap, dear])
+    assert "7.5 times the time (quartiles 6.2 to 8.8), 5.0 times the multiply-adds" in text
+    assert chart.ratios([cheap]) == []
 
 
 def test_training_a_vae_is_timed_against_a_bare_loop_of_the_same_precision():

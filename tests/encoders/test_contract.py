@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.measured import lasting
 from helpers.stores import prepared
 from plugins.encoder96 import PICTURE, Attention96
 from safetensors.torch import save_file
@@ -278,7 +279,7 @@ def test_a_plugin_runs_is_cached_and_told_apart_in_reports(rrl):
     for run in (first, second):
         assert run.tags["encoder"] == "Attention96 (UNTRAINED)" and "size=96" in run.tags["encoder.input"]
     rows = [
-        [{k: v for k, v in json.loads(line)["metrics"].items() if not k.startswith("time/")} for line in lines]
+        [lasting(json.loads(line)["metrics"]) for line in lines]
         for lines in ((run.folder / "metrics.jsonl").read_text().splitlines() for run in (first, second))
     ]
     assert rows[0] == rows[1] and rows[0][-1]["iteration"] == 2

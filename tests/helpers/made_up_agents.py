@@ -30,7 +30,7 @@ class Still(Agent):
         slots: int = 1,
     ) -> None:
         nn.Module.__init__(self)
-        self.config, self.action_dim = config, action_dim
+        self.config, self.action_dim, self.updates = config, action_dim, 0
         self.weights = nn.Parameter(torch.zeros(WEIGHTS))
         self.batches: list[int] = []
         """Transitions of each update."""

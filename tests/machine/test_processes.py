@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rrl.machine.processes import available_memory, family, memory
+from rrl.machine.processes import available_memory, family, memory, peak_memory
 
 PROGRAM = """
 import os
@@ -61,3 +61,14 @@ def test_memory_is_that_of_a_process_and_all_below_it():
     assert family(process.pid) == [process.pid]  # it has ended
     assert memory(process.pid) == 0
     assert 1e7 < available_memory() < 1e14
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are read in /proc")
+def test_a_peak_outlasts_the_memory_it_was_of():
+    before = peak_memory(os.getpid())
+    program = "b = bytearray(b'1') * 100_000_000; del b; print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1) as child:
+        child.stdout.readline()
+        peak = peak_memory(os.getpid()) - before
+        child.communicate(b"\n")
+    assert 100e6 < peak < 150e6

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers.measured import lasting
 from helpers.plugins import install
 from helpers.stores import prepared
 from typer.testing import CliRunner
@@ -128,7 +129,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(here, monkeypatch):
         assert checkpoint.load_file(folder / "checkpoint.safetensors")[1]["iteration"] == 2
         assert process.resume(str(folder)) == 0
     runs = [results.read(run_folder(here / name)) for name in ("whole", "cut")]
-    curves = [[{k: v for k, v in row.metrics.items() if not k.startswith("time/")} for row in r.rows] for r in runs]
+    curves = [[lasting(row.metrics) for row in r.rows] for r in runs]
     assert curves[0] == curves[1] and len(curves[0]) == 4
     whole, cut = (checkpoint.load_file(run.folder / "checkpoint.safetensors")[0] for run in runs)
     assert whole.keys() == cut.keys()

@@ -19,6 +19,7 @@ from rrl.cli import app
 from rrl.config import ginfile
 from rrl.encoders import VAE
 from rrl.encoders.task import read_header
+from rrl.machine.multiply_adds import counted
 from rrl.pretrain.pretraining import Pretraining, resolve
 from rrl.pretrain.train import Pictures, Teacher, Training
 from rrl.registry import UserError
@@ -97,6 +98,15 @@ def test_the_weight_of_the_divergence_is_the_settings(rows):
     told = learning.held_out()
     loss, wanted = told["held_out/loss"], told["held_out/reconstruction"] + 0.5 * told["held_out/kl"]
     assert loss == pytest.approx(wanted, rel=1e-5)
+
+
+def test_multiply_adds_are_those_of_a_step_and_change_nothing(rows):
+    learning = teacher(rows, batch=8)
+    before = {name: tensor.clone() for name, tensor in learning.snapshot().items()}
+    found = learning.multiply_adds()
+    assert all(torch.equal(before[name], tensor) for name, tensor in learning.snapshot().items())
+    steps = learning.epoch(0)
+    assert found == counted(lambda: next(steps)) > 0
 
 
 def test_a_training_that_diverges_is_told_and_keeps_nothing(rows, tmp_path):
@@ -190,6 +200,11 @@ def test_what_it_leaves(trained, monkeypatch):
     assert header.data["policy"].startswith("adroit_door_expert (sha256 ")
     assert header.training["epochs"] == 4 and header.training["run"] == folder.name
     assert header.training["losses"]["train/kl"] == losses(folder)[-1]["train/kl"]
+    steps = 4 * (144 // 24)
+    assert header.training["seconds"] > 0 and header.training["multiply_adds"] > steps * 24 * 3e6
+    assert VAE(VAE.Config(weights="runs/vae_adroit_door.safetensors"), cameras=1).training_cost() == {
+        name: header.training[name] for name in ("seconds", "multiply_adds")
+    }
     from PIL import Image
 
     assert min(Image.open(folder / "reconstructions.png").size) > 300

@@ -8,10 +8,12 @@ import pytest
 
 from rrl.agents.base import AgentSteps
 from rrl.agents.replay import ARRAYS, Replay
+from rrl.encoders.state import State
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.rollout.steps import Stepper, joined
 from rrl.run.iteration import on_steps
+from rrl.run.ledger import Ledger
 
 SLOTS = 3
 
@@ -56,7 +58,8 @@ class CountingSim:
 class Still:
     """Acts on noise alone, keeps the state, and every rollout that it is updated with."""
 
-    stack = 1
+    stack = action_dim = 1
+    updates = 0
 
     def __init__(self):
         self.rollouts = []
@@ -79,6 +82,10 @@ def stepper():
     envs.close()
 
 
+def ledger():
+    return Ledger(State(State.Config(), cameras=0), None)
+
+
 def single_steps(count):
     """The same steps, one at a time."""
     envs = WorkerVectorEnv(Counting(Counting.Config()), SLOTS, None, 0)
@@ -91,7 +98,7 @@ def single_steps(count):
 def test_an_agent_is_updated_after_the_steps_that_it_wants(stepper):
     wants, agent = AgentSteps(7), Still()
     progress = []
-    metrics, steps = on_steps(agent, stepper, wants.count, 2 * 7 * SLOTS, progress.append)
+    metrics, steps = on_steps(agent, stepper, wants.count, 2 * 7 * SLOTS, ledger(), progress.append)
     assert len(agent.rollouts) == 2 and steps == 2 * 7 * SLOTS == sum(progress)
     assert metrics["updates"] == 1.5  # the mean over the updates
     rounds = single_steps(14)
@@ -142,7 +149,7 @@ def test_a_single_step_is_a_rollout_as_it_always_was(stepper):
 def test_a_memory_keeps_slots_apart_whatever_the_length_of_rollouts(stepper, count):
     """The same bytes as from single steps: rollouts of several steps hold several pieces of a slot."""
     agent = Still()
-    on_steps(agent, stepper, count, 14 * SLOTS, lambda _: None)
+    on_steps(agent, stepper, count, 14 * SLOTS, ledger(), lambda _: None)
     pieces = np.concatenate([rollout.slots for rollout in agent.rollouts])
     assert len(pieces) > SLOTS * len(agent.rollouts), "the test needs several pieces of a slot"
     several, single = (Replay(200, 2, np.float32, action_dim=1) for _ in range(2))

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers.measured import lasting
 
 from rrl import registry
 from rrl.config import ginfile
@@ -134,10 +135,7 @@ def test_a_budget_ends_a_run_cleanly_and_resuming_changes_nothing(tmp_path):
         (tmp_path / "parts").mkdir(exist_ok=True)
         with Display() as display:
             assert loop.train(Experiment(small()), tmp_path / "parts", parts, display, budget) == expected
-    numbers = [
-        [(r.step, {k: v for k, v in r.metrics.items() if not k.startswith("time/")}) for r in n.rows]
-        for n in (whole, parts)
-    ]
+    numbers = [[(r.step, lasting(r.metrics)) for r in n.rows] for n in (whole, parts)]
     assert numbers[0] == numbers[1]
 
 
@@ -165,7 +163,7 @@ def test_the_same_seed_repeats_and_another_differs(tmp_path):
     other = run(small("Experiment.seed = 1"), tmp_path / "c")
 
     def numbers(notebook):
-        return [{k: v for k, v in r.metrics.items() if not k.startswith("time/")} for r in notebook.rows]
+        return [lasting(r.metrics) for r in notebook.rows]
 
     assert numbers(first) == numbers(again)
     assert numbers(first) != numbers(other)

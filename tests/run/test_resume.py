@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.measured import lasting
 from helpers.stores import prepared
 from safetensors.torch import load_file
 
@@ -60,7 +61,7 @@ def outcome(root):
     folder = run_folder(root)
     tensors = {p.name: load_file(p) for p in sorted(folder.glob("*.safetensors"))}
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    metrics = [(row["step"], {k: v for k, v in row["metrics"].items() if not k.startswith("time/")}) for row in rows]
+    metrics = [(row["step"], lasting(row["metrics"])) for row in rows]
     return tensors, metrics
 
 

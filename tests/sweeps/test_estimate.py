@@ -22,6 +22,7 @@ from rrl.evaluators.base import Evaluator
 from rrl.rollout.steps import Stepper
 from rrl.run.experiment import Experiment
 from rrl.run.iteration import on_steps
+from rrl.run.ledger import Ledger
 from rrl.run.placement import resolve
 from rrl.sweeps import estimate
 from rrl.sweeps.speed import Speed
@@ -85,7 +86,8 @@ def test_an_iteration_of_steps_is_as_long_as_the_loop_makes_it(agents: Any, log_
     experiment = Experiment(run.model_copy(update={"device": "cpu"}))
     envs = experiment.make_envs()
     agent = experiment.make_agent(experiment.encoder, envs, Inference(), 0)
-    _, steps = on_steps(agent, Stepper(envs, agent.stack, 0), run.agent.wants().count, log_every, lambda count: None)
+    stepper, ledger = Stepper(envs, agent.stack, 0), Ledger(experiment.encoder, None)
+    _, steps = on_steps(agent, stepper, run.agent.wants().count, log_every, ledger, lambda count: None)
     envs.close()
     assert steps == estimate.training_steps(run)
     assert set(agent.batches) == {64 * 2}
