@@ -123,10 +123,8 @@ def probe(
 
     Exit code 2: an encoder could not be had, or failed; its row says why, and the others are done.
     """
-    from rrl.config import ginfile
     from rrl.probes import command
 
-    ginfile.must_be("Probe", sources)
     raise typer.Exit(command.probe(sources, set_ or [], name, dry_run=dry_run, new=new))
 
 

@@ -35,6 +35,7 @@ def probe(
     if len(sources) == 1 and (there := ProbeFolder.of_id(sources[0])):
         folder, facts = there
         sources, name = [str(folder / results.CONFIG)], name or str(facts["name"])
+    ginfile.must_be("Probe", sources)
     config = ginfile.load(sources, overrides, "Probe")
     assert isinstance(config, Probe.Config)
     name = name or "+".join(Path(source).stem for source in sources)

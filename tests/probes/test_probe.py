@@ -136,8 +136,9 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
     }
     # Shown again by its id; another task by the same name would take its place.
     capsys.readouterr()
-    assert command.probe([folder.name[:8]], [], None) == 0
-    shown = capsys.readouterr().out
+    again = CliRunner().invoke(cli.app, ["probe", folder.name[:8]])
+    assert again.exit_code == 0
+    shown = again.output
     assert "everything is done" in shown and "adroit_pen: encoders compared, 4 demonstrations, 2 clones, 5 ep" in shown
     before = (folder / "leaderboard.csv").read_bytes()
     for other in ("Adroit.horizon = 7", "Probe.folds = 3"):
