@@ -79,9 +79,10 @@ def told(entries: Sequence[Entry]) -> list[str]:
     def all_of(name: str) -> str:
         return " or ".join(dict.fromkeys(str(each[name]) for each in facts))
 
+    turned, processor = f"{turns} turn{'' if turns == 1 else 's'}", measure.machine()["processor"]
     lines = [
-        f"{STEPS / 1e6:g}M environment steps of {all_of('task')}, projected from the unit costs of "
-        f"{turns} turn{'' if turns == 1 else 's'} on {measure.machine()['processor']}; without simulation and rendering",
+        f"{STEPS / 1e6:g}M environment steps of {all_of('task')}, projected from the unit costs of {turned} on "
+        f"{processor}; without simulation and rendering",
         f"threads: {all_of('threads')}; environments: {all_of('environments')}; {all_of('precision')}, computed by "
         f"{all_of('backend')}",
     ]
@@ -95,7 +96,7 @@ def files(chart: Path) -> tuple[Path, Path]:
 
 
 def draw(costs: Sequence[Cost], told: Sequence[str], chart: Path) -> None:
-    """Stacked bars, hours beside multiply-adds, a row for each run; `told` stands below."""
+    """Stacked bars, hours beside multiply-adds, a row for each run; `told` stands above."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
