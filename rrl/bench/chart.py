@@ -73,17 +73,20 @@ def ratios(entries: Sequence[Entry]) -> list[str]:
 
 def told(entries: Sequence[Entry]) -> list[str]:
     """Lines that say what was measured, and how."""
-    facts = [entry.facts for entry in entries]
+    facts, turns = [entry.facts for entry in entries], len(entries[0].rates)
+    blank = [entry.name for entry in entries if entry.facts["weights"] == "untrained"]
 
     def all_of(name: str) -> str:
         return " or ".join(dict.fromkeys(str(each[name]) for each in facts))
 
+    turned, processor = f"{turns} turn{'' if turns == 1 else 's'}", measure.machine()["processor"]
     lines = [
-        f"{STEPS / 1e6:g}M environment steps of {all_of('task')}, projected from the unit costs of "
-        f"{len(entries[0].rates)} turns on {measure.machine()['processor']}; without simulation and rendering",
+        f"{STEPS / 1e6:g}M environment steps of {all_of('task')}, projected from the unit costs of {turned} on "
+        f"{processor}; without simulation and rendering",
         f"threads: {all_of('threads')}; environments: {all_of('environments')}; {all_of('precision')}, computed by "
-        f"{all_of('backend')}; weights: {all_of('weights')}, which changes no cost",
+        f"{all_of('backend')}",
     ]
+    lines += [f"untrained weights, which change no cost: {', '.join(blank)}"] if blank else []
     return lines + ratios(entries)
 
 
@@ -93,14 +96,14 @@ def files(chart: Path) -> tuple[Path, Path]:
 
 
 def draw(costs: Sequence[Cost], told: Sequence[str], chart: Path) -> None:
-    """Stacked bars, hours beside multiply-adds, a row for each run; `told` stands below."""
+    """Stacked bars, hours beside multiply-adds, a row for each run; `told` stands above."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 1.9 + 0.42 * len(costs)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(11, 2.1 + 0.42 * len(costs)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
-    _bars(left, [cost.hours for cost in costs], "{:,.3g} h")
+    _bars(left, [cost.hours for cost in costs], "{:,.1f} h")
     _bars(right, [cost.multiply_adds for cost in costs], "{:.2g}")
     left.set(xlabel="hours of computation", ylim=(len(costs) - 0.5, -0.5))
     left.set_yticks(range(len(costs)), [cost.name for cost in costs])
@@ -123,6 +126,6 @@ def _bars(axes: Any, costs: Sequence[Mapping[str, float]], form: str) -> None:
             ends += widths
     for row, end in enumerate(ends):
         axes.text(end + 0.01 * ends.max(), row, form.format(end), va="center", fontsize=9)
-    axes.set_xlim(0, 1.16 * ends.max())
+    axes.set_xlim(0, 1.25 * ends.max())
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
