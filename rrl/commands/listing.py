@@ -41,7 +41,8 @@ def _files(line: Callable[[str], None]) -> None:
         for name in shipped:
             if name.rpartition("/")[0] == folder:
                 line(f"  {name}")
-    line("parts of runs (combine: rrl run env/X encoder/Y method/Z; the last wins, a method may bring an encoder):")
+    line("parts of runs (combine: rrl run env/X encoder/Y method/Z; the last wins, a method may bring an encoder;")
+    line("  eval/ is for finished ones too: rrl eval RUN_OR_FILE --with eval/X):")
     for name in ginfile.fragments():
         headline = shipped[name].read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
         line(f"  {name:<26} {shorten(headline, 92, placeholder=' ...')}")

@@ -58,6 +58,7 @@ FRAGMENTS = {
     "env": {"Experiment.env"},
     "encoder": {"Experiment.encoder"},
     "method": {"Experiment.agent", "Experiment.iterations"},
+    "eval": {"Experiment.evaluators"},
 }
 """Folders of shipped parts of runs, and what a part of this kind gives a run."""
 

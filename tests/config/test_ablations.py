@@ -97,7 +97,8 @@ def test_no_line_is_idle(path):
 def test_every_part_is_used():
     """But encoders, which are there to be laid over a run."""
     used = {name(path) for run in RUNNABLE for path in included(run)}
-    assert {*ginfile.fragments()} - {*ginfile.fragments("Experiment.encoder")} <= used
+    laid_over = {part for field in ("encoder", "evaluators") for part in ginfile.fragments(f"Experiment.{field}")}
+    assert {*ginfile.fragments()} - laid_over <= used
 
 
 @pytest.mark.parametrize("part", ginfile.fragments())

@@ -69,7 +69,8 @@ def test_there_are_parts_of_each_kind():
     assert {f"encoder/{part}" for part in parts} <= set(ginfile.fragments("Experiment.encoder"))
     assert {"method/rrl", "method/npg", "method/bc", "method/rad", "method/ferm"} < set(METHODS)
     assert not {"env/adroit_fast", "env/dmc_state", "method/off_policy"} & {*ENVIRONMENTS, *METHODS}
-    assert set(ginfile.fragments()) == {n for n in ginfile.shipped() if n.startswith(("env/", "encoder/", "method/"))}
+    folders = ("env/", "encoder/", "method/", "eval/")
+    assert set(ginfile.fragments()) == {name for name in ginfile.shipped() if name.startswith(folders)}
     assert not (GIN / "base").exists()
 
 
