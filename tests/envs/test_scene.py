@@ -85,7 +85,7 @@ def test_severity_goes_from_the_nominal_look_through_one_draw(kind):
 
 
 def test_what_cannot_be_drawn_is_refused():
-    with pytest.raises(UserError, match="object colour, new object, camera, .*, jpeg; got 'fog'"):
+    with pytest.raises(UserError, match=r"object colour, new object, camera, .*, jpeg; got 'fog'"):
         drawn("fog")
     for severity in (-0.1, 2.1, float("nan")):
         with pytest.raises(UserError, match=r"from 0 \(nominal\) to 2"):
