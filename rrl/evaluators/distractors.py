@@ -124,8 +124,7 @@ class VisualDistractors(Evaluator):
         label = f"{env.name}  {context.encoder}  {condition.name}"
         name = f"{context.iteration:06d}_{condition.name.replace(' ', '_')}"
         try:
-            if not (context.folder / "videos" / f"{name}.mp4").exists():  # of an evaluation that was interrupted
-                film(policy, env, context, todo, EVERY, label, name)
+            film(policy, env, context, todo, EVERY, label, name)
         except UserError as error:
             context.say(f"no video of {condition.name}: {error}")
 
