@@ -15,6 +15,8 @@ from rrl.store import files
 
 NOMINAL = "nominal"
 """The condition without any change, which the others are compared with. It is tried first."""
+LEVEL = 6
+"""Conditions whose names fit side by side; those of more are slanted."""
 
 
 class Paired:
@@ -70,7 +72,7 @@ def chart(outcomes: Mapping[str, Outcome], title: str, stem: Path) -> None:
     from matplotlib.figure import Figure
 
     names, nominal = list(outcomes), outcomes[NOMINAL]
-    figure = Figure(figsize=(2.5 + 0.9 * len(names), 4.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(1.5 + 1.1 * len(names), 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for x, (condition, outcome) in enumerate(outcomes.items()):
@@ -81,7 +83,8 @@ def chart(outcomes: Mapping[str, Outcome], title: str, stem: Path) -> None:
         if condition != NOMINAL:
             change, least, most = outcome.minus(nominal)
             names[x] += f"\n{change:+.0f} ({least:+.0f} to {most:+.0f})"
-    axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
+    many = len(names) > LEVEL
+    axes.set_xticks(range(len(names)), names, rotation=30 if many else 0, ha="right" if many else "center", fontsize=8)
     axes.set_ylabel(nominal.score.axis)
     if nominal.score.counted:
         axes.set_ylim(0, 105)
@@ -89,4 +92,6 @@ def chart(outcomes: Mapping[str, Outcome], title: str, stem: Path) -> None:
     axes.set_title(f"{title}\n{len(nominal.values)} episodes each, the same; below: paired change, 95 %", fontsize=9)
     for suffix in ("png", "svg"):
         with files.writing(stem.with_suffix(f".{suffix}")) as file:
-            figure.savefig(file, format=suffix)
+            figure.savefig(
+                file, format=suffix, bbox_inches="tight"
+            )  # slanted names reach farther than the layout thinks
