@@ -175,7 +175,7 @@ def orthogonal_mlp(sizes: Sequence[int], generator: torch.Generator, *, norm: bo
             nn.init.orthogonal_(layer.weight, generator=generator)
             nn.init.zeros_(layer.bias)
         elif norm:
-            layers.append(nn.LayerNorm(layers[-1].out_features))  # type: ignore[arg-type]
+            layers.append(nn.LayerNorm(layers[-1].out_features))
         layers.append(layer)
     return nn.Sequential(*layers)
 
