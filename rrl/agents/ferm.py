@@ -32,7 +32,7 @@ class FERM(SAC):
     class Config(PixelSACConfig):
         """FERM's settings: RAD's, and the warm start's; the last three are not FERM's own (docs/results.md)."""
 
-        later: ClassVar[frozenset[str]] = SACConfig.later | {"critic_updates", "demo_share", "bc_weight"}
+        later: ClassVar[frozenset[str]] = SACConfig.later | {"offline_updates", "demo_share", "bc_weight"}
 
         encoder_loss: Literal["never", "warm_start", "always"] = "warm_start"
         """When the encoder is trained on its own loss (FERM: in the warm start; online by critics alone)."""
@@ -47,8 +47,9 @@ class FERM(SAC):
         them, and cloning's is the one loss of the actor that reaches them (`train_bc`). False: the actor and its head
         alone, on what the warm start made; so cloned all runs from before there was this setting."""
 
-        critic_updates: CountOrZero = 0
-        """Updates of the critics alone, on the demonstrations, after cloning and before learning online."""
+        offline_updates: CountOrZero = 0
+        """Updates on the demonstrations alone, after cloning and before learning online. Of actor and critics: the
+        critics move the convolutions, and an actor that stands still loses what it cloned on them."""
         demo_share: float | None = Field(None, gt=0, lt=1)
         """Share of an update's transitions that are the demonstrations', which then stay for good (RLPD: 0.5). None:
         they lie in the memory and age like everything else."""
@@ -118,13 +119,13 @@ class FERM(SAC):
             metrics |= (losses := self._clone())
             self.check(losses, f"in the warm start, step {update:,} of {cloning:,} of cloning")
             progress.advance(1)
-        # Cloning's gradients are a thousandth of the actor's: with their squares in its Adam, the first steps online were
-        # thirty times too long and undid what was cloned.
+        # Cloning's gradients are far smaller than the actor's: with their squares in its Adam, the first steps online
+        # were thirty times too long and undid what was cloned.
         self.optimisers["actor"].reset()
-        if self.config.critic_updates:
-            progress.phase("warm start: critics", self.config.critic_updates)
-        for _ in range(self.config.critic_updates):
-            metrics |= self.learn(self.draw(), actor=False)
+        if self.config.offline_updates:
+            progress.phase("warm start: offline", self.config.offline_updates)
+        for _ in range(self.config.offline_updates):
+            metrics |= self.learn(self.draw())
             progress.advance(1)
         return metrics | self.moved()
 

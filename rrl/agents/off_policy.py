@@ -354,13 +354,13 @@ class OffPolicyAgent(Agent):
         """The transitions of an update."""
         return self.replay.draw(self.config.batch, self.generator)
 
-    def learn(self, batch: Batch, *, whole: bool = False, actor: bool = True) -> Metrics:
+    def learn(self, batch: Batch, *, whole: bool = False) -> Metrics:
         """One update from a batch of transitions; see `update` for what it returns. `whole`: of actor and
-        targets too, whatever their periods. `actor` False: not of the actor."""
+        targets too, whatever their periods."""
         rows = torch.as_tensor(batch.rows, device=self.device)
         raw, following = self.split(rows[:, :-1]), self.split(rows[:, 1:])
         now, after = self.augmented(raw, following)
-        actor = actor and (whole or self.updates % self.config.actor_every == 0)
+        actor = whole or self.updates % self.config.actor_every == 0
         targets = whole or self.updates % self.config.target_every == 0
         scalars = self._replayed(
             (actor, targets),

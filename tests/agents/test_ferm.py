@@ -297,11 +297,11 @@ def test_demonstrations_keep_their_share_of_every_batch():
 
 
 def test_a_run_with_a_share_goes_on_as_if_never_stopped(tmp_path):
-    one, demos = sharing(bc_weight=2.0, critic_updates=3, bounded_targets=True)
+    one, demos = sharing(bc_weight=2.0, offline_updates=3, bounded_targets=True)
     one.warm_start(demos)
     one.update(step_of(one, np.random.default_rng(0)))
     manifest = one.replay.commit(tmp_path)
-    two, _ = sharing(bc_weight=2.0, critic_updates=3, bounded_targets=True, seed=5)
+    two, _ = sharing(bc_weight=2.0, offline_updates=3, bounded_targets=True, seed=5)
     two.remember(demos)
     two.restore(*one.snapshot())
     two.replay.load(tmp_path, manifest)
@@ -338,18 +338,25 @@ def test_cloning_goes_on_in_the_actors_loss(monkeypatch):
 
 def test_what_was_cloned_is_not_undone_by_the_first_steps_online():
     """Adam divides by the root of the squared gradients that it has seen, and cloning's are far smaller than the
-    actor's online: with them in it the first step would be thirty learning rates long. And critics that are warmed up
-    leave the actor alone."""
-    agent, demos = sharing(bc_epochs=40, critic_updates=5)
-    said = agent.warm_start(demos)
+    actor's online: with them in it the first step would be thirty learning rates long."""
+    agent, demos = sharing(bc_epochs=40)
+    agent.warm_start(demos)
     assert not any(state.any() for state in agent.optimisers["actor"].squares)
-    assert agent.updates == 5 and "sac/critic_loss" in said and "sac/actor_loss" not in said
     before = values(agent)
     agent.update(step_of(agent, np.random.default_rng(0)))
     agent.update(step_of(agent, np.random.default_rng(1), t=1))  # every other update is of the actor too
     after = values(agent)
     actor = names_of(agent, "actor.")
     assert max(float((after[name] - before[name]).abs().max()) for name in actor) == pytest.approx(1e-3, rel=0.01)
+
+
+def test_updates_on_demonstrations_alone_come_before_the_first_step():
+    agent, demos = sharing(offline_updates=5)
+    before = values(agent)
+    said = agent.warm_start(demos)
+    assert agent.updates == 5 and agent.seen == 0 and {"sac/critic_loss", "sac/actor_loss"} <= said.keys()
+    assert said["sac/batch_reward"] >= 100
+    assert names_of(agent, "actor.", "online.critic.", "target.critic.") <= moved(before, values(agent))
 
 
 def test_a_share_that_leaves_nothing_is_refused():
