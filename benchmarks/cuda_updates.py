@@ -71,7 +71,7 @@ def rate(learner: Any) -> float:
     """Updates per second; each ends with numbers for the log, so nothing is left running."""
     count, begin = 0, time.perf_counter()
     while time.perf_counter() < begin + SECONDS:
-        learner.learn(learner.replay.draw(learner.config.batch, learner.generator))
+        learner.learn(learner.draw())
         count += 1
     return count / (time.perf_counter() - begin)
 

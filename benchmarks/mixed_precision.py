@@ -73,7 +73,7 @@ def learn(agent: RAD) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     seen: list[dict[str, float]] = []
     for update in range(1, UPDATES + 1):
-        seen.append(agent.learn(agent.replay.draw(agent.config.batch, agent.generator)))
+        seen.append(agent.learn(agent.draw()))
         if update % EVERY == 0:
             row = {key: float(np.mean([m[key] for m in seen if key in m])) for key in SHOWN}
             rows.append({"update": update, **row} | agent.moved())

@@ -166,14 +166,18 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module], generator: to
     return nn.Sequential(*layers[:-1])
 
 
-def orthogonal_mlp(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
-    """Linear layers of these sizes with ReLU between them; orthogonal weights, biases 0 (SAC's networks)."""
-    network = mlp(sizes, nn.ReLU, generator)
-    for layer in network:
+def orthogonal_mlp(sizes: Sequence[int], generator: torch.Generator, *, norm: bool = False) -> nn.Sequential:
+    """Linear layers of these sizes with ReLU between them; orthogonal weights, biases 0 (SAC's networks). `norm`:
+    LayerNorm before each ReLU."""
+    layers: list[nn.Module] = []
+    for layer in mlp(sizes, nn.ReLU, generator):
         if isinstance(layer, nn.Linear):
             nn.init.orthogonal_(layer.weight, generator=generator)
             nn.init.zeros_(layer.bias)
-    return network
+        elif norm:
+            layers.append(nn.LayerNorm(layers[-1].out_features))
+        layers.append(layer)
+    return nn.Sequential(*layers)
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:

@@ -164,8 +164,8 @@ class OffPolicyAgent(Agent):
         May not look at numbers (`item`) nor draw any: see `Replayed`."""
 
     @abstractmethod
-    def learn_actor(self, now: Seen, noise: Tensor) -> dict[str, Tensor]:
-        """A step of the actor; as `learn_critic`."""
+    def learn_actor(self, now: Seen, actions: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """A step of the actor; `actions` [B, m] are those that were taken. As `learn_critic`."""
 
     # Networks
 
@@ -331,7 +331,7 @@ class OffPolicyAgent(Agent):
     def update(self, rollout: Rollout) -> Metrics:
         """Take in the steps; from `init_steps` on, `updates_per_step` updates for each. Returns the last
         update's metrics and `encoder/*`: losses, how far the convolutions moved."""
-        self.replay.add(rollout)
+        self.take(rollout)
         before = int(self.seen)
         self.seen += len(rollout.rewards)
         count = len(rollout.rewards) * self.config.updates_per_step
@@ -343,8 +343,16 @@ class OffPolicyAgent(Agent):
         metrics: Metrics = {}
         for _ in range(count):
             # SAC+AE's authors count the periods in steps, which stand still at an even number meanwhile.
-            metrics |= self.learn(self.replay.draw(self.config.batch, self.generator), whole=catching_up)
+            metrics |= self.learn(self.draw(), whole=catching_up)
         return metrics | self.moved()
+
+    def take(self, rollout: Rollout) -> None:
+        """Put steps into the memory."""
+        self.replay.add(rollout)
+
+    def draw(self) -> Batch:
+        """The transitions of an update."""
+        return self.replay.draw(self.config.batch, self.generator)
 
     def learn(self, batch: Batch, *, whole: bool = False) -> Metrics:
         """One update from a batch of transitions; see `update` for what it returns. `whole`: of actor and
@@ -388,7 +396,7 @@ class OffPolicyAgent(Agent):
         now, after = Seen(frames, vector), Seen(frames_after, vector_after)
         scalars = self.learn_critic(now, actions, rewards, not_done, after, noise[0])
         if actor:
-            scalars |= self.learn_actor(now, noise[1])
+            scalars |= self.learn_actor(now, actions, noise[1])
         if targets:
             self.move_targets()
         return scalars

@@ -8,7 +8,7 @@ top to bottom: settings, networks, losses; memory, views and targets are `off_po
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -19,11 +19,13 @@ from rrl.agents.adam import Adam
 from rrl.agents.networks import orthogonal_mlp
 from rrl.agents.off_policy import OffPolicyAgent, OffPolicyConfig, Seen
 from rrl.registry import LogStd, Positive, mistake, register
+from rrl.rollout.data import Rollout
 
 
 class SACConfig(OffPolicyConfig):
     """Settings of soft actor-critic; the defaults are pytorch_sac's for states."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"critic_norm", "bounded_targets", "target_entropy"})
     log_std_min: LogStd = -5.0
     """Lower bound of the log exploration std before the tanh (pixels: -10)."""
     log_std_max: LogStd = 2.0
@@ -39,15 +41,28 @@ class SACConfig(OffPolicyConfig):
     """Adam's beta1 of it (pixels: 0.5)."""
     gamma: float = Field(0.99, gt=0, le=1)
     """Discount per agent step."""
+    critic_norm: bool = False
+    """LayerNorm after each hidden layer of the critics, before its ReLU, which keeps them from overrating actions that
+    nobody has taken (RLPD)."""
+    bounded_targets: bool = False
+    """Cut what the critics learn to what rewards allow: the least and the greatest one seen so far, earned for ever."""
+    target_entropy: float | None = None
+    """What the temperature holds the policy's entropy at, in nats; None: -m of m actions (SAC)."""
 
     @model_validator(mode="after")
-    def _bounds_in_order(self) -> SACConfig:
+    def _sound(self) -> SACConfig:
         if self.log_std_min >= self.log_std_max:
             name = self.component.__name__
             raise mistake(
                 "log_std_min",
                 f"{name}.log_std_min is {self.log_std_min:g}, not below log_std_max, {self.log_std_max:g}",
                 f"choose {name}.log_std_min < {name}.log_std_max",
+            )
+        if self.bounded_targets and self.gamma == 1:
+            raise mistake(
+                "bounded_targets",
+                "undiscounted rewards (gamma 1) earned for ever have no bound",
+                f"choose {self.component.__name__}.gamma < 1, or leave bounded_targets out",
             )
         return self
 
@@ -87,7 +102,8 @@ class Critic(nn.Module):
 
     def __init__(self, size: int, action_dim: int, config: SACConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.q1, self.q2 = (orthogonal_mlp((size + action_dim, *config.hidden, 1), generator) for _ in range(2))
+        sizes = size + action_dim, *config.hidden, 1
+        self.q1, self.q2 = (orthogonal_mlp(sizes, generator, norm=config.critic_norm) for _ in range(2))
 
     def forward(self, x: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """[B, n] and [B, m] -> (Q1, Q2), both [B]."""
@@ -107,10 +123,14 @@ class SAC(OffPolicyAgent):
     speed_ignores = frozenset({"gamma"})
     config: SACConfig
     actor: Actor
+    reward_range: Tensor
+    """[2]: least and greatest reward that was seen, 0 among them: what comes after a true end."""
 
     def make_networks(self, size: int) -> tuple[Actor, Critic]:
         """Actor and critics, and the temperature, learnt as its logarithm."""
         self.log_alpha = nn.Parameter(torch.tensor(math.log(self.config.init_alpha)))
+        if self.config.bounded_targets:
+            self.register_buffer("reward_range", torch.zeros(2))
         what = size, self.action_dim, self.config, self.generator
         return Actor(*what), Critic(*what)
 
@@ -129,6 +149,18 @@ class SAC(OffPolicyAgent):
         mu, log_std = self.actor(x)
         return torch.tanh(mu if noise is None else mu + log_std.exp() * noise)
 
+    def take(self, rollout: Rollout) -> None:
+        """See `OffPolicyAgent`."""
+        super().take(rollout)
+        self.see(rollout)
+
+    def see(self, rollout: Rollout) -> None:
+        """Widen what the targets are bounded by."""
+        if self.config.bounded_targets:
+            rewards = torch.as_tensor(rollout.rewards, device=self.device)
+            self.reward_range[0].clamp_(max=rewards.min())
+            self.reward_range[1].clamp_(min=rewards.max())
+
     @torch.no_grad()
     def targets(self, rewards: Tensor, not_done: Tensor, after: Seen, noise: Tensor) -> Tensor:
         """y = r + gamma * not_done * (min Q'(s', a') - alpha * log pi(a'|s')), [B]; a' from the actor."""
@@ -136,7 +168,8 @@ class SAC(OffPolicyAgent):
         # one against overestimation (TD3). A time limit is no end: not_done stays 1 there (Pardo et al. 2018).
         actions, log_prob = self.actor.sample(self.for_actor(after), noise)
         q1, q2 = self.target["critic"](self.for_critic(after, self.target), actions)
-        return rewards + self.config.gamma * not_done * (torch.minimum(q1, q2) - self.alpha * log_prob)
+        y = rewards + self.config.gamma * not_done * (torch.minimum(q1, q2) - self.alpha * log_prob)
+        return y.clamp(*(self.reward_range / (1 - self.config.gamma))) if self.config.bounded_targets else y
 
     def learn_critic(
         self, now: Seen, actions: Tensor, rewards: Tensor, not_done: Tensor, after: Seen, noise: Tensor
@@ -152,17 +185,23 @@ class SAC(OffPolicyAgent):
             "sac/batch_reward": rewards.mean(),
         }
 
-    def learn_actor(self, now: Seen, noise: Tensor) -> dict[str, Tensor]:
+    def learn_actor(self, now: Seen, actions: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """J_pi = E [alpha * log pi(a|s) - min(Q1, Q2)(s, a)], a ~ pi(.|s); then J_alpha."""
         # a is a function of the noise, so gradients go through Q into the actor (reparametrisation); not into the
         # convolutions, which the critics alone train (SAC+AE found this to matter).
         x, for_critic = self.for_both(now)
-        actions, log_prob = self.actor.sample(x, noise)
-        q1, q2 = self.online["critic"](for_critic, actions)
-        loss = (self.alpha * log_prob - torch.minimum(q1, q2)).mean()
-        self.step(loss, "actor")
+        chosen, log_prob = self.actor.sample(x, noise)
+        q = torch.minimum(*self.online["critic"](for_critic, chosen))
+        loss = (self.alpha * log_prob - q).mean()
+        self.step(loss + self.imitation(x, actions, q.detach()), "actor")
         # J_alpha = E [alpha * (-log pi(a|s) - H)]: the temperature falls while the policy's entropy is above its
         # target H = -m, and rises below. alpha itself and not log alpha stands in the loss, as in all four codes.
         entropy = -log_prob.detach().mean()
-        self.step(self.log_alpha.exp() * (entropy + self.action_dim), "alpha")
+        target = -self.action_dim if self.config.target_entropy is None else self.config.target_entropy
+        self.step(self.log_alpha.exp() * (entropy - target), "alpha")
         return {"sac/actor_loss": loss.detach(), "sac/entropy": entropy, "sac/alpha": self.alpha}
+
+    def imitation(self, x: Tensor, actions: Tensor, q: Tensor) -> Tensor | float:
+        """What else the actor's loss holds, of its inputs [B, n], the actions [B, m] that were taken there and the
+        values [B] of its own. As it stands: nothing."""
+        return 0.0

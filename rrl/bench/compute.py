@@ -102,7 +102,7 @@ class Run:
             agent, config = self.agent, self.agent.config
             updates = math.lcm(config.actor_every, config.target_every)
             for _ in range(updates):
-                agent.learn(agent.replay.draw(config.batch, agent.generator))
+                agent.learn(agent.draw())
             return updates / config.updates_per_step * self.experiment.env.action_repeat
         assert isinstance(self.agent, NPG)
         self.agent.update(self.batch)
@@ -113,7 +113,7 @@ class Run:
         if not isinstance(self.agent, SAC) or self.agent.pixels is None:
             return 0.0
         agent, config = self.agent, self.agent.config
-        rows = torch.as_tensor(agent.replay.draw(config.batch, agent.generator).rows, device=agent.device)
+        rows = torch.as_tensor(agent.draw().rows, device=agent.device)
         raw = agent.split(rows[:, :-1]), agent.split(rows[:, 1:])
         start = time.perf_counter()
         views = agent.augmented(*raw)

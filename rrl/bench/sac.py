@@ -51,7 +51,7 @@ def _ours(precision: Precision) -> Callable[[], object]:
     config = RAD.Config.model_validate({})
     agent = RAD(config, encoder=encoder, state_dim=0, action_dim=1, seed=0, inference=Inference(precision=precision))
     fill(agent)
-    return lambda: agent.learn(agent.replay.draw(agent.config.batch, agent.generator))
+    return lambda: agent.learn(agent.draw())
 
 
 def fill(agent: SAC) -> None:

@@ -10,20 +10,27 @@ from helpers.sac_agents import (
     ACTION,
     PIXELS,
     STATE,
+    both_q,
+    gaussian,
+    losses_of,
     make,
     moved,
     names_of,
     rollout_of,
+    sampled,
     shaken,
+    slope_of,
     some_obs,
     step_of,
     values,
     watched,
+    weights_of,
 )
 from helpers.stores import prepared
 from torch.nn import functional as F
 
 from rrl.agents.ferm import FERM, cut
+from rrl.agents.off_policy import Seen
 from rrl.config import ginfile
 from rrl.encoders.state import State
 from rrl.registry import UserError
@@ -262,6 +269,104 @@ def test_the_warm_start_tells_how_far_it_is():
     agent = make(FERM, encoder={"stack": 1}, warm_start_updates=5, bc_epochs=4, batch=10)
     agent.warm_start(colourful_demos(agent), Told())
     assert told == [["warm start: encoder", 5, 5], ["warm start: cloning", 12, 12]]
+
+
+# ---- what FERM's authors don't do: gin/method/ferm_imitation.gin
+
+
+def sharing(**settings):
+    """FERM on a state, a quarter of whose batches of 8 are demonstrations: rewards of theirs are above 100."""
+    config = {"encoder_loss": "never", "demo_share": 0.25, "init_steps": 1, "replay": 12} | settings
+    agent = make(FERM, encoder=State(State.Config()), **config)
+    rng = np.random.default_rng(3)
+    obs, final = agent.observe(some_obs(agent, 10, rng)), agent.observe(some_obs(agent, 2, rng))
+    return agent, rollout_of(obs, final, [5, 5], rewards=100 + np.arange(10), rng=rng)
+
+
+def test_demonstrations_keep_their_share_of_every_batch():
+    agent, demos = sharing()
+    agent.warm_start(demos)
+    assert (agent.draw().rewards >= 100).all() and agent.replay.slots == 0
+    seen = set()
+    for t in range(40):  # three times what the memory holds
+        agent.update(step_of(agent, np.random.default_rng(t), t=t))
+        batch = agent.draw()
+        assert (batch.rewards >= 100).tolist() == [True] * 2 + [False] * 6 and batch.rows.shape[0] == 8
+        seen |= set(batch.rewards[:2].tolist())
+    assert seen == set(np.arange(100.0, 110))  # all of them, to the end
+
+
+def test_a_run_with_a_share_goes_on_as_if_never_stopped(tmp_path):
+    one, demos = sharing(bc_weight=2.0, offline_updates=3, bounded_targets=True)
+    one.warm_start(demos)
+    one.update(step_of(one, np.random.default_rng(0)))
+    manifest = one.replay.commit(tmp_path)
+    two, _ = sharing(bc_weight=2.0, offline_updates=3, bounded_targets=True, seed=5)
+    two.remember(demos)
+    two.restore(*one.snapshot())
+    two.replay.load(tmp_path, manifest)
+    online = [agent.update(step_of(agent, np.random.default_rng(1), t=1)) for agent in (one, two)]
+    assert online[0] == online[1] and not moved(values(one), values(two))
+
+
+def test_cloning_goes_on_in_the_actors_loss(monkeypatch):
+    """Its gradient, by finite differences in float64: of the demonstrations' rows alone, times mean |Q|."""
+    agent, _ = sharing(bc_weight=3.0, hidden=(5,))
+    shaken(agent, 0.3).double()
+    rng = np.random.default_rng(0)
+    x, noise = rng.standard_normal((8, STATE)), rng.standard_normal((8, ACTION))
+    actions = rng.uniform(-1, 1, (8, ACTION))
+    kept = losses_of(agent, monkeypatch)
+    agent.learn_actor(Seen(None, torch.tensor(x)), torch.tensor(actions), torch.tensor(noise))
+    config, actor, critic = agent.config, weights_of(agent.actor), weights_of(agent.online["critic"])
+
+    def q_and_log_pi():
+        a, log_pi = sampled(actor, x, noise, config)
+        return np.minimum(*both_q(critic, x, a)), log_pi
+
+    scale = np.abs(q_and_log_pi()[0]).mean()
+
+    def loss():
+        q, log_pi = q_and_log_pi()
+        mu, _ = gaussian(actor, x[:2], config.log_std_min, config.log_std_max)
+        return (0.1 * log_pi - q).mean() + 3 * scale * np.square(np.tanh(mu) - actions[:2]).mean()
+
+    assert kept["actor"][0] == pytest.approx(loss(), rel=1e-6)
+    for got, expected in zip(kept["actor"][1], slope_of(loss, actor), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_was_cloned_is_not_undone_by_the_first_steps_online():
+    """Adam divides by the root of the squared gradients that it has seen, and cloning's are far smaller than the
+    actor's online: with them in it the first step would be thirty learning rates long."""
+    agent, demos = sharing(bc_epochs=40)
+    agent.warm_start(demos)
+    assert not any(state.any() for state in agent.optimisers["actor"].squares)
+    before = values(agent)
+    agent.update(step_of(agent, np.random.default_rng(0)))
+    agent.update(step_of(agent, np.random.default_rng(1), t=1))  # every other update is of the actor too
+    after = values(agent)
+    actor = names_of(agent, "actor.")
+    assert max(float((after[name] - before[name]).abs().max()) for name in actor) == pytest.approx(1e-3, rel=0.01)
+
+
+def test_updates_on_demonstrations_alone_come_before_the_first_step():
+    agent, demos = sharing(offline_updates=5)
+    before = values(agent)
+    said = agent.warm_start(demos)
+    assert agent.updates == 5 and agent.seen == 0 and {"sac/critic_loss", "sac/actor_loss"} <= said.keys()
+    assert said["sac/batch_reward"] >= 100
+    assert names_of(agent, "actor.", "online.critic.", "target.critic.") <= moved(before, values(agent))
+
+
+def test_a_share_that_leaves_nothing_is_refused():
+    for text, said in (
+        ("FERM.demo_share = 0.01\nFERM.batch = 8\n", "0.01 of a batch of 8 is 0 transitions"),
+        ("FERM.demo_share = 0.99\nFERM.batch = 8\n", "0.99 of a batch of 8 is 8 transitions"),
+        ("FERM.bc_weight = 1.0\n", "needs demonstrations in every batch"),
+    ):
+        with pytest.raises(UserError, match=said):
+            ginfile.loads(text, "x.gin", root="FERM")
 
 
 @pytest.mark.parametrize("cls", PIXELS)

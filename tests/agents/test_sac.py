@@ -31,6 +31,7 @@ from torch import nn
 from rrl.agents.ferm import FERM
 from rrl.agents.rad import CURL, RAD, SACAE
 from rrl.agents.sac import SAC
+from rrl.config import ginfile
 from rrl.registry import UserError
 
 # ---- what moves, by which loss, and how far
@@ -417,7 +418,8 @@ def test_defaults_are_the_published_settings(cls, column):
     losses = {SAC: "always", RAD: "never", CURL: "always", SACAE: "always", FERM: "warm_start"}
     assert config.encoder_loss == losses[cls]
     rest = {"encoder_tau", "encoder_loss", "stack", "warm_start_updates", "bc_epochs", "bc_convolutions"}
-    assert set(cls.Config.model_fields) - set(TABLE) <= rest  # no setting was overlooked
+    assert set(cls.Config.model_fields) - set(TABLE) - cls.Config.later <= rest  # no setting was overlooked
+    assert not set(ginfile.flatten(config)) & cls.Config.later  # and what came later is not in the published ones
     assert config.stack == 1
 
 

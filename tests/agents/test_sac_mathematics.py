@@ -1,5 +1,6 @@
 """SAC's density, targets, losses and gradients against independent references."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -25,6 +26,8 @@ from torch.nn import functional as F
 from rrl.agents.off_policy import Seen
 from rrl.agents.rad import RAD, SACAE
 from rrl.agents.sac import SAC, Actor, log_slope
+from rrl.config import ginfile
+from rrl.registry import UserError
 
 # ---- the policy's density
 
@@ -183,7 +186,7 @@ def test_losses_and_gradients_on_a_state_equal_finite_differences(form, monkeypa
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
     noise = rng.standard_normal((8, ACTION))
-    metrics = agent.learn_actor(now, torch.tensor(noise))
+    metrics = agent.learn_actor(now, batch[0], torch.tensor(noise))
 
     def actor_loss(alpha=0.3):
         a, log_pi = sampled(actor, s, noise, config)
@@ -202,6 +205,49 @@ def test_losses_and_gradients_on_a_state_equal_finite_differences(form, monkeypa
     loss, (gradient,) = kept["alpha"]
     assert gradient == pytest.approx(expected, rel=1e-5) and loss == pytest.approx(expected, rel=1e-5)
     assert abs(entropy) > 0.1
+
+
+def test_the_temperature_holds_the_entropy_that_is_asked_for(monkeypatch):
+    agent = make(target_entropy=-7.0, init_alpha=0.3)
+    kept = losses_of(agent, monkeypatch)
+    metrics = agent.learn(some_batch(agent))
+    assert kept["alpha"][0] == pytest.approx(0.3 * (metrics["sac/entropy"] + 7), rel=1e-5)
+
+
+def test_critics_normalise_their_hidden_layers_if_asked_to():
+    agent = shaken(make(hidden=(5, 4), critic_norm=True), scale=0.3)
+    x, a = torch.randn(6, STATE), torch.rand(6, ACTION)
+    for q, got in zip(
+        (agent.online["critic"].q1, agent.online["critic"].q2), agent.online["critic"](x, a), strict=True
+    ):
+        w0, b0, g0, s0, w1, b1, g1, s1, w2, b2 = q.parameters()
+        h = F.relu(F.layer_norm(torch.cat((x, a), 1) @ w0.T + b0, (5,), g0, s0))
+        h = F.relu(F.layer_norm(h @ w1.T + b1, (4,), g1, s1))
+        torch.testing.assert_close(got, (h @ w2.T + b2)[:, 0])
+    assert not any("LayerNorm" in str(m) for m in make(hidden=(5, 4)).online["critic"].modules())
+
+
+def test_targets_stay_within_what_the_rewards_allow():
+    """Rewards of -1 to 3, discount 0.9: no policy has more than 30 or less than -10."""
+    agent = make(bounded_targets=True, gamma=0.9, init_steps=100)
+    batch = some_batch(agent)
+    after = agent.split(batch.rows[:, 1:])
+    noise = agent.noise(len(batch.rewards))
+    rollout = some_rollout(agent)
+    agent.update(dataclasses.replace(rollout, rewards=np.linspace(-1, 3, len(rollout.rewards))))
+    with torch.no_grad():
+        for q, sign in ((agent.target["critic"].q1, 1), (agent.target["critic"].q2, 1)):
+            q[-1].bias.fill_(sign * 1e3)
+    assert (agent.targets(batch.rewards, torch.ones(8), after, noise) == 30).all()
+    with torch.no_grad():
+        agent.target["critic"].q2[-1].bias.fill_(-1e3)
+    assert (agent.targets(batch.rewards, torch.ones(8), after, noise) == -10).all()
+    assert (agent.targets(batch.rewards, torch.zeros(8), after, noise) == batch.rewards.clamp(-10, 30)).all()
+    other = make(bounded_targets=True, gamma=0.9, init_steps=100, seed=1)
+    other.restore(*agent.snapshot())
+    assert other.reward_range.tolist() == [-1, 3]  # a resumed run has the same bounds
+    with pytest.raises(UserError, match=r"gamma 1.* have no bound"):
+        ginfile.loads("SAC.bounded_targets = True\nSAC.gamma = 1.0\n", "x.gin", root="SAC")
 
 
 def test_the_temperature_falls_while_the_entropy_is_above_its_target():

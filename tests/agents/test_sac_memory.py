@@ -116,7 +116,8 @@ def test_critics_see_this_moment_and_targets_the_next(monkeypatch):
     assert now.frames.shape == (8, 16, 16, 6)
     assert torch.equal(actions, batch.actions) and torch.equal(rewards, batch.rewards)
     assert torch.equal(not_done, batch.not_done)
-    actor_now, actor_noise = kept["learn_actor"]
+    actor_now, taken, actor_noise = kept["learn_actor"]
+    assert torch.equal(taken, batch.actions)
     assert actor_now is critic_now and not torch.equal(actor_noise, noise)
     assert kept["learn_encoder"][:2] == (now, raw["seen"][0])  # CURL's anchor is the update's own crop
 
