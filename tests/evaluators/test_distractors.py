@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from helpers.lines import Lines
 from helpers.small_policies import PIXELS, saved
-from helpers.stores import prepared
 from PIL import Image
 from plugins.encoder96 import Attention96  # noqa: F401 (registers it)
 
@@ -21,13 +20,14 @@ from rrl.evaluators.outcomes import Outcome
 from rrl.registry import UserError
 from rrl.score import RETURN, success
 
-RUN = PIXELS.format(encoder="Attention96", evaluators="")
+RUN = PIXELS.format(encoder="Attention96", evaluators="") + "Experiment.num_envs = 3\nExperiment.threads = 1\n"
 FEW = ("VisualDistractors.episodes = 3", "VisualDistractors.films = 0")
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    monkeypatch.chdir(prepared(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(policies, "cores", lambda: 0)  # evaluated in this process
     saved(tmp_path / "policy.safetensors", RUN, 24, 28)
     return tmp_path
 
