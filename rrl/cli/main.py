@@ -473,7 +473,7 @@ def doctor() -> None:
 
 @weights_app.command("list")
 def weights_list() -> None:
-    """Show where each encoder's weights would come from (but timm's, of which there are too many)."""
+    """Show where each encoder's weights would come from."""
     from rrl.encoders import weights
 
     for row in weights.rows():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from typing import Any
 
 from rrl.config import ginfile
 from rrl.registry import Config, UserError
+from rrl.run import provenance
 from rrl.run.saving import BEST_POLICY
 from rrl.store import files, results
 from rrl.store.pieces import Pieces
@@ -23,16 +25,35 @@ SPACE = "after"
 
 
 class KeptEvaluation:
-    """One policy's evaluation by one gin file: `runs/<run>/evaluations/<name>`, or of a policy that belongs to no run
-    here `runs/evaluations/<policy>-<checksum>/<name>`."""
+    """One evaluation of one policy: `runs/<run>/evaluations/<name>-<asked>-<answered>`, or of a policy that belongs to
+    no run here `runs/evaluations/<policy>-<checksum>/...`.
 
-    def __init__(self, policy: Path, name: str) -> None:
+    `asked` is a checksum of the evaluators' settings and the seed, `answered` one of all else that decides the numbers:
+    the same command goes on in the same folder, another one gets its own. In MLflow the numbers are
+    `after/<name>-<asked>/...`: those of several runs that were asked the same have one name, and no two questions do.
+    """
+
+    def __init__(
+        self, policy: Path, name: str, asked: Sequence[Config], seed: int | None, facts: Mapping[str, Any]
+    ) -> None:
+        """`seed`: one that was asked for, None: the run's own. `facts`, JSON-able: what decides an episode beside the
+        policy and what `Episode` says; among them those of the environment, `env`."""
         content = hashlib.sha256(policy.read_bytes()).hexdigest()
-        self.checksum = content[:16]
-        """Of the policy."""
-        self._run = policy.parent if (policy.parent / results.RUN).exists() else None
-        of = self._run / FOLDER if self._run else results.ROOT / FOLDER / f"{policy.stem}-{content[: results.ID]}"
-        self.folder = of / (f"{name}_best" if self._run and policy.name == BEST_POLICY else name)
+        self.decides = {"policy": content[:16], **facts}
+        """All that decides an episode beside what `Episode` says."""
+        self._run = results.read(policy.parent) if (policy.parent / results.RUN).exists() else None
+        of = self._run.folder if self._run else results.ROOT
+        of = of / FOLDER / ("" if self._run else f"{policy.stem}-{content[: results.ID]}")
+        name = f"{name}_best" if self._run and policy.name == BEST_POLICY else name
+        how = [{"evaluator": each.component.__name__, **ginfile.flatten(each)} for each in asked]
+        self._asked = {"evaluators": how, "seed": seed}
+        self._answered = {**self.decides, **provenance.codes(each.component for each in asked)}
+        question = f"{name}-{_checksum(self._asked)}"
+        self.folder = of / f"{question}-{_checksum(self._answered)}"
+        self.space = f"{SPACE}/{question}"
+        """What the names of its metrics begin with."""
+        # Of all questions of this name: they may have episodes in common.
+        self._pieces = of / name
         self._open = ExitStack()
 
     def __enter__(self) -> KeptEvaluation:
@@ -49,21 +70,27 @@ class KeptEvaluation:
 
     @property
     def pieces(self) -> Pieces:
-        """Its finished episodes."""
-        return Pieces(self.folder)
+        """Finished episodes, its own and others of this policy and name."""
+        return Pieces(self._pieces)
 
-    def record(self, metrics: Mapping[str, float], evaluators: Sequence[Config], steps: int, seed: int) -> None:
-        """Put down the numbers here and, of a run, in its MLflow run, with the files that the evaluators made."""
-        how = [{"evaluator": each.component.__name__, **ginfile.flatten(each)} for each in evaluators]
-        said = {"policy": self.checksum, "seed": seed, "evaluators": how, "metrics": dict(metrics)}
+    def record(self, metrics: Mapping[str, float], seed: int, updates: int) -> str:
+        """Put down the numbers of a policy after so many updates here and, of a run, in its MLflow run, with the files
+        that the evaluators made. Says where they are."""
+        said = {**self._answered, **self._asked, "seed": seed, "metrics": dict(metrics)}
         files.write_json(self.folder / NUMBERS, said)
+        told = f"files: {self.folder}"
         if self._run is None:
-            return
-        facts: dict[str, Any] = files.read_json(self._run / results.RUN)
-        tracker = MLflowTracker.beside(moved(facts["uri"], results.project(self._run)), facts["run_id"])
-        named = {f"{SPACE}/{name}": value for name, value in metrics.items()}
-        tracker.metrics([Row(steps, int(time.time() * 1000), named)])
+            return told
+        facts: dict[str, Any] = files.read_json(self._run.folder / results.RUN)
+        tracker = MLflowTracker.beside(moved(facts["uri"], results.project(self._run.folder)), facts["run_id"])
+        named = {f"{self.space}/{name}": value for name, value in metrics.items()}
+        tracker.metrics([Row(self._run.steps_by(updates), int(time.time() * 1000), named)])
         for path in sorted(self.folder.rglob("*")):
             inside = path.relative_to(self.folder)
-            if path.is_file() and inside.parts[0] not in (Pieces.FOLDER, results.LOCK):
+            if path.is_file() and inside.parts[0] != results.LOCK:
                 tracker.artifact(path, "/".join((FOLDER, self.folder.name, *inside.parts[:-1])))
+        return f"MLflow: {self.space}/... of run {self._run.run_id[: results.ID]}; {told}"
+
+
+def _checksum(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[: results.ID]

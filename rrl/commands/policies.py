@@ -53,8 +53,9 @@ def evaluate(
 
     With the defaults these are the run's own evaluation episodes; on the machine and versions of the run, the
     numbers are those that it logged as `final/*`, or as the last `eval/*` if it has no final evaluation (not
-    of int8: it is evaluated in float32, and says so). What `other` finds is kept: files and finished episodes in a
-    folder of the run, or else of `runs/evaluations`, and its numbers under `after/` in the run's MLflow run.
+    of int8: it is evaluated in float32, and says so). What `other` finds is kept (see `KeptEvaluation`): files and
+    finished episodes in a folder of the run, or else of `runs/evaluations`, and its numbers under `after/` in the run's
+    MLflow run.
     """
     for out in (video, json_file):
         if out is not None:
@@ -82,15 +83,14 @@ def evaluate(
                 metrics |= _film(agent, env, context, video, display)
     else:
         asked = _asked(other, overrides, config)
-        with KeptEvaluation(path, Path(other).stem) as kept:
-            decides = {"policy": kept.checksum, "computed": facts["computed"]}
-            decides |= {"batches": f"{config.num_envs}/{config.groups}", "rrl": version("rrl")}
+        decides = {"computed": facts["computed"], "batches": f"{config.num_envs}/{config.groups}"}
+        decides |= {"rrl": version("rrl"), "env": env.facts(), **facts["plugins"]}
+        with KeptEvaluation(path, Path(other).stem, asked, None if seed == config.seed else seed, decides) as kept:
             with _context(config, env, seed, int(updates), display, kept.folder) as context:
                 envs, groups = context.collector.envs, context.collector.groups
-                context = replace(context, collector=KeptCollector(envs, groups, agent, decides, kept.pieces))
+                context = replace(context, collector=KeptCollector(envs, groups, agent, kept.decides, kept.pieces))
                 metrics = _measure(agent, env, context, asked, display)
-            kept.record(metrics, asked, int(facts.get("steps", 0)), seed)
-            say(f"files: {kept.folder}")
+            say(kept.record(metrics, seed, int(updates)))
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(json_file, {"policy": str(path), "seed": seed, **metrics})
@@ -109,6 +109,12 @@ def _asked(source: str, overrides: Sequence[str], config: Any) -> tuple[Evaluato
     """The evaluators that a gin file binds. UserError for those that don't fit the policy's run."""
     found = ginfile.bound(source, "evaluators", overrides=overrides)
     asked: tuple[Evaluator.Config, ...] = found if isinstance(found, tuple) else (found,)
+    kinds = [each.component.__name__ for each in asked]
+    if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+        raise UserError(
+            f"{source} binds {twice} twice to Experiment.evaluators: a run has them at different times, here one would "
+            "write over the other's numbers and files; take one at a time"
+        )
     run = config.model_copy(update={"evaluators": asked})
     if misfits := [mistake for each in asked for mistake in each.misfit(run)]:
         raise UserError("\n".join(f"{mistake.message}: {mistake.hint}" for mistake in misfits))
@@ -211,9 +217,7 @@ def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
             raise UserError(f"float16 ends at 65,504, and {found}: export it without --half")
     for file in policies.carry(path, tensors, values):
         say(f"note: it needs {file}, which is too large to be in it: elsewhere put that file beside it")
-    # The row of update k says how many steps there had been by then; before the first update there are none.
-    steps = [row.step for row in run.rows if row.metrics.get("iteration", 0) == values["iteration"]]
-    values |= {"run": run.run_id, "name": run.name, "steps": steps[0] if steps else 0}
+    values |= {"run": run.run_id, "name": run.name, "steps": run.steps_by(values["iteration"])}
     values |= _tags(run, "git_commit", "rrl", "demos", "demos.checksum")
     final = {k: v for row in run.rows for k, v in row.metrics.items() if k.startswith("final/")}
     if final and not best:

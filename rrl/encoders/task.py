@@ -128,6 +128,18 @@ class TaskEncoder(FrozenEncoder):
     def make_learner(self) -> Learner:
         """What is to be trained: on this very encoder's network."""
 
+    def load_network(self, file: Path) -> nn.Module:
+        """As every frozen encoder's. WeightsError if the tensors aren't those that the header was written for, which
+        tells what they were trained on."""
+        network = super().load_network(file)
+        stated, found = checkpoint.load_values(file).get("checksum"), checksum(network.state_dict())
+        if stated is not None and stated != found:
+            raise WeightsError(
+                f"{file} was changed after its training: its tensors have the checksum {found}, its header says "
+                f"{stated}\n  {remedy()}"
+            )
+        return network
+
     def facts(self) -> dict[str, str]:
         """With the task that it was trained on."""
         header = self.config.header

@@ -27,6 +27,7 @@ from rrl.registry import InputFile, UserError, mistake, register
 WORD = "pretrained"
 """The weights that a name with a tag stands for."""
 INSTALL = "pip install 'rrl[timm]'"
+REMEDY = f"'{WORD}': those that Timm.model names, fetched from Hugging Face; or {WEIGHTS_REMEDY}"
 Pool = Literal["avg", "token"]
 
 
@@ -132,7 +133,7 @@ class Timm(FrozenEncoder):
         pool: Pool | None = None
         """What the features are: 'avg' (mean over places) or 'token' (a transformer's class token); None: timm's own
         choice for the network."""
-        weights: Annotated[str | None, InputFile(names=lambda component: (WORD,), remedy=lambda: WEIGHTS_REMEDY)] = WORD
+        weights: Annotated[str | None, InputFile(names=lambda component: (WORD,), remedy=lambda: REMEDY)] = WORD
         """'pretrained' (those that timm names: in Hugging Face's cache, else a download), the path of a .safetensors or
         .pth file that timm can read for this network, relative to the gin file, or None: explicitly untrained."""
 

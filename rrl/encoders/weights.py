@@ -206,8 +206,16 @@ def resolve(source: Pretrained, weights: str, encoder: str) -> Found:
 
 
 def by_hand(*published: Pretrained) -> str:
-    """What to do without the file of networks that have an `address`."""
-    return f"get it from {' or '.join(str(source.address) for source in published)}, and name its path; None: untrained"
+    """What to do without the file of networks that have an `address`: several that lie in one folder are told as names
+    in it."""
+    folders: dict[str, list[str]] = {}
+    for folder, _, name in (str(source.address).rpartition("/") for source in published):
+        folders.setdefault(folder, []).append(name)
+    places = [
+        f"{folder}/{names[0]}" if len(names) == 1 else f"{folder} ({', '.join(names)})"
+        for folder, names in folders.items()
+    ]
+    return f"get it from {' or '.join(places)}, and name its path; None: untrained"
 
 
 def installed(source: Pretrained, word: str) -> Found | None:
@@ -483,13 +491,22 @@ def sources() -> dict[str, tuple[Pretrained, str]]:
 
 
 def rows() -> list[Row]:
-    """How the weights of every network and word would be found on this machine now; downloads nothing. Last, those that
-    are got by hand."""
+    """How the weights of every network and word would be found on this machine now; downloads nothing. Then those that
+    are got by hand, and last, in a line for each encoder, the files of networks that have no name here."""
     by_hand = [(source, encoder) for source, encoder in sources().values() if source.address]
     return [
         *(_row(*each) for each in _every()),
         *(Row(source.name, "(a path)", encoder, f"get {source.address}", None) for source, encoder in by_hand),
+        *_nameless(),
     ]
+
+
+def _nameless() -> Iterator[Row]:
+    known = {encoder for _, encoder in sources().values()}
+    for encoder in (name for name in registry.names("encoder") if name not in known):
+        cls = registry.get(encoder)
+        for mark in filter(None, map(cls.Config.input_file, cls.Config.model_fields)):
+            yield Row("-", ", ".join(mark.names(cls)) or "(a path)", encoder, mark.remedy(), None)
 
 
 def _every() -> Iterator[tuple[Pretrained, str, str]]:

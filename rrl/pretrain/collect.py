@@ -88,7 +88,7 @@ def _fill(
             if not told and seconds > MEASURED:
                 told, speed = True, (store.rows - at_first) / seconds
                 left = duration((config.pictures - store.rows) / speed)
-                display.line(f"{speed:,.0f} pictures/s: {left} for the others")
+                display.line(f"{speed:,.0f} pictures/s: {left} for the others, and then the training")
 
 
 class _Source:

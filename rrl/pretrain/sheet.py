@@ -15,21 +15,20 @@ from rrl.store import files
 
 ACROSS = 10
 """Pairs of each kind of actions."""
+APART = 10
+"""Held-out pictures from one pair to the next, at least: neighbours look the same."""
 
 
 def sheet(learner: Learner, pictures: Pictures, title: str, path: Path) -> None:
-    """Draw pairs of each kind's held-out pictures, evenly spread over them; of those in training where none are held
-    out. A PNG."""
+    """Draw pairs of each kind of actions (`rows`). A PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    kinds = [(KINDS[k], held) for k, held in enumerate(pictures.held_out) if len(held)]
-    kinds = kinds or [("in training", pictures.training)]
+    kinds = rows(pictures)
     side = pictures.input.size
     figure = Figure(figsize=(1.0 * ACROSS, 2.35 * len(kinds) + 0.5), dpi=max(side, 80), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (name, places) in zip(figure.subplots(len(kinds), 1, squeeze=False)[:, 0], kinds, strict=True):
-        chosen = places[np.linspace(0, len(places) - 1, min(ACROSS, len(places))).round().astype(int)]
+    for axes, (name, chosen) in zip(figure.subplots(len(kinds), 1, squeeze=False)[:, 0], kinds, strict=True):
         axes.imshow(_pairs(learner, pictures, chosen), interpolation="nearest")
         axes.set_title(name, fontsize=9)
         axes.set_yticks([side / 2, 3 * side / 2], ["picture", "rebuilt"], fontsize=7)
@@ -38,6 +37,18 @@ def sheet(learner: Learner, pictures: Pictures, title: str, path: Path) -> None:
     figure.suptitle(title, fontsize=9)
     with files.writing(path) as file:
         figure.savefig(file)
+
+
+def rows(pictures: Pictures) -> list[tuple[str, NDArray[np.int64]]]:
+    """(title, places of the pictures) of each row of the sheet: evenly spread over a kind's held-out pictures; where
+    these are few, which are then neighbours in one episode, over all of the kind, and it is told so."""
+    found = []
+    for name, held, whole in zip(KINDS, pictures.held_out, pictures.kinds, strict=True):
+        few = len(held) < ACROSS * APART
+        places = whole if few else held
+        chosen = places[np.linspace(0, len(places) - 1, min(ACROSS, len(places))).round().astype(int)]
+        found.append((f"{name} (trained on, but for {len(held)})" if few else name, chosen))
+    return [row for row in found if len(row[1])]
 
 
 @torch.no_grad()

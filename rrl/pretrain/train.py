@@ -52,6 +52,8 @@ class Pictures:
         self.training = np.concatenate([np.arange(begin, split) for begin, split, _ in spans])
         self.held_out = [np.arange(split, end) for _, split, end in spans]
         """Of each kind of actions."""
+        self.kinds = [np.arange(begin, end) for begin, _, end in spans]
+        """All of each kind."""
 
     def __str__(self) -> str:
         where = "in memory" if self.in_memory else "read from disk as they are needed: more memory would be quicker"

@@ -32,9 +32,11 @@ def probe(
 ) -> int:
     """Check everything, say how long it takes, do what is not done yet, and show the leaderboard; returns the exit
     code: 0, `LACKING`, or a signal's."""
-    if len(sources) == 1 and (there := ProbeFolder.of_id(sources[0])):
+    there = ProbeFolder.of_id(sources[0]) if len(sources) == 1 else None
+    if there:
         folder, facts = there
-        sources, name = [str(folder / results.CONFIG)], name or str(facts["name"])
+        sources, there = [str(folder / results.CONFIG)], there if name in (None, facts["name"]) else None
+        name = name or str(facts["name"])
     ginfile.must_be("Probe", sources)
     config = ginfile.load(sources, overrides, "Probe")
     assert isinstance(config, Probe.Config)
@@ -48,12 +50,12 @@ def probe(
         display = stack.enter_context(Display())
         opened = stack.enter_context(simulators(config.num_envs))
         if dry_run:
-            known = None if new else ProbeFolder.named(name)
+            known = None if new else there or ProbeFolder.named(name)
             folder = known[0] if known else Path(stack.enter_context(tempfile.TemporaryDirectory()))
             _prepare(Measuring(config, found, Pieces(folder), opened, display))
             return _told(found, display)
         stopping = stack.enter_context(Stopping())
-        kept = stack.enter_context(ProbeFolder.open(name, new))
+        kept = stack.enter_context(ProbeFolder.open(name, new, there))
         kept.settings(config)
         display.line(f"probe {kept.tracker.run_id}: {name}")
         work = Measuring(config, found, Pieces(kept.folder), opened, display)
@@ -90,10 +92,9 @@ def _prepare(work: Measuring) -> None:
                 work.cost(entrant)
     spent = work.seconds_left()
     parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in spent.items())
-    work.display.line(
-        f"{left} pieces to do: about {duration(sum(spent.values()))} ({parts}; fitting probes comes on top)"
-    )
-    work.display.expect(sum(spent.values()), 0.0)
+    fits = "fitting probes" + " and clones" * (work.probe.clones > 0)
+    work.display.line(f"{left} pieces to do: about {duration(sum(spent.values()))} ({parts}; {fits} comes on top)")
+    work.display.expect(sum(spent.values()), 0.0, [fits])
 
 
 def _measure(work: Measuring, kept: ProbeFolder) -> None:

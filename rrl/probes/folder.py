@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import re
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -23,8 +22,6 @@ from rrl.store.tracking import Row as Point
 
 MAY_CHANGE = ("encoders", "controls", "clones", "episodes", "changes", "shown", "threads", "workers")
 """Settings with which a probe of the same name goes on: what is measured already stays what it is."""
-NO_NAME = re.compile(r"[^\w\-. :/]")
-"""What MLflow takes in no metric's name."""
 
 
 class ProbeFolder:
@@ -59,11 +56,12 @@ class ProbeFolder:
         return found[0], files.read_json(found[0] / results.PROBE)
 
     @classmethod
-    def open(cls, name: str, new: bool = False) -> ProbeFolder:
-        """The probe of this name; if there is none, or `new`, a fresh one with its MLflow run."""
+    def open(cls, name: str, new: bool = False, there: tuple[Path, dict[str, Any]] | None = None) -> ProbeFolder:
+        """The probe that is `there`, or else the newest of this name; if there is none, or `new`, a fresh one with its
+        MLflow run."""
         process.make_root()
         with files.locked(results.ROOT / ".probes.lock"):  # two first calls must not make two probes
-            known = None if new else cls.named(name)
+            known = None if new else there or cls.named(name)
             if known:
                 folder, facts = known
                 uri = moved(facts["uri"], results.project(folder))
@@ -104,6 +102,6 @@ class ProbeFolder:
         tags = {f"encoder.{name}": value for name, value in facts.items()}
         tracker.tags({**common, **tags, "encoder": entrant.label, "kind": "probe's row", "role": entrant.role})
         tracker.params({f"encoder.{name}": value for name, value in ginfile.flatten(entrant.encoder).items()})
-        measured = {NO_NAME.sub("_", name): float(value) for name, value in numbers(row).items()}
+        measured = {name: float(value) for name, value in numbers(row).items()}
         tracker.metrics([Point(row.clones, row.time, measured)])
         tracker.end("FAILED" if entrant.reason else "FINISHED")

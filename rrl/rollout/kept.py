@@ -48,7 +48,6 @@ class KeptCollector(Collector):
 
     def _chunk(self, policy: Policy, todo: Sequence[Episode], progress: Callable[[int], None] | None) -> Rollout:
         key = {"piece": "episodes", **self._facts, "episodes": [_facts(episode) for episode in todo]}
-        flags, steps = self.envs.factory.flags, self.envs.factory.score.steps
         arrays = self._pieces.arrays(key)
         if arrays is None:
             rollout = super().collect(policy, todo, progress=progress, keep=False)
@@ -57,15 +56,24 @@ class KeptCollector(Collector):
         if progress is not None:
             progress(len(arrays["rewards"]))
         own: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
-        return Rollout(**own, flags={name: arrays[f"flag {name}"] for name in flags}, success_steps=steps)
+        own |= {part: {k: v.item() for k, v in _beginning(arrays, part).items()} for part in COSTS}
+        return Rollout(**own, flags=_beginning(arrays, "flag"), success_steps=self.envs.factory.score.steps)
 
 
 ARRAYS = ("obs", "actions", "rewards", "episode", "t", "terminated", "truncated", "final_obs")
+COSTS = ("seconds", "counts")
+"""What making them took: of a chunk that was kept, what it took when it was made. Earlier versions kept none."""
 
 
 def _arrays(rollout: Rollout) -> Arrays:
-    flags = {f"flag {name}": values for name, values in rollout.flags.items()}
-    return {name: getattr(rollout, name) for name in ARRAYS} | flags
+    found = {name: getattr(rollout, name) for name in ARRAYS}
+    found |= {f"flag {name}": values for name, values in rollout.flags.items()}
+    return found | {f"{part} {name}": np.array(n) for part in COSTS for name, n in getattr(rollout, part).items()}
+
+
+def _beginning(arrays: Arrays, part: str) -> Arrays:
+    """Those whose names begin so, without that."""
+    return {name.removeprefix(f"{part} "): values for name, values in arrays.items() if name.startswith(f"{part} ")}
 
 
 def _facts(episode: Episode) -> dict[str, Any]:
@@ -84,13 +92,17 @@ def _facts(episode: Episode) -> dict[str, Any]:
 
 
 def joined(rollouts: Sequence[Rollout]) -> Rollout:
-    """The episodes of all of them, one after another."""
+    """The episodes of all of them, one after another. What they cost is summed up where it is known of all."""
     first = rollouts[0]
     offsets = np.cumsum([0, *(rollout.episodes for rollout in rollouts)])[:-1]
     arrays = {name: np.concatenate([getattr(rollout, name) for rollout in rollouts]) for name in ARRAYS}
     arrays["episode"] = np.concatenate([r.episode + offset for r, offset in zip(rollouts, offsets, strict=True)])
     arrays["episode"] = arrays["episode"].astype(np.int32)
     flags = {name: np.concatenate([rollout.flags[name] for rollout in rollouts]) for name in first.flags}
-    seconds = {name: sum(rollout.seconds.get(name, 0.0) for rollout in rollouts) for name in first.seconds}
-    counts = {name: sum(rollout.counts.get(name, 0) for rollout in rollouts) for name in first.counts}
-    return Rollout(**arrays, flags=flags, success_steps=first.success_steps, seconds=seconds, counts=counts)
+    costs: dict[str, Any] = {part: _sum([getattr(rollout, part) for rollout in rollouts]) for part in COSTS}
+    return Rollout(**arrays, flags=flags, success_steps=first.success_steps, **costs)
+
+
+def _sum(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    known = [name for name in costs[0] if all(name in cost for cost in costs)]
+    return {name: sum(cost[name] for cost in costs) for name in known}

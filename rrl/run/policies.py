@@ -126,7 +126,8 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
 
     `as_run`: features are computed as the run did, by its backend (if it is installed here) in its batches;
     else by torch, in any batches. UserError where the encoder has other weights than the policy learned with; what else
-    is otherwise here (versions, plugins' code) stands in the fact `others`, in words.
+    is otherwise here (versions, plugins' code) stands in the fact `others`, in words. The fact `plugins` holds the
+    checksums of plugins' code.
     """
     tensors, values = checkpoint.load_file(path)
     if "config" not in values or "state_dim" not in values:
@@ -151,7 +152,9 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
     agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in own.items()})
     here = provenance.versions(encoder, env, config.agent.component) | provenance.environment(env)
     others = provenance.changed(values.get("made_with", {}), here)
-    return config, agent, values | {"computed": (inference.precision, inference.backend), "others": others}
+    found = {"computed": (inference.precision, inference.backend), "others": others}
+    plugins = provenance.codes([*provenance.classes(encoder, env), config.agent.component])
+    return config, agent, values | found | {"plugins": plugins}
 
 
 def _inference(config: Experiment.Config, cameras: int, as_run: bool) -> Inference:

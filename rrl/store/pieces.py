@@ -27,7 +27,7 @@ class Pieces:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / self.FOLDER
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def has(self, key: Key) -> bool:
         """Is this piece done, and whole?"""

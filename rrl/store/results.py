@@ -104,6 +104,10 @@ class Result(Setup):
         """Environment steps of training so far."""
         return self.rows[-1].step if self.rows else 0
 
+    def steps_by(self, updates: int) -> int:
+        """Environment steps before so many updates were made; before the first there are none."""
+        return next((row.step for row in self.rows if row.metrics.get("iteration", 0) == updates), 0)
+
     @property
     def seconds(self) -> float:
         """Seconds spent in updates so far: sampling, learning, evaluating; not starting up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sqlite3
 import time
 import warnings
@@ -26,6 +27,8 @@ EXPERIMENT = "rrl"
 SQLITE = "sqlite:///"
 ARTIFACTS = "mlartifacts"
 """Folder beside a local store."""
+NO_NAME = re.compile(r"[^\w\-. :/]")
+"""What MLflow takes in no metric's name."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +268,11 @@ class MLflowTracker:
         # After a resume nobody knows which rows arrived. Sending all again is safe: MLflow's key of a point
         # is (run, metric, time, step, value), and the times are the file's.
         first = self._sent
-        batch = [Metric(key, value, row.time, row.step) for row in rows[first:] for key, value in row.metrics.items()]
+        batch = [
+            Metric(NO_NAME.sub("_", key), value, row.time, row.step)
+            for row in rows[first:]
+            for key, value in row.metrics.items()
+        ]
 
         def send() -> None:
             for start in range(0, len(batch), 900):  # the API takes 1000 at once

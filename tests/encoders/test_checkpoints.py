@@ -8,9 +8,11 @@ import argparse
 
 import pytest
 import torch
+from helpers.encoders import seeded
 from pydantic import ValidationError
 from safetensors.torch import save_file
-from test_encoders import Evil, difference, pictures, seeded
+from test_encoders import difference, pictures
+from test_weights import Evil
 from torch.nn import functional as F
 from torchvision import transforms as T
 
@@ -278,6 +280,14 @@ def test_a_vdvae_of_the_other_size_is_told(shallow, tmp_path):
         assert difference_ in str(error.value)
 
 
+def test_files_of_one_folder_are_told_in_one_breath():
+    told = registry.get("R3M").Config.input_file("weights").remedy()
+    folder = "https://pytorch.s3.amazonaws.com/models/rl/r3m"
+    assert told == f"get it from {folder} (r3m_18.pt, r3m_34.pt, r3m_50.pt), and name its path; None: untrained"
+    both = registry.get("VDVAE").pretrained
+    assert f"get it from {both[0].address} or {both[1].address}, and" in weights.by_hand(*both)
+
+
 @pytest.mark.parametrize("name", ["R3M", "VC1", "VDVAE", "VIP"])
 def test_users_are_told_where_to_get_the_file(name):
     cls = registry.get(name)
@@ -290,7 +300,7 @@ def test_users_are_told_where_to_get_the_file(name):
     assert f"get it from {config.source.address}" in str(error.value) and "None: untrained" in str(error.value)
     assert cls.Config(weights=None).label().endswith("(UNTRAINED)")
     for source in cls.pretrained:
-        assert source.address in cls.Config.input_file("weights").remedy()
+        assert all(part in cls.Config.input_file("weights").remedy() for part in source.address.rsplit("/", 1))
         row = next(row for row in weights.rows() if row.name == source.name)
         assert (row.encoder, row.checksum, row.where) == (name, None, f"get {source.address}")
         with pytest.raises(WeightsError, match=f"{source.name} is got by hand, as nothing"):

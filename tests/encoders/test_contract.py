@@ -17,7 +17,9 @@ from helpers.stores import prepared
 from plugins.encoder96 import PICTURE, Attention96
 from safetensors.torch import save_file
 from torch import nn
+from typer.testing import CliRunner
 
+from rrl.cli import app
 from rrl.config import ginfile
 from rrl.config.grammar import ConfigError
 from rrl.encoders import VAE, MobileNetV2, PixelCNN, ResNet, State, Timm, backends
@@ -264,15 +266,19 @@ def rrl(tmp_path_factory):
     return call
 
 
-def test_a_plugin_is_listed_described_and_checked(rrl):
+def test_a_plugin_is_listed_described_and_checked(rrl, monkeypatch):
     assert "Attention96" in rrl("list")
-    assert "32 features of 96-px pictures" in rrl("describe", "Attention96")
-    assert "@Attention96()" in rrl("check", "run.gin")
+    monkeypatch.chdir(rrl.root)  # once it is found, this process does as well
+    assert "32 features of 96-px pictures" in CliRunner().invoke(app, ["describe", "Attention96"]).output
+    assert "@Attention96()" in CliRunner().invoke(app, ["check", "run.gin"]).output
 
 
-def test_a_plugin_runs_is_cached_and_told_apart_in_reports(rrl):
-    for _ in range(2):
-        rrl("run", "run.gin")
+def test_a_plugin_runs_is_cached_and_told_apart_in_reports(rrl, monkeypatch):
+    rrl("run", "run.gin")
+    monkeypatch.chdir(rrl.root)
+    monkeypatch.setenv("RRL_CACHE", str(rrl.root / "cache"))
+    done = CliRunner().invoke(app, ["run", "run.gin"])
+    assert done.exit_code == 0, done.output
     first, second = results.find([], rrl.root / "runs")
     (cached,) = (rrl.root / "cache").rglob("*.npz")  # one replay for both
     assert cached.stat().st_mtime < (first.folder / "metrics.jsonl").stat().st_mtime

@@ -229,6 +229,20 @@ def test_a_header_that_its_tensors_do_not_fit_and_nan_are_refused(tmp_path):
         VAE(VAE.Config(weights=str(nan)), cameras=1)
 
 
+def test_tensors_that_were_changed_since_are_refused(tmp_path):
+    """The header would tell of a training that these never had."""
+    pretrained(file := tmp_path / "a.safetensors", latent=4, size=32)
+    tensors, values = checkpoint.load_file(file)
+    tensors["mean.bias"] += 1
+    checkpoint.save_file(file, tensors, values)
+    with pytest.raises(WeightsError) as error:
+        VAE(VAE.Config(weights=str(file)), cameras=1)
+    assert f"{file} was changed after its training: its tensors have the checksum" in str(error.value)
+    assert f"its header says {values.pop('checksum')}\n  make it: rrl pretrain FILE" in str(error.value)
+    checkpoint.save_file(file, tensors, values)  # a header that states none
+    assert VAE(VAE.Config(weights=str(file)), cameras=1).dim == 4
+
+
 def test_a_pretrained_file_works_in_gin(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()

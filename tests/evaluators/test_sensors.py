@@ -167,8 +167,8 @@ def evaluated(path, display, **changed):
 def test_finished_conditions_survive_a_crash(policy):
     with pytest.raises(KeyboardInterrupt):
         evaluated(policy, Stopped(3 * 12 + 5))  # in the fourth condition
-    (folder,) = policy.parent.glob("runs/evaluations/*/sensors")
-    pieces = folder / "pieces"
+    (folder,) = policy.parent.glob("runs/evaluations/*/sensors-*")
+    pieces = folder.parent / "sensors" / "pieces"
     before = {path.name: path.stat().st_mtime_ns for path in pieces.iterdir()}
     assert len(before) == 3
     again = Lines()

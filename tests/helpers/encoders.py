@@ -2,16 +2,23 @@
 
 import pytest
 import torch
+from torchvision.models import get_model
 
 from rrl import registry
-from rrl.encoders import FixedEncoder, PixelCNN, Timm
+from rrl.encoders import FixedEncoder, FrozenEncoder, PixelCNN, Timm, weights
 from rrl.encoders.fixed import save_encoder
+from rrl.encoders.mobilenet import WHEEL
 from rrl.encoders.pixel import PixelEncoder
 
 TINY = "test_vit.r160_in1k"
 """One of the networks of timm that are made for tests: a transformer of 160-px pictures."""
 SMALLEST = {"R3M": {"depth": 18}, "VDVAE": {"size": 32}, "Timm": {"model": TINY}}
 """Settings of the smallest of a family, where its default is large."""
+
+NETWORKS = ["resnet18", "resnet34", "resnet50", "mobilenet_v2", "shufflenet_v2_x1_0"]
+"""Those of torchvision."""
+FROZEN = [cls for cls in map(registry.get, registry.names("encoder")) if issubclass(cls, FrozenEncoder)]
+needs_wheel = pytest.mark.skipif(not weights.wheel_file(WHEEL.file), reason="pip install 'rrl[offline]'")
 
 
 def untrained(encoder_class, cameras, folder, seed=0):
@@ -31,3 +38,16 @@ def untrained(encoder_class, cameras, folder, seed=0):
     if isinstance(encoder, PixelEncoder):
         encoder.initialise(torch.Generator().manual_seed(seed))
     return encoder
+
+
+def seeded(name, seed=0):
+    """torchvision's own network with random weights and random batch norm statistics."""
+    torch.manual_seed(seed)
+    network = get_model(name).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.6, 1.6)
+            torch.nn.init.uniform_(module.weight, 0.7, 1.3)
+            torch.nn.init.normal_(module.bias, 0, 0.1)
+    return network

@@ -4,11 +4,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 from mlflow import MlflowClient
+from typer.testing import CliRunner
 
 from helpers.stores import prepared
+from rrl.cli import app
 from rrl.store import results
 
 RRL = Path(sys.executable).with_name("rrl")
@@ -32,11 +35,19 @@ def command(*arguments: str, sets: tuple[str, ...] = SMALL) -> list[str]:
     return [str(RRL), "sweep", *arguments, *overrides]
 
 
-def sweep(root: Path, *arguments: str, code: int = 0, sets: tuple[str, ...] = SMALL) -> str:
+def sweep(root: Path, *arguments: str, code: int = 0, sets: tuple[str, ...] = SMALL, alone: bool = False) -> str:
+    """What a sweep says that goes to its end. It is led from this process, unless it is to be `alone` in one of its
+    own; its runs have processes of their own."""
     _prepare(root, arguments)
-    done = subprocess.run(command(*arguments, sets=sets), cwd=root, capture_output=True, text=True, timeout=400)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+    words = command(*arguments, sets=sets)
+    if alone:
+        done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=400)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+    with chdir(root):
+        result = CliRunner().invoke(app, words[1:])
+    assert result.exit_code == code, result.output
+    return result.stdout
 
 
 def begun(root: Path, *arguments: str) -> subprocess.Popen[bytes]:

@@ -1,6 +1,7 @@
 """Pictures of a data set: whose they are, that they can be made again bit for bit, and what a disk may do."""
 
 import json
+import re
 import resource
 import shutil
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from helpers.lines import Lines
 
 from rrl.config import ginfile
 from rrl.encoders.base import Inference
+from rrl.pretrain import collect as collecting
 from rrl.pretrain.collect import BudgetOver, collect
 from rrl.pretrain.pretraining import Pretraining, parts, resolve
 from rrl.registry import UserError
@@ -137,9 +139,12 @@ def no_file_beyond(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_keeps_what_is_there_and_the_rest_is_the_same(tmp_path):
+def test_a_full_disk_keeps_what_is_there_and_the_rest_is_the_same(tmp_path, monkeypatch):
     settings = ("Pretraining.pictures = 200", "Adroit.horizon = 10")
-    whole = collect(wanted := pretraining("door", *settings), wanted.store(tmp_path / "whole"), Lines())
+    monkeypatch.setattr(collecting, "MEASURED", 0.0)
+    whole = collect(wanted := pretraining("door", *settings), wanted.store(tmp_path / "whole"), first := Lines())
+    assert re.fullmatch(r"[\d,]+ pictures/s: \d+ s for the others, and then the training", first.lines[-1])
+    monkeypatch.undo()
     store, lines = wanted.store(tmp_path / "full"), Lines()
     with no_file_beyond(80 * store.size + 1000), pytest.raises(UserError) as told:  # in the middle of a piece
         collect(wanted, store, lines)

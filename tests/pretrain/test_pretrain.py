@@ -20,6 +20,7 @@ from rrl.config import ginfile
 from rrl.encoders import VAE
 from rrl.encoders.task import read_header
 from rrl.machine.multiply_adds import counted
+from rrl.pretrain import sheet
 from rrl.pretrain.pretraining import Pretraining, resolve
 from rrl.pretrain.train import Pictures, Teacher, Training
 from rrl.registry import UserError
@@ -78,6 +79,20 @@ def test_each_kind_keeps_its_last_pictures_for_looking_at(rows):
     batch = pictures.batch(np.array([5, 2]))
     expected = (torch.from_numpy(rows[[5, 2]]).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
     torch.testing.assert_close(batch, expected)
+
+
+def test_the_sheet_shows_pictures_that_are_apart(rows):
+    """Held-out ones where there are many; where there are few, which are neighbours, all of their kind."""
+    few = dict(sheet.rows(teacher(rows, mixture=(0.5, 0.0, 0.25, 0.25)).pictures))
+    assert [*few] == [
+        f"{kind} (trained on, but for {n})" for kind, n in (("expert", 4), ("large noise", 2), ("random", 2))
+    ]
+    for places, (begin, end) in zip(few.values(), ((0, 39), (40, 59), (60, 79)), strict=True):
+        assert (places[0], places[-1], len(places)) == (begin, end, 10) and np.diff(places).min() >= 2
+    pictures = teacher(np.zeros((2000, 32, 32, 3), np.uint8), mixture=(0.5, 0.5, 0.0, 0.0)).pictures
+    for held, places in zip(pictures.held_out, dict(sheet.rows(pictures)).values(), strict=False):
+        assert (places[0], places[-1]) == (held[0], held[-1]) and set(places) <= set(held)
+        assert len(places) == 10 and np.diff(places).min() >= 10
 
 
 def test_it_learns_to_rebuild_pictures(rows, tmp_path):
@@ -255,7 +270,7 @@ def test_what_comes_to_its_place_while_it_learns_is_kept(trained, monkeypatch):
 def test_another_training_finds_the_pictures_and_a_budget_ends_it(trained, monkeypatch):
     monkeypatch.chdir(trained)
     settings = [s for s in SETTINGS if "epochs" not in s] + ["Pretraining.epochs = 10000", "Pretraining.name = 'b'"]
-    done = rrl(*words("--budget", "2s", settings=settings))
+    done = rrl(*words("--budget", "0.5s", settings=settings))
     assert done.exit_code == 0, done.output
     assert "collecting" not in done.output and "the budget is over: go on with the same command" in done.output
     assert not Path("runs/b.safetensors").exists()

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from rrl import cli
 from rrl.config import ginfile
-from rrl.probes import command
+from rrl.probes import chart, command, measure
+from rrl.probes.folder import ProbeFolder
 from rrl.probes.settings import Probe
 from rrl.registry import UserError
 
@@ -38,7 +39,7 @@ Probe.clones = 2
 Probe.episodes = 5
 Probe.shown = 8
 Probe.changes = ('look balanced', 'object colour')
-Probe.num_envs = 4
+Probe.num_envs = 2
 Probe.workers = 0
 Probe.threads = 1
 Probe.backend = 'torch'
@@ -50,6 +51,7 @@ ONE = "@Attention96(),"
 def project(tmp_path, monkeypatch):
     """A folder with a plugin's encoder, whose pictures are small, and the demonstrations of `TINY` cut short."""
     install(monkeypatch, tmp_path / "plugins", "plugins.encoder96")
+    monkeypatch.setattr(measure, "TIMED", 0.05)
     monkeypatch.chdir(prepared(tmp_path))
     write(ONE)
     return tmp_path
@@ -84,10 +86,10 @@ def in_mlflow():
     }
 
 
-def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice(project, capsys):
+def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice(project, capsys, monkeypatch):
     folder, rows = probe()
     text = capsys.readouterr().out
-    assert "pieces to do: about" in text
+    assert "pieces to do: about" in text and "; fitting probes and clones comes on top)" in text
     assert set(rows) == {"Attention96 (UNTRAINED)", "State", "State (blind)"}
     row = rows["Attention96 (UNTRAINED)"]
     assert (row["role"], rows["State"]["role"]) == ("encoder", "control")
@@ -110,6 +112,7 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
         assert float(row[f"moved/{change}"]) > 0
         assert float(row[f"r2/under/{change}"]) <= 1
     assert {path.name for path in folder.iterdir()} > {"leaderboard.png", "leaderboard.svg", "config.gin"}
+    monkeypatch.setattr(chart, "draw", lambda *_: None)  # once is enough
 
     # The clones of all act in the same episodes.
     clones = [json.loads(path.read_text()) for path in (folder / "pieces").glob("clone-*.json")]
@@ -120,12 +123,17 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
 
     before, told = pieces(folder), in_mlflow()
     assert set(told) == {"tiny", *(f"tiny: {label}" for label in rows)}
-    again, same = probe()
-    assert (again, same, pieces(again)) == (folder, rows, before)
-    assert in_mlflow() == told
+    # Shown again by its id: everything is there.
+    leaderboard = (folder / "leaderboard.csv").read_bytes()
+    again = CliRunner().invoke(cli.app, ["probe", folder.name[:8]])
+    assert again.exit_code == 0
+    shown = again.output
+    assert "everything is done" in shown and "adroit_pen: encoders compared, 4 demonstrations, 2 clones, 5 ep" in shown
+    assert ((folder / "leaderboard.csv").read_bytes(), pieces(folder), in_mlflow()) == (leaderboard, before, told)
     # One encoder more: its own pieces alone.
     write(ONE + "@other/Attention96(),", "other/Attention96.seed = 1\n")
-    _, more = probe()
+    again, more = probe()
+    assert again == folder
     labels = {"Attention96 (UNTRAINED) (seed 0)", "Attention96 (UNTRAINED) (seed 1)"}
     assert labels | {"State", "State (blind)"} == set(more)
     now = pieces(folder)
@@ -134,12 +142,7 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
     assert {(piece["key"]["encoder"]["name"], piece["key"]["encoder"]["seed"]) for piece in own} == {
         ("Attention96", "1")
     }
-    # Shown again by its id; another task by the same name would take its place.
-    capsys.readouterr()
-    again = CliRunner().invoke(cli.app, ["probe", folder.name[:8]])
-    assert again.exit_code == 0
-    shown = again.output
-    assert "everything is done" in shown and "adroit_pen: encoders compared, 4 demonstrations, 2 clones, 5 ep" in shown
+    # Another task by the same name would take its place.
     before = (folder / "leaderboard.csv").read_bytes()
     for other in ("Adroit.horizon = 7", "Probe.folds = 3"):
         with pytest.raises(UserError, match=r"is a probe called 'tiny' too, with another Probe\.(env|folds)"):
@@ -150,19 +153,34 @@ def test_a_plugins_encoder_stands_between_controls_and_nothing_is_computed_twice
     assert command.probe(["tiny.gin"], ["Probe.episodes = 6"], None, dry_run=True) == 0
     assert "8 pieces to do" in capsys.readouterr().out
     assert pieces(folder) == now
-    # And an episode more: the clones alone.
-    probe("Probe.episodes = 6")
-    assert {name.partition("-")[0] for name in pieces(folder).keys() - now} == {"clone"}
-    # A damaged piece is made again.
+    # And an episode more: the clones alone. A damaged piece is made again.
     (damaged, *_) = (folder / "pieces").glob("shown-*.npz")
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:100])
     next((folder / "pieces").glob("drift-*.json")).unlink()
     probe("Probe.episodes = 6")
+    assert {name.partition("-")[0] for name in pieces(folder).keys() - now} == {"clone"}
     assert damaged.stat().st_size == len(whole)
 
 
+def test_an_id_means_that_very_probe_and_not_the_newest_of_its_name(project, capsys):
+    write("@State(),", "State.blind = True\nProbe.controls = False\n")
+    config = ginfile.load("tiny.gin", root="Probe")
+    with ProbeFolder.open("tiny") as old:
+        old.settings(config)
+    with ProbeFolder.open("tiny", new=True) as newer:
+        newer.settings(config)
+    assert ProbeFolder.named("tiny")[0] == newer.folder != old.folder
+    for dry_run in (True, False):
+        few = ["Probe.clones = 0", "Probe.shown = 0"]
+        assert command.probe([old.folder.name[:8]], few, None, dry_run=dry_run) == 0
+        assert "; fitting probes comes on top)" in capsys.readouterr().out
+    assert (old.folder / "leaderboard.csv").exists() and not (newer.folder / "pieces").exists()
+
+
 def test_killed_on_the_way_it_goes_on_where_it_was(project):
+    write(ONE, "Probe.controls = False\n")
+    Path("tiny.gin").write_text(Path("tiny.gin").read_text().replace("Probe.clones = 2", "Probe.clones = 5"))
     child = subprocess.Popen(
         [sys.executable, "-m", "rrl", "probe", "tiny.gin"], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
@@ -175,20 +193,20 @@ def test_killed_on_the_way_it_goes_on_where_it_was(project):
     child.wait()
     folder = done[0].parent.parent
     before = pieces(folder)
-    assert len([name for name in before if name.startswith("clone")]) < 6
+    assert len([name for name in before if name.startswith("clone")]) < 5
     again, rows = probe()
     assert again == folder
     now = pieces(folder)
     assert {name: now.get(name) for name in before if ".part" not in name} == {
         name: when for name, when in before.items() if ".part" not in name
     }
-    assert len([name for name in now if name.startswith("clone")]) == 6
-    assert all(row["clones"] == "2" for row in rows.values())
+    assert len([name for name in now if name.startswith("clone")]) == 5
+    assert all(row["clones"] == "5" for row in rows.values())
 
 
 def test_an_encoder_that_cannot_be_had_is_told_last_and_the_others_go_on(project, capsys):
     (project / "bad.pth").write_bytes(b"no weights")
-    write(ONE + "@ResNet(),", "ResNet.weights = 'bad.pth'\nProbe.clones = 0\n" + "Probe.shown = 0\n")
+    write(ONE + "@ResNet(),", "ResNet.weights = 'bad.pth'\nProbe.clones = 0\nProbe.shown = 0\nProbe.controls = False\n")
     text = Path("tiny.gin").read_text().replace("Probe.clones = 2\n", "").replace("Probe.shown = 8\n", "")
     Path("tiny.gin").write_text(text)
     _, rows = probe(code=2)

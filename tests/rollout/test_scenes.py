@@ -137,3 +137,23 @@ def test_finished_episodes_are_not_made_again(tmp_path):
         assert steps
     finally:
         envs.close()
+
+
+def test_what_is_read_back_cost_what_it_cost(tmp_path):
+    envs, pieces = WorkerVectorEnv(DOOR, 2, SMALL, 0), Pieces(tmp_path)
+    try:
+        kept = KeptCollector(envs, 1, policy := Seer(), {"policy": "a"}, pieces)
+        made = kept.collect(policy, todo([Scene()] * 3, 3), keep=False)
+        again = kept.collect(policy, todo([Scene()] * 3, 3), keep=False)
+        assert again.seconds == made.seconds and again.counts == made.counts
+        assert made.counts == {"encode": 20, "act": 16}  # two slots, twice four steps, two last observations
+        assert again.seconds["total"] > again.seconds["render"] > 0
+        # Earlier versions kept no costs: what is known of some chunks is not the whole.
+        (path, _) = sorted(pieces.folder.iterdir())
+        with np.load(path) as file:
+            old = {name: file[name] for name in file.files if not name.startswith(("seconds", "counts"))}
+        np.savez(path, **old)
+        partly = kept.collect(policy, todo([Scene()] * 3, 3), keep=False)
+        assert partly.seconds == {} and partly.counts == {} and np.array_equal(partly.rewards, made.rewards)
+    finally:
+        envs.close()

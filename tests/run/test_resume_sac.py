@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from helpers.stores import prepared
 from test_resume import (
     assert_same,
     children_are_gone,
@@ -60,7 +61,7 @@ def begin(iterations):
 def test_killed_in_an_episode_after_the_ring_wrapped(tmp_path):
     (whole := tmp_path / "whole").mkdir()
     (cut := tmp_path / "cut").mkdir()
-    finished(begin(10), whole)
+    finished(begin(10), prepared(whole))
     reference = outcome(whole)
     assert any("encoder/loss" in metrics for _, metrics in reference[1])
     assert best_is_the_best_evaluated(whole)

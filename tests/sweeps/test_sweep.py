@@ -105,7 +105,7 @@ def test_two_sweeps_at_once_on_one_store(tmp_path: Path) -> None:
 
 
 def test_failed_runs_are_listed_and_a_dry_run_does_nothing(tmp_path: Path) -> None:
-    text = sweep(set_traps(tmp_path), "adroit_door_state", "--dry-run", "--seeds", "0,1")
+    text = sweep(set_traps(tmp_path), "adroit_door_state", "--dry-run", "--seeds", "0,1", alone=True)
     assert "2 runs" in text
     assert "GB of memory" in text
     assert "on disk" in text

@@ -33,7 +33,8 @@ def test_optuna_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_ray_on_a_local_cluster_of_two_workers(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    text = sweep(set_traps(tmp_path), "adroit_door_state", "--seeds", "0,1", "--backend", "ray", "--jobs", "2")
+    call = ("adroit_door_state", "--seeds", "0,1", "--backend", "ray", "--jobs", "2")
+    text = sweep(set_traps(tmp_path), *call, alone=True)
     assert untouched(tmp_path)
     assert "on ray" in text
     done = runs(tmp_path)
@@ -45,7 +46,8 @@ def test_ray_on_a_local_cluster_of_two_workers(tmp_path: Path) -> None:
 
 def test_slurm_through_submitits_local_executor(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-    text = sweep(set_traps(tmp_path), "adroit_door_state", "--backend", "slurm", "--slurm", "cluster=local")
+    call = ("adroit_door_state", "--backend", "slurm", "--slurm", "cluster=local")
+    text = sweep(set_traps(tmp_path), *call, alone=True)
     assert untouched(tmp_path)
     assert "finished: adroit_door_state-seed0" in text
     (run,) = runs(tmp_path).values()
