@@ -95,7 +95,7 @@ def joined(rollouts: Sequence[Rollout]) -> Rollout:
     """The episodes of all of them, one after another. What they cost is summed up where it is known of all."""
     first = rollouts[0]
     offsets = np.cumsum([0, *(rollout.episodes for rollout in rollouts)])[:-1]
-    arrays = {name: np.concatenate([getattr(rollout, name) for rollout in rollouts]) for name in ARRAYS}
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(r, name) for r in rollouts]) for name in ARRAYS}
     arrays["episode"] = np.concatenate([r.episode + offset for r, offset in zip(rollouts, offsets, strict=True)])
     arrays["episode"] = arrays["episode"].astype(np.int32)
     flags = {name: np.concatenate([rollout.flags[name] for rollout in rollouts]) for name in first.flags}
