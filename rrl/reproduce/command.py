@@ -201,7 +201,7 @@ def _evaluations(figure: Evaluation, asked: Request) -> int:
     _, own = ginfile.fitting(
         lambda some: ginfile.bound(figure.evaluation, "evaluators", overrides=some), asked.overrides
     )
-    code, sources = 0, list(asked.runs)
+    code, sources = 0, {source: source for source in asked.runs}
     for source in sources:
         policies.locate(source, best=False)  # now, not after the first one's hour
     if sources:
@@ -209,9 +209,8 @@ def _evaluations(figure: Evaluation, asked: Request) -> int:
     else:
         code, sources = _policies(figure, asked, own)
     found = {}
-    for source in sources:
+    for name, source in sources.items():
         with Display() as display:
-            name = Path(source).name if source not in shipped() else source
             found[name] = policies.evaluate(source, display, other=figure.evaluation, overrides=own)
     if found and figure.chart:
         asked.table.console.print(chart.table(found))
@@ -221,18 +220,17 @@ def _evaluations(figure: Evaluation, asked: Request) -> int:
     return code
 
 
-def _policies(figure: Evaluation, asked: Request, elsewhere: Sequence[str]) -> tuple[int, list[str]]:
-    """(exit code, policies to evaluate): of each run that is wanted a shipped one, or those of its training here."""
+def _policies(figure: Evaluation, asked: Request, elsewhere: Sequence[str]) -> tuple[int, dict[str, str]]:
+    """(exit code, policies to evaluate, by name): of each run that is wanted a shipped one, or those of its training
+    here. `elsewhere`: the overrides that fit the evaluators."""
     wanted = [each.of(asked.task) for each in figure.wanted]
     ready = {each: file for each in wanted for file in (each.substitute, each.file) if file in shipped()}
-    sources, untrained = list(ready.values()), [each for each in wanted if each not in ready]
+    sources, untrained = {file: file for file in ready.values()}, [each for each in wanted if each not in ready]
 
     def plans() -> Planned:
         return planned(untrained, asked.chosen_seeds, asked.overrides, elsewhere=elsewhere)
 
-    if untrained:
-        plans()  # refused now, if at all
-    else:
+    if not untrained:
         ginfile.must_fit(asked.overrides, [elsewhere], figure.evaluation)
     for each, file in ready.items():
         other = f". {ANOTHER}" if file != each.file else ""
@@ -246,7 +244,7 @@ def _policies(figure: Evaluation, asked: Request, elsewhere: Sequence[str]) -> t
             if job.fingerprint not in done:
                 raise UserError("its run has not begun")
             policies.locate(str(done[job.fingerprint]), best=False)
-            sources.append(str(done[job.fingerprint]))
+            sources[job.name] = str(done[job.fingerprint])
         except UserError as error:
             asked.table.line(f"LEFT OUT: {job.name}: {error}")
     return code, sources
