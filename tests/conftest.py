@@ -27,24 +27,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def exported(tmp_path_factory):
     """A folder with what shipped files ask users to make or get: an exported encoder and a pretrained one (small,
     untrained), and place-holders for demonstrations and for published weights."""
-    import torch
-
-    from rrl.encoders.fixed import save_encoder
-    from rrl.encoders.pixel_cnn import PixelCNN
-    from rrl.encoders.task import save_encoder as save_pretrained
-    from rrl.encoders.vae import VAE
+    import stand_ins
 
     folder = tmp_path_factory.mktemp("exported")
-    encoder = PixelCNN(PixelCNN.Config(render=24, crop=20, filters=4), cameras=1)
-    demos = ("door_human.npz", "pen_100.npz", "relocate_100.npz")
-    for name in (*demos, "imagenet64-iter-1600000-model-ema.th", "r3m_50.pt", "vc1_vitb.pth", "vip.pt"):
-        (folder / name).touch()
-    save_encoder(folder / "cartpole_rad.safetensors", encoder, encoder.head(torch.Generator()), {})
-    (folder / "runs").mkdir()
-    vae = VAE(VAE.Config(weights=None, latent=8, size=32), cameras=1)
-    for name in ("adroit_door", "adroit_door_expert_only", "adroit_pen"):
-        data = {"env": {"env": name.removesuffix("_expert_only")}}
-        save_pretrained(folder / "runs" / f"vae_{name}.safetensors", vae, data, {})
+    stand_ins.put(folder)
     return folder
 
 

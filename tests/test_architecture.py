@@ -35,8 +35,8 @@ FLOORS = (
     "run",
     "commands report pretrain",
     "sweeps",
-    "reproduce bench",
-    "probes",
+    "bench",
+    "probes reproduce",
     "cli",
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}

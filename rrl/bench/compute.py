@@ -129,17 +129,29 @@ class Run:
         return len(self.obs.state) * self.experiment.env.action_repeat
 
 
-def load(sources: Sequence[str]) -> list[Run]:
-    """The runs of these gin files, or of the paper's comparison. UserError for agents that aren't counted."""
+def load(sources: Sequence[str], overrides: Sequence[str] = ()) -> list[Run]:
+    """The runs of these gin files, or of the paper's comparison, each with those of the overrides (gin statements) that
+    fit it. UserError for one that fits none, and for agents that aren't counted."""
     keep_freed_memory()
     wanted = {source: Method(source) for source in sources} or SHIPPED
-    return [_load(name, method) for name, method in wanted.items()]
+    read = {name: _read(method, overrides) for name, method in wanted.items()}
+    ginfile.must_fit(overrides, [used for _, _, used in read.values()], ", ".join(wanted))
+    return [_load(name, wanted[name].source, config, trained) for name, (config, trained, _) in read.items()]
 
 
-def _load(name: str, method: Method) -> Run:
-    source = method.source
-    config = ginfile.load(source, method.settings)
+def _read(method: Method, overrides: Sequence[str]) -> tuple[Experiment.Config, Pretraining.Config | None, list[str]]:
+    """(run, its encoder's training, the overrides that fit one of them)."""
+    config, used = ginfile.fitting(lambda some: ginfile.load(method.source, some), overrides, method.settings)
     assert isinstance(config, Experiment.Config)
+    if not method.pretraining:
+        return config, None, used
+    source, *settings = method.pretraining
+    trained, more = ginfile.fitting(lambda some: ginfile.load(source, some, "Pretraining"), overrides, settings)
+    assert isinstance(trained, Pretraining.Config)
+    return config, trained, [*used, *more]
+
+
+def _load(name: str, source: str, config: Experiment.Config, trained: Pretraining.Config | None) -> Run:
     config = resolve(config)
     learns = config.agent.component
     if not issubclass(learns, NPG | SAC):
@@ -176,16 +188,13 @@ def _load(name: str, method: Method) -> Run:
         rows = rng.standard_normal((samples + demos, len(row)), np.float32)
         batch = _rollout(rows[:samples], action_dim, horizon, rng)
         agent.remember(_rollout(rows[samples:], action_dim, horizon, rng))
-    return Run(name, experiment, agent, obs, batch, _lessons(method, experiment))
+    return Run(name, experiment, agent, obs, batch, _lessons(trained, experiment))
 
 
-def _lessons(method: Method, experiment: Experiment) -> Lessons:
-    if not method.pretraining:
+def _lessons(config: Pretraining.Config | None, experiment: Experiment) -> Lessons:
+    if config is None:
         told = experiment.encoder.training_cost()
         return Lessons(lambda: told.get("seconds", 0.0), told.get("multiply_adds", 0.0))
-    source, *settings = method.pretraining
-    config = ginfile.load(source, settings, "Pretraining")
-    assert isinstance(config, Pretraining.Config)
     assert experiment.config.precision in ("fp32", "bf16")
     learning = teacher(1, config.batch, experiment.config.precision)
     steps = config.epochs * (sum(count - held for count, held in parts(config)) // config.batch)

@@ -116,7 +116,9 @@ def pretrain(repeats: int, json: Path | None) -> None:
     _finish(entries, "training a VAE", json, {"repeats": repeats})
 
 
-def compute(files: Sequence[str], repeats: int, json: Path | None, chart: Path | None) -> None:
+def compute(
+    files: Sequence[str], repeats: int, json: Path | None, chart: Path | None, overrides: Sequence[str] = ()
+) -> None:
     """`rrl bench compute`."""
     from rrl.bench import chart as drawing
     from rrl.bench import compute as bench
@@ -124,7 +126,7 @@ def compute(files: Sequence[str], repeats: int, json: Path | None, chart: Path |
     _writable(json)
     for file in drawing.files(chart) if chart else ():
         new_file(file)
-    cases = bench.cases(bench.load(files))
+    cases = bench.cases(bench.load(files, overrides))
     entries = measure.interleave(cases, repeats, bench.UNIT, _progress)
     _finish(entries, "computation alone, environment steps", json, {"repeats": repeats})
     table = Table(title="million multiply-adds per environment step", title_justify="left")

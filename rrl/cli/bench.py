@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rrl.cli.options import finite, path, word
+from rrl.cli.options import Sets, finite, path, word
 
 app = typer.Typer(help="Speed of this machine, against plain references timed in the same run.", no_args_is_help=True)
 
@@ -93,9 +93,10 @@ def bench_compute(
     chart: Annotated[
         Path | None, typer.Option(parser=path, help="Draw the cost of 4M steps: this file's name with .png and .svg.")
     ] = None,
+    set_: Sets = None,
 ) -> None:
     """What runs compute per environment step, and in the paper's 4M steps (figure 5, left): multiply-adds and time,
     without simulation and rendering."""
     from rrl.bench import report
 
-    report.compute(files or [], repeats, json, chart)
+    report.compute(files or [], repeats, json, chart, set_ or [])

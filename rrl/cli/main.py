@@ -200,21 +200,38 @@ def report(
 
 @app.command()
 def reproduce(
-    figure: Annotated[str, typer.Argument(help="A figure of the paper: fig4.")],
-    task: Annotated[str, typer.Option(help="pen, door, hammer or relocate.")],
+    figure: Annotated[
+        str | None, typer.Argument(help="A figure or table of the paper, such as fig4; none: what there is.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="One of the figure's tasks; default: all.")] = None,
     budget: Annotated[str, typer.Option(help="Time for all runs together, such as 2h; or paper.")] = "paper",
     seeds: Annotated[str | None, typer.Option(help="Default: the authors' 10,11,12; with a budget 10.")] = None,
-    oracles: Annotated[bool, typer.Option("--oracles", help="Also the curves without published numbers.")] = False,
+    oracles: Annotated[bool, typer.Option("--oracles", help="Of fig4, also the curves without published numbers.")] = (
+        False
+    ),
     runs: Annotated[
-        list[str] | None, typer.Option("--run", parser=word, help="Judge this run instead of running. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--run",
+            parser=word,
+            help="Take this run instead of running; where policies are evaluated, also a policy file. Repeatable.",
+        ),
     ] = None,
     set_: Sets = None,
-    out: Annotated[Path | None, typer.Option(parser=path, help="The report; default: in the sweep's folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=path, help="The report or the picture; default: in the sweep's folder, in runs/figures."),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Say what there is to reproduce, and what it costs.")] = False,
 ) -> None:
-    """Reproduce a figure of the paper and say how ours compares with the published numbers."""
+    """Reproduce a figure of the paper and say how ours compares with the published numbers; the same command again goes
+    on where it stopped."""
     seconds, numbers = None if budget == "paper" else seconds_of(budget), numbers_of(seeds)
     from rrl.reproduce import command
 
+    if figure is None or list_:
+        command.show(typer.echo)
+        return
     code = command.reproduce(
         figure,
         task,

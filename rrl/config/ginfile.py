@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rrl import registry
 from rrl.config import repair
@@ -40,19 +40,24 @@ __all__ = [
     "dumps",
     "files_of",
     "find",
+    "fitting",
     "flatten",
     "flatten_text",
     "folders_of",
     "fragments",
     "holds",
+    "laid_over",
     "load",
     "loads",
     "must_be",
+    "must_fit",
     "placed",
     "root_of",
     "shipped",
 ]
 
+
+T = TypeVar("T")
 
 FRAGMENTS = {
     "env": {"Experiment.env"},
@@ -109,6 +114,7 @@ def bound(
     run = Resolver((b for b, _ in bindings), names, reader.complete, folders=reader.folders, finder=finder)
     found = run.bound(root, field)
     problems = [*reader.problems, *names.problems, *names.unknown_components(reader.files), *run.problems]
+    problems += [problem for problem in unused(bindings, run, set(), names) if problem.idle]
     whole = found if isinstance(found, tuple) else (found,)
     if not (whole and all(isinstance(part, Config) for part in whole)) and not problems:
         hint = f"add a line such as `{root}.{field} = @Name()`"
@@ -116,6 +122,42 @@ def bound(
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return found
+
+
+def fitting(
+    read: Callable[[list[str]], T], overrides: Iterable[str], settings: Iterable[str] = ()
+) -> tuple[T, list[str]]:
+    """(what `read` makes of the overrides that something in it uses, these), for what is made of several files: gin
+    statements, of which some are meant for one of them. `settings` are statements that an override of the same field
+    replaces. ConfigError for every other mistake."""
+    used = list(overrides)
+    while True:
+        try:
+            return read(laid_over(settings, used)), used
+        except ConfigError as error:
+            idle = {problem.file for problem in error.problems if problem.idle}
+            fit = [text for text in used if f'--set "{text}"' not in idle]
+            if fit == used:
+                raise
+            used = fit
+
+
+def laid_over(settings: Iterable[str], overrides: Sequence[str]) -> list[str]:
+    """Both, but of the settings only those whose field no override sets: gin statements."""
+    fields = {_field(text) for text in overrides}
+    return [*(text for text in settings if _field(text) not in fields), *overrides]
+
+
+def must_fit(overrides: Iterable[str], used: Iterable[Collection[str]], what: str) -> None:
+    """UserError for an override that is in none of `used`: those that fit one or other of `what`."""
+    known = {text for texts in used for text in texts}
+    for text in overrides:
+        if text not in known:
+            raise UserError(f'--set "{text}" fits none of {what}; `rrl check FILE` prints what a file uses')
+
+
+def _field(statement: str) -> str:
+    return statement.partition("=")[0].strip()
 
 
 def binds(source: str, name: str) -> bool:

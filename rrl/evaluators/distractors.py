@@ -115,7 +115,9 @@ class VisualDistractors(Evaluator):
                 self._film(policy, env, context, condition, todo[: self.config.films])
         tried.write(stem, f"{env.name}, {context.encoder}, update {context.iteration}")
         if rows:
-            _write_sheet(rows, stem.with_name(f"{stem.name}_sheet.png"))
+            sheet = stem.with_name(f"{stem.name}_sheet.png")
+            _write_sheet(rows, sheet)
+            context.say(f"contact sheet: {sheet}")
         context.say(f"visual distractors: {stem.with_suffix('.png')}")
 
     def _film(

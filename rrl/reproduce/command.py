@@ -1,31 +1,75 @@
-"""`rrl reproduce fig4 --task door --budget 2h`: runs or goes on with what is needed, then the verdict."""
+"""`rrl reproduce fig4 --task door --budget 2h`: runs or goes on with what a figure needs, draws it, and says how it
+compares with published numbers, if there are any."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 
-from rrl.machine.console import duration
+from rrl.bench import report as bench
+from rrl.commands import looking, policies
+from rrl.config import ginfile
+from rrl.machine.console import Display
+from rrl.pretrain.command import pretrain
 from rrl.registry import UserError
 from rrl.report.figures import Published
 from rrl.report.groups import collect
 from rrl.report.write import check, write
-from rrl.reproduce.figures import FIGURES, SEEDS, Figure, Wanted
-from rrl.reproduce.published import Curves, load
-from rrl.reproduce.verdict import judge
+from rrl.reproduce import chart, published
+from rrl.reproduce.figures import FIGURES, SEEDS, Compute, Evaluation, Figure, Look, Reconstruction, Training, Wanted
+from rrl.reproduce.published import Curves
+from rrl.reproduce.runs import ANOTHER, Planned, planned, train
+from rrl.reproduce.verdict import judge, judge_scores
+from rrl.run.policies import shipped
 from rrl.store import results
 from rrl.store.results import Result
-from rrl.sweeps.backends import Local
-from rrl.sweeps.engine import Engine
-from rrl.sweeps.jobs import Job
-from rrl.sweeps.plan import plan, request
-from rrl.sweeps.state import SweepFolder
 from rrl.sweeps.table import Table
+
+NOTHING = "nothing to judge by: no numbers of this figure are published"
+FOLDER = "figures"
+"""Of pictures, in `runs/`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for."""
+
+    name: str
+    task: str
+    budget: float | None = None
+    """Seconds; None: the paper's."""
+    seeds: Sequence[int] = ()
+    oracles: bool = False
+    runs: Sequence[str] = ()
+    """Runs or policies to take instead of training."""
+    overrides: Sequence[str] = ()
+    out: Path | None = None
+    table: Table = field(default_factory=Table)
+
+    @property
+    def title(self) -> str:
+        """`fig4 door`"""
+        return f"{self.name} {self.task}".strip()
+
+    @property
+    def chosen_seeds(self) -> Sequence[int]:
+        """The authors' where nothing else was asked for; within a budget one."""
+        return self.seeds or (SEEDS if self.budget is None else SEEDS[:1])
+
+    def picture(self, *decides: object) -> Path:
+        """Where the figure goes; by default a name of its own for all that decides it."""
+        key = json.dumps([self.title, self.overrides, version("rrl"), decides], default=str)
+        stem = f"{self.title.replace(' ', '_')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        return self.out or results.ROOT / FOLDER / f"{stem}.png"
 
 
 def reproduce(
     figure: str,
-    task: str,
+    task: str | None,
     *,
     budget: float | None,
     seeds: Sequence[int] = (),
@@ -34,37 +78,70 @@ def reproduce(
     overrides: Sequence[str] = (),
     out: Path | None = None,
 ) -> int:
-    """Run until `budget` seconds are over (None: the paper's), or judge the given `runs`; write a report and
-    print the verdict. Returns the exit code: whether it could be done, not what came out."""
+    """Make a figure of the paper, of one of its tasks or of all: run until `budget` seconds are over (None: the
+    paper's), or take the given `runs`; say how it compares. Returns the exit code: whether it could be done, not what
+    came out."""
     if figure not in FIGURES:
-        raise UserError(f"rrl reproduce knows {', '.join(FIGURES)}; got {figure}")
+        raise UserError(f"rrl reproduce knows {', '.join(FIGURES)} (`rrl reproduce` tells what they are); got {figure}")
     known = FIGURES[figure]
-    if task not in known.tasks:
-        raise UserError(f"{figure} has the tasks {', '.join(known.tasks)}; got {task}")
-    curves = load(figure, task)
-    table = Table()
-    table.line(f"{figure}, {task}: {known.title}. {curves.source}.")
-    if out is not None:
-        check(out)  # now, not after hours
+    tasks = _tasks(figure, known, task)
+    given = {"budget": budget, "seeds": seeds, "oracles": oracles, "run": runs, "out": out}
+    for option in (name for name, value in given.items() if value and name not in known.takes):
+        raise UserError(f"--{option} means nothing for {figure} ({known.title}): leave it away")
+    for option in (name for name in ("run", "out") if given[name] and len(tasks) > 1):
+        raise UserError(f"--{option} goes with one task: say which with --task {' or '.join(tasks)}")
+    asked = Request(figure, "", budget, seeds, oracles, runs, overrides, out)
     code = 0
-    if runs:
-        names, judged = list(runs), _one_method(results.find(runs))
-        out = out or Path(f"{figure}_{task}.html")
+    for each in tasks:
+        part = replace(asked, task=each, budget=None if budget is None else budget / len(tasks))
+        part.table.line(f"{part.title}: {known.title}")
+        code = MAKE[type(known)](known, part) or code
+        if code > 128:  # a signal: no further tasks
+            break
+    if budget is not None:
+        asked.table.line("the same command goes on where this stopped")
+    return code
+
+
+def _tasks(name: str, figure: Figure, task: str | None) -> Sequence[str]:
+    if task is not None and not figure.tasks:
+        raise UserError(f"{name} has no tasks to choose from: leave --task away")
+    if task is not None and task not in figure.tasks:
+        raise UserError(f"{name} has the tasks {', '.join(figure.tasks)}; got {task}")
+    return [task] if task is not None else figure.tasks or [""]
+
+
+# Learning curves
+
+
+def _curves(figure: Training, asked: Request) -> int:
+    curves = published.load(asked.name, asked.task)
+    for each in curves:
+        asked.table.line(f"{each.label}: {each.source}.")
+    if asked.out is not None:
+        check(asked.out)  # now, not after hours
+    wanted = [each.of(asked.task) for each in figure.wanted if asked.oracles or not each.extra]
+    code, out = 0, asked.out
+    if asked.runs:
+        names, ours = list(asked.runs), results.find(asked.runs)
+        judged = _one_method(ours) if curves else ours
+        out = out or Path(f"{asked.name}_{asked.task}.html")
     else:
-        seeds = seeds or (SEEDS if budget is None else SEEDS[:1])
-        folder, jobs, code = _run(known, figure, task, seeds, budget, oracles, overrides, table)
+
+        def plans() -> Planned:
+            return planned(wanted, asked.chosen_seeds, asked.overrides, figure.offline)
+
+        folder, found, code = train(f"reproduce {asked.title}", plans, asked.overrides, asked.budget, asked.table)
         done = folder.runs()
-        names = [folder.run_id]
-        judged = [results.read(done[job.fingerprint]) for job in jobs if job.fingerprint in done]
+        begun = [(job, results.read(done[job.fingerprint])) for job in found.jobs if job.fingerprint in done]
+        names, ours = [folder.run_id], [run for _, run in begun]
+        judged = [run for job, run in begun if found.published(job)]
         out = out or folder.folder / "report.html"
-    verdict = judge(judged, curves) if judged else None
-    lines = verdict.lines() if verdict else [_nothing(judged, curves)]
+    lines = _verdict(judged, curves, wanted)
     for line in lines:
-        table.line(line)
-    if judged:
-        write(names, out, table.line, published=[_drawn(curves)], verdict="\n".join(lines))
-    if not runs and budget is not None:
-        table.line("the same command goes on with these runs")
+        asked.table.line(line)
+    if ours:
+        write(names, out, asked.table.line, published=[_drawn(each) for each in curves], verdict="\n".join(lines))
     return code
 
 
@@ -79,56 +156,26 @@ def _one_method(runs: list[Result]) -> list[Result]:
     return list(groups[0].runs)
 
 
-def _run(
-    figure: Figure,
-    name: str,
-    task: str,
-    seeds: Sequence[int],
-    budget: float | None,
-    oracles: bool,
-    overrides: Sequence[str],
-    table: Table,
-) -> tuple[SweepFolder, list[Job], int]:
-    """Do the runs one after another, each for its part of the budget: (sweep, jobs to judge, exit code)."""
-    jobs: list[Job] = []
-    judged: list[Job] = []
-    for wanted in figure.wanted:
-        if wanted.published or oracles:
-            planned = _jobs(wanted, task, seeds, overrides, table)
-            jobs += planned
-            judged += planned if wanted.published else []
-    folder = SweepFolder.open(f"reproduce {name} {task}")
-    folder.record(jobs)
-    table.line(f"{len(jobs)} runs: {', '.join(job.name for job in jobs)}")
-    share = None if budget is None else budget / len(jobs)
-    if share is not None:
-        table.line(f"{duration(share)} for each")
-    engine = Engine(folder, jobs, Local(1), table, share)
-    code = engine.run()
-    engine.tell_failures()
-    return folder, judged, code
+def _verdict(runs: Sequence[Result], curves: Sequence[Curves], wanted: Sequence[Wanted]) -> list[str]:
+    if not any(each.published for each in wanted):
+        return [NOTHING]
+    if not curves:
+        shipped_runs = [ginfile.flatten(ginfile.load(each.file)) for each in wanted if each.published]
+        return judge_scores(runs, shipped_runs) or [
+            "NO VERDICT: none of our runs is of a method with published numbers"
+        ]
+    lines: list[str] = []
+    for each in curves:
+        verdict = judge(runs, each) if runs else None
+        lines += verdict.lines() if verdict else [_too_early(runs, each)]
+    return lines
 
 
-def _jobs(wanted: Wanted, task: str, seeds: Sequence[int], overrides: Sequence[str], table: Table) -> list[Job]:
-    """A curve's runs; with the substitute, and a line that says so, where its weights can't be had."""
-    file = wanted.file.format(task=task)
-    _, config = request([file], seeds=seeds, overrides=overrides)
-    planned = plan(file, config)
-    reason = next((text for text in planned.missing if "weights" in text), "")
-    if wanted.substitute and reason:
-        other = wanted.substitute.format(task=task)
-        table.line(f"{file} can't run here: {reason.splitlines()[0]}")
-        table.line(f"instead: {other}. This is ANOTHER method than the published one.")
-        planned = plan(other, config.model_copy(update={"files": (other,)}))
-    planned.refuse()
-    return planned.jobs
-
-
-def _nothing(runs: Sequence[Result], curves: Curves) -> str:
+def _too_early(runs: Sequence[Result], curves: Curves) -> str:
     first, _ = curves.span
     least = min(runs, key=lambda run: run.steps, default=None)
     ours = f"our run {least.name} has reached {least.steps:,}" if least else "none of our runs has begun"
-    return f"NO VERDICT: the published curve begins at {first:,} steps, {ours}"
+    return f"NO VERDICT: the published curve begins at {first:,} steps, {ours} ({curves.label})"
 
 
 def _drawn(curves: Curves) -> Published:
@@ -144,3 +191,116 @@ def _drawn(curves: Curves) -> Published:
         high=[max(scores) for scores in values],
         space=curves.space,
     )
+
+
+# Evaluations of finished policies
+
+
+def _evaluations(figure: Evaluation, asked: Request) -> int:
+    out = asked.picture(figure.evaluation, *asked.runs)
+    _, own = ginfile.fitting(
+        lambda some: ginfile.bound(figure.evaluation, "evaluators", overrides=some), asked.overrides
+    )
+    code, sources = 0, {source: source for source in asked.runs}
+    for source in sources:
+        policies.locate(source, best=False)  # now, not after the first one's hour
+    if sources:
+        ginfile.must_fit(asked.overrides, [own], figure.evaluation)
+    else:
+        code, sources = _policies(figure, asked, own)
+    found = {}
+    for name, source in sources.items():
+        with Display() as display:
+            found[name] = policies.evaluate(source, display, other=figure.evaluation, overrides=own)
+    if found and figure.chart:
+        asked.table.console.print(chart.table(found))
+        chart.draw(found, f"{asked.title}: {figure.title}", out)
+        asked.table.line(f"figure: {out}")
+    asked.table.line(NOTHING)
+    return code
+
+
+def _policies(figure: Evaluation, asked: Request, elsewhere: Sequence[str]) -> tuple[int, dict[str, str]]:
+    """(exit code, policies to evaluate, by name): of each run that is wanted a shipped one, or those of its training
+    here. `elsewhere`: the overrides that fit the evaluators."""
+    wanted = [each.of(asked.task) for each in figure.wanted]
+    ready = {each: file for each in wanted for file in (each.substitute, each.file) if file in shipped()}
+    sources, untrained = {file: file for file in ready.values()}, [each for each in wanted if each not in ready]
+
+    def plans() -> Planned:
+        return planned(untrained, asked.chosen_seeds, asked.overrides, elsewhere=elsewhere)
+
+    if not untrained:
+        ginfile.must_fit(asked.overrides, [elsewhere], figure.evaluation)
+    for each, file in ready.items():
+        other = f". {ANOTHER}" if file != each.file else ""
+        asked.table.line(f"the shipped policy {file} stands in for a training of {each.file}{other}")
+    if not untrained:
+        return 0, sources
+    folder, found, code = train(f"reproduce {asked.title}", plans, asked.overrides, asked.budget, asked.table)
+    done = folder.runs()
+    for job in found.jobs:
+        try:
+            if job.fingerprint not in done:
+                raise UserError("its run has not begun")
+            policies.locate(str(done[job.fingerprint]), best=False)
+            sources[job.name] = str(done[job.fingerprint])
+        except UserError as error:
+            asked.table.line(f"LEFT OUT: {job.name}: {error}")
+    return code, sources
+
+
+# What needs no run
+
+
+def _look(figure: Look, asked: Request) -> int:
+    sources, used = list(asked.runs), list(asked.overrides)
+    if not sources:
+        found = planned([each.of(asked.task) for each in figure.wanted], (), asked.overrides)
+        sources = [job.source for job in found.jobs]
+        for note in found.notes:
+            asked.table.line(note)
+        _, used = ginfile.fitting(lambda some: [ginfile.load(s, some) for s in sources], asked.overrides)
+    out = asked.picture(*sources)
+    if asked.out is None and out.exists():
+        asked.table.line(f"drawn already: {out}")
+    else:
+        with Display() as display:
+            looking.show(sources, used, out, display, count=8, of="features", side=224)
+    asked.table.line(NOTHING)
+    return 0
+
+
+def _reconstruction(figure: Reconstruction, asked: Request) -> int:
+    code = pretrain([figure.file.format(task=asked.task)], asked.overrides, None, asked.budget)
+    asked.table.line(NOTHING)
+    return code
+
+
+def _compute(figure: Compute, asked: Request) -> int:
+    out = asked.picture(figure.repeats)
+    if asked.out is None and out.exists():
+        asked.table.line(f"measured already: {out}")
+    else:
+        bench.compute([], figure.repeats, out.with_suffix(".json"), out, asked.overrides)
+    asked.table.line(f"published: {figure.told}; nothing else to judge by")
+    return 0
+
+
+MAKE: dict[type[Figure], Callable[..., int]] = {
+    Training: _curves,
+    Evaluation: _evaluations,
+    Look: _look,
+    Reconstruction: _reconstruction,
+    Compute: _compute,
+}
+
+
+def show(say: Callable[[str], None]) -> None:
+    """Say what there is to reproduce."""
+    for name, figure in FIGURES.items():
+        say(f"{name}: {figure.title}")
+        if figure.tasks:
+            say(f"    tasks: {', '.join(figure.tasks)}")
+        say(f"    at the paper's scale: {figure.cost}")
+        say(f"    published numbers: {published.label(name) or figure.told or 'none'}")

@@ -71,15 +71,29 @@ class Curves:
         return differences
 
 
-def load(figure: str, task: str) -> Curves:
-    """The published curves of a figure's task; UserError, with what there is, if there are none."""
-    files = {path.stem: json.loads(path.read_text()) for path in sorted(_folder().glob("*.json"))}
-    known = {name: facts for name, facts in files.items() if "samples" in facts}  # others hold tables
-    if figure not in known:
-        raise UserError(f"no published numbers of {figure} come with rrl, only of {', '.join(known)}")
-    facts = known[figure]
+def load(figure: str, task: str) -> list[Curves]:
+    """The published curves of a figure's task; none if none come with the package. UserError, with what there is, for a
+    task that they lack."""
+    facts = _facts(figure)
+    if "samples" not in facts:  # a table, or nothing
+        return []
     if task not in facts["tasks"]:
         raise UserError(f"{figure} has no task {task}; it is one of {', '.join(facts['tasks'])}")
+    return [_curves(facts | more, task) for more in ({}, *facts.get("also", ()))]
+
+
+def label(figure: str) -> str:
+    """What numbers of a figure come with the package, in a few words; empty: none."""
+    return str(_facts(figure).get("label", ""))
+
+
+def _facts(figure: str) -> dict[str, Any]:
+    path = Path(str(resources.files("rrl"))) / "data" / "published" / f"{figure}.json"
+    facts: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return facts
+
+
+def _curves(facts: Mapping[str, Any], task: str) -> Curves:
     seeds = {
         seed: (tuple(facts["samples"][: len(values)]), tuple(map(float, values)))
         for seed, values in facts["tasks"][task].items()
@@ -87,7 +101,3 @@ def load(figure: str, task: str) -> Curves:
     named = {key: facts[key] for key in ("figure", "title", "label", "source", "space", "conditions")}
     score, episodes = Score(**facts["score"]), facts["episodes"][task]
     return Curves(task=task, score=score, episodes=episodes, seeds=seeds, **named)
-
-
-def _folder() -> Path:
-    return Path(str(resources.files("rrl"))) / "data" / "published"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy.stats import t as student
 
+from rrl.report import table1
+from rrl.report.groups import WITHIN, Group, collect
 from rrl.reproduce.published import Curves
 from rrl.score import Score
 from rrl.statistics import wilson
 from rrl.store.results import Result
 
+Word = Literal["within", "below", "above"]
 UPDATES = 5
 """Our value is the mean over this many updates (fewer if there are fewer): one has 200 episodes of noise."""
 
@@ -43,7 +46,7 @@ class Verdict:
     theirs: Value
     difference: tuple[float, float, float]
     """(ours - theirs, and its 95 % interval), in points if they are counted."""
-    word: Literal["within", "below", "above"]
+    word: Word
     """`within`: the interval of the difference holds 0."""
     differences: tuple[str, ...]
     """What is not as in the published runs; empty: comparable."""
@@ -51,18 +54,30 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """As text for people, the most important first."""
-        mean, low, high = self.difference
-        sides = {"within": "within the interval of", "below": "below", "above": "above"}
-        unit = " points" if self.ours.score.counted else ""
         text = [
-            f"at {self.steps:,} environment steps ours is {sides[self.word]} the published curve: "
-            f"{self.ours} against {self.theirs}, difference {mean:+.1f}{unit} ({low:+.1f} to {high:+.1f})"
+            "NOT COMPARABLE: " + "; ".join(self.differences)
+            if self.differences
+            else "comparable: no listed condition differs",
+            f"at {self.steps:,} environment steps ours is {_in_words(self.ours, self.theirs, 'the published curve')}",
         ]
-        if self.differences:
-            text.insert(0, "NOT COMPARABLE: " + "; ".join(self.differences))
-        else:
-            text.insert(0, "comparable: no listed condition differs")
         return [*text, *(f"note: {note}" for note in self.notes)]
+
+
+def _in_words(ours: Value, theirs: Value, published: str) -> str:
+    (mean, low, high), word = _compared(ours, theirs)
+    sides = {"within": "within the interval of", "below": "below", "above": "above"}
+    unit = " points" if ours.score.counted else ""
+    return (
+        f"{sides[word]} {published}: {ours} against {theirs}, difference {mean:+.1f}{unit} ({low:+.1f} to {high:+.1f})"
+    )
+
+
+def _compared(ours: Value, theirs: Value) -> tuple[tuple[float, float, float], Word]:
+    """(ours - theirs, and its 95 % interval; the word for it)."""
+    mean = ours.mean - theirs.mean
+    low = mean - math.hypot(ours.mean - ours.low, theirs.high - theirs.mean)
+    high = mean + math.hypot(ours.high - ours.mean, theirs.mean - theirs.low)
+    return (mean, low, high), "within" if low <= 0 <= high else "above" if low > 0 else "below"
 
 
 def judge(runs: Sequence[Result], curves: Curves) -> Verdict | None:
@@ -74,10 +89,7 @@ def judge(runs: Sequence[Result], curves: Curves) -> Verdict | None:
     upto = min(min(reached), last)
     ours, steps = _ours(runs, curves, first, upto)
     theirs, notes = _between_points(_theirs(curves, steps), curves, upto)
-    mean = ours.mean - theirs.mean
-    low = mean - math.hypot(ours.mean - ours.low, theirs.high - theirs.mean)
-    high = mean + math.hypot(ours.high - ours.mean, theirs.mean - theirs.low)
-    word: Literal["within", "below", "above"] = "within" if low <= 0 <= high else "above" if low > 0 else "below"
+    difference, word = _compared(ours, theirs)
     if len(runs) == 1:
         notes.append("one seed: our interval covers the choice of episodes, not of a seed")
     elif len(runs) < 3:
@@ -85,7 +97,51 @@ def judge(runs: Sequence[Result], curves: Curves) -> Verdict | None:
     if any(step != reached[0] for step in reached):
         notes.append("our seeds have not reached the same number of steps; compared where all have been")
     differences = dict.fromkeys(text for run in runs for text in curves.differences(run))
-    return Verdict(upto, ours, theirs, (mean, low, high), word, tuple(differences), tuple(notes))
+    return Verdict(upto, ours, theirs, difference, word, tuple(differences), tuple(notes))
+
+
+def judge_scores(runs: Sequence[Result], shipped: Sequence[Mapping[str, str]]) -> list[str]:
+    """How runs of the paper's table of scores compare with the published ones, as text for people. `shipped` are the
+    parameters of the shipped runs: what a run has otherwise forbids a comparison."""
+    paper, lines = table1.published(), []
+    for group in collect(runs).groups:
+        column = table1.column(group)
+        for budget in paper.budgets:
+            known = paper.scores.get((group.task, budget, column))
+            if known is None:
+                continue
+            name, reached = f"{column} on {group.task} at {budget:,} environment steps", table1.at_budget(group, budget)
+            if not reached.by_seed:
+                lines.append(f"NO VERDICT: {name}: no run of ours has been evaluated there")
+                continue
+            scores = [point.value for point in reached.by_seed.values()]
+            ours = _value(group.score, scores, sum(point.episodes for point in reached.by_seed.values()))
+            mean, std = known
+            theirs = Value(group.score, mean, mean - std, mean + std, 0)
+            differences = _otherwise(group, shipped)
+            lines.append(f"NOT COMPARABLE: {'; '.join(differences)}" if differences else "as the shipped file")
+            lines.append(f"{name} ours is {_in_words(ours, theirs, 'the published score')}")
+            if len(scores) < 3:
+                lines.append(f"note: {_seeds(len(scores))} too few to know how much seeds differ")
+    if lines:
+        lines.append(f"note: their interval is one standard deviation over seeds; {paper.label}")
+    return lines
+
+
+def _otherwise(group: Group, shipped: Sequence[Mapping[str, str]]) -> list[str]:
+    """The settings of a method that are not as in the shipped run of the same agent and encoder, in words; what is
+    chosen automatically, evaluators and the length left out."""
+    ours = group.params
+    theirs = next((p for p in shipped if all(p.get(part) == ours.get(part) for part in ("agent", "encoder"))), None)
+    if theirs is None:
+        return ["no shipped file has this agent and encoder"]
+    own = {name: value for name, value in theirs.items() if value not in ("auto", "None") and name not in WITHIN}
+    own = {name: value for name, value in own.items() if not name.startswith("evaluators") and name != "iterations"}
+    return [f"{name} {ours[name]} (shipped {own[name]})" for name in own if ours.get(name, own[name]) != own[name]]
+
+
+def _seeds(count: int) -> str:
+    return "one seed is" if count == 1 else f"{count} seeds are"
 
 
 def _ours(runs: Sequence[Result], curves: Curves, first: int, upto: int) -> tuple[Value, list[int]]:

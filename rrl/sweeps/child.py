@@ -70,14 +70,19 @@ def die_with(parent: int) -> None:
 
 
 def main(text: str) -> int:
-    """Do the task; returns the exit code."""
+    """Do the task of this text; returns the exit code."""
     values = json.loads(text)
     parent = values.pop("parent")
     task = Task(**values)
     die_with(parent)
-    os.environ["MLFLOW_TRACKING_URI"] = task.uri
     if task.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, task.cores)
+    return do(task)
+
+
+def do(task: Task) -> int:
+    """Do the task in this process; returns the exit code."""
+    os.environ["MLFLOW_TRACKING_URI"] = task.uri
     from rrl.registry import UserError
     from rrl.run import placement, process  # heavy: after the above
     from rrl.store import files

@@ -122,11 +122,10 @@ def request(
         assert isinstance(config, Sweep.Config)
         folders = ginfile.folders_of(sweeps[0])
         members = tuple(next((str(b / f) for b in folders if (b / f).is_file()), f) for f in config.files)
-        fields = {name.split("=")[0].strip() for name in overrides}
-        own = tuple(ginfile.placed(t, folders) for t in config.set if t.split("=")[0].strip() not in fields)
+        together = ginfile.laid_over([ginfile.placed(text, folders) for text in config.set], overrides)
         settings = {key: getattr(config, key) for key in Sweep.Config.model_fields}
         settings["grid"] = tuple(ginfile.placed(text, folders) for text in config.grid)
-        options = {**settings, **options, "files": members, "set": (*own, *overrides)}
+        options = {**settings, **options, "files": members, "set": tuple(together)}
     else:
         options["files"] = tuple(files)
     sweep = checked(Sweep.Config, options)
@@ -238,23 +237,17 @@ class Builder:
         chosen = {axis.field: axis.override(point[axis.field]) for axis in self.axes if axis.field in point}
         chosen |= {text: text for text in self.sweep.set}
         seeds = [] if seed is None else [f"Experiment.seed = {seed}"]
-        while True:
-            try:
-                config = ginfile.load(file, [*chosen.values(), *seeds])
-                break
-            except ConfigError as error:
-                idle = {p.file for p in error.problems if p.idle}
-                unfit = [text for text, statement in chosen.items() if f'--set "{statement}"' in idle]
-                if not unfit:
-                    self._problems |= dict.fromkeys(error.problems)
-                    return None
-                for text in unfit:
-                    del chosen[text]
+        try:
+            config, used = ginfile.fitting(lambda some: ginfile.load(file, some), [*chosen.values(), *seeds])
+        except ConfigError as error:
+            self._problems |= dict.fromkeys(error.problems)
+            return None
+        chosen = {text: statement for text, statement in chosen.items() if statement in used}
         for text in chosen:
             self._fits[text].add(file)
         assert isinstance(config, Experiment.Config)
-        used = {name: value for name, value in point.items() if name in chosen}
-        return Job(self._name(file, used, config.seed), file, used, config)
+        taken = {name: value for name, value in point.items() if name in chosen}
+        return Job(self._name(file, taken, config.seed), file, taken, config)
 
     def _name(self, file: str, point: Point, seed: int) -> str:
         parts = [Path(file).stem]

@@ -141,3 +141,11 @@ def test_offline_encoder_fits(path):
     assert changes(ginfile.flatten(ginfile.load(path)), ginfile.flatten(ginfile.load(path, [override]))) == {
         "Experiment.encoder"
     }
+
+
+def test_the_table_of_settings_is_up_to_date():
+    import write_settings
+
+    assert write_settings.page() == write_settings.OUT.read_text(encoding="utf-8"), (
+        "run: python scripts/write_settings.py"
+    )

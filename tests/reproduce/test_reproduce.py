@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.report_runs import make_run
+from helpers.report_runs import make_run, make_scored
 from helpers.stores import prepared
 from scipy.stats import ttest_1samp
+from typer.testing import CliRunner
 
+from rrl.cli import app
+from rrl.config import ginfile
 from rrl.registry import UserError
-from rrl.reproduce.figures import FIGURES
-from rrl.reproduce.published import load
-from rrl.reproduce.verdict import judge
+from rrl.reproduce.figures import FIGURES, Training, Wanted
+from rrl.reproduce.published import Curves, label, load
+from rrl.reproduce.verdict import judge, judge_scores
 from rrl.score import success
 from rrl.statistics import wilson
 from rrl.store import results
@@ -25,7 +28,7 @@ from rrl.store.tracking import Row
 
 def run(seed: int, curve: list[tuple[int, float]], **changed: str) -> Result:
     """A run under the published conditions, but for `changed`; 200 episodes an update."""
-    conditions = load("fig4", "door").conditions
+    conditions = published("door").conditions
     params, tags = {"seed": str(seed)}, {}
     for condition in conditions.values():
         value = condition["value"]["door"] if isinstance(condition["value"], dict) else condition["value"]
@@ -56,16 +59,26 @@ def run(seed: int, curve: list[tuple[int, float]], **changed: str) -> Result:
     )
 
 
+def published(task: str) -> Curves:
+    """Figure 4's, of success."""
+    return load("fig4", task)[0]
+
+
 @pytest.mark.parametrize("figure", FIGURES)
-def test_every_figure_has_its_published_numbers(figure: str) -> None:
+def test_published_numbers_belong_to_curves(figure: str) -> None:
     for task in FIGURES[figure].tasks:
-        curves = load(figure, task)
-        for steps, percents in curves.seeds.values():
-            assert len(steps) == len(percents)
-            assert list(steps) == sorted(steps)
-            assert all(0 <= value <= 100 for value in percents)
+        for curves in load(figure, task):
+            for steps, values in curves.seeds.values():
+                assert len(steps) == len(values)
+                assert list(steps) == sorted(steps)
+                assert all(0 <= value <= (100 if curves.score.counted else 20_000) for value in values)
+    marked = any(wanted.published for wanted in getattr(FIGURES[figure], "wanted", ()))
+    assert marked == bool(label(figure))
+
+
+def test_tasks_without_published_numbers_are_told() -> None:
     with pytest.raises(UserError, match="pen, door"):
-        load(figure, "peg")
+        load("fig4", "peg")
 
 
 def test_published_means_are_those_of_the_logs() -> None:
@@ -78,11 +91,11 @@ def test_published_means_are_those_of_the_logs() -> None:
         ("relocate", 8_000_000, 74.8),
         ("pen", 12_000_000, 88.2),
     ):
-        assert np.mean([*load("fig4", task).at(at).values()]) == pytest.approx(mean, abs=0.06), (task, at)
+        assert np.mean([*published(task).at(at).values()]) == pytest.approx(mean, abs=0.06), (task, at)
 
 
 def test_between_points_the_curve_is_straight_and_never_goes_on() -> None:
-    curves = load("fig4", "relocate")
+    curves = published("relocate")
     assert curves.at(1_500_000)["10"] == pytest.approx((0.5 + 7) / 2)
     assert len(curves.at(8_000_000)) == 3
     assert len(curves.at(12_000_000)) == 2  # one of the authors' runs stopped before
@@ -90,7 +103,7 @@ def test_between_points_the_curve_is_straight_and_never_goes_on() -> None:
 
 
 def test_equal_curves_are_within() -> None:
-    curves = load("fig4", "door")
+    curves = published("door")
     ours = [run(s, [(2_000_000, v)]) for s, v in zip((10, 11, 12), (78.0, 82.5, 75.0), strict=True)]
     verdict = judge(ours, curves)
     assert verdict is not None
@@ -103,12 +116,12 @@ def test_equal_curves_are_within() -> None:
 
 def test_intervals_against_the_t_test_and_wilson() -> None:
     values = (20.0, 50.0, 80.0)
-    verdict = judge([run(s, [(1_000_000, v)]) for s, v in enumerate(values)], load("fig4", "door"))
+    verdict = judge([run(s, [(1_000_000, v)]) for s, v in enumerate(values)], published("door"))
     assert verdict is not None
     interval = ttest_1samp(values, 0).confidence_interval(0.95)
     assert verdict.ours.low == max(0, interval.low)
     assert verdict.ours.high == min(100, interval.high)
-    single = judge([run(0, [(1_000_000, 30.0)])], load("fig4", "door"))
+    single = judge([run(0, [(1_000_000, 30.0)])], published("door"))
     assert single is not None
     assert (single.ours.low, single.ours.high) == pytest.approx([100 * x for x in wilson(60, 200)])
     assert any("one seed" in note for note in single.notes)
@@ -118,14 +131,14 @@ def test_intervals_against_the_t_test_and_wilson() -> None:
 
 @pytest.mark.parametrize(("value", "word"), [(5.0, "below"), (95.0, "above")])
 def test_far_curves_are_told_apart(value: float, word: str) -> None:
-    verdict = judge([run(s, [(1_000_000, value)]) for s in range(3)], load("fig4", "door"))
+    verdict = judge([run(s, [(1_000_000, value)]) for s in range(3)], published("door"))
     assert verdict is not None
     assert verdict.word == word
 
 
 def test_the_same_updates_are_compared() -> None:
     """Ours on the authors' very line, at 5 updates below 1M steps: no difference, though the curve rises."""
-    curves = load("fig4", "door")
+    curves = published("door")
     steps = [800_000, 840_000, 880_000, 920_000, 960_000]
     line = [(step, float(np.mean([*curves.at(step).values()]))) for step in steps]
     verdict = judge([run(0, [(40_000, 0.2), *line])], curves)
@@ -146,13 +159,13 @@ def test_the_same_updates_are_compared() -> None:
     ],
 )
 def test_not_comparable_says_what_differs(changed: dict[str, str], text: str) -> None:
-    verdict = judge([run(0, [(40_000, 3.0)], **changed)], load("fig4", "door"))
+    verdict = judge([run(0, [(40_000, 3.0)], **changed)], published("door"))
     assert verdict is not None
     assert verdict.lines()[0] == f"NOT COMPARABLE: {text}"
 
 
 def test_between_published_points_their_interval_holds_both() -> None:
-    curves = load("fig4", "door")
+    curves = published("door")
     verdict = judge([run(0, [(500_000, 1.0)])], curves)
     assert verdict is not None
     ends = [np.mean([*curves.at(point).values()]) for point in (40_000, 1_000_000)]
@@ -163,7 +176,7 @@ def test_between_published_points_their_interval_holds_both() -> None:
 
 
 def test_other_tasks_and_settings_are_not_comparable() -> None:
-    curves = load("fig4", "door")
+    curves = published("door")
     changes = (
         {"env__task": "hammer"},
         {"env__joint_noise": "0.02"},
@@ -183,11 +196,44 @@ def test_runs_that_are_judged_differ_in_seed_alone(tmp_path: Path) -> None:
     assert "differ in seed alone" in rrl(tmp_path, "reproduce", "fig4", "--task", "door", *several, code=2)
 
 
+def test_returns_are_judged_too() -> None:
+    """The authors' evaluations at the last iteration, mean over seeds: (3148 + 3201 + 3072) / 3."""
+    success, returns = load("fig4", "door")
+    assert (success.metric, returns.metric) == ("train/success", "eval/return")
+    rows = tuple(Row(12_000_000, 0, {"eval/return": value, "eval/episodes": 25.0}) for value in (3100.0,))
+    ours = [dataclasses.replace(run(seed, []), rows=rows) for seed in range(3)]
+    verdict = judge(ours, returns)
+    assert verdict is not None
+    assert verdict.theirs.mean == pytest.approx(9421 / 3)
+    assert (verdict.word, verdict.difference[0]) == ("within", pytest.approx(3100 - 9421 / 3))
+    assert judge([run(0, [(12_000_000, 98.0)])], returns) is None
+
+
+def scored(tmp_path: Path, run_id: str, top: float, *overrides: str, seed: int = 0) -> Result:
+    make_scored(tmp_path, run_id, "dmc_finger_spin_rad", {0: 5.0, 100_000: top}, overrides, seed=seed)
+    return results.read(tmp_path / run_id)
+
+
+def test_scores_of_the_table_are_judged(tmp_path: Path) -> None:
+    """RAD's published score at 100k steps is 856 +- 88; a run of another batch is compared, and told."""
+    shipped = [ginfile.flatten(ginfile.load("dmc_finger_spin_rad"))]
+    text = "\n".join(judge_scores([scored(tmp_path, f"a{s}", 840.0 + s, seed=s) for s in range(3)], shipped))
+    assert "as the shipped file" in text
+    assert "RAD on finger spin at 100,000 environment steps ours is within the interval of" in text
+    assert "841.0 (838.5 to 843.5) against 856.0 (768.0 to 944.0), difference -15.0" in text
+    assert "NO VERDICT: RAD on finger spin at 500,000 environment steps" in text
+    assert "recalled, not checked" in text
+    other = judge_scores([scored(tmp_path, "b", 300.0, "RAD.batch = 64")], shipped)
+    assert "NOT COMPARABLE: agent.batch 64 (shipped 128)" in other
+    assert any("ours is below the published score: 300.0" in line for line in other)
+    assert any("one seed is too few" in line for line in other)
+
+
 def test_no_verdict_without_samples() -> None:
-    assert judge([run(0, [])], load("fig4", "door")) is None
-    assert judge([run(0, [(10_000, 3.0)])], load("fig4", "door")) is None
+    assert judge([run(0, [])], published("door")) is None
+    assert judge([run(0, [(10_000, 3.0)])], published("door")) is None
     ours = run(0, [(13_000_000, 3.0), (11_000_000, 4.0)])
-    assert judge([dataclasses.replace(ours, rows=ours.rows[1:])], load("fig4", "door")) is not None
+    assert judge([dataclasses.replace(ours, rows=ours.rows[1:])], published("door")) is not None
 
 
 def rrl(root: Path, *arguments: str, code: int = 0) -> str:
@@ -233,7 +279,53 @@ def test_the_whole_way_in_small(tmp_path: Path) -> None:
     assert "authors" in page
 
 
-def test_wrong_words_are_told(tmp_path: Path) -> None:
-    assert "knows fig4" in rrl(tmp_path, "reproduce", "fig5", "--task", "door", code=2)
-    assert "pen, door" in rrl(tmp_path, "reproduce", "fig4", "--task", "peg", code=2)
-    assert "2h" in rrl(tmp_path, "reproduce", "fig4", "--task", "door", "--budget", "long", code=2)
+def test_wrong_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def refused(*words: str) -> str:
+        done = CliRunner().invoke(app, ["reproduce", *words])
+        assert done.exit_code == 2, done.output
+        return " ".join(done.output.split())
+
+    assert "knows fig2, fig4, fig5_left" in refused("fig5", "--task", "door")
+    assert "pen, door" in refused("fig4", "--task", "peg")
+    assert "2h" in refused("fig4", "--task", "door", "--budget", "long")
+    assert "fig5_left has no tasks to choose from" in refused("fig5_left", "--task", "door")
+    assert "--seeds means nothing for fig2" in refused("fig2", "--seeds", "1")
+    assert "--run goes with one task: say which with --task pen or door" in refused("fig4", "--run", "3f2a")
+    assert "fits none of adroit_door_resnet34" in refused("fig4", "--task", "door", "--set", "SAC.batch = 3")
+    assert "fits none of eval/distractor_sheet" in refused("fig12", "--task", "door", "--set", "SAC.batch = 3")
+    assert "fits none of RRL(ResNet34), " in refused("fig5_left", "--set", "SAC.batch = 3")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_there_is_is_told() -> None:
+    said = CliRunner().invoke(app, ["reproduce"]).output
+    assert said == CliRunner().invoke(app, ["reproduce", "--list"]).output
+    for name, figure in FIGURES.items():
+        assert f"{name}: {figure.title}\n" in said
+    assert "published numbers: authors' logs, RRL(ResNet34)\n" in said
+    assert said.count("published numbers: none\n") == len(FIGURES) - 3
+
+
+def test_figures_and_sweeps_name_the_same_runs() -> None:
+    """The shipped sweeps of figures, and what `rrl reproduce` runs for them."""
+    sweeps = {
+        **{f"fig4_{task}": ["fig4"] for task in FIGURES["fig4"].tasks},
+        "fig6_fig7_encoders": ["fig6", "fig7"],
+        "fig8_proprioception": ["fig8"],
+        "fig10": ["fig10"],
+    }
+    for sweep, figures in sweeps.items():
+        config = ginfile.load(f"sweeps/{sweep}", root="Sweep")
+        tasks = {sweep.partition("_")[2]} if sweep.startswith("fig4") else set(FIGURES[figures[0]].tasks)
+        ours = {w.of(task).file for name in figures for w in wanted(name) for task in tasks}
+        assert ours == set(config.files)  # type: ignore[attr-defined]
+    halves = [set(ginfile.load(f"sweeps/fig9_{half}", root="Sweep").files) for half in ("reward", "policy_size")]  # type: ignore[attr-defined]
+    assert set.union(*halves) == {w.of(task).file for w in wanted("fig9") for task in FIGURES["fig9"].tasks}
+
+
+def wanted(name: str) -> tuple[Wanted, ...]:
+    figure = FIGURES[name]
+    assert isinstance(figure, Training)
+    return figure.wanted
