@@ -132,15 +132,15 @@ def train(
         found.notes += left
     for note in found.notes:
         table.line(note)
-    folder = SweepFolder.open(title)
-    folder.record(found.jobs)
-    if not found.jobs or code:
-        return folder, found, code
-    table.line(f"{len(found.jobs)} runs: {', '.join(job.name for job in found.jobs)}")
-    share = None if budget is None else max(0.0, budget - (time.monotonic() - began)) / len(found.jobs)
-    if share is not None:
-        table.line(f"{duration(share)} for each")
-    engine = Engine(folder, found.jobs, Local(1), table, share)
-    code = engine.run()
-    engine.tell_failures()
+    with SweepFolder.open(title) as folder:
+        folder.record(found.jobs)
+        if not found.jobs or code:
+            return folder, found, code
+        table.line(f"{len(found.jobs)} runs: {', '.join(job.name for job in found.jobs)}")
+        share = None if budget is None else max(0.0, budget - (time.monotonic() - began)) / len(found.jobs)
+        if share is not None:
+            table.line(f"{duration(share)} for each")
+        engine = Engine(folder, found.jobs, Local(1), table, share)
+        code = engine.run()
+        engine.tell_failures()
     return folder, found, code

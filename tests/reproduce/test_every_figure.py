@@ -9,11 +9,16 @@ from helpers.stores import prepared
 from plugins.encoder96 import Attention96  # noqa: F401 (registers it)
 from typer.testing import CliRunner
 
+from rrl.bench import compute
 from rrl.cli import app
+from rrl.commands import policies
+from rrl.registry import UserError
 from rrl.reproduce import command, runs
-from rrl.reproduce.figures import FIGURES, Evaluation, Training
+from rrl.reproduce.figures import FIGURES, Evaluation, Training, Wanted
+from rrl.store import results
 from rrl.sweeps import child
 
+FAST = "Adroit.look = 'fast'"
 RUN = (
     "Experiment.iterations = 1",
     "Experiment.num_envs = 1",
@@ -27,7 +32,8 @@ NPG = (
     "Experiment.agent = @NPG()",
     "Experiment.demos = None",
     "Adroit.horizon = 4",
-    "NPG.trajectories = 2",
+    FAST,
+    "NPG.trajectories = 1",
     "NPG.value_batch = 4",
 )
 STATE = (
@@ -40,15 +46,16 @@ STATE = (
     "DemoSet.episodes = 1",
 )
 VAE = (
-    "Pretraining.pictures = 64",
+    "Pretraining.pictures = 24",
     "Pretraining.epochs = 1",
-    "Pretraining.batch = 16",
-    "Pretraining.held_out = 0.1",
+    "Pretraining.batch = 8",
+    "Pretraining.held_out = 0.2",
     "Pretraining.num_envs = 1",
     "Pretraining.workers = 0",
     "Pretraining.threads = 1",
     "Pretraining.mixture = (0.0, 0.0, 0.0, 1.0)",
     "Adroit.horizon = 4",
+    FAST,
     "VAE.size = 32",
     "VAE.latent = 8",
 )
@@ -70,23 +77,24 @@ COMPUTE = (
     "DAPG.trajectories = 2",
     "Adroit.horizon = 4",
     "FERM.batch = 4",
-    "Pretraining.batch = 4",
 )
-TINY = {
-    "fig2": ("door", ("Experiment.agent = @NPG()", "Experiment.demos = None", "Adroit.horizon = 4")),
+TINY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "fig2": ("door", ("Experiment.agent = @NPG()", "Experiment.demos = None", "Adroit.horizon = 4", FAST)),
     "fig4": ("door", (*RUN, *STATE)),
     "fig5_left": ("", (*COMPUTE, "Experiment.backend = 'torch'")),
     "fig5_centre": ("door", DISTRACTORS),
     "fig5_right": ("hammer", DISTRACTORS),
-    "fig6": ("door", (*RUN, *NPG, *VAE)),
+    "fig6": ("door", (*dict.fromkeys((*RUN, *NPG, *VAE)),)),
     "fig7": ("door", (*RUN, *NPG)),
     "fig8": ("door", (*RUN, *NPG)),
     "fig9": ("door", (*RUN, *STATE)),
-    "fig10": ("reacher", (*RUN, *FERM, "MJRL.horizon = 10", "DAPG.trajectories = 2", "NPG.trajectories = 2")),
+    "fig10": ("reacher", ("Experiment.iterations = 0", *RUN[1:], *FERM, "MJRL.look = 'fast'")),
     "fig11": ("door", VAE),
     "fig12": ("door", DISTRACTORS),
-    "table1": ("cartpole_swingup", RUN),
+    "table1": ("cartpole_swingup", (*RUN, "DMControl.action_repeat = 100")),
 }
+FEW = {"fig8": (1, 2), "fig9": (1, 2), "fig10": (0, 1), "table1": (1, 5)}
+"""Of curves that run like others some are enough; `test_figures_and_sweeps_name_the_same_runs` reads all of them."""
 
 
 class Here:
@@ -119,9 +127,12 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")  # runs here would leave it set
     monkeypatch.setattr(runs, "Local", Here)
-    monkeypatch.setitem(command.FIGURES, "fig5_left", dataclasses.replace(FIGURES["fig5_left"], repeats=1))
+    monkeypatch.setitem(FIGURES, "fig5_left", dataclasses.replace(FIGURES["fig5_left"], repeats=1))
+    monkeypatch.setattr(compute, "SHIPPED", {name: compute.SHIPPED[name] for name in ("RRL(ResNet34)", "FERM")})
+    monkeypatch.setattr(policies, "cores", lambda: 0)  # no worker processes
+    text = PIXELS.format(encoder="Attention96", evaluators="") + "Experiment.num_envs = 1\nExperiment.threads = 1\n"
     for name in ("one", "two"):
-        saved(tmp_path / f"{name}.safetensors", PIXELS.format(encoder="Attention96", evaluators=""), 24, 28)
+        saved(tmp_path / f"{name}.safetensors", text, 24, 28)
     return tmp_path
 
 
@@ -135,10 +146,13 @@ def reproduced(figure, task, sets, *more, code=0):
 
 
 @pytest.mark.parametrize("figure", FIGURES)
-def test_it_is_made_and_goes_on(project, figure):
+def test_it_is_made_and_goes_on(project, figure, monkeypatch):
     known, (task, sets) = FIGURES[figure], TINY[figure]
+    if figure in FEW:
+        known = dataclasses.replace(known, wanted=tuple(known.wanted[n] for n in FEW[figure]))
+        monkeypatch.setitem(FIGURES, figure, known)
     more = ("--run", "one.safetensors", "--run", "two.safetensors") if isinstance(known, Evaluation) else ()
-    more += ("--budget", "20s") if "budget" in known.takes else ()
+    more += ("--budget", "1h") if "budget" in known.takes else ()
     said = reproduced(figure, task, sets, *more)
     expected = {
         "fig4": "NO VERDICT: the published curve begins at 40,000 steps",
@@ -159,3 +173,44 @@ def made_by(figure):
     return [
         path for glob in parts.get(type(figure), ("figures/*.png", "*.safetensors")) for path in Path("runs").glob(glob)
     ]
+
+
+def test_a_verdict_on_runs_that_are_there(project):
+    """A real run with its steps counted a thousandfold: its encoder and demonstrations are not the authors'."""
+    reproduced("fig4", *TINY["fig4"], "--budget", "1h")
+    (ours,) = results.find([])
+    assert ours.params["seed"] == "10"
+    path = ours.folder / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"step": 20', '"step": 40000'))
+    text = reproduced("fig4", "door", (), "--run", ours.run_id[:8])
+    assert "NOT COMPARABLE: demonstrations policy adroit_door_expert (theirs human)" in text
+    assert "encoder State (theirs ResNet)" in text
+    assert "at 40,000 environment steps ours is within the interval of the published curve" in text
+    page = Path("fig4_door.html").read_text()
+    assert "NOT COMPARABLE" in page
+    assert "authors" in page
+
+
+def test_a_shipped_policy_stands_in_and_another_method_is_named(project, capsys):
+    code, found = command._policies(FIGURES["fig12"], command.Request("fig12", "door"), [])
+    assert (code, list(found)) == (0, ["adroit_door_mobilenetv2"])
+    said = capsys.readouterr().out
+    assert "the shipped policy adroit_door_mobilenetv2 stands in for a training of adroit_door_resnet34" in said
+    assert "ANOTHER method" in said
+
+
+def test_weights_that_can_not_be_had(project):
+    """A stated substitute, settings over the same file, or left out with the reason; an encoder to be pretrained."""
+
+    def found(figure, task="door"):
+        known = FIGURES[figure]
+        return runs.planned([each.of(task) for each in known.wanted], [10], [], known.offline)
+
+    with_substitute, with_settings, left_out = found("fig10", "reacher"), found("fig8"), found("fig7")
+    assert [job.name for job in with_substitute.jobs][-1] == "mjrl_reacher_mobilenetv2-seed10"
+    assert {job.config.encoder.component.__name__ for job in with_settings.jobs} == {"MobileNetV2"}
+    assert [job.source for job in left_out.jobs] == ["ablations/door_mobilenetv2"]
+    assert sum(note.startswith("LEFT OUT: ") for note in left_out.notes) == 3
+    assert [each.file for each in found("fig6").untrained] == ["ablations/door_vae"]
+    with pytest.raises(UserError, match="weights of resnet34"):
+        runs.planned([Wanted("adroit_door_resnet34")], [10], [])

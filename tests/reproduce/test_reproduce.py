@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.report_runs import make_run, make_scored
-from helpers.stores import prepared
 from scipy.stats import ttest_1samp
 from typer.testing import CliRunner
 
@@ -215,12 +214,12 @@ def scored(tmp_path: Path, run_id: str, top: float, *overrides: str, seed: int =
 
 
 def test_scores_of_the_table_are_judged(tmp_path: Path) -> None:
-    """RAD's published score at 100k steps is 856 +- 88; a run of another batch is compared, and told."""
+    """RAD's published score at 100k steps is 856 +- 73; a run of another batch is compared, and told."""
     shipped = [ginfile.flatten(ginfile.load("dmc_finger_spin_rad"))]
     text = "\n".join(judge_scores([scored(tmp_path, f"a{s}", 840.0 + s, seed=s) for s in range(3)], shipped))
     assert "as the shipped file" in text
     assert "RAD on finger spin at 100,000 environment steps ours is within the interval of" in text
-    assert "841.0 (838.5 to 843.5) against 856.0 (768.0 to 944.0), difference -15.0" in text
+    assert "841.0 (838.5 to 843.5) against 856.0 (783.0 to 929.0), difference -15.0" in text
     assert "NO VERDICT: RAD on finger spin at 500,000 environment steps" in text
     assert "recalled, not checked" in text
     other = judge_scores([scored(tmp_path, "b", 300.0, "RAD.batch = 64")], shipped)
@@ -241,42 +240,6 @@ def rrl(root: Path, *arguments: str, code: int = 0) -> str:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=400)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-def test_the_whole_way_in_small(tmp_path: Path) -> None:
-    """Real runs, too short for a verdict at first; then as long as the published curve's first point.
-
-    The offline substitute is another method, and the verdict says so.
-    """
-    small = (
-        "Experiment.encoder = @State()",
-        "State.blind = True",
-        "Experiment.num_envs = 2",
-        "Experiment.evaluators = ()",
-        "Adroit.horizon = 20",
-        "DAPG.trajectories = 2",
-        "DAPG.bc_epochs = 1",
-        "DAPG.policy_hidden = (8,)",
-        "DAPG.value_batch = 8",
-        "DemoSet.episodes = 1",
-        "Experiment.iterations = 1",
-    )
-    sets = [part for text in small for part in ("--set", text)]
-    text = rrl(prepared(tmp_path), "reproduce", "fig4", "--task", "door", "--budget", "60s", *sets)
-    assert "NO VERDICT: the published curve begins at 40,000 steps" in text
-    assert "our run adroit_door_resnet34-seed10 has reached 40" in text
-    (ours,) = results.find([], tmp_path / "runs")
-    assert ours.params["seed"] == "10"
-    # Judging a given run: its numbers replaced by longer ones, in a copy of its rows.
-    path = tmp_path / "runs" / ours.run_id / "metrics.jsonl"
-    path.write_text(path.read_text().replace('"step": 40', '"step": 40000'))
-    text = rrl(tmp_path, "reproduce", "fig4", "--task", "door", "--run", ours.run_id[:8])
-    assert "NOT COMPARABLE: demonstrations policy adroit_door_expert (theirs human)" in text
-    assert "encoder State (theirs ResNet)" in text
-    assert "at 40,000 environment steps ours is within the interval of the published curve" in text
-    page = (tmp_path / "fig4_door.html").read_text()
-    assert "NOT COMPARABLE" in page
-    assert "authors" in page
 
 
 def test_wrong_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
