@@ -95,12 +95,12 @@ def joined(rollouts: Sequence[Rollout]) -> Rollout:
     """The episodes of all of them, one after another. What they cost is summed up where it is known of all."""
     first = rollouts[0]
     offsets = np.cumsum([0, *(rollout.episodes for rollout in rollouts)])[:-1]
-    arrays: dict[str, Any] = {name: np.concatenate([getattr(r, name) for r in rollouts]) for name in ARRAYS}
-    arrays["episode"] = np.concatenate([r.episode + offset for r, offset in zip(rollouts, offsets, strict=True)])
-    arrays["episode"] = arrays["episode"].astype(np.int32)
+    parts: dict[str, Any] = {part: _sum([getattr(rollout, part) for rollout in rollouts]) for part in COSTS}
+    parts |= {name: np.concatenate([getattr(rollout, name) for rollout in rollouts]) for name in ARRAYS}
+    episode = np.concatenate([r.episode + offset for r, offset in zip(rollouts, offsets, strict=True)])
+    parts["episode"] = episode.astype(np.int32)
     flags = {name: np.concatenate([rollout.flags[name] for rollout in rollouts]) for name in first.flags}
-    costs: dict[str, Any] = {part: _sum([getattr(rollout, part) for rollout in rollouts]) for part in COSTS}
-    return Rollout(**arrays, flags=flags, success_steps=first.success_steps, **costs)
+    return Rollout(**parts, flags=flags, success_steps=first.success_steps)
 
 
 def _sum(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
