@@ -311,14 +311,16 @@ def _component(app: Any, line: Line, word: str) -> str | None:
 
 
 def _what_is_missing(app: Any, line: Line, error: Exception) -> None:
-    """Values that are not given, in capitals; a word too many is what a required option lacks."""
+    """Values that are not given, in capitals; a word too many is what a required option lacks, or
+    else the task."""
     if any(name in HELP for name, _ in line.options):
         return
     given = {line.known[name].name for name, _ in line.options if name in line.known}
     most = -1 if any(param.nargs == -1 for param in line.takes) else len(line.takes)
     for name, param in line.known.items():
-        if param.required and param.name not in given:
-            value = line.arguments.pop(most) if 0 <= most < len(line.arguments) else str(param.name).upper()
+        spare = 0 <= most < len(line.arguments)
+        if param.name not in given and (param.required or (spare and param.name == "task")):
+            value = line.arguments.pop(most) if spare else str(param.name).upper()
             line.options.append((name, value))
             line.fix()
     for index, (name, given_value) in enumerate(line.options):

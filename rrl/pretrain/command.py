@@ -48,6 +48,9 @@ def pretrain(
     here = _is_of(out, pretraining.fingerprint) or _copied(pretraining.fingerprint, _free(out))
     if here:
         print(f"this encoder is trained: {out}\n{_use(pretraining, out)}")
+        folder = _begun(pretraining.fingerprint)
+        if folder is not None and (folder / SHEET).exists():
+            print(f"reconstructions: {folder / SHEET}")
         return 0
     pretraining.store(ROOT / DATA).need_room(asked.pictures)
     process.make_root()

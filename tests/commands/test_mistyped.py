@@ -81,6 +81,7 @@ MISTYPED = [
     ("report runs/", "report"),
     ("eval nothing --episode 3", "eval nothing --episodes 3"),
     ("reproduce fig4 pen", "reproduce fig4 --task pen"),
+    ("bench rendering pen", "bench rendering --task pen"),
     ("demos render adroit_door_paper", "demos render adroit_door_paper OUT"),
     ("demos verify adroit_door_papr", "demos verify adroit_door_paper"),
     ("weights fetch resnet33", "weights fetch resnet34"),

@@ -213,3 +213,8 @@ def test_the_shipped_file_leaves_out_what_tells_nothing():
     assert not [name for name in config.conditions(door()) if "dead" in name]
     env = build(Adroit.Config(task="door"))
     assert not env.make_one(None).reset(seed=0)[0]["state"].any()
+
+
+def test_an_override_of_what_is_not_evaluated_is_a_mistake():
+    with pytest.raises(ConfigError, match="nothing uses VisualDistractors"):
+        ginfile.bound("eval/sensors", "evaluators", overrides=["VisualDistractors.episodes = 3"])

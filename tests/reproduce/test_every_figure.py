@@ -14,7 +14,7 @@ from rrl.cli import app
 from rrl.commands import policies
 from rrl.registry import UserError
 from rrl.reproduce import command, runs
-from rrl.reproduce.figures import FIGURES, Evaluation, Training, Wanted
+from rrl.reproduce.figures import FIGURES, Compute, Evaluation, Look, Reconstruction, Training, Wanted
 from rrl.store import results
 from rrl.sweeps import child
 
@@ -97,6 +97,14 @@ FEW = {"fig8": (1, 2), "fig9": (1, 2), "fig10": (0, 1), "table1": (1, 5)}
 """Of curves that run like others some are enough; `test_figures_and_sweeps_name_the_same_runs` reads all of them."""
 
 
+AGAIN = {
+    Look: ("drawn already: ",),
+    Compute: ("measured already: ",),
+    Reconstruction: ("trained: ", "reconstructions: "),
+}
+"""What is told of figures that are there."""
+
+
 class Here:
     """Does a sweep's runs in this process: a new Python for each would take the test's whole time."""
 
@@ -163,6 +171,8 @@ def test_it_is_made_and_goes_on(project, figure, monkeypatch):
     made = {path: path.stat().st_mtime_ns for path in made_by(known)}
     assert made
     again = reproduced(figure, task, sets, *more)
+    for words in AGAIN.get(type(known), ()):
+        assert words in again
     assert expected.get(figure, "nothing to judge by") in again
     assert {path: path.stat().st_mtime_ns for path in made_by(known)} == made, "something was made again"
 
