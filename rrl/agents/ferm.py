@@ -21,7 +21,7 @@ from rrl.agents.base import SILENCE, Metrics, Progress
 from rrl.agents.rad import PixelSACConfig
 from rrl.agents.replay import Batch, Replay
 from rrl.agents.sac import SAC, SACConfig
-from rrl.registry import CountOrZero, mistake, register
+from rrl.registry import CountOrZero, PositiveOrZero, mistake, register
 from rrl.rollout.data import Rollout
 
 
@@ -53,7 +53,7 @@ class FERM(SAC):
         demo_share: float | None = Field(None, gt=0, lt=1)
         """Share of an update's transitions that are the demonstrations', which then stay for good (RLPD: 0.5). None:
         they lie in the memory and age like everything else."""
-        bc_weight: float = Field(0.0, ge=0)
+        bc_weight: PositiveOrZero = 0.0
         """Cloning's error on the demonstrations' share of a batch in the actor's loss online, times this and the
         batch's mean |Q| (TD3+BC's normalisation)."""
 

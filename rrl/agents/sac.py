@@ -46,7 +46,7 @@ class SACConfig(OffPolicyConfig):
     nobody has taken (RLPD)."""
     bounded_targets: bool = False
     """Cut what the critics learn to what rewards allow: the least and the greatest one seen so far, earned for ever."""
-    target_entropy: float | None = None
+    target_entropy: float | None = Field(None, ge=-1e6, le=1e6)
     """What the temperature holds the policy's entropy at, in nats; None: -m of m actions (SAC)."""
 
     @model_validator(mode="after")
