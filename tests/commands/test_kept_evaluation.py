@@ -93,7 +93,7 @@ def test_another_evaluation_has_a_folder_and_metrics_of_its_own(run):
     assert len(set(names[:-1])) == 5 and names[-1] == names[0]  # the same question to another policy
     assert {path: path.read_bytes() for path in before} == before
     # Each question has its metrics; none has those of two.
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(f"sqlite:///{Path.cwd() / 'mlflow.db'}")
     assert f"MLflow: after/{names[0]}/... of run {run.name[:8]}; files: {first}" == said[-1]
     for name in dict.fromkeys(names):
         points = client.get_metric_history(run.name, f"after/{name}/sensors/nominal/success")
@@ -130,12 +130,14 @@ def test_an_evaluator_that_would_overwrite_another_is_refused(run):
 def test_what_a_run_gets_stands_beside_its_own(run):
     settings = ("VisualDistractors.episodes = 3", "VisualDistractors.films = 0")
     evaluation.evaluate(str(run), Lines(), other="eval/distractors", overrides=settings)
-    assert MlflowClient("sqlite:///mlflow.db").get_run(run.name).info.status == "FINISHED"
+    assert MlflowClient(f"sqlite:///{Path.cwd() / 'mlflow.db'}").get_run(run.name).info.status == "FINISHED"
     (folder,) = folders(run)
     (question, _) = folder.name.rsplit("-", 1)
     # Who sees nothing does the same whatever there is to see.
-    metrics = MlflowClient("sqlite:///mlflow.db").get_run(run.name).data.metrics
+    metrics = MlflowClient(f"sqlite:///{Path.cwd() / 'mlflow.db'}").get_run(run.name).data.metrics
     returns = [metrics[f"after/{question}/distractors/{kind.replace(' ', '_')}/change"] for kind in KINDS]
     assert returns == [0.0] * len(KINDS)
-    kept = MlflowClient("sqlite:///mlflow.db").list_artifacts(run.name, f"evaluations/{folder.name}/pictures")
+    kept = MlflowClient(f"sqlite:///{Path.cwd() / 'mlflow.db'}").list_artifacts(
+        run.name, f"evaluations/{folder.name}/pictures"
+    )
     assert {Path(file.path).suffix for file in kept} == {".png", ".svg", ".csv"}

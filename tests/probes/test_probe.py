@@ -75,7 +75,7 @@ def pieces(folder):
 
 def in_mlflow():
     """Name of each run -> its parent and everything ever measured of one number."""
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(f"sqlite:///{Path.cwd() / 'mlflow.db'}")  # MLflow keeps what it opened by its name
     found = client.search_runs([client.get_experiment_by_name("rrl").experiment_id])
     return {
         run.info.run_name: (
