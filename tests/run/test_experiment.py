@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -109,57 +110,62 @@ def run(config, folder):
     return notebook
 
 
-def test_a_run_leaves_what_people_look_for(tmp_path):
-    notebook = run(small(), tmp_path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """(folder, notebook) of a finished run: to read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run(small(), folder)
+
+
+def test_a_run_leaves_what_people_look_for(whole):
+    folder, notebook = whole
     assert [row.step for row in notebook.rows] == [0, 40, 80, 80]
     names = set().union(*(row.metrics for row in notebook.rows))
     expected = {"train/success", "train/success_rrl", "train/return", "eval/success", "eval/success_low"}
     expected |= {"final/success", "final/success_sampled", "policy/kl", "value/error_after", "bc/loss_after"}
     expected |= {"time/simulate", "time/render", "time/encode", "time/steps_per_second", "time/policy_update"}
     assert expected <= names
-    assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert {"learning_curve.png", "policy.safetensors", "checkpoint.safetensors"} <= set(notebook.artifacts)
     tags = notebook.seen_tags
     assert tags["protocol"] == "paper"
     assert tags["demos"] == "adroit_door_paper"
     assert len(tags["demos.checksum"]) == 16
-    values = checkpoint.load_file(tmp_path / "checkpoint.safetensors")[1]
+    values = checkpoint.load_file(folder / "checkpoint.safetensors")[1]
     assert values["iteration"] == 2
     assert values["finished"]
 
 
-def test_a_budget_ends_a_run_cleanly_and_resuming_changes_nothing(tmp_path):
-    whole = run(small(), tmp_path / "whole")
+def test_a_budget_ends_a_run_cleanly_and_resuming_changes_nothing(whole, tmp_path):
     parts = Notebook()
     for budget, expected in ((0.0, "budget"), (0.0, "budget"), (None, "finished")):
-        (tmp_path / "parts").mkdir(exist_ok=True)
         with Display() as display:
-            assert loop.train(Experiment(small()), tmp_path / "parts", parts, display, budget) == expected
-    numbers = [[(r.step, lasting(r.metrics)) for r in n.rows] for n in (whole, parts)]
+            assert loop.train(Experiment(small()), tmp_path, parts, display, budget) == expected
+    numbers = [[(r.step, lasting(r.metrics)) for r in n.rows] for n in (whole[1], parts)]
     assert numbers[0] == numbers[1]
 
 
-def test_a_run_does_not_go_on_with_other_demonstrations(tmp_path):
-    run(small(), tmp_path)
+def test_a_run_does_not_go_on_with_other_demonstrations(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     with pytest.raises(UserError, match="this run began with demos"):
         run(small("DemoSet.episodes = 3"), tmp_path)
 
 
-def test_a_policy_file_acts_like_the_policy(tmp_path):
-    run(small(), tmp_path)
-    config, agent, facts = policies.load(tmp_path / "policy.safetensors")
+def test_a_policy_file_acts_like_the_policy(whole):
+    folder, _ = whole
+    config, agent, facts = policies.load(folder / "policy.safetensors")
     assert config == small()
-    tensors, _ = checkpoint.load_file(tmp_path / "checkpoint.safetensors")
+    tensors, _ = checkpoint.load_file(folder / "checkpoint.safetensors")
     observed = agent.observe(Obs(None, np.ones((2, facts["state_dim"]), np.float32)))
     actions = agent.act(observed, None)
     assert actions.shape == (2, 28)
     assert torch.equal(agent.policy_state()["log_std"], tensors["policy.log_std"])
     with pytest.raises(UserError, match="not a policy file"):
-        policies.load(tmp_path / "checkpoint.safetensors")
+        policies.load(folder / "checkpoint.safetensors")
 
 
-def test_the_same_seed_repeats_and_another_differs(tmp_path):
-    first, again = run(small(), tmp_path / "a"), run(small(), tmp_path / "b")
+def test_the_same_seed_repeats_and_another_differs(whole, tmp_path):
+    first, again = whole[1], run(small(), tmp_path / "b")
     other = run(small("Experiment.seed = 1"), tmp_path / "c")
 
     def numbers(notebook):
