@@ -6,6 +6,7 @@ from rrl.agents.frozen import FrozenAgent
 from rrl.agents.npg import BC, DAPG, NPG
 from rrl.agents.off_policy import OffPolicyAgent
 from rrl.agents.rad import CURL, RAD, SACAE
+from rrl.agents.rlpd import RLPD
 from rrl.agents.sac import SAC
 
-__all__ = ["BC", "CURL", "DAPG", "FERM", "NPG", "RAD", "SAC", "SACAE", "Agent", "FrozenAgent", "OffPolicyAgent"]
+__all__ = ["BC", "CURL", "DAPG", "FERM", "NPG", "RAD", "RLPD", "SAC", "SACAE", "Agent", "FrozenAgent", "OffPolicyAgent"]

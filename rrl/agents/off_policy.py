@@ -158,9 +158,9 @@ class OffPolicyAgent(Agent):
 
     @abstractmethod
     def learn_critic(
-        self, now: Seen, actions: Tensor, rewards: Tensor, not_done: Tensor, after: Seen, noise: Tensor
+        self, now: Seen, actions: Tensor, rewards: Tensor, not_done: Tensor, after: Seen, *draws: Tensor
     ) -> dict[str, Tensor]:
-        """A step of the critics on transitions; `noise` [B, m] is for the next actions. Returns metrics, scalars.
+        """A step of the critics on transitions, with what `draws` drew for it. Returns metrics, scalars.
         May not look at numbers (`item`) nor draw any: see `Replayed`."""
 
     @abstractmethod
@@ -180,6 +180,8 @@ class OffPolicyAgent(Agent):
             raise UserError(f"{mistake.message}: {mistake.hint}")
         learnt: dict[str, nn.Module] = {}
         self.actor_head: nn.Module | None = None
+        self.feature_dim = 0 if isinstance(encoder, PixelEncoder) else encoder.dim
+        """Features of a frozen encoder in a row."""
         if isinstance(encoder, PixelEncoder):
             encoder.mixed = inference.precision == "bf16"
             warn_of_emulation(inference)
@@ -257,12 +259,16 @@ class OffPolicyAgent(Agent):
         `init_steps` agent steps were seen, actions with noise are uniform, in evaluations too: the noise's own
         quantiles."""
         if noise is not None and self.seen < self.config.init_steps:
-            return torch.erf(torch.as_tensor(noise) / math.sqrt(2)).numpy()
+            return self.first(observed, noise)
         seen = self.split(observed.reshape(len(observed), self.stack, self.row))
         if self.pixels is not None and seen.frames is not None:
             seen = Seen(self.pixels.view(seen.frames, exploring=noise is not None), seen.vector)
         drawn = None if noise is None else torch.as_tensor(noise, device=self.device)
         return self.choose(self.for_actor(seen), drawn).cpu().numpy()
+
+    def first(self, observed: NDArray[Any], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Actions of the first `init_steps` agent steps: uniform, the noise's own quantiles."""
+        return torch.erf(torch.as_tensor(noise) / math.sqrt(2)).numpy()
 
     def mean_action(self, row: Tensor) -> Tensor:
         """What the actor chooses, of one frozen feature vector and state; UserError of several, or of pictures."""
@@ -352,13 +358,17 @@ class OffPolicyAgent(Agent):
 
     def draw(self) -> Batch:
         """The transitions of an update."""
-        return self.replay.draw(self.config.batch, self.generator)
+        return self.sample(self.replay, self.config.batch)
+
+    def sample(self, memory: Replay, count: int) -> Batch:
+        """So many transitions of a memory."""
+        return memory.draw(count, self.generator)
 
     def learn(self, batch: Batch, *, whole: bool = False) -> Metrics:
         """One update from a batch of transitions; see `update` for what it returns. `whole`: of actor and
         targets too, whatever their periods."""
         rows = torch.as_tensor(batch.rows, device=self.device)
-        raw, following = self.split(rows[:, :-1]), self.split(rows[:, 1:])
+        raw, following = self.split(rows[:, : self.stack]), self.split(rows[:, -self.stack :])
         now, after = self.augmented(raw, following)
         actor = whole or self.updates % self.config.actor_every == 0
         targets = whole or self.updates % self.config.target_every == 0
@@ -367,7 +377,8 @@ class OffPolicyAgent(Agent):
             partial(self._learn_networks, actor, targets),
             *(now.frames, now.vector, after.frames, after.vector),
             *(x.to(self.device) for x in (batch.actions, batch.rewards, batch.not_done)),
-            *(self.noise(len(batch.rewards)) for _ in range(1 + actor)),
+            *self.draws(len(batch.rewards)),
+            *([self.noise(len(batch.rewards))] if actor else []),
         )
         metrics = dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
         self.check(metrics, when := f"in gradient update {self.updates + 1:,}")
@@ -390,13 +401,13 @@ class OffPolicyAgent(Agent):
         actions: Tensor,
         rewards: Tensor,
         not_done: Tensor,
-        *noise: Tensor,
+        *draws: Tensor,
     ) -> dict[str, Tensor]:
         """The critics' step and, if so, the actor's and the targets'; see `Replayed` for what it may do."""
         now, after = Seen(frames, vector), Seen(frames_after, vector_after)
-        scalars = self.learn_critic(now, actions, rewards, not_done, after, noise[0])
+        scalars = self.learn_critic(now, actions, rewards, not_done, after, *(draws[:-1] if actor else draws))
         if actor:
-            scalars |= self.learn_actor(now, actions, noise[1])
+            scalars |= self.learn_actor(now, actions, draws[-1])
         if targets:
             self.move_targets()
         return scalars
@@ -406,6 +417,10 @@ class OffPolicyAgent(Agent):
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise diverged(self.config, when, f"{name} is {value:g}")
+
+    def draws(self, count: int) -> tuple[Tensor, ...]:
+        """All that is random in a step of the critics on so many transitions: the noise of the next actions [B, m]."""
+        return (self.noise(count),)
 
     def noise(self, count: int) -> Tensor:
         """Standard normal [count, m] from the agent's generator."""

@@ -31,13 +31,15 @@ class Batch(NamedTuple):
 
     rows: NDArray[Any]
     """[B, stack + 1, n]: what was kept of the observations, oldest first; the last one is what the action led
-    to. The first `stack` are what the action was chosen from, the last `stack` what follows."""
+    to. The first `stack` are what the action was chosen from, the last `stack` what follows. Where returns are of
+    several steps, [B, 2 stack, n]: the two beside each other."""
     actions: Tensor
     """[B, m]"""
     rewards: Tensor
-    """[B]"""
+    """[B]: of the step, or the discounted sum of several."""
     not_done: Tensor
-    """[B]: 0 where the task truly ended, else 1 (time limits are not ends)."""
+    """[B]: 0 where the task truly ended, else 1 (time limits are not ends), or after a sum over k steps gamma^(k - 1):
+    what the value of what follows counts, beside one gamma."""
 
 
 @dataclass
@@ -127,8 +129,9 @@ class Replay:
         if row is not None:
             self.rows[slot, here] = row
 
-    def draw(self, count: int, generator: torch.Generator) -> Batch:
-        """`count` transitions, uniformly and with replacement. ValueError if there is none yet."""
+    def draw(self, count: int, generator: torch.Generator, steps: int = 1, gamma: float = 1.0) -> Batch:
+        """`count` transitions, uniformly and with replacement, each over as many as `steps` steps: fewer at an
+        episode's end and before the newest observation. ValueError if there is none yet."""
         filled = np.minimum(self.head, self.size - 1)
         ends = np.cumsum(filled)
         if not filled.any():
@@ -146,14 +149,22 @@ class Replay:
             missing -= drawn[-1].shape[1]
         slot, place = np.concatenate(drawn, axis=1)
         here = place % self.size
-        window = np.arange(1 - self.stack, 2)
-        places = place[:, None] + np.maximum(window, -self.t[slot, here][:, None])
-        rows = self.rows[slot[:, None], places % self.size]
+        ahead = (place[:, None] + np.arange(steps)) % self.size
+        kinds = self.kind[slot[:, None], ahead]
+        # A step counts if all before it went on: a sum ends with an episode, however it ended.
+        counts = np.logical_and.accumulate(np.insert(kinds[:, :-1] == STEP, 0, True, axis=1), axis=1) & (kinds != LAST)
+        taken = counts.sum(1)
+        weights = (gamma ** np.arange(steps) * counts).astype(np.float32)
+        ended = (counts & (kinds == END)).any(1)
+        window = np.arange(1 - self.stack, 1)
+        after = window + taken[:, None] if steps > 1 else np.ones((len(place), 1), np.int64)
+        offsets = np.concatenate((np.broadcast_to(window, (len(place), self.stack)), after), axis=1)
+        places = place[:, None] + np.maximum(offsets, -self.t[slot, here][:, None])
         return Batch(
-            rows,
+            self.rows[slot[:, None], places % self.size],
             torch.from_numpy(self.actions[slot, here]),
-            torch.from_numpy(self.rewards[slot, here]),
-            torch.from_numpy((self.kind[slot, here] != END).astype(np.float32)),
+            torch.from_numpy((self.rewards[slot[:, None], ahead] * weights).sum(1)),
+            torch.from_numpy(np.where(ended, 0, gamma ** (taken - 1)).astype(np.float32)),
         )
 
     # On disk

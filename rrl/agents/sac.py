@@ -8,6 +8,7 @@ top to bottom: settings, networks, losses; memory, views and targets are `off_po
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -126,13 +127,17 @@ class SAC(OffPolicyAgent):
     reward_range: Tensor
     """[2]: least and greatest reward that was seen, 0 among them: what comes after a true end."""
 
-    def make_networks(self, size: int) -> tuple[Actor, Critic]:
-        """Actor and critics, and the temperature, learnt as its logarithm."""
+    def make_networks(self, size: int) -> tuple[Actor, nn.Module]:
+        """Actor and critics, and the temperature."""
+        self.make_temperature()
+        what = size, self.action_dim, self.config, self.generator
+        return Actor(*what), Critic(*what)
+
+    def make_temperature(self) -> None:
+        """Learnt as its logarithm. With what bounds the targets."""
         self.log_alpha = nn.Parameter(torch.tensor(math.log(self.config.init_alpha)))
         if self.config.bounded_targets:
             self.register_buffer("reward_range", torch.zeros(2))
-        what = size, self.action_dim, self.config, self.generator
-        return Actor(*what), Critic(*what)
 
     def make_optimisers(self) -> dict[str, Adam]:
         """With one of log alpha."""
@@ -145,6 +150,10 @@ class SAC(OffPolicyAgent):
         return self.log_alpha.detach().exp()
 
     def choose(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """The actor's own."""
+        return self.own(x, noise)
+
+    def own(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """tanh(mu + std * noise); None: tanh(mu)."""
         mu, log_std = self.actor(x)
         return torch.tanh(mu if noise is None else mu + log_std.exp() * noise)
@@ -162,44 +171,67 @@ class SAC(OffPolicyAgent):
             self.reward_range[1].clamp_(min=rewards.max())
 
     @torch.no_grad()
-    def targets(self, rewards: Tensor, not_done: Tensor, after: Seen, noise: Tensor) -> Tensor:
-        """y = r + gamma * not_done * (min Q'(s', a') - alpha * log pi(a'|s')), [B]; a' from the actor."""
+    def targets(self, rewards: Tensor, not_done: Tensor, after: Seen, *draws: Tensor) -> Tensor:
+        """y = r + gamma * not_done * V(s'), [B]. A time limit is no end: not_done stays 1 there (Pardo et al. 2018)."""
+        y = rewards + self.config.gamma * not_done * self.value_after(after, *draws)
+        return y.clamp(*self.bounds()) if self.config.bounded_targets else y
+
+    def value_after(self, after: Seen, *draws: Tensor) -> Tensor:
+        """V(s') = min Q'(s', a') - alpha * log pi(a'|s'), [B]; a' from the actor, with the noise that was drawn."""
         # a' ~ pi(.|s'), from the policy as it is now, not from the memory; Q1', Q2' of the target networks, the smaller
-        # one against overestimation (TD3). A time limit is no end: not_done stays 1 there (Pardo et al. 2018).
-        actions, log_prob = self.actor.sample(self.for_actor(after), noise)
+        # one against overestimation (TD3).
+        actions, log_prob = self.propose(self.for_actor(after), *draws)
         q1, q2 = self.target["critic"](self.for_critic(after, self.target), actions)
-        y = rewards + self.config.gamma * not_done * (torch.minimum(q1, q2) - self.alpha * log_prob)
-        return y.clamp(*(self.reward_range / (1 - self.config.gamma))) if self.config.bounded_targets else y
+        return torch.minimum(q1, q2) - self.alpha * log_prob
+
+    def propose(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """(actions [B, m], log pi [B]) of the actor, for its inputs and standard normal noise [B, m]."""
+        return self.actor.sample(x, noise)
+
+    def bounds(self) -> Tensor:
+        """[2]: what a policy can have at least and at most: the least and the greatest reward seen, for ever."""
+        return self.reward_range / (1 - self.config.gamma)
 
     def learn_critic(
-        self, now: Seen, actions: Tensor, rewards: Tensor, not_done: Tensor, after: Seen, noise: Tensor
+        self, now: Seen, actions: Tensor, rewards: Tensor, not_done: Tensor, after: Seen, *draws: Tensor
     ) -> dict[str, Tensor]:
         """J_Q = E (Q1(s, a) - y)^2 + E (Q2(s, a) - y)^2: the loss that trains the encoder too."""
-        y = self.targets(rewards, not_done, after, noise)
-        q1, q2 = self.online["critic"](self.for_critic(now, self.online), actions)
-        loss = mse_loss(q1, y) + mse_loss(q2, y)
+        y = self.targets(rewards, not_done, after, *draws)
+        qs = self.online["critic"](self.for_critic(now, self.online), actions)
+        loss = self.error(qs, y)
         self.step(loss, "critic")
         return {
             "sac/critic_loss": loss.detach(),
-            "sac/q": q1.detach().mean(),
+            "sac/q": qs[0].detach().mean(),
             "sac/batch_reward": rewards.mean(),
         }
+
+    def error(self, qs: Sequence[Tensor], y: Tensor) -> Tensor:
+        """[]: of each critic's [B] the mean squared distance from y [B], summed."""
+        return mse_loss(qs[0], y) + mse_loss(qs[1], y)
+
+    def judged(self, qs: Sequence[Tensor]) -> Tensor:
+        """[B]: what the actor climbs."""
+        return torch.minimum(qs[0], qs[1])
 
     def learn_actor(self, now: Seen, actions: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """J_pi = E [alpha * log pi(a|s) - min(Q1, Q2)(s, a)], a ~ pi(.|s); then J_alpha."""
         # a is a function of the noise, so gradients go through Q into the actor (reparametrisation); not into the
         # convolutions, which the critics alone train (SAC+AE found this to matter).
         x, for_critic = self.for_both(now)
-        chosen, log_prob = self.actor.sample(x, noise)
-        q = torch.minimum(*self.online["critic"](for_critic, chosen))
+        chosen, log_prob = self.propose(x, noise)
+        q = self.judged(self.online["critic"](for_critic, chosen))
         loss = (self.alpha * log_prob - q).mean()
         self.step(loss + self.imitation(x, actions, q.detach()), "actor")
         # J_alpha = E [alpha * (-log pi(a|s) - H)]: the temperature falls while the policy's entropy is above its
         # target H = -m, and rises below. alpha itself and not log alpha stands in the loss, as in all four codes.
         entropy = -log_prob.detach().mean()
-        target = -self.action_dim if self.config.target_entropy is None else self.config.target_entropy
-        self.step(self.log_alpha.exp() * (entropy - target), "alpha")
+        self.step(self.log_alpha.exp() * (entropy - self.target_entropy()), "alpha")
         return {"sac/actor_loss": loss.detach(), "sac/entropy": entropy, "sac/alpha": self.alpha}
+
+    def target_entropy(self) -> float:
+        """In nats."""
+        return -self.action_dim if self.config.target_entropy is None else self.config.target_entropy
 
     def imitation(self, x: Tensor, actions: Tensor, q: Tensor) -> Tensor | float:
         """What else the actor's loss holds, of its inputs [B, n], the actions [B, m] that were taken there and the

@@ -1,0 +1,131 @@
+"""SAC with demonstrations in every batch: what FERM and RLPD share beside their losses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from rrl.agents.base import Metrics, Progress
+from rrl.agents.replay import Batch, Replay
+from rrl.agents.sac import SAC, SACConfig
+from rrl.registry import CountOrZero, PositiveOrZero, mistake
+from rrl.rollout.data import Rollout
+
+
+class DemonstratedConfig(SACConfig):
+    """Settings of what demonstrations do while the agent learns online."""
+
+    later: ClassVar[frozenset[str]] = SACConfig.later | {"offline_updates", "demo_share", "bc_weight"}
+    offline_updates: CountOrZero = 0
+    """Updates on the demonstrations alone, after cloning and before learning online. Of actor and critics: the
+    critics move convolutions that learn, and an actor that stands still loses what it cloned on them."""
+    demo_share: float | None = Field(None, gt=0, lt=1)
+    """Share of an update's transitions that are the demonstrations', which then stay for good (RLPD: 0.5). None:
+    they lie in the memory and age like everything else."""
+    bc_weight: PositiveOrZero = 0.0
+    """Cloning's error on the demonstrations' share of a batch in the actor's loss online, times this and the
+    batch's mean |Q| (TD3+BC's normalisation)."""
+
+    @model_validator(mode="after")
+    def _shared_out(self) -> DemonstratedConfig:
+        name = self.component.__name__
+        if self.demo_share is not None and not 0 < self.held() < self.batch:
+            raise mistake(
+                "demo_share",
+                f"{name}.demo_share {self.demo_share:g} of a batch of {self.batch} is {self.held()} transitions",
+                "choose a share that leaves one or more to the demonstrations and to the run's own steps",
+            )
+        if self.bc_weight and self.demo_share is None:
+            raise mistake(
+                "bc_weight",
+                f"{name}.bc_weight needs demonstrations in every batch, and {name}.demo_share is None",
+                f"set {name}.demo_share, such as 0.5",
+            )
+        return self
+
+    def held(self) -> int:
+        """Transitions of a batch that are the demonstrations'."""
+        return round((self.demo_share or 0) * self.batch)
+
+
+class DemonstratedSAC(SAC):
+    """SAC that draws from demonstrations too."""
+
+    config: DemonstratedConfig
+    demos: ClassVar[Literal["none", "required"]] = "required"
+    demo_rewards: ClassVar[bool] = True
+    demos_memory: Replay | None = None
+    """The demonstrations, if they are to stay."""
+
+    def remember(self, demos: Rollout) -> None:
+        """Keep the demonstrations for good, where they have a share of every batch."""
+        if self.config.demo_share is None:
+            return
+        kind = np.float32 if self.pixels is None else np.uint8
+        self.demos_memory = Replay(len(demos.t) + 2 * demos.episodes, self.row, kind, self.action_dim, self.stack)
+        self.demos_memory.add(cut(demos), slots=1)
+
+    def draw(self) -> Batch:
+        """The demonstrations' share first, or nothing else while there is nothing else."""
+        if self.demos_memory is None:
+            return super().draw()
+        held = self.config.held() if self.replay.head.any() else self.config.batch
+        demos = self.sample(self.demos_memory, held)
+        if held == self.config.batch:
+            return demos
+        own = self.sample(self.replay, self.config.batch - held)
+        return Batch(
+            np.concatenate((demos.rows, own.rows)),
+            *(torch.cat(pair) for pair in zip(demos[1:], own[1:], strict=True)),
+        )
+
+    def imitation(self, x: Tensor, actions: Tensor, q: Tensor) -> Tensor | float:
+        """Cloning's error on the demonstrations, as much as `bc_weight` says."""
+        if not self.config.bc_weight:
+            return 0.0
+        held = self.config.held()
+        return self.config.bc_weight * q.abs().mean() * mse_loss(self.own(x[:held], None), actions[:held])
+
+    def learn_offline(self, progress: Progress) -> Metrics:
+        """The `offline_updates`, on the demonstrations. Returns the last one's losses."""
+        metrics: Metrics = {}
+        if self.config.offline_updates:
+            progress.phase("warm start: offline", self.config.offline_updates)
+        for _ in range(self.config.offline_updates):
+            metrics |= self.learn(self.draw())
+            progress.advance(1)
+        return metrics
+
+
+def cut(demos: Rollout) -> Rollout:
+    """Every episode up to where the environment ended or truncated it, its actions clipped to [-1, 1]."""
+    over = demos.terminated | demos.truncated
+    keep = np.ones(len(over), bool)
+    final = demos.final_obs.copy()
+    truncated = demos.truncated.copy()
+    for e in range(demos.episodes):
+        rows = np.flatnonzero(demos.episode == e)
+        ends = np.flatnonzero(over[rows])
+        last = rows[ends[0]] if len(ends) else rows[-1]
+        if last < rows[-1]:
+            keep[last + 1 : rows[-1] + 1] = False
+            final[e] = demos.obs[last + 1]
+        truncated[last] |= not demos.terminated[last]
+    return replace(
+        demos,
+        obs=demos.obs[keep],
+        actions=np.clip(demos.actions[keep], -1, 1),
+        rewards=demos.rewards[keep],
+        flags={name: values[keep] for name, values in demos.flags.items()},
+        episode=demos.episode[keep],
+        t=demos.t[keep],
+        terminated=demos.terminated[keep],
+        truncated=truncated[keep],
+        final_obs=final,
+    )

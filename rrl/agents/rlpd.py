@@ -1,0 +1,303 @@
+"""RLPD: SAC on frozen features with demonstrations in half of every batch, many critics and many updates a step.
+
+Ball et al. 2023, with what others found to help beside it, each a field: several-step returns (VRL3, ResFiT), a trunk
+on the features (DrQ-v2, VRL3), a warm-up by a clone (WSRL), and that clone as a reference to choose from (IBRL) or to
+correct (ResFiT). Read top to bottom: settings, networks, the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, mse_loss
+
+from rrl.agents.base import SILENCE, Metrics, Progress, cpu_copy
+from rrl.agents.demonstrated import DemonstratedConfig, DemonstratedSAC, cut
+from rrl.agents.networks import GaussianPolicy, orthogonal_mlp
+from rrl.agents.npg import CloningConfig, clone
+from rrl.agents.off_policy import Seen
+from rrl.agents.replay import Batch, Replay
+from rrl.agents.sac import Actor
+from rrl.registry import Count, CountOrZero, Mistake, Parts, Positive, PositiveOrZero, Samples, Width, mistake, register
+from rrl.rollout.data import Rollout
+
+
+class Trunk(nn.Module):
+    """Features through a linear layer, LayerNorm and tanh; what else the input holds beside them, as it is."""
+
+    def __init__(self, features: int, row: int, stack: int, width: int, generator: torch.Generator) -> None:
+        """For `stack` rows, each of so many `features` and what stands beside them."""
+        super().__init__()
+        self.features, self.row, self.stack = features, row, stack
+        (self.linear,) = orthogonal_mlp((stack * features, width), generator)
+        self.norm = nn.LayerNorm(width)
+        self.narrower = stack * features - width
+        """By how much the output is narrower than the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, stack * row + any] -> [B, width + stack * (row - features) + any]."""
+        rows, beside = x[:, : self.stack * self.row].view(len(x), self.stack, self.row), x[:, self.stack * self.row :]
+        seen = torch.tanh(self.norm(self.linear(rows[..., : self.features].flatten(1))))
+        return torch.cat((seen, rows[..., self.features :].flatten(1), beside), dim=1)
+
+
+class TrunkActor(Actor):
+    """SAC's actor behind a trunk."""
+
+    trunk: nn.Module
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Actor`'s, of inputs as they come."""
+        return super().forward(self.trunk(x))
+
+
+class Ensemble(nn.Module):
+    """E critics with LayerNorm, behind one trunk: every layer is one batched product."""
+
+    def __init__(self, size: int, action_dim: int, config: RLPD.Config, generator: torch.Generator) -> None:
+        super().__init__()
+        self.trunk: nn.Module = nn.Identity()
+        sizes = size + action_dim, *config.hidden, 1
+        # Weights as of so many separate networks, [E, in, out] and [E, 1, out].
+        apart = [
+            [m for m in orthogonal_mlp(sizes, generator) if isinstance(m, nn.Linear)] for _ in range(config.critics)
+        ]
+        layers = list(zip(*apart, strict=True))
+        self.weights = nn.ParameterList(torch.stack([m.weight.detach().t() for m in layer]) for layer in layers)
+        self.biases = nn.ParameterList(torch.stack([m.bias.detach()[None] for m in layer]) for layer in layers)
+        self.scales = nn.ParameterList(torch.ones_like(bias) for bias in self.biases[:-1])
+        self.shifts = nn.ParameterList(torch.zeros_like(bias) for bias in self.biases[:-1])
+
+    def forward(self, x: Tensor, actions: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """[B, n] and [B, m] -> Q [E, B]; of the `chosen` critics alone, if indices are given."""
+
+        def of(parameters: nn.ParameterList) -> list[Tensor]:
+            return list(parameters) if chosen is None else [p.index_select(0, chosen) for p in parameters]
+
+        h = torch.cat((self.trunk(x), actions), dim=1).expand(
+            len(self.weights[0] if chosen is None else chosen), -1, -1
+        )
+        *inner, (last, bias) = zip(of(self.weights), of(self.biases), strict=True)
+        for (weight, b), scale, shift in zip(inner, of(self.scales), of(self.shifts), strict=True):
+            h = torch.baddbmm(b, h, weight)
+            h = torch.relu(torch.addcmul(shift, layer_norm(h, h.shape[-1:]), scale))
+        return torch.baddbmm(bias, h, last).squeeze(-1)
+
+
+@register
+class RLPD(DemonstratedSAC):
+    """SAC with a normalised ensemble of critics, from demonstrations and its own steps in equal shares."""
+
+    class Config(DemonstratedConfig, CloningConfig):
+        """RLPD's settings for states; the clone's are `BC`'s, and without use while no field asks for a clone."""
+
+        init_steps: CountOrZero = 5_000
+        """Agent steps of the warm-up before the first update."""
+        updates_per_step: Count = 20
+        """Gradient updates for each agent step of each environment."""
+        batch: Samples = 256
+        """Transitions per update."""
+        hidden: tuple[Width, ...] = (256, 256)
+        """Units in each hidden ReLU layer of actor and critics (RLPD on Adroit: three layers)."""
+        actor_lr: Positive = 3e-4
+        """Adam's learning rate of the actor."""
+        critic_lr: Positive = 3e-4
+        """Adam's learning rate of the critics."""
+        alpha_lr: Positive = 3e-4
+        """Adam's learning rate of log alpha."""
+        actor_every: Count = 20
+        """Updates between steps of actor and temperature (RLPD: one for each step)."""
+        target_every: Count = 1
+        """Updates between moves of the target networks."""
+        init_alpha: Positive = 1.0
+        """Temperature at the start (RLPD from pixels: 0.1)."""
+        critic_norm: Literal[True] = True
+        """LayerNorm in the critics: always."""
+        demo_share: float = Field(0.5, gt=0, lt=1)
+        """Share of an update's transitions that are the demonstrations'."""
+        target_entropy: float | None = Field(None, ge=-1e6, le=1e6)
+        """What the temperature holds the policy's entropy at, in nats; None: -m / 2 of m actions (RLPD)."""
+
+        critics: Count = 10
+        """Critics in the ensemble."""
+        subset: Count = 2
+        """Of so many, drawn for each update, the least value is the target's (REDQ)."""
+        entropy_backup: bool = True
+        """Does the value of what follows hold the policy's entropy? (RLPD on Adroit: False.)"""
+        n_step: Count = 1
+        """Steps of a return before the critics' value (VRL3, IBRL: 3)."""
+        reward_scale: Positive = 1.0
+        """Factor on rewards in learning (VRL3: hammer 1/100, door 1/20, pen 1/50, relocate 1/30)."""
+        trunk: Width | None = None
+        """Units of the linear layer, normalised, before a tanh, that actor and critics each put on a frozen encoder's
+        features (DrQ-v2, VRL3: 50). None: none."""
+        warm_up: Literal["random", "clone"] = "random"
+        """Who acts in the `init_steps`: uniform actions, or a clone of the demonstrations with noise (WSRL, IBRL)."""
+        warm_up_noise: PositiveOrZero = 0.1
+        """Standard deviation of the clone's noise there."""
+        reference: Literal["none", "choose", "correct"] = "none"
+        """What the clone is good for afterwards. `choose`: of its action and the actor's the one with the higher value
+        is taken, in acting and in targets (IBRL). `correct`: the actor adds to it (ResFiT)."""
+        correction: Positive = 0.5
+        """Largest correction, where the actor corrects; actions reach from -1 to 1."""
+
+        @model_validator(mode="after")
+        def _subset_of_critics(self) -> RLPD.Config:
+            if self.subset > self.critics:
+                raise mistake(
+                    "subset",
+                    f"RLPD.subset is {self.subset}, more than RLPD.critics, {self.critics}",
+                    "choose a subset of as many or fewer",
+                )
+            return self
+
+        def clones(self) -> bool:
+            """Is a clone needed?"""
+            return self.reference != "none" or (self.warm_up == "clone" and self.init_steps > 0)
+
+        def misfit(self, run: Parts) -> Iterable[Mistake]:
+            """A clone of pictures: it sees a frozen encoder's features."""
+            yield from super().misfit(run)
+            if self.clones() and run.encoder.component.trainable:
+                yield Mistake(
+                    "encoder",
+                    f"RLPD's clone needs a frozen encoder, but {run.encoder.component.__name__} learns",
+                    "take a frozen encoder, or set RLPD.reference = 'none' and RLPD.warm_up = 'random'",
+                )
+
+    metrics = {"sac/alpha": "temperature {:.3f}", "sac/q": "Q {:.1f}"}  # noqa: RUF012
+    config: RLPD.Config
+
+    def make_networks(self, size: int) -> tuple[Actor, Ensemble]:
+        """With the clone, if one is needed, and trunks on features."""
+        config, g = self.config, self.generator
+        self.make_temperature()
+        if config.clones():
+            self.clone = GaussianPolicy(self.row, self.action_dim, config.policy_hidden, config.min_log_std, g)
+        trunks = self.make_trunk(), self.make_trunk()
+        seen = size if trunks[0] is None else size - trunks[0].narrower
+        actor = TrunkActor(seen + self.action_dim * (config.reference == "correct"), self.action_dim, config, g)
+        critic = Ensemble(seen, self.action_dim, config, g)
+        actor.trunk, critic.trunk = (trunk or nn.Identity() for trunk in trunks)
+        return actor, critic
+
+    def make_trunk(self) -> Trunk | None:
+        """If the settings ask for one and there are features."""
+        width, features = self.config.trunk, self.feature_dim
+        return Trunk(features, self.row, self.stack, width, self.generator) if width and features else None
+
+    def target_entropy(self) -> float:
+        """In nats."""
+        return -self.action_dim / 2 if self.config.target_entropy is None else self.config.target_entropy
+
+    # Acting
+
+    def base(self, x: Tensor) -> Tensor:
+        """The clone's action [B, m] for the actor's inputs: it sees the newest row."""
+        with torch.no_grad():
+            return self.clone.mean(x[:, -self.row :]).clamp(-1, 1)
+
+    def propose(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The actor's, or the clone's with its correction; the probability is of what the actor chose."""
+        if self.config.reference != "correct":
+            return super().propose(x, noise)
+        base = self.base(x)
+        correction, log_prob = self.actor.sample(torch.cat((x, base), dim=1), noise)
+        return self.corrected(base, correction), log_prob
+
+    def own(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """As `propose`, or without noise."""
+        if self.config.reference != "correct":
+            return super().own(x, noise)
+        base = self.base(x)
+        return self.corrected(base, super().own(torch.cat((x, base), dim=1), noise))
+
+    def corrected(self, base: Tensor, correction: Tensor) -> Tensor:
+        """[B, m] of both, cut to what an action may be."""
+        return (base + self.config.correction * correction).clamp(-1, 1)
+
+    def choose(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """The actor's action; of it and the clone's the better one; before the first update the clone's, if it acts
+        then."""
+        if self.config.warm_up == "clone" and int(self.seen) < self.config.init_steps:
+            return self.base(x)
+        own = self.own(x, noise)
+        if self.config.reference != "choose":
+            return own
+        # By all target critics, the least of them: what is known from demonstrations is doubted less than what is new.
+        base, critic = self.base(x), self.target["critic"]
+        better = critic(x, own).amin(0) > critic(x, base).amin(0)
+        return torch.where(better[:, None], own, base)
+
+    def first(self, observed: NDArray[Any], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Uniform actions, or the clone's with noise."""
+        if self.config.warm_up == "random":
+            return super().first(observed, noise)
+        drawn = torch.as_tensor(noise, device=self.device)
+        base = self.base(torch.as_tensor(observed, device=self.device))
+        return (base + self.config.warm_up_noise * drawn).clamp(-1, 1).cpu().numpy()
+
+    # Learning
+
+    def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
+        """Keep the demonstrations, each cut at the horizon; clone them, if a clone is needed; update on them alone, if
+        that is asked for. Returns the last losses."""
+        demos = self.required(demos)
+        metrics: Metrics = {}
+        if self.config.clones():
+            metrics |= clone(self.clone, demos, self.config, self.generator, progress)
+        demos = cut(demos)
+        self.remember(demos)
+        self.see(demos)
+        return metrics | {"demos/steps": float(len(demos.t))} | self.learn_offline(progress)
+
+    def bounds(self) -> Tensor:
+        """With the rewards' scale."""
+        return super().bounds() * self.config.reward_scale
+
+    def sample(self, memory: Replay, count: int) -> Batch:
+        """Returns of several steps, scaled."""
+        batch = memory.draw(count, self.generator, self.config.n_step, self.config.gamma)
+        return batch._replace(rewards=batch.rewards * self.config.reward_scale)
+
+    def draws(self, count: int) -> tuple[Tensor, ...]:
+        """The next actions' noise, and which critics the target is of."""
+        chosen = torch.randperm(self.config.critics, generator=self.generator)[: self.config.subset]
+        return self.noise(count), chosen.to(self.device)
+
+    def value_after(self, after: Seen, *draws: Tensor) -> Tensor:
+        """The least of the chosen critics' values, without the entropy if the settings say so; with a clone to choose,
+        of the better action."""
+        noise, chosen = draws
+        x, for_critic, critic = self.for_actor(after), self.for_critic(after, self.target), self.target["critic"]
+        actions, log_prob = self.propose(x, noise)
+        value = critic(for_critic, actions, chosen).amin(0)
+        if self.config.entropy_backup:
+            value = value - self.alpha * log_prob
+        if self.config.reference == "choose":
+            value = torch.maximum(value, critic(for_critic, self.base(x), chosen).amin(0))
+        return value  # type: ignore[no-any-return]
+
+    def error(self, qs: Sequence[Tensor], y: Tensor) -> Tensor:
+        """Summed over critics: each learns as if alone."""
+        assert isinstance(qs, Tensor)
+        return mse_loss(qs, y.expand_as(qs)) * len(qs)
+
+    def judged(self, qs: Sequence[Tensor]) -> Tensor:
+        """The mean of all critics (RLPD)."""
+        assert isinstance(qs, Tensor)
+        return qs.mean(0)
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """With the clone and the critics that choose, where they act."""
+        names = ["clone."] * (self.config.reference != "none") + ["target.critic."] * (
+            self.config.reference == "choose"
+        )
+        acting = {n: cpu_copy(t) for n, t in self.state_dict().items() if n.startswith(tuple(names))} if names else {}
+        return super().policy_state() | acting

@@ -1,0 +1,239 @@
+"""RLPD: the ensemble, returns of several steps, targets of a subset, the clone that warms up, chooses, is corrected."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.sac_agents import (
+    ACTION,
+    STATE,
+    Colours,
+    make,
+    moved,
+    rollout_of,
+    sampled,
+    shaken,
+    some_batch,
+    some_obs,
+    step_of,
+    values,
+    weights_of,
+)
+from torch import nn
+
+from rrl.agents.replay import Batch
+from rrl.agents.rlpd import RLPD
+from rrl.rollout.data import Obs
+
+SMALL = {"critics": 3, "updates_per_step": 2, "actor_every": 2, "policy_hidden": (8,), "bc_batch": 4}
+
+
+def small(encoder=None, **settings):
+    return make(RLPD, encoder=encoder, **(SMALL | settings))
+
+
+def demonstrations(agent, seed=3):
+    rng = np.random.default_rng(seed)
+    obs, final = agent.observe(some_obs(agent, 10, rng)), agent.observe(some_obs(agent, 2, rng))
+    return rollout_of(obs, final, [5, 5], rewards=100 + np.arange(10), rng=rng)
+
+
+def separate(ensemble):
+    """The same critics as networks of torch's own layers, one each."""
+    networks = []
+    for e in range(len(ensemble.weights[0])):
+        layers = []
+        for i, (weight, bias) in enumerate(zip(ensemble.weights, ensemble.biases, strict=True)):
+            linear = nn.Linear(*weight.shape[1:])
+            linear.weight.data, linear.bias.data = weight[e].detach().t().clone(), bias[e, 0].detach().clone()
+            layers.append(linear)
+            if i + 1 < len(ensemble.weights):
+                norm = nn.LayerNorm(weight.shape[2])
+                norm.weight.data, norm.bias.data = ensemble.scales[i][e, 0].clone(), ensemble.shifts[i][e, 0].clone()
+                layers += [norm, nn.ReLU()]
+        networks.append(nn.Sequential(*layers))
+    return networks
+
+
+def test_the_ensemble_is_so_many_networks():
+    """Values and gradients of one batched product are those of separate networks; members differ."""
+    agent = shaken(small())
+    ensemble = agent.online["critic"]
+    x, actions = torch.randn(6, STATE), torch.rand(6, ACTION)
+    apart = separate(ensemble)
+    both = torch.cat((x, actions), dim=1)
+    q, expected = ensemble(x, actions), torch.stack([network(both)[:, 0] for network in apart])
+    torch.testing.assert_close(q, expected)
+    torch.testing.assert_close(ensemble(x, actions, torch.tensor([2, 0])), expected[[2, 0]])
+    assert (expected.std(0) > 1e-3).all()
+    y = torch.randn(6)
+    gradients = torch.autograd.grad(agent.error(q, y), [*ensemble.weights, *ensemble.scales])
+    per_network = [
+        torch.autograd.grad(
+            (network(both)[:, 0] - y).square().mean(), [m.weight for m in network if hasattr(m, "weight")]
+        )
+        for network in apart
+    ]
+    linear, norms = (list(zip(*per_network, strict=True))[i::2] for i in (0, 1))
+    wanted = [torch.stack(g).transpose(1, 2) for g in linear] + [torch.stack(g) for g in norms]
+    for got, expected in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(got.squeeze(1), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("entropy", [True, False])
+def test_targets_are_of_the_drawn_critics(entropy):
+    agent = shaken(small(gamma=0.9, init_alpha=0.3, entropy_backup=entropy, subset=2))
+    batch = some_batch(agent, count=30)
+    following = batch.rows[:, -1].astype(np.float64)
+    noise = agent.noise(30)
+    a, log_pi = sampled(weights_of(agent.actor), following, noise.double().numpy(), agent.config)
+    both = torch.tensor(np.concatenate((following, a), axis=1)).float()
+    apart = [network(both)[:, 0].detach().numpy() for network in separate(agent.target["critic"])]
+    for chosen in ([0, 1], [2, 1]):
+        value = np.minimum(*(apart[c] for c in chosen)) - (0.3 * log_pi if entropy else 0)
+        y = agent.targets(batch.rewards, batch.not_done, agent.split(batch.rows[:, 1:]), noise, torch.tensor(chosen))
+        np.testing.assert_allclose(
+            y, batch.rewards.numpy() + 0.9 * batch.not_done.numpy() * value, rtol=1e-3, atol=1e-3
+        )
+    drawn = {tuple(sorted(agent.draws(4)[1].tolist())) for _ in range(60)}
+    assert drawn == {(0, 1), (0, 2), (1, 2)}
+
+
+def test_the_actor_climbs_the_mean_of_all_critics():
+    agent = shaken(small())
+    q = agent.online["critic"](torch.randn(5, STATE), torch.rand(5, ACTION))
+    assert torch.equal(agent.judged(q), q.mean(0))
+
+
+def test_the_entropy_is_held_at_half_of_what_sac_holds_it_at():
+    assert small().target_entropy() == -ACTION / 2 and small(target_entropy=-7.0).target_entropy() == -7
+
+
+def test_rewards_are_scaled_and_summed_over_steps():
+    """Every return that is drawn is one of the demonstrations', summed by hand; none reaches over an episode's end."""
+    agent = small(n_step=3, gamma=0.5, reward_scale=0.1, batch=200)
+    demos = demonstrations(agent)
+    agent.warm_start(demos)
+    batch = agent.draw()
+    by_first = {float(first): i for i, first in enumerate(demos.obs[:, 0])}
+    follows = np.concatenate(
+        [np.append(demos.obs[5 * e : 5 * e + 5], demos.final_obs[e][None], axis=0) for e in (0, 1)]
+    )
+    starts = set()
+    for rows, reward, remains in zip(batch.rows, batch.rewards, batch.not_done, strict=True):
+        i = by_first[float(rows[0, 0])]
+        e, t = divmod(i, 5)
+        steps = min(3, 5 - t)
+        assert reward == pytest.approx(0.1 * sum(0.5**k * (100 + i + k) for k in range(steps)))
+        assert remains == pytest.approx(0.5 ** (steps - 1))
+        assert np.array_equal(rows[1], follows[6 * e + t + steps])
+        starts.add(i)
+    assert starts == set(range(10))
+
+
+def test_bounds_are_of_scaled_rewards():
+    agent = small(reward_scale=0.1, bounded_targets=True, gamma=0.9)
+    agent.warm_start(demonstrations(agent))
+    assert agent.bounds().tolist() == pytest.approx([0, 109 * 0.1 / 0.1])
+
+
+# ---- features
+
+
+def test_a_trunk_narrows_the_features_and_leaves_the_state():
+    agent = shaken(small(encoder=Colours(), trunk=2, stack=2))
+    rows = torch.randn(7, 2, agent.row)
+    out = agent.actor.trunk(rows.flatten(1))
+    assert out.shape == (7, 2 + 2 * STATE) and out[:, :2].abs().max() < 1
+    assert torch.equal(out[:, 2:], rows[..., 3:].flatten(1))
+    assert agent.actor.trunk is not agent.online["critic"].trunk
+    parameters = {id(p) for p in agent.optimisers["critic"].parameters}
+    assert {id(p) for p in agent.online["critic"].trunk.parameters()} <= parameters
+    before, rng = values(agent), np.random.default_rng(0)
+    batch = Batch(rng.random((8, 3, agent.row), np.float32), torch.rand(8, ACTION), torch.rand(8), torch.ones(8))
+    agent.learn(batch)
+    assert {"actor.trunk.linear.weight", "online.critic.trunk.linear.weight"} <= moved(before, values(agent))
+    obs = Obs(np.zeros((3, 4, 4, 3), np.uint8), np.zeros((3, STATE), np.float32))
+    assert agent.act(np.tile(agent.observe(obs), 2), None).shape == (3, ACTION)
+
+
+# ---- the clone
+
+
+def test_the_clone_acts_first_with_noise():
+    agent = small(warm_up="clone", warm_up_noise=0.5, init_steps=10)
+    agent.warm_start(demonstrations(agent))
+    observed = agent.observe(some_obs(agent, 6, np.random.default_rng(0)))
+    noise = np.random.default_rng(1).standard_normal((6, ACTION)).astype(np.float32)
+    base = agent.clone.mean(torch.tensor(observed)).detach().numpy()
+    np.testing.assert_allclose(agent.act(observed, None), base.clip(-1, 1), rtol=1e-6)
+    np.testing.assert_allclose(agent.act(observed, noise), (base.clip(-1, 1) + 0.5 * noise).clip(-1, 1), rtol=1e-5)
+    agent.seen += 10
+    np.testing.assert_allclose(agent.act(observed, None), agent.own(torch.tensor(observed), None).detach(), rtol=1e-6)
+
+
+def test_of_two_actions_the_better_one_is_taken():
+    """By hand: critics that like large actions, or small ones, of whoever proposes them."""
+    agent = shaken(small(reference="choose", init_steps=0), 0.5)
+    x = torch.randn(20, STATE)
+    own, base = agent.own(x, None).detach(), agent.base(x)
+    likes = {"own": own, "clone": base}
+
+    class Likes(nn.Module):
+        def __init__(self, wanted):
+            super().__init__()
+            self.wanted = wanted
+
+        def forward(self, x, actions, chosen=None):
+            return -(actions - self.wanted).square().sum(1).expand(2 if chosen is not None else 3, -1)
+
+    for wanted in likes.values():
+        agent.target["critic"] = Likes(wanted)
+        assert torch.equal(agent.choose(x, None), wanted)
+    # and in targets: the value of the better one
+    agent.target["critic"], agent.config = Likes(base), agent.config.model_copy(update={"entropy_backup": False})
+    value = agent.value_after(
+        agent.split(x[:, None].numpy()), torch.zeros(20, ACTION), torch.tensor([0, 1])
+    )
+    assert torch.equal(value, torch.zeros(20))
+
+
+def test_corrections_are_added_to_the_clones_action():
+    agent = shaken(small(reference="correct", correction=0.2, init_steps=0), 0.3)
+    x = torch.randn(9, STATE)
+    base = agent.base(x)
+    mu, _ = agent.actor(torch.cat((x, base), dim=1))
+    torch.testing.assert_close(agent.choose(x, None), (base + 0.2 * torch.tanh(mu)).clamp(-1, 1))
+    proposed, log_pi = agent.propose(x, torch.zeros(9, ACTION))
+    torch.testing.assert_close(proposed, agent.choose(x, None))
+    assert log_pi.shape == (9,)
+
+
+def test_cloning_moves_no_actor():
+    """The clone regularises nothing: with no updates, the actor stays as it was drawn."""
+    agent = small(reference="choose")
+    before = values(agent)
+    said = agent.warm_start(demonstrations(agent))
+    assert said["bc/loss_after"] < said["bc/loss_before"]
+    assert all(name.startswith("clone.") for name in moved(before, values(agent)))
+
+
+@pytest.mark.parametrize("reference", ["none", "choose", "correct"])
+def test_goes_on_as_if_never_stopped_and_acts_from_its_policy_alone(reference, tmp_path):
+    settings = {"reference": reference, "warm_up": "clone", "init_steps": 1, "n_step": 2, "bounded_targets": True}
+    one = small(**settings)
+    demos = demonstrations(one)
+    one.warm_start(demos)
+    one.update(step_of(one, np.random.default_rng(0)))
+    manifest = one.replay.commit(tmp_path)
+    two = small(seed=5, **settings)
+    two.remember(demos)
+    two.restore(*one.snapshot())
+    two.replay.load(tmp_path, manifest)
+    online = [agent.update(step_of(agent, np.random.default_rng(1), t=1)) for agent in (one, two)]
+    assert online[0] == online[1] and not moved(values(one), values(two))
+    three = small(seed=9, **settings)
+    three.load_policy_state(one.policy_state())
+    observed = one.observe(some_obs(one, 4, np.random.default_rng(2)))
+    noise = np.ones((4, ACTION), np.float32)
+    for drawn in (None, noise):
+        assert np.array_equal(one.act(observed, drawn), three.act(observed, drawn))
