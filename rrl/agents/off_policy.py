@@ -364,13 +364,14 @@ class OffPolicyAgent(Agent):
         """So many transitions of a memory."""
         return memory.draw(count, self.generator)
 
-    def learn(self, batch: Batch, *, whole: bool = False) -> Metrics:
+    def learn(self, batch: Batch, *, whole: bool = False, actor: bool | None = None) -> Metrics:
         """One update from a batch of transitions; see `update` for what it returns. `whole`: of actor and
-        targets too, whatever their periods."""
+        targets too, whatever their periods; `actor`: of it or not, whatever its own."""
         rows = torch.as_tensor(batch.rows, device=self.device)
         raw, following = self.split(rows[:, : self.stack]), self.split(rows[:, -self.stack :])
         now, after = self.augmented(raw, following)
-        actor = whole or self.updates % self.config.actor_every == 0
+        if actor is None:
+            actor = whole or self.updates % self.config.actor_every == 0
         targets = whole or self.updates % self.config.target_every == 0
         scalars = self._replayed(
             (actor, targets),

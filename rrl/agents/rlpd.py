@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, mse_loss
 
+from rrl.agents.adam import Adam
 from rrl.agents.base import SILENCE, Metrics, Progress, cpu_copy
 from rrl.agents.demonstrated import DemonstratedConfig, DemonstratedSAC, cut
 from rrl.agents.networks import GaussianPolicy, orthogonal_mlp
@@ -141,6 +142,11 @@ class RLPD(DemonstratedSAC):
         """Who acts in the `init_steps`: uniform actions, or a clone of the demonstrations with noise (WSRL, IBRL)."""
         warm_up_noise: PositiveOrZero = 0.1
         """Standard deviation of the clone's noise there."""
+        start: Literal["random", "clone"] = "random"
+        """Where the actor begins: as drawn, or fitted to the demonstrations as the clone is (WSRL)."""
+        critics_first: CountOrZero = 0
+        """Updates of the critics alone, on demonstrations and the warm-up's steps, when learning begins: an actor that
+        follows critics which know nothing yet loses all that it can."""
         reference: Literal["none", "choose", "correct"] = "none"
         """What the clone is good for afterwards. `choose`: of its action and the actor's the one with the higher value
         is taken, in acting and in targets (IBRL). `correct`: the actor adds to it (ResFiT)."""
@@ -184,6 +190,10 @@ class RLPD(DemonstratedSAC):
         seen = size if trunks[0] is None else size - trunks[0].narrower
         actor = TrunkActor(seen + self.action_dim * (config.reference == "correct"), self.action_dim, config, g)
         critic = Ensemble(seen, self.action_dim, config, g)
+        if config.reference == "correct":
+            with torch.no_grad():  # begin near the clone, whatever the observation
+                for parameter in actor.mlp[-1].parameters():
+                    parameter.mul_(0.01)
         actor.trunk, critic.trunk = (trunk or nn.Identity() for trunk in trunks)
         return actor, critic
 
@@ -255,7 +265,34 @@ class RLPD(DemonstratedSAC):
         demos = cut(demos)
         self.remember(demos)
         self.see(demos)
+        if self.config.start == "clone":
+            metrics |= self.fit_actor(progress)
         return metrics | {"demos/steps": float(len(demos.t))} | self.learn_offline(progress)
+
+    def fit_actor(self, progress: Progress) -> Metrics:
+        """The actor's mean action to the demonstrations', in as many steps as the clone takes; returns the last loss."""
+        assert self.demos_memory is not None
+        config, optimiser = self.config, Adam(self.actor.parameters(), self.config.bc_lr, beta=self.config.beta)
+        steps = config.bc_epochs * (int(self.demos_memory.head.sum()) // config.bc_batch)
+        progress.phase("warm start: fitting the actor", steps)
+        loss = torch.zeros(())
+        for _ in range(steps):
+            batch = self.demos_memory.draw(config.bc_batch, self.generator)
+            x = self.for_actor(self.split(batch.rows[:, : self.stack]))
+            loss = mse_loss(self.own(x, None), batch.actions.to(self.device))
+            optimiser.step(torch.autograd.grad(loss, optimiser.parameters, allow_unused=True, materialize_grads=True))
+            progress.advance(1)
+        self.check(said := {"bc/actor_loss": loss.item()}, "while the actor was fitted to the demonstrations")
+        return said
+
+    def update(self, rollout: Rollout) -> Metrics:
+        """As the base's; when learning begins, the critics' own updates come first."""
+        before = int(self.seen)
+        metrics: Metrics = {}
+        if before < self.config.init_steps <= before + len(rollout.rewards):
+            for _ in range(self.config.critics_first):
+                metrics |= self.learn(self.draw(), actor=False)
+        return super().update(rollout) | metrics
 
     def bounds(self) -> Tensor:
         """With the rewards' scale."""
