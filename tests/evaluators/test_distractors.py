@@ -102,7 +102,7 @@ def test_what_an_environment_cannot_show_is_said():
     context = SimpleNamespace(frames=FrameRequest(64, 64), say=said.append)
     two, one = (VisualDistractors(VisualDistractors.Config(kinds=k)) for k in (("surface", "patch"), ("surface",)))
     assert two._kinds(relocate, context) == ["patch"] and "no visual change 'surface'" in said.pop()
-    with pytest.raises(UserError, match="shows nothing of VisualDistractors.kinds"):
+    with pytest.raises(UserError, match=r"shows nothing of VisualDistractors\.kinds"):
         one._kinds(relocate, context)
     refused = unshown(DMControl(DMControl.Config(domain="cartpole", task="swingup")))
     assert set(refused) <= set(KINDS) | {"surface"} and all(refused.values())
