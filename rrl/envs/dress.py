@@ -110,8 +110,9 @@ class Dress:
         if self._scene.new_object:
             self._add(self._scene.new_object, drawn)
         if self._scene.eye:
+            planes = [geom for geom in drawn.geoms[: drawn.ngeom] if geom.type == mujoco.mjtGeom.mjGEOM_PLANE]
             for eye in drawn.camera:  # the left one and the right one, which are the same here
-                self._look(eye, self._scene.eye)
+                self._look(eye, self._scene.eye, planes)
 
     def _colour(self, geom: Any, new: Recolour) -> None:
         own = (self._model.site_rgba if geom.objtype == SITE else self._model.geom_rgba)[geom.objid, :3]
@@ -126,11 +127,19 @@ class Dress:
             geom.matid = others[int(new.material * len(others))]
         geom.rgba[:3] = np.clip(geom.rgba[:3] + new.weight * (np.array(new.rgb) - geom.rgba[:3]), 0.0, 1.0)
 
-    def _look(self, eye: Any, new: Eye) -> None:
+    def _look(self, eye: Any, new: Eye, planes: Sequence[Any]) -> None:
         away = float(np.linalg.norm(eye.pos - self._model.stat.center))
         right = np.cross(eye.forward, eye.up)
         axes = np.array([right, eye.up, eye.forward], np.float64)
-        eye.pos[:] = eye.pos + away * np.array(new.moved) @ axes
+        place = eye.pos.astype(np.float64)
+        eye.pos[:] = place + away * np.array(new.moved) @ axes
+        # From behind, a plane hides all: relocate's first camera lies in the ground's, and would see through it half of
+        # the time. A camera that would pass through one goes as far to the other side.
+        for plane in planes:
+            normal = plane.mat[:, 2]
+            before, after = normal @ (place - plane.pos), normal @ (eye.pos - plane.pos)
+            if before > -1e-6 > after:
+                eye.pos[:] = eye.pos + 2 * (before - after) * normal
         for degrees, axis in zip(new.turned, axes, strict=True):
             turn = np.empty(4)
             mujoco.mju_axisAngle2Quat(turn, axis, np.radians(degrees))

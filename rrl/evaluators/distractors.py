@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rrl.envs import scene
-from rrl.envs.base import OPTIONAL, EnvFactory
+from rrl.envs.base import OPTIONAL, EnvFactory, FrameRequest
 from rrl.envs.scene import Scene
 from rrl.envs.vector import WorkerVectorEnv, has
 from rrl.evaluators.base import Context, Episodes, Evaluator
@@ -60,10 +60,10 @@ class VisualDistractors(Evaluator):
 
         when: Literal["always", "end"] = "end"
         """'end': at the end; 'always': after the warm start too, then as `Experiment.eval_every` says."""
-        kinds: tuple[str, ...] | None = None
+        kinds: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
         """Kinds of change: the paper's are 'light position', 'light direction', 'object colour' and 'new object'; there
         are 'camera', 'field of view', 'surface', 'brightness', 'contrast', 'blur', 'patch' and 'jpeg' too. None: the
-        paper's, as far as the environment can show them."""
+        paper's. What the environment can't show is told and left out."""
         severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (1.0,)
         """How far: 0 is the nominal scene, 1 the paper's ranges, 2 twice as far."""
         objects: tuple[str, ...] | None = None
@@ -98,8 +98,8 @@ class VisualDistractors(Evaluator):
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
         """Yields, under each condition, the score with its interval and the paired difference from the nominal one;
         writes `pictures/<iteration>_distractors.png` (scores), `.svg`, `.csv` (episodes), and the contact sheet
-        `<iteration>_distractors_sheet.png`. UserError for a kind that was asked for and can't be shown."""
-        kinds = self._kinds(env, context.say)
+        `<iteration>_distractors_sheet.png`. UserError if no kind can be shown."""
+        kinds = self._kinds(env, context)
         stem = context.folder / "pictures" / f"{context.iteration:06d}_distractors"
         tried = Paired("distractors", env.score)
         rows: list[NDArray[np.uint8]] = []
@@ -130,13 +130,17 @@ class VisualDistractors(Evaluator):
         except UserError as error:
             context.say(f"no video of {condition.name}: {error}")
 
-    def _kinds(self, env: EnvFactory, say: Callable[[str], None]) -> list[str]:
-        wanted, refused = self.config.kinds or scene.KINDS, unshown(env, self.config.objects)
-        for kind, why in ((kind, refused[kind]) for kind in wanted if kind in refused):
-            if self.config.kinds is not None:
-                raise UserError(f"{type(self).__name__}.kinds has {kind!r}, which {env.name} can't show: {why}")
-            say(f"note: no visual change {kind}: {why}")
-        return [kind for kind in wanted if kind not in refused]
+    def _kinds(self, env: EnvFactory, context: Context) -> list[str]:
+        wanted, refused = self.config.kinds or scene.KINDS, unshown(env, self.config.objects, context.frames)
+        kinds = [kind for kind in wanted if kind not in refused]
+        reasons = {kind: f"no visual change {kind!r}: {refused[kind]}" for kind in wanted if kind in refused}
+        if not kinds:
+            raise UserError(
+                f"{env.name} shows nothing of {type(self).__name__}.kinds\n  " + "\n  ".join(reasons.values())
+            )
+        for told in reasons.values():
+            context.say(f"note: {told}")
+        return kinds
 
     def _scenes(self, condition: Condition, seed: int) -> list[Scene]:
         count = self.config.episodes
@@ -146,12 +150,14 @@ class VisualDistractors(Evaluator):
         return [dataclasses.replace(s, objects=self.config.objects) if s != Scene() else s for s in drawn]
 
 
-def unshown(env: EnvFactory, objects: tuple[str, ...] | None = None) -> dict[str, str]:
-    """The kinds of change that an environment can't show, and why; effects on pictures go with any environment.
-    UserError for names of objects that it lacks."""
+def unshown(
+    env: EnvFactory, objects: tuple[str, ...] | None = None, frames: FrameRequest | None = None
+) -> dict[str, str]:
+    """The kinds of change that an environment can't show, and why: in its model or, of those who ask for `frames`, in
+    their pictures; effects on pictures go with any environment. UserError for names of objects that it lacks."""
     refused: dict[str, str] = {}
-    with closing(env.make_one(None)) as sim:
-        sim.reset(seed=0)
+    with closing(env.make_one(frames)) as sim:
+        nominal = sim.reset(seed=0)[0].get("frames")
         if objects is not None and has(sim, "dress"):
             sim.dress(Scene(objects=objects))  # type: ignore[attr-defined]
         for kind in (*scene.KINDS, *scene.OTHERS):
@@ -162,6 +168,8 @@ def unshown(env: EnvFactory, objects: tuple[str, ...] | None = None) -> dict[str
                 if not has(sim, "dress"):
                     raise UserError(f"its simulator cannot {OPTIONAL['dress']}")
                 sim.dress(drawn)  # type: ignore[attr-defined]
+                if nominal is not None and np.array_equal(sim.reset(seed=0)[0]["frames"], nominal):
+                    raise UserError("it changes nothing that a camera of this environment shows")
             except UserError as error:
                 refused[kind] = str(error)
     return refused

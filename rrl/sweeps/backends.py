@@ -215,8 +215,9 @@ def _outcome(result: Callable[[], tuple[int, str]], log: Path) -> int:
     try:
         code, text = result()
     except Exception as error:  # the machine went down, the task was cancelled: each engine has its own
+        *trace, last = str(error).strip().splitlines() or [""]  # an engine's error may hold the far one's trace
         with log.open("a") as file:
-            file.write(f"error: {type(error).__name__}: {error}\n")
+            file.write("".join(f"{line}\n" for line in trace) + f"error: {type(error).__name__}: {last}\n")
         return 1
     if not log.exists():
         log.parent.mkdir(parents=True, exist_ok=True)

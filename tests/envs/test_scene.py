@@ -139,6 +139,18 @@ def test_cameras_go_where_they_are_sent():
         assert same.mean() < 0.005 and other_way.mean() > 0.05, scene
 
 
+def test_no_camera_goes_below_the_ground():
+    """Relocate's first camera lies in the ground's plane; from behind, a plane would hide all."""
+    env = make("relocate", SMALL, look="fast")
+    plane = env._model.geom("ground")
+    assert env._model.camera("cam1").pos[2] == plane.pos[2]
+    nominal = frames(env, Scene())
+    for seed in range(20):
+        seen = frames(env, drawn("camera", seed))
+        assert 0 < np.abs(seen - nominal).mean() < 12, seed
+        assert all(eye.pos[2] >= plane.pos[2] for eye in env._view._scene.camera)
+
+
 def test_only_the_table_gets_another_surface():
     env = make("door", SMALL, look="fast")
     plain, there = colours(env), colours(env, drawn("surface", severity=2))

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from plugins.encoder96 import Attention96  # noqa: F401 (registers it)
 
 from rrl.commands import policies
 from rrl.envs.adroit import Adroit
+from rrl.envs.base import FrameRequest
 from rrl.envs.dmcontrol import DMControl
 from rrl.envs.scene import KINDS
-from rrl.evaluators.distractors import unshown
+from rrl.evaluators.distractors import VisualDistractors, unshown
 from rrl.evaluators.outcomes import Outcome
 from rrl.registry import UserError
 from rrl.score import RETURN, success
@@ -81,6 +83,7 @@ def test_each_condition_is_filmed(project):
     ("overrides", "told"),
     [
         (["VisualDistractors.kinds = ('fog',)"], "VisualDistractors.kinds has 'fog': it knows 'light position', "),
+        (["VisualDistractors.kinds = ()"], "VisualDistractors.kinds"),
         (["VisualDistractors.severities = (2.5,)"], "VisualDistractors.severities"),
         (["VisualDistractors.objects = ('frame', 'nose')"], "no body, geom or site that can be seen is called 'nose'"),
     ],
@@ -91,7 +94,16 @@ def test_mistakes_are_told(overrides, told, project):
 
 
 def test_what_an_environment_cannot_show_is_said():
-    assert unshown(Adroit(Adroit.Config(task="pen"))) == {}
+    assert unshown(Adroit(Adroit.Config(task="pen", look="fast")), frames=FrameRequest(64, 64)) == {}
+    # Relocate's table is hidden, and its cameras stand too low to show the ground.
+    hidden = unshown(Adroit(Adroit.Config(task="relocate", look="fast")), frames=FrameRequest(64, 64))
+    assert hidden == {"surface": "it changes nothing that a camera of this environment shows"}
+    relocate, said = Adroit(Adroit.Config(task="relocate", look="fast")), []
+    context = SimpleNamespace(frames=FrameRequest(64, 64), say=said.append)
+    two, one = (VisualDistractors(VisualDistractors.Config(kinds=k)) for k in (("surface", "patch"), ("surface",)))
+    assert two._kinds(relocate, context) == ["patch"] and "no visual change 'surface'" in said.pop()
+    with pytest.raises(UserError, match=r"shows nothing of VisualDistractors\.kinds"):
+        one._kinds(relocate, context)
     refused = unshown(DMControl(DMControl.Config(domain="cartpole", task="swingup")))
     assert set(refused) <= set(KINDS) | {"surface"} and all(refused.values())
 

@@ -8,6 +8,8 @@ import pytest
 from helpers.sweep_runs import SMALL, rows_in_mlflow, runs, sweep, sweep_folder
 from helpers.traps import set_traps, untouched
 
+from rrl.sweeps import backends
+
 
 def test_optuna_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
@@ -42,6 +44,16 @@ def test_ray_on_a_local_cluster_of_two_workers(tmp_path: Path) -> None:
     for run in done.values():
         assert run.params["threads"] == "1"  # each has half of the cluster's two cores
         rows_in_mlflow(tmp_path, run)
+
+
+def test_of_a_far_trace_the_error_is_told_and_the_log_has_all(tmp_path: Path) -> None:
+    def result() -> tuple[int, str]:
+        raise RuntimeError("the job failed with trace:\n----\nTraceback ...\nOSError: no space left\n")
+
+    log = tmp_path / "log"
+    assert backends._outcome(result, log) == 1
+    assert log.read_text().splitlines()[-1] == "error: RuntimeError: OSError: no space left"
+    assert "the job failed with trace:" in log.read_text()
 
 
 def test_slurm_through_submitits_local_executor(tmp_path: Path) -> None:
