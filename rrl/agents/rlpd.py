@@ -270,7 +270,7 @@ class RLPD(DemonstratedSAC):
         return metrics | {"demos/steps": float(len(demos.t))} | self.learn_offline(progress)
 
     def fit_actor(self, progress: Progress) -> Metrics:
-        """The actor's mean action to the demonstrations', in as many steps as the clone takes; returns the last loss."""
+        """The actor's mean action to the demonstrations', in as many steps as the clone; returns the last loss."""
         assert self.demos_memory is not None
         config, optimiser = self.config, Adam(self.actor.parameters(), self.config.bc_lr, beta=self.config.beta)
         steps = config.bc_epochs * (int(self.demos_memory.head.sum()) // config.bc_batch)

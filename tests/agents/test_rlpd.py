@@ -191,9 +191,7 @@ def test_of_two_actions_the_better_one_is_taken():
         assert torch.equal(agent.choose(x, None), wanted)
     # and in targets: the value of the better one
     agent.target["critic"], agent.config = Likes(base), agent.config.model_copy(update={"entropy_backup": False})
-    value = agent.value_after(
-        agent.split(x[:, None].numpy()), torch.zeros(20, ACTION), torch.tensor([0, 1])
-    )
+    value = agent.value_after(agent.split(x[:, None].numpy()), torch.zeros(20, ACTION), torch.tensor([0, 1]))
     assert torch.equal(value, torch.zeros(20))
 
 
@@ -237,3 +235,28 @@ def test_goes_on_as_if_never_stopped_and_acts_from_its_policy_alone(reference, t
     noise = np.ones((4, ACTION), np.float32)
     for drawn in (None, noise):
         assert np.array_equal(one.act(observed, drawn), three.act(observed, drawn))
+
+
+def test_the_actor_may_begin_at_the_demonstrations():
+    agent = small(start="clone", bc_epochs=60)
+    before = values(agent)
+    demos = demonstrations(agent)
+    x = torch.tensor(demos.obs)
+    off = [(agent.own(x, None).detach().numpy() - demos.actions).std()]
+    agent.warm_start(demos)
+    off.append((agent.own(x, None).detach().numpy() - demos.actions).std())
+    assert off[1] < 0.7 * off[0]
+    assert all(name.startswith("actor.") for name in moved(before, values(agent)))  # and no clone was asked for
+
+
+def test_critics_learn_alone_before_anything_follows_them():
+    agent = small(critics_first=7, init_steps=2, updates_per_step=1, actor_every=1)
+    agent.warm_start(demonstrations(agent))
+    actor, actions = values(agent.actor), agent.optimisers["actor"].steps
+    agent.update(step_of(agent, np.random.default_rng(0)))
+    assert agent.updates == 0
+    agent.update(step_of(agent, np.random.default_rng(1), t=1))  # the second step: 7 of critics, 1 of all
+    assert agent.updates == 8 and {float(count) for count in actions} == {1.0} and moved(actor, values(agent.actor))
+    assert float(agent.optimisers["critic"].steps[0]) == 8
+    agent.update(step_of(agent, np.random.default_rng(2), t=2))
+    assert agent.updates == 9
