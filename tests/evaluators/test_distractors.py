@@ -60,6 +60,13 @@ def test_what_it_tells_and_leaves(project):
     with (folder / "pictures" / "000000_distractors.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 5 * 3 and json.loads(lines[-1]["scene"])["effect"]["patch"]
+    with (folder / "pictures" / "000000_distractors_drops.csv").open() as file:
+        drops = list(csv.DictReader(file))
+    asked = [("nominal", 0.0), *((kind, severity) for kind in kinds for severity in (0.0, 1.0))]
+    assert [(drop["kind"], float(drop["severity"])) for drop in drops] == asked
+    ends = [float(drops[-1][f"change{end}"]) for end in ("", "_low", "_high")]
+    assert ends == [found[f"distractors/patch/change{end}"] for end in ("", "_low", "_high")]
+    assert "nominal" in (table := next(line for line in said if line.startswith("condition "))) and "patch x0" in table
     numbers = json.loads((folder / "numbers.json").read_text())
     assert numbers["metrics"] == found and numbers["evaluators"][0]["episodes"] == "3"
     # Again: everything is there.
@@ -82,7 +89,10 @@ def test_each_condition_is_filmed(project):
     [
         (["VisualDistractors.kinds = ('fog',)"], "VisualDistractors.kinds has 'fog': it knows 'light position', "),
         (["VisualDistractors.severities = (2.5,)"], "VisualDistractors.severities"),
-        (["VisualDistractors.objects = ('frame', 'nose')"], "no body, geom or site that can be seen is called 'nose'"),
+        (
+            ["VisualDistractors.objects = ('frame', 'lach')"],
+            r"that can be seen is called 'lach'; closest first, there are latch, (\w+, ){18}\w+ \(",
+        ),
     ],
 )
 def test_mistakes_are_told(overrides, told, project):
