@@ -199,4 +199,5 @@ def _write_sheet(rows: Sequence[NDArray[np.uint8]], path: Path) -> None:
 
 
 def _told(changes: Scene) -> str:
-    return json.dumps({name: value for name, value in dataclasses.asdict(changes).items() if value})
+    own = dataclasses.asdict(Scene())
+    return json.dumps({name: value for name, value in dataclasses.asdict(changes).items() if value != own[name]})

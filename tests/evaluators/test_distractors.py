@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.guides import blocks
 from helpers.lines import Lines
 from helpers.small_policies import PIXELS, saved
 from PIL import Image
@@ -14,7 +15,7 @@ from plugins.encoder96 import Attention96  # noqa: F401 (registers it)
 from rrl.commands import policies
 from rrl.envs.adroit import Adroit
 from rrl.envs.dmcontrol import DMControl
-from rrl.envs.scene import KINDS
+from rrl.envs.scene import KINDS, OTHERS
 from rrl.evaluators.distractors import unshown
 from rrl.evaluators.outcomes import Outcome
 from rrl.registry import UserError
@@ -75,6 +76,23 @@ def test_what_it_tells_and_leaves(project):
     again, _ = evaluated(*settings)
     assert again == found
     assert {path.name: path.stat().st_mtime_ns for path in pieces.iterdir()} == before
+
+
+def test_the_page_says_what_there_is(project):
+    """Its file of four lines, every kind of change, every column."""
+    page = (Path(__file__).parents[2] / "docs" / "evaluations.md").read_text()
+    Path("camera.gin").write_text(next(block for block in blocks(page) if block.startswith("# camera.gin")))
+    policies.evaluate(
+        "policy.safetensors", Lines(), other="camera.gin", overrides=[*FEW[1:], "VisualDistractors.episodes = 1"]
+    )
+    tables = sorted(Path("runs").rglob("*.csv"))
+    columns = {name for path in tables for name in csv.DictReader(path.open()).fieldnames}
+    assert len(tables) == 2 and [name for name in columns if f"`{name}`" not in page] == []
+    with tables[0].open() as file:
+        told = [(line["condition"], json.loads(line["scene"]).keys()) for line in csv.DictReader(file)]
+    assert told == [("nominal", set()), ("camera x0.5", {"eye"})]
+    rows = [row.split("`")[1] for row in page.splitlines() if row.startswith("| `")]
+    assert rows == [*KINDS, *OTHERS]
 
 
 def test_each_condition_is_filmed(project):
