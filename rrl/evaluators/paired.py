@@ -97,9 +97,9 @@ class Paired:
 
 
 def _as_csv(lines: Sequence[Mapping[str, Any]]) -> str:
-    """With the columns of the longest line; what a line lacks stays empty."""
+    """With the columns of the last line; what an earlier one lacks (the nominal condition: a change) stays empty."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(max(lines, key=len)), lineterminator="\n")
+    writer = csv.DictWriter(out, list(lines[-1]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return out.getvalue()
