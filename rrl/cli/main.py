@@ -278,13 +278,22 @@ def eval_(
 ) -> None:
     """Evaluate a policy from its file alone: mean and sampled actions, both success rules, intervals."""
     from rrl.commands import policies as evaluation
+    from rrl.machine import signals
     from rrl.machine.console import Display
 
     if with_ is None and set_:
-        raise typer.BadParameter("--set changes what --with FILE says")
+        raise typer.BadParameter(
+            "a policy acts in its run's own environment, and --set changes the evaluators of a --with FILE alone, as "
+            'in `--with eval/sensors --set "SensorFaults.episodes = 25"`. eval/sensors tries other faults of sensors, '
+            "and none of a run that has some; eval/distractors tries other pictures"
+        )
     if with_ is not None and (episodes or video):
-        raise typer.BadParameter('--with FILE has settings of its own: --set "VisualDistractors.episodes = 25"')
-    with Display() as display:
+        raise typer.BadParameter(
+            f"{'--episodes' if episodes else '--video'} is for a run's own evaluation; evaluators of a --with FILE "
+            'have settings of their own, such as --set "VisualDistractors.episodes = 25", "VisualDistractors.films = 3"'
+        )
+    then = "nothing of it is kept" if with_ is None else "the same command goes on"
+    with Display() as display, signals.told(display.line, then):
         evaluation.evaluate(
             policy,
             display,

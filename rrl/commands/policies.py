@@ -34,6 +34,11 @@ from rrl.store.results import Result
 Say = Callable[[str], None]
 EPISODES = 100
 """Of each kind of action, for a policy whose run has no evaluator of its own."""
+ALONE = (
+    "evaluators alone are taken from here, and a policy acts in its run's own environment: delete this, or take an "
+    "evaluator that changes what a policy gets, as those of eval/sensors and eval/distractors do"
+)
+"""What to do about a setting of something else."""
 
 
 def evaluate(
@@ -88,7 +93,8 @@ def evaluate(
         with KeptEvaluation(path, Path(other).stem, asked, None if seed == config.seed else seed, decides) as kept:
             with _context(config, env, seed, int(updates), display, kept.folder) as context:
                 envs, groups = context.collector.envs, context.collector.groups
-                context = replace(context, collector=KeptCollector(envs, groups, agent, kept.decides, kept.pieces))
+                collector = KeptCollector(envs, groups, agent, kept.decides, kept.pieces, display.skip)
+                context = replace(context, collector=collector)
                 metrics = _measure(agent, env, context, asked, display)
             say(kept.record(metrics, seed, int(updates)))
     if json_file is not None:
@@ -107,7 +113,7 @@ def _evaluators(config: Any, env: EnvFactory, episodes: int | None) -> tuple[Eva
 
 def _asked(source: str, overrides: Sequence[str], config: Any) -> tuple[Evaluator.Config, ...]:
     """The evaluators that a gin file binds. UserError for those that don't fit the policy's run."""
-    found = ginfile.bound(source, "evaluators", overrides=overrides)
+    found = ginfile.bound(source, "evaluators", overrides=overrides, alone=ALONE)
     asked: tuple[Evaluator.Config, ...] = found if isinstance(found, tuple) else (found,)
     kinds = [each.component.__name__ for each in asked]
     if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):

@@ -103,22 +103,33 @@ def loads(
 
 
 def bound(
-    source: str, field: str, root: str = "Experiment", finder: Finder = find_file, overrides: Sequence[str] = ()
+    source: str,
+    field: str,
+    root: str = "Experiment",
+    finder: Finder = find_file,
+    overrides: Sequence[str] = (),
+    alone: str = "",
 ) -> Any:
     """What a gin file binds to one field of `root` (a component, or a tuple of them), whatever else of a run it holds
-    or lacks, such as a file of `gin/env`. Raises ConfigError with all mistakes in it."""
+    or lacks, such as a file of `gin/env`; with `alone`, which says what to do about it, the file itself may bind
+    nothing else. Raises ConfigError with all mistakes in it."""
     reader = _Reader(finder)
     path, shown = _locate(source)
-    bindings = [*reader.file(path, shown), *reader.overrides(overrides)]
+    without = reader.file(path, shown)
+    bindings = [*without, *reader.overrides(overrides)]
     names = Names(bindings, reader.blocks)
     run = Resolver((b for b, _ in bindings), names, reader.complete, folders=reader.folders, finder=finder)
     found = run.bound(root, field)
     problems = [*reader.problems, *names.problems, *names.unknown_components(reader.files), *run.problems]
-    problems += [problem for problem in unused(bindings, run, set(), names) if problem.idle]
     whole = found if isinstance(found, tuple) else (found,)
     if not (whole and all(isinstance(part, Config) for part in whole)) and not problems:
         hint = f"add a line such as `{root}.{field} = @Name()`"
         problems.append(Problem.at(reader.start, f"nothing here binds {root}.{field} to a component", hint))
+    elif reader.complete:
+        before = Resolver((b for b, _ in without), Names(without, []), True, folders=reader.folders, finder=finder)
+        before.bound(root, field)
+        idle = unused(bindings, run, before.used, names, alone)
+        problems += [problem for problem in idle if alone or problem.idle]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return found

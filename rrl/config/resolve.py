@@ -458,11 +458,13 @@ def _options(annotation: Any) -> list[Any]:
     return [option for part in get_args(annotation) for option in _options(part)]
 
 
-def unused(bindings: Sequence[Layered], run: Resolver, before: set[Binding], names: Names) -> Iterator[Problem]:
+def unused(
+    bindings: Sequence[Layered], run: Resolver, before: set[Binding], names: Names, alone: str = ""
+) -> Iterator[Problem]:
     """Bindings and macros of the file that nothing uses, and overrides without effect.
 
     `before` is what the same run uses without overrides: they may idle it. Included files may bind more than a
-    run uses.
+    run uses. `alone`: what to do about components that aren't part of it; "": refer to them.
     """
     mentioned = _mentioned_macros(bindings)
     used = {binding.label for binding in run.used}
@@ -478,7 +480,7 @@ def unused(bindings: Sequence[Layered], run: Resolver, before: set[Binding], nam
         else:
             idle = binding.name not in mentioned
         if idle and binding.field:
-            why, override = _why_unused(binding, run), layer == Layer.OVERRIDE
+            why, override = _why_unused(binding, run, alone), layer == Layer.OVERRIDE
             yield Problem.at(binding.place, f"nothing uses {binding.label}", why, idle=override)
         elif idle:
             in_run = [n for n in run.referred if binding.name in registry.get(n).Config.model_fields]
@@ -523,7 +525,7 @@ def _mentioned_macros(bindings: Sequence[Layered]) -> set[str]:
     return mentioned
 
 
-def _why_unused(binding: Binding, run: Resolver) -> str:
+def _why_unused(binding: Binding, run: Resolver, alone: str) -> str:
     references = run.referred.get(binding.name)
     if not references:
         kind = registry.get(binding.name).kind
@@ -531,7 +533,7 @@ def _why_unused(binding: Binding, run: Resolver) -> str:
             cls = registry.get(name)
             if cls.kind == kind and binding.field in cls.Config.model_fields:
                 return f"the {kind} of this run is {name}: did you mean {name}.{binding.field}?"
-        return f"no {binding.name} is part of this run: refer to it as @{binding.name}(), or delete the line"
+        return alone or f"no {binding.name} is part of this run: refer to it as @{binding.name}(), or delete the line"
     for other in (b for bindings in run.fields[binding.name].values() for b in bindings.values()):
         inner = f"{other.scope}/".startswith(f"{binding.scope}/" if binding.scope else "")
         if inner and other.field == binding.field and other in run.used:

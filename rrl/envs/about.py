@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 LONGEST = 60
 """Characters of a value that is shown."""
+SHOWN = 3
+"""Groups of geoms and sites that MuJoCo draws unless it is told otherwise: the first ones."""
 
 
 def of_model(model: Any, data: Any, state: NDArray[np.float32]) -> dict[str, list[str]]:
@@ -19,7 +21,23 @@ def of_model(model: Any, data: Any, state: NDArray[np.float32]) -> dict[str, lis
     return {
         "joints, with their places in the state vector": [_joint(data.joint(i), state) for i in range(model.njnt)],
         "cameras in the model": [model.camera(i).name or f"number {i}" for i in range(model.ncam)],
+        "bodies, geoms and sites that can be seen": seen(model),
     }
+
+
+def seen(model: Any) -> list[str]:
+    """Names of the bodies, geoms and sites of which something is drawn: of a group that MuJoCo shows, not
+    transparent."""
+    bodies: dict[str, None] = {}
+    parts: dict[str, None] = {}
+    for named, rgba, group, body in (
+        (model.geom, model.geom_rgba, model.geom_group, model.geom_bodyid),
+        (model.site, model.site_rgba, model.site_group, model.site_bodyid),
+    ):
+        for number in np.flatnonzero((rgba[:, 3] > 0) & (group < SHOWN)).tolist():
+            bodies[model.body(int(body[number])).name] = None
+            parts[named(number).name] = None
+    return [name for name in bodies | parts if name]
 
 
 def _joint(joint: Any, state: NDArray[np.float32]) -> str:

@@ -66,7 +66,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Faults:
-    """The settings, fields of a `Config`, that put the sensors of joints at fault; empty: it has none of this kind."""
+    """The settings, fields of a `Config`, that put the sensors of joints at fault; empty: it has none of this kind. At
+    its default each means that nothing is."""
 
     noise: str = ""
     """Field of the size of noise."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rrl.envs import gl
+from rrl.envs import about, gl
 from rrl.envs.scene import Eye, NewObject, Recolour, Scene, Surface
 from rrl.registry import UserError
 
@@ -24,6 +25,8 @@ DIRECTIONAL, POINT = 1, 2
 """Kinds of light: like the sun's, and in all directions alike."""
 GOALS = ("target", "goal")
 """How the names begin of what shows where the task's objects, or the robot, are to be."""
+CLOSE = 20
+"""Names that are proposed in the place of a wrong one."""
 TRIES = 64
 """Places that are tried for a new object."""
 
@@ -52,7 +55,11 @@ class Dress:
         if scene.objects is not None:
             objects = scene.objects
             if unknown := [each for each in objects if not named(model, (each,))]:
-                raise UserError(f"{name}: no body, geom or site that can be seen is called {unknown[0]!r}")
+                close = ", ".join(get_close_matches(unknown[0], about.seen(model), CLOSE, 0.0))
+                raise UserError(
+                    f"{name}: no body, geom or site that can be seen is called {unknown[0]!r}; closest first, there "
+                    f"are {close or 'none with a name'} (`rrl inspect` lists all)"
+                )
         self._objects = undriven_and_goals(model) if objects is None else named(model, objects)
         self._size = self._at = np.zeros(3)  # of the new object, m
         self._surface = -1  # the geom that it would stand on

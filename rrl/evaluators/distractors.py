@@ -48,7 +48,7 @@ class Condition(NamedTuple):
     @property
     def name(self) -> str:
         """For people: `light position`, `light position x2`; `nominal`."""
-        return self.kind if self.severity == 1 else f"{self.kind} x{self.severity:g}"
+        return self.kind if self.severity == 1 or self.kind == NOMINAL else f"{self.kind} x{self.severity:g}"
 
 
 @register
@@ -79,7 +79,7 @@ class VisualDistractors(Evaluator):
         def conditions(self, kinds: Iterable[str]) -> list[Condition]:
             """The nominal one first."""
             changed = [Condition(kind, severity) for kind in kinds for severity in self.severities]
-            return [Condition(NOMINAL, 1.0), *dict.fromkeys(changed)]
+            return [Condition(NOMINAL, 0.0), *dict.fromkeys(changed)]
 
         def steps(self, env: EnvFactory) -> int:
             """Of all conditions."""
@@ -97,8 +97,8 @@ class VisualDistractors(Evaluator):
 
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
         """Yields, under each condition, the score with its interval and the paired difference from the nominal one;
-        writes `pictures/<iteration>_distractors.png` (scores), `.svg`, `.csv` (episodes), and the contact sheet
-        `<iteration>_distractors_sheet.png`. UserError if no kind can be shown."""
+        writes `pictures/<iteration>_distractors.png` (scores), `.svg`, `.csv` (episodes), `_drops.csv` (conditions) and
+        `_sheet.png` (contact sheet). UserError if no kind can be shown."""
         kinds = self._kinds(env, context)
         stem = context.folder / "pictures" / f"{context.iteration:06d}_distractors"
         tried = Paired("distractors", env.score)
@@ -109,11 +109,13 @@ class VisualDistractors(Evaluator):
             todo = [dataclasses.replace(e, scene=s) for e, s in zip(todo, scenes, strict=True)]
             rollout = context.collector.collect(policy, todo, progress=context.progress, keep=False)
             rows += [_row(condition, context.collector.envs, todo)] if context.frames else []
-            yield from tried.add(condition.name, rollout, scene=[_told(scene) for scene in scenes])
+            about = {"kind": condition.kind, "severity": condition.severity}
+            yield from tried.add(condition.name, rollout, about, scene=[_told(scene) for scene in scenes])
             context.say(tried.in_words(condition.name))
             if self.config.films and (context.frames or condition.kind == NOMINAL):
                 self._film(policy, env, context, condition, todo[: self.config.films])
         tried.write(stem, f"{env.name}, {context.encoder}, update {context.iteration}")
+        context.say(tried.table())
         if rows:
             sheet = stem.with_name(f"{stem.name}_sheet.png")
             _write_sheet(rows, sheet)
@@ -205,4 +207,5 @@ def _write_sheet(rows: Sequence[NDArray[np.uint8]], path: Path) -> None:
 
 
 def _told(changes: Scene) -> str:
-    return json.dumps({name: value for name, value in dataclasses.asdict(changes).items() if value})
+    own = dataclasses.asdict(Scene())
+    return json.dumps({name: value for name, value in dataclasses.asdict(changes).items() if value != own[name]})

@@ -1,4 +1,4 @@
-"""The same episodes under several conditions: numbers, words, a chart and a table of what came of them."""
+"""The same episodes under several conditions: numbers, words, a chart and tables of what came of them."""
 
 from __future__ import annotations
 
@@ -22,65 +22,106 @@ LEVEL = 6
 class Paired:
     """What became of one policy under each condition that was tried so far."""
 
-    def __init__(self, space: str, score: Score) -> None:
-        """Its numbers' names begin with `space`."""
-        self._space, self._score = space, score
+    def __init__(self, space: str, score: Score, nominal: str = NOMINAL) -> None:
+        """Its numbers' names begin with `space`; people read `nominal` for the condition of that name."""
+        self._space, self._score, self._nominal = space, score, nominal
         self._outcomes: dict[str, Outcome] = {}
         self._lines: list[dict[str, Any]] = []
+        self._about: dict[str, Mapping[str, Any]] = {}
 
-    def add(self, condition: str, rollout: Rollout, **told: Sequence[str]) -> Iterator[tuple[str, float]]:
+    def add(
+        self, condition: str, rollout: Rollout, about: Mapping[str, Any] | None = None, **told: Sequence[str]
+    ) -> Iterator[tuple[str, float]]:
         """Take in a condition's episodes, of each of which the table tells these texts too; its numbers: the score
-        with its interval, and how it differs from the nominal one."""
+        with its interval, and how it differs from the nominal one. `about`: what the table of changes says of the
+        condition beside its name."""
         self._outcomes[condition] = outcome = Outcome.of(rollout, self._score)
+        self._about[condition] = about or {}
         for i, (value, returned) in enumerate(zip(outcome.values, rollout.returns(), strict=True)):
-            line = {"condition": condition, "episode": i, self._score.name: value, "return": returned}
+            line = {"condition": self._called(condition), "episode": i, self._score.name: value, "return": returned}
             self._lines.append(line | {name: texts[i] for name, texts in told.items()})
         return self._numbers(condition)
 
+    def _called(self, condition: str) -> str:
+        """Its name for people."""
+        return self._nominal if condition == NOMINAL else condition
+
     def _numbers(self, condition: str) -> Iterator[tuple[str, float]]:
-        start, outcome = f"{self._space}/{condition.replace(' ', '_')}", self._outcomes[condition]
-        yield f"{start}/{self._score.name}", outcome.mean
-        yield f"{start}/{self._score.name}_low", outcome.interval[0]
-        yield f"{start}/{self._score.name}_high", outcome.interval[1]
+        start = f"{self._space}/{condition.replace(' ', '_')}"
+        yield from ((f"{start}/{name}", value) for name, value in self._found(condition).items())
+
+    def _found(self, condition: str) -> dict[str, float]:
+        """The score with its interval, and, but of the nominal one, the paired change with its interval."""
+        outcome, ends = self._outcomes[condition], ("", "_low", "_high")
+        values = (outcome.mean, *outcome.interval)
+        found = {f"{self._score.name}{end}": value for end, value in zip(ends, values, strict=True)}
         if condition != NOMINAL:
-            ends = zip(("", "_low", "_high"), outcome.minus(self._outcomes[NOMINAL]), strict=True)
-            yield from ((f"{start}/change{end}", value) for end, value in ends)
+            changes = outcome.minus(self._outcomes[NOMINAL])
+            found |= {f"change{end}": value for end, value in zip(ends, changes, strict=True)}
+        return found
 
     def in_words(self, condition: str) -> str:
         """A line for people."""
         outcome = self._outcomes[condition]
-        words = f"{condition}: {self._score.name} {outcome}{self._score.unit}"
+        words = f"{self._called(condition)}: {self._score.name} {outcome}{self._score.unit}"
         if condition == NOMINAL:
             return f"{words} of {len(outcome.values)} episodes"
-        change, low, high = outcome.minus(self._outcomes[NOMINAL])
-        return f"{words}, {change:+.0f} ({low:+.0f} to {high:+.0f}) against nominal"
+        return f"{words}, {self._change(condition)} against {self._nominal.partition(' (')[0]}"
+
+    def _change(self, condition: str) -> str:
+        if condition == NOMINAL:
+            return ""
+        change, low, high = self._outcomes[condition].minus(self._outcomes[NOMINAL])
+        return f"{change:+.0f} ({low:+.0f} to {high:+.0f})"
+
+    def table(self) -> str:
+        """All conditions, for people: a line for each, in columns."""
+        rows = [("condition", f"{self._score.name}{self._score.unit}", "paired change, 95 %")]
+        rows += [(self._called(name), str(outcome), self._change(name)) for name, outcome in self._outcomes.items()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
 
     def write(self, stem: Path, title: str) -> None:
-        """`stem` with .csv (a line for each episode), .png and .svg (`chart`)."""
+        """`stem` with .csv (a line for each episode), _drops.csv (one for each condition: score and paired change, with
+        95 % intervals), .png and .svg (`chart`)."""
         stem.parent.mkdir(parents=True, exist_ok=True)
-        out = io.StringIO()
-        writer = csv.DictWriter(out, list(self._lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._lines)
-        files.write_text(stem.with_suffix(".csv"), out.getvalue())
-        chart(self._outcomes, title, stem)
+        changes = [
+            {"condition": self._called(name), **self._about[name], "episodes": len(outcome.values), **self._found(name)}
+            for name, outcome in self._outcomes.items()
+        ]
+        for end, lines in ((".csv", self._lines), ("_drops.csv", changes)):
+            files.write_text(stem.with_name(stem.name + end), _as_csv(lines))
+        chart({self._called(name): outcome for name, outcome in self._outcomes.items()}, title, stem)
+
+
+def _as_csv(lines: Sequence[Mapping[str, Any]]) -> str:
+    """With the columns of the last line; what an earlier one lacks (the nominal condition: a change) stays empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(lines[-1]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
 
 
 def chart(outcomes: Mapping[str, Outcome], title: str, stem: Path) -> None:
-    """Bars of the scores with their 95 % intervals, and the paired differences under them: a .png and an .svg."""
+    """Bars of the scores with their 95 % intervals, and under them the paired differences from the first one: a .png
+    and an .svg."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names, nominal = list(outcomes), outcomes[NOMINAL]
+    names = [name.replace(" (", "\n(") for name in outcomes]
+    nominal = next(iter(outcomes.values()))
     figure = Figure(figsize=(1.5 + 1.1 * len(names), 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for x, (condition, outcome) in enumerate(outcomes.items()):
+    for x, outcome in enumerate(outcomes.values()):
         low, high = outcome.interval
-        colour = "0.6" if condition == NOMINAL else "tab:blue"
+        colour = "tab:blue" if x else "0.6"
         ends = [[max(outcome.mean - low, 0)], [max(high - outcome.mean, 0)]]
         axes.bar(x, outcome.mean, yerr=ends, color=colour, capsize=4)
-        if condition != NOMINAL:
+        if x:
             change, least, most = outcome.minus(nominal)
             names[x] += f"\n{change:+.0f} ({least:+.0f} to {most:+.0f})"
     many = len(names) > LEVEL

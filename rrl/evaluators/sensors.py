@@ -1,7 +1,7 @@
 """Faults of the sensors of joints (paper figure 8 has noise): what becomes of a policy that learnt without them.
 
-One fault is active at a time. Each, and none, is tried in the very same episodes, which differ only by what the policy
-makes of its readings.
+One fault is active at a time, beside those that the run's own environment has. Each, and none, is tried in the very
+same episodes, which differ only by what the policy makes of its readings.
 """
 
 from __future__ import annotations
@@ -19,10 +19,18 @@ from rrl.evaluators.paired import NOMINAL, Paired
 from rrl.registry import Count, Mistake, Parts, Positive, UserError, build, register
 from rrl.rollout.data import Policy, Rollout, Stream, episodes
 
+CLEAN = "clean"
+"""The condition without any fault, of a run whose own environment has some."""
+
 
 @register
 class SensorFaults(Evaluator):
-    """Noise on joint angles, a joint that is stuck or dead, delayed angles, each in the same episodes as without."""
+    """Noise on joint angles, a joint that is stuck or dead, delayed angles, each in the same episodes as without.
+
+    Of a run that was trained with such faults the others are compared with its sensors as trained, and one more
+    condition, `clean`, is without any. A fault takes the place of the run's own of its kind (noise, stuck, dead,
+    delay); the run's own of other kinds stay.
+    """
 
     class Config(Evaluator.Config):
         """Which faults, and in how many episodes."""
@@ -45,10 +53,12 @@ class SensorFaults(Evaluator):
         """Evaluation episodes of each condition, mean action."""
 
         def conditions(self, env: EnvFactory) -> dict[str, EnvFactory.Config]:
-            """By name, the environment with each fault; first, with none beyond its own. UserError for what it can't
-            have."""
+            """By name, the environment with each fault; first as it is, and if it has faults itself, without them.
+            UserError for what it can't have."""
             found: dict[str, Any] = {NOMINAL: env.config}
-            for name, settings in self._settings(env):
+            own, fields = own_faults(env), type(env.config).model_fields
+            clean = [(CLEAN, {field: fields[field].default for field in own})] if own else []
+            for name, settings in (*clean, *self._settings(env)):
                 found[name] = env.config.of({**dict(env.config), **settings})  # type: ignore[attr-defined]
             return found
 
@@ -95,13 +105,15 @@ class SensorFaults(Evaluator):
 
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
         """Yields, under each condition, the score with its interval and the paired difference from the nominal one;
-        writes `pictures/<iteration>_sensors.png` (scores), `.svg` and `.csv` (episodes)."""
-        tried = Paired("sensors", env.score)
+        writes `pictures/<iteration>_sensors.png` (scores), `.svg`, `.csv` (episodes) and `_drops.csv` (conditions)."""
+        own = ", ".join(own_faults(env).values())
+        tried = Paired("sensors", env.score, f"as trained ({own})" if own else NOMINAL)
         for name, config in self.config.conditions(env).items():
             yield from tried.add(name, self._rollout(policy, env, config, context))
             context.say(tried.in_words(name))
         stem = context.folder / "pictures" / f"{context.iteration:06d}_sensors"
         tried.write(stem, f"{env.name}, {context.encoder}, update {context.iteration}")
+        context.say(tried.table())
         context.say(f"faults of sensors: {stem.with_suffix('.png')}")
 
     def _rollout(self, policy: Policy, env: EnvFactory, config: EnvFactory.Config, context: Context) -> Rollout:
@@ -113,3 +125,19 @@ class SensorFaults(Evaluator):
         own = collector.envs
         with closing(WorkerVectorEnv(build(config), own.num_envs, context.frames, own.workers)) as envs:
             return collector.on(envs).collect(policy, todo, progress=context.progress, keep=False)
+
+
+def own_faults(env: EnvFactory) -> dict[str, str]:
+    """What is at fault in an environment itself, by setting, in words such as `gaussian noise 0.02`."""
+    faults, config = env.faults(), dict(env.config)
+    if faults is None:
+        return {}
+    fits = (name for name, chosen in faults.noise_kinds.items() if all(config[f] == v for f, v in chosen.items()))
+    words = {faults.noise: next(fits, "noise"), faults.stuck: "stuck", faults.dead: "dead", faults.delay: "delay"}
+    fields = type(env.config).model_fields
+    at_fault = {field: word for field, word in words.items() if field and config[field] != fields[field].default}
+    return {field: f"{word} {_value(config[field])}" for field, word in at_fault.items()}
+
+
+def _value(value: Any) -> str:
+    return " and ".join(value) if isinstance(value, tuple) else f"{value:g}"

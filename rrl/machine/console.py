@@ -108,7 +108,7 @@ class Display:
         self.live = is_live(self.console)
         self._live = Live(get_renderable=lambda: _Bars(self), console=self.console, transient=True)
         self._name = "starting"
-        self._total = self._done = 0
+        self._total = self._done = self._skipped = 0
         self._began = self._printed = time.monotonic()
         self._end, self._evaluating, self._untimed = 0.0, 0.0, ""
         """When the run is expected to end, on the monotonic clock (0: nobody knows), seconds of evaluation until then,
@@ -131,8 +131,13 @@ class Display:
 
     def phase(self, name: str, steps: int) -> None:
         """Begin to count `steps` steps of what `name` says (0: nobody knows how many)."""
-        self._name, self._total, self._done = name, steps, 0
+        self._name, self._total, self._done, self._skipped = name, steps, 0, 0
         self._began = self._printed = time.monotonic()
+
+    def skip(self, steps: int) -> None:
+        """So many steps need not be made: they count, but tell nothing of the speed."""
+        self._done += steps
+        self._skipped += steps
 
     def advance(self, steps: int) -> None:
         """So many steps were made."""
@@ -181,15 +186,15 @@ class Display:
         return f"{self._done:,} steps" if self._done else ""
 
     def _rate(self) -> str:
-        return f"{self._per_second():,.0f} steps/s" if self._done else ""
+        return f"{self._per_second():,.0f} steps/s" if self._done > self._skipped else ""
 
     def _left(self) -> str:
-        if not self._done or self._done >= self._total:
+        if self._done == self._skipped or self._done >= self._total:
             return ""
         return f"{duration((self._total - self._done) / self._per_second())} left"
 
     def _per_second(self) -> float:
-        return self._done / max(time.monotonic() - self._began, 1e-9)
+        return (self._done - self._skipped) / max(time.monotonic() - self._began, 1e-9)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
@@ -77,3 +77,19 @@ class Stopping:
         elif time.monotonic() - self._raised > PATIENCE:  # one per request: the second would break off the closing
             self._raised, self._cause = time.monotonic(), Stopped(number)
             raise self._cause
+
+
+@contextmanager
+def told(say: Callable[[str], None], then: str) -> Iterator[None]:
+    """A block that a signal ends with a line, `stopped; ` and what to do then, and with the exit code that shells
+    expect."""
+    with Stopping() as stopping:
+        try:
+            with stopping.translated():
+                stopping.listen()
+                yield
+                stopping.hold()
+        except Stopped as cause:
+            stopping.hold()
+            say(f"stopped; {then}")
+            raise SystemExit(cause.code) from None

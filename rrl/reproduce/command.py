@@ -13,6 +13,7 @@ from pathlib import Path
 from rrl.bench import report as bench
 from rrl.commands import looking, policies
 from rrl.config import ginfile
+from rrl.machine import signals
 from rrl.machine.console import Display
 from rrl.pretrain.command import pretrain
 from rrl.registry import UserError
@@ -210,7 +211,7 @@ def _evaluations(figure: Evaluation, asked: Request) -> int:
         code, sources = _policies(figure, asked, own)
     found = {}
     for name, source in sources.items():
-        with Display() as display:
+        with Display() as display, signals.told(display.line, "the same command goes on"):
             found[name] = policies.evaluate(source, display, other=figure.evaluation, overrides=own)
     if found and figure.chart:
         asked.table.console.print(chart.table(found))

@@ -20,15 +20,23 @@ class KeptCollector(Collector):
     kept in a file and not made again."""
 
     def __init__(
-        self, envs: WorkerVectorEnv, groups: int, policy: Policy, facts: Mapping[str, Any], pieces: Pieces
+        self,
+        envs: WorkerVectorEnv,
+        groups: int,
+        policy: Policy,
+        facts: Mapping[str, Any],
+        pieces: Pieces,
+        found: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """`facts`, JSON-able: what decides an episode beside the environment and what `Episode` says."""
+        """`facts`, JSON-able: what decides an episode beside the environment and what `Episode` says. `found` is called
+        with the number of steps that were kept, `progress` with that of those made."""
         super().__init__(envs, groups)
         self._policy, self._facts, self._pieces = policy, {**facts, "env": envs.factory.facts()}, pieces
+        self._found = found
 
     def on(self, envs: WorkerVectorEnv) -> KeptCollector:
         """See `Collector`."""
-        return KeptCollector(envs, self.groups, self._policy, self._facts, self._pieces)
+        return KeptCollector(envs, self.groups, self._policy, self._facts, self._pieces, self._found)
 
     def collect(
         self,
@@ -53,8 +61,7 @@ class KeptCollector(Collector):
             rollout = super().collect(policy, todo, progress=progress, keep=False)
             self._pieces.put_arrays(key, _arrays(rollout))
             return rollout
-        if progress is not None:
-            progress(len(arrays["rewards"]))
+        self._found(len(arrays["rewards"]))
         own: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
         own |= {part: {k: v.item() for k, v in _beginning(arrays, part).items()} for part in COSTS}
         return Rollout(**own, flags=_beginning(arrays, "flag"), success_steps=self.envs.factory.score.steps)

@@ -76,12 +76,27 @@ def test_joints_are_found_in_the_state_vector():
 @pytest.mark.parametrize(
     ("name", "lines"),
     [
-        ("adroit_door_mobilenetv2", ("cameras in the model: fixed, vil_camera, top\n", "success_rrl in 0 steps")),
+        (
+            "adroit_door_mobilenetv2",
+            (
+                "cameras in the model: fixed, vil_camera, top\n",
+                "success_rrl in 0 steps",
+                "thdistal, frame, door, latch, ",
+            ),
+        ),
         (
             "dmc_cartpole_swingup_rad",
             ("pictures: 108 x 108 pixels, 3 at a time, camera 0\n", "slider", "fixed, lookat"),
         ),
-        ("mjrl_reacher_state", ("pictures: none\n", "shoulder_pan 0,", "in the model: front\n")),
+        (
+            "mjrl_reacher_state",
+            (
+                "pictures: none\n",
+                "shoulder_pan 0,",
+                "in the model: front\n",
+                "sites that can be seen: world, shoulder_pan, ",
+            ),
+        ),
     ],
 )
 def test_rrls_own_environments(name, lines):

@@ -1,7 +1,9 @@
 """What `rrl eval --with` keeps: nothing of one evaluation is lost to another, in folders and in MLflow."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from typer.testing import CliRunner
 
 from rrl.cli import app
 from rrl.commands import policies as evaluation
+from rrl.config.ginfile import ConfigError
 from rrl.envs.scene import KINDS
+from rrl.machine import console
 from rrl.registry import UserError
 from rrl.store import checkpoint
 
@@ -125,6 +129,86 @@ def test_an_evaluator_that_would_overwrite_another_is_refused(run):
     with pytest.raises(UserError, match=r"twice\.gin binds SuccessRate twice .*write over the other's numbers"):
         evaluation.evaluate(str(run), Lines(), other="twice.gin")
     assert not (run / "evaluations").exists()
+
+
+def test_what_no_evaluator_uses_is_refused_where_it_stands(run):
+    """In the file itself; files that it includes, whole runs too, may bind more."""
+    Path("mine.gin").write_text(
+        "include 'run.gin'\nExperiment.evaluators = (@SensorFaults(),)\nAdroit.joint_noise = 0.0\n"
+        "SensorFaults.episodes = 2\nExperiment.seed = 4\nVideo.episodes = 1\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        evaluation.evaluate(str(run), Lines(), other="mine.gin", overrides=["Adroit.joint_delay = 0"])
+    assert {(problem.where, problem.message) for problem in caught.value.problems} == {
+        ("mine.gin:3", "nothing uses Adroit.joint_noise"),
+        ("mine.gin:5", "nothing uses Experiment.seed"),
+        ("mine.gin:6", "nothing uses Video.episodes"),
+        ('--set "Adroit.joint_delay = 0"', "nothing uses Adroit.joint_delay"),
+    }
+    assert "eval/sensors" in caught.value.problems[0].hint
+    assert not (run / "evaluations").exists()
+    # What an override takes the place of was used.
+    Path("mine.gin").write_text(
+        "include 'run.gin'\nExperiment.evaluators = (@SensorFaults(),)\nSensorFaults.episodes = 2\n"
+    )
+    other = ["Experiment.evaluators = (@SuccessRate(),)", "SuccessRate.episodes = 2"]
+    assert evaluation.evaluate(str(run), Lines(), other="mine.gin", overrides=other)["episodes"] == 2
+
+
+def test_settings_without_a_file_are_told_where_they_belong(run):
+    done = CliRunner().invoke(app, ["eval", str(run), "--set", "Adroit.joint_noise = 0.0"])
+    assert (
+        done.exit_code == 2 and "`--with eval/sensors --set" in done.output and "none of a run that has" in done.output
+    )
+
+
+class Terminated(Lines):
+    """A screen during which SIGTERM comes after so many steps."""
+
+    steps, said = 30, ()
+
+    def __init__(self):
+        super().__init__()
+        Terminated.said = self.lines
+
+    def advance(self, steps):
+        super().advance(steps)
+        if self._done > self.steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("more", "then"), [(["--with", "eval/sensors"], "the same command goes on"), ([], "nothing of it is kept")]
+)
+def test_a_signal_ends_it_with_a_line(run, monkeypatch, more, then):
+    """Real, and with the exit code of `rrl run`."""
+    settings = [f"SensorFaults.{name} = {value}" for name, value in FEW.items()] if more else []
+    command = ["eval", str(run), *more, *(part for text in settings for part in ("--set", text))]
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(console, "Display", Terminated)
+            stopped = CliRunner().invoke(app, command)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.exit_code == 143 and Terminated.said[-1] == f"stopped; {then}"
+    if more:
+        pieces = run / "evaluations" / "sensors" / "pieces"
+        kept = {path.name: path.stat().st_mtime_ns for path in pieces.iterdir()}
+        assert len(kept) == 2
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+        assert kept.items() < {path.name: path.stat().st_mtime_ns for path in pieces.iterdir()}.items()
+
+
+def test_kept_episodes_are_skipped_not_made(run):
+    evaluated(run)
+    counted = Lines()
+    made, skipped = [], []
+    counted.advance, counted.skip = made.append, skipped.append
+    overrides = [f"SensorFaults.{name} = {value}" for name, value in {**FEW, "delays": (2, 3)}.items()]
+    evaluation.evaluate(str(run), counted, other="eval/sensors", overrides=overrides)
+    assert (sum(skipped), sum(made)) == (3 * STEPS, STEPS)
 
 
 def test_what_a_run_gets_stands_beside_its_own(run):

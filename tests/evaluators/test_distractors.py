@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.guides import blocks
 from helpers.lines import Lines
 from helpers.small_policies import PIXELS, saved
 from PIL import Image
@@ -16,7 +17,7 @@ from rrl.commands import policies
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import FrameRequest
 from rrl.envs.dmcontrol import DMControl
-from rrl.envs.scene import KINDS
+from rrl.envs.scene import KINDS, OTHERS
 from rrl.evaluators.distractors import VisualDistractors, unshown
 from rrl.evaluators.outcomes import Outcome
 from rrl.registry import UserError
@@ -62,6 +63,13 @@ def test_what_it_tells_and_leaves(project):
     with (folder / "pictures" / "000000_distractors.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 5 * 3 and json.loads(lines[-1]["scene"])["effect"]["patch"]
+    with (folder / "pictures" / "000000_distractors_drops.csv").open() as file:
+        drops = list(csv.DictReader(file))
+    asked = [("nominal", 0.0), *((kind, severity) for kind in kinds for severity in (0.0, 1.0))]
+    assert [(drop["kind"], float(drop["severity"])) for drop in drops] == asked
+    ends = [float(drops[-1][f"change{end}"]) for end in ("", "_low", "_high")]
+    assert ends == [found[f"distractors/patch/change{end}"] for end in ("", "_low", "_high")]
+    assert "nominal" in (table := next(line for line in said if line.startswith("condition "))) and "patch x0" in table
     numbers = json.loads((folder / "numbers.json").read_text())
     assert numbers["metrics"] == found and numbers["evaluators"][0]["episodes"] == "3"
     # Again: everything is there.
@@ -70,6 +78,23 @@ def test_what_it_tells_and_leaves(project):
     again, _ = evaluated(*settings)
     assert again == found
     assert {path.name: path.stat().st_mtime_ns for path in pieces.iterdir()} == before
+
+
+def test_the_page_says_what_there_is(project):
+    """Its file of four lines, every kind of change, every column."""
+    page = (Path(__file__).parents[2] / "docs" / "evaluations.md").read_text()
+    Path("camera.gin").write_text(next(block for block in blocks(page) if block.startswith("# camera.gin")))
+    policies.evaluate(
+        "policy.safetensors", Lines(), other="camera.gin", overrides=[*FEW[1:], "VisualDistractors.episodes = 1"]
+    )
+    tables = sorted(Path("runs").rglob("*.csv"))
+    columns = {name for path in tables for name in csv.DictReader(path.open()).fieldnames}
+    assert len(tables) == 2 and [name for name in columns if f"`{name}`" not in page] == []
+    with tables[0].open() as file:
+        told = [(line["condition"], json.loads(line["scene"]).keys()) for line in csv.DictReader(file)]
+    assert told == [("nominal", set()), ("camera x0.5", {"eye"})]
+    rows = [row.split("`")[1] for row in page.splitlines() if row.startswith("| `")]
+    assert rows == [*KINDS, *OTHERS]
 
 
 def test_each_condition_is_filmed(project):
@@ -85,7 +110,10 @@ def test_each_condition_is_filmed(project):
         (["VisualDistractors.kinds = ('fog',)"], "VisualDistractors.kinds has 'fog': it knows 'light position', "),
         (["VisualDistractors.kinds = ()"], "VisualDistractors.kinds"),
         (["VisualDistractors.severities = (2.5,)"], "VisualDistractors.severities"),
-        (["VisualDistractors.objects = ('frame', 'nose')"], "no body, geom or site that can be seen is called 'nose'"),
+        (
+            ["VisualDistractors.objects = ('frame', 'lach')"],
+            r"that can be seen is called 'lach'; closest first, there are latch, (\w+, ){18}\w+ \(",
+        ),
     ],
 )
 def test_mistakes_are_told(overrides, told, project):

@@ -80,6 +80,9 @@ def test_every_fault_is_tried_in_the_same_episodes(tmp_path):
     told = {name: [float(line["return"]) for line in lines if line["condition"] == name] for name in FAULTS}
     assert told == {name: rollout.returns().tolist() for name, rollout in expected.items()}
     assert len({tuple(returns) for returns in told.values()}) == len(FAULTS)  # each has another effect
+    with stem.with_name(f"{stem.name}_drops.csv").open() as file:
+        drops = list(csv.DictReader(file))
+    assert [drop.pop("condition") for drop in drops] == list(FAULTS)
     outcomes = {name: Outcome.of(rollout, door().score) for name, rollout in expected.items()}
     for name, outcome in outcomes.items():
         start = f"sensors/{name.replace(' ', '_')}"
@@ -87,7 +90,12 @@ def test_every_fault_is_tried_in_the_same_episodes(tmp_path):
         assert (numbers[f"{start}/success_low"], numbers[f"{start}/success_high"]) == outcome.interval
         change = [numbers.get(f"{start}/change{end}") for end in ("", "_low", "_high")]
         assert tuple(change) == (outcome.minus(outcomes["nominal"]) if name != "nominal" else (None,) * 3)
-    assert [line.split(":")[0] for line in said[:-1]] == list(FAULTS)
+        drop = {"episodes": 3, "success": outcome.mean, "success_low": outcome.interval[0]}
+        drop |= {"success_high": outcome.interval[1], "change": change[0], "change_low": change[1]}
+        drop |= {"change_high": change[2]}
+        assert drops.pop(0) == {key: "" if value is None else str(value) for key, value in drop.items()}
+    assert [line.split("  ")[0] for line in said[-2].splitlines()] == ["condition", *FAULTS]
+    assert [line.split(":")[0] for line in said[:-2]] == list(FAULTS)
     assert stem.with_suffix(".png").stat().st_size > 1000 and b"</svg>" in stem.with_suffix(".svg").read_bytes()
 
 
@@ -104,18 +112,44 @@ def test_workers_change_no_number(tmp_path):
     here = run(Reflex(28), door(), tmp_path / "a", **only)
     there = run(Reflex(28), door(), tmp_path / "b", collector_of(door(), num_envs=3, workers=2), **only)
     assert here[0] == there[0]
-    assert {line.split(":")[0] for line in here[1][:-1]} == {"nominal", "uniform noise 0.1"}
+    assert {line.split(":")[0] for line in here[1][:-2]} == {"nominal", "uniform noise 0.1"}
 
 
 def test_by_default_there_is_a_joint_of_the_wrist_a_finger_and_the_thumb():
     conditions = SensorFaults.Config().conditions(door(joint_noise=0.01))
-    assert len(conditions) == 1 + 3 * 3 + 3 + 3 + 3
+    assert len(conditions) == 2 + 3 * 3 + 3 + 3 + 3
     for fault in ("stuck", "dead"):
         assert [name for name in conditions if name.startswith(fault)] == [
             f"{fault} {joint}" for joint in ("WRJ1", "FFJ3", "THJ4")
         ]
     assert conditions["dead THJ4"] == door(joint_noise=0.01, dead_joints=("THJ4",)).config
-    assert SensorFaults.Config().steps(door()) == len(conditions) * 75 * 8
+    assert SensorFaults.Config().steps(door()) == (len(conditions) - 1) * 75 * 8  # without faults nothing is `clean`
+
+
+def test_a_run_with_faults_of_its_own_is_tried_without_them_too(tmp_path):
+    """What is called nominal elsewhere is called by these faults, wherever people read it."""
+    faulty, trained = {"joint_noise": 0.05, "joint_noise_kind": "uniform", "joint_delay": 2}, "as trained"
+    few = {"noise": (0.1,), "noise_kinds": ("gaussian noise",), "stuck": (), "dead": ("WRJ1",), "delays": ()}
+    conditions = SensorFaults.Config(**few).conditions(door(**faulty))
+    assert conditions == {
+        "nominal": door(**faulty).config,
+        "clean": door(joint_noise_kind="uniform").config,
+        "gaussian noise 0.1": door(joint_noise=0.1, joint_delay=2).config,  # in the place of its own noise alone
+        "dead WRJ1": door(**faulty, dead_joints=("WRJ1",)).config,
+    }
+    numbers, said = run(Reflex(28), door(**faulty), tmp_path, **few)
+    label = f"{trained} (uniform noise 0.05, delay 2)"
+    assert said[0].startswith(f"{label}: success ") and said[1].startswith("clean: success ")
+    assert said[1].endswith(f"against {trained}")
+    stem = tmp_path / "pictures" / "000004_sensors"
+    assert "<!-- (uniform noise 0.05, delay 2) -->" in stem.with_suffix(".svg").read_text()
+    with stem.with_suffix(".csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert list(dict.fromkeys(line["condition"] for line in lines)) == [label, *list(conditions)[1:]]
+    todo = episodes(3, seed=3, stream=Stream.EVAL)
+    clean = collector_of(door()).collect(Reflex(28), todo, keep=False)
+    assert [float(line["return"]) for line in lines if line["condition"] == "clean"] == clean.returns().tolist()
+    assert numbers["sensors/clean/success"] == numbers["sensors/nominal/success"] == 0.0
 
 
 def test_another_environment_takes_part_by_its_own_settings(tmp_path, monkeypatch):

@@ -150,6 +150,20 @@ def test_every_clock_has_a_name_and_no_total_is_no_total() -> None:
     assert line == "evaluating    500 of 2,000 steps  5 steps/s  elapsed 2 min  5 min left  " + 6 * "━" + 18 * "─"
 
 
+def test_what_is_there_already_tells_nothing_of_the_speed() -> None:
+    display = Display(Console(file=io.StringIO()))
+    display.phase("evaluating", 2_000)
+    display.skip(1_000)
+    assert display.bars(60)[0].startswith("evaluating  1,000 of 2,000 steps  elapsed 0 s")
+    display._began -= 100
+    display.advance(500)
+    assert "1,500 of 2,000 steps  5 steps/s  elapsed 2 min  2 min left" in display.bars(120)[0]
+    display.phase("filming", 200)
+    display._began -= 10
+    display.advance(50)
+    assert "5 steps/s" in display.bars(120)[0]
+
+
 @pytest.mark.parametrize(
     ("expected", "words"),
     [
