@@ -67,6 +67,8 @@ def train(
             loop.run()
         except BudgetOver:
             ended = "budget"
+            if config.iterations and not loop.iteration:
+                display.line("no update fitted in: the budget counts what comes before training, and never cuts it")
         finally:
             envs.close()
     _artifacts(experiment, folder, log, tracker)
