@@ -131,7 +131,7 @@ def compute(
     runs = bench.load(files, overrides)
     began = time.monotonic()
     cases = bench.cases(runs)  # counts what is timed then, which takes about as long as a turn
-    notes.print(f"{repeats} turns of {len(cases)} runs, about {duration(repeats * (time.monotonic() - began))}")
+    notes.print(f"runs: {len(cases)}, turns: {repeats}; about {duration(repeats * (time.monotonic() - began))}")
     entries = measure.interleave(cases, repeats, bench.UNIT, _progress)
     _finish(entries, "computation alone, environment steps", json, {"repeats": repeats})
     table = Table(title="million multiply-adds per environment step", title_justify="left")

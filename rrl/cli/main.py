@@ -218,7 +218,8 @@ def reproduce(
         ),
     ] = None,
     repeats: Annotated[
-        int | None, typer.Option(help="Of fig5_left: turns of measuring; default: 5. 1 is the quickest.", min=1, max=1_000)
+        int | None,
+        typer.Option(help="Of fig5_left: turns of measuring; default: 5. 1 is the quickest.", min=1, max=1_000),
     ] = None,
     set_: Sets = None,
     out: Annotated[

@@ -249,8 +249,8 @@ class EnvFactory(Component, abc.ABC):
 
         size, steps = held.get(faults.noise), held.get(faults.delay)
         said = [f"{kind} {size:g}" for kind, settings in faults.noise_kinds.items() if size and chosen(settings)]
-        for fault, field in (("stuck", faults.stuck), ("dead", faults.dead)):
-            said += [f"{fault} {joint}" for joint in held.get(field, ())]
+        for fault, setting in (("stuck", faults.stuck), ("dead", faults.dead)):
+            said += [f"{fault} {joint}" for joint in held.get(setting, ())]
         return said + ([f"delay {steps}"] if steps else [])
 
     def settings(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from rrl import cli, registry
 from rrl.config import ginfile
+from rrl.run import policies
 from rrl.sweeps.plan import request
 from rrl.sweeps.space import axis
 
@@ -208,6 +209,31 @@ def test_list_and_check_and_describe(tmp_path, monkeypatch):
     assert checked.exit_code == 0
     assert ginfile.loads(checked.output) == ginfile.load("adroit_hammer_state", ["DAPG.lam_0 = 0.1"])
     assert "twice the KL" in CliRunner().invoke(cli.app, ["describe", "DAPG"]).output
+
+
+def test_check_tells_what_config_gin_leaves_out(tmp_path, monkeypatch):
+    """Newer settings at their default, as comments: the text is the same configuration."""
+    monkeypatch.chdir(tmp_path)
+    text = said("check", "adroit_door_ferm", sets=("FERM.bc_weight = 2.0", "FERM.demo_share = 0.5"))
+    config = ginfile.load("adroit_door_ferm", ["FERM.bc_weight = 2.0", "FERM.demo_share = 0.5"])
+    assert ginfile.loads(text) == config
+    own, comments = ([line for line in text.splitlines() if line.startswith("#") == such] for such in (False, True))
+    assert "\n".join(own) == ginfile.dumps(config).rstrip("\n")
+    unsaid = {f"{part.component.__name__}.{name}" for part in (config.env, config.agent) for name in part.later}
+    told = {line.removeprefix("# at its default: ").partition(" = ")[0] for line in comments}
+    assert told == unsaid - {"FERM.bc_weight", "FERM.demo_share"}
+    assert "# at its default: FERM.critic_norm = False" in comments
+
+
+def test_shipped_policies_are_listed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    alone = said("list", "policies")
+    assert alone in said("list") and "encoder:" not in alone
+    rows = {line.split()[0]: line for line in alone.splitlines()[1:]}
+    assert rows.keys() == policies.shipped().keys()
+    assert rows["adroit_door_mobilenetv2"].endswith("MobileNetV2, DAPG, 45 updates")
+    readme = (ROOT / "README.md").read_text().partition("\n## Policies\n")[2].partition("\n## ")[0]
+    assert all(f"`{name}`" in readme for name in rows)
 
 
 def readme_commands():
