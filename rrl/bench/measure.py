@@ -151,7 +151,9 @@ def show(entries: Sequence[Entry], console: Console, title: str) -> None:
     table.add_column(entries[0].unit.replace("_", " "), justify="right")
     table.add_column("quartiles", justify="right")
     against = list(dict.fromkeys(e.against for e in entries if e.against))
-    table.add_column(f"times {against[0]} (quartiles)" if len(against) == 1 else "ratio (quartiles)", justify="right")
+    table.add_column(
+        f"times {against[0]}'s speed (quartiles)" if len(against) == 1 else "ratio (quartiles)", justify="right"
+    )
     table.add_column("time spent in")
     for e in entries:
         low, high = _quartiles(e.rates)

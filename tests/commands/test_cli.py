@@ -119,6 +119,7 @@ def test_several_names_are_one_run_that_can_be_resumed(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     folder = only_run(tmp_path)
     facts = json.loads((folder / "run.json").read_text())
+    assert ", simulate " in result.output and "waiting to" not in result.output  # a stepper's are no waiting
     assert facts["name"] == "dmc_cartpole_swingup+dmc_state+state_sac+mine-seed5"
     assert facts["source"] == " ".join([*LAYERS, "mine.gin"])
     whole = ginfile.load(folder / "config.gin")
@@ -250,6 +251,15 @@ def test_the_readmes_figures_are_among_the_results():
     found = figure.findall(" ".join((ROOT / "README.md").read_text().split()))
     assert len(found) > 10
     assert [each for each in found if each not in page] == []
+
+
+def test_ferms_rows_say_what_their_files_expect():
+    """Of each file that the README's table names, the header has the success with the mean action."""
+    rows = re.findall(r"`rrl run (results/door_ferm\w*)` \| ([\d.]+) %", (ROOT / "README.md").read_text())
+    assert [name for name, _ in rows] == [f"results/door_ferm{kind}" for kind in ("_bc", "_imitation", "")]
+    for name, success in rows:
+        header = ginfile.find(name).read_text().partition("\n\n")[0]
+        assert float(success) in [float(each) for each in re.findall(r"([\d.]+) %", header)], name
 
 
 def test_the_readmes_gin_files_are_what_it_says():
