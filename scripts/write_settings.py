@@ -11,12 +11,15 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import stand_ins
 
 from rrl.config import ginfile
+from rrl.encoders import FixedEncoder
+from rrl.encoders.task import TaskEncoder
 from rrl.registry import build
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,12 +28,17 @@ RUN = ("num_envs", "iterations", "eval_every", "demos.episodes")
 """Settings beside the agent's own, and those of the environment in which runs of a task differ."""
 PAPER = ("adroit_", "ablations/", "mjrl_", "dmc_")
 """How files of the paper's runs begin."""
+LAID_OVER = {"method/ferm_imitation": "adroit_*_ferm"}
+"""Parts of our own that are laid over runs, and over which."""
 HEAD = """# What the shipped runs set
 
 The paper's table 7.2, made from the gin files by `python scripts/write_settings.py`: for each family of environments
 first the runs (TASK stands for the task's name), then the settings of their agents, and those of the environment in
-which runs of a task differ. `a; b: FILE` is a, but b in that file, or in all files of that task; None of
-`demos.episodes` is all. `rrl check FILE` prints all that a run uses, `rrl describe AGENT` what a setting means.
+which runs of a task differ, then the settings of their encoders. `a; b: FILE` is a, but b in that file, or in all files
+of that task; None of `demos.episodes` is all; `picture` is what is drawn, in pixels (224 of 256: the centre). `rrl
+check FILE` prints all that a run uses, `rrl describe NAME` what a setting of an agent or an encoder means.
+
+The agent "FERM, `method/ferm_imitation`" is not the paper's: our settings, laid over its FERM (`rrl run FILE PART`).
 """
 
 
@@ -52,49 +60,73 @@ class Run:
         return self.name.replace(self.task, "TASK") if self.task in self.name else self.name
 
 
-def read(name: str) -> Run:
-    """The run of a shipped file. (A network's label tells its weights: none of these is untrained.)"""
-    config: Any = ginfile.load(name)
-    flat = ginfile.flatten(config)
+def read(name: str, part: str = "") -> Run:
+    """The run of a shipped file, or of a part laid over it. (A network's label tells its weights: none of these is
+    untrained.)"""
+    config: Any = ginfile.load([name, part] if part else name)
+    flat = {"encoder.picture": picture(config.encoder)} | ginfile.flatten(config, Path(), silent=True)
     task = build(config.env).name.partition("_")[2]
     encoder = config.encoder.label().partition(" (")[0]
     demos = (
         "-" if config.demos is None else flat["demos.name"] if flat.get("demos.name", "None") != "None" else "shipped"
     )
-    return Run(name, flat["env"], task, encoder, flat["agent"], demos, flat)
+    agent = flat["agent"] + (f", `{part}`" if part else "")
+    return Run(f"{name} {part}".strip(), flat["env"], task, encoder, agent, demos, flat)
+
+
+def picture(encoder: Any) -> str:
+    """What it asks environments to draw; of one whose file decides, nothing that stand-ins could tell."""
+    if isinstance(encoder, (FixedEncoder.Config, TaskEncoder.Config)):
+        return "as in its file"
+    if (asked := encoder.frames()) is None:
+        return "-"
+    return str(asked.size) + (f" of {asked.crop_from}" if asked.crop_from != asked.size else "")
 
 
 def page() -> str:
     """The whole file. Reads files that the working folder must have: see `stand_ins`."""
     names = [name for name in ginfile.shipped() if name.startswith(PAPER)]
     families: dict[str, list[Run]] = defaultdict(list)
-    for run in map(read, names):
+    laid_over = [read(name, part) for part, over in LAID_OVER.items() for name in names if fnmatch(name, over)]
+    for run in (*map(read, names), *laid_over):
         families[run.family].append(run)
     return "\n".join([HEAD, *(text for family, runs in families.items() for text in section(family, runs))])
 
 
 def section(family: str, runs: Sequence[Run]) -> list[str]:
     """Lines about the environments of one class."""
-    patterns: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        patterns[run.pattern].append(run)
+    patterns = by("pattern", runs)
     rows = [
         [f"`{pattern}`", alike[0].encoder, alike[0].agent, alike[0].demos, ", ".join(run.task for run in alike)]
         for pattern, alike in patterns.items()
     ]
-    agents = list(dict.fromkeys(run.agent for run in runs))
-    of = {agent: [run for run in runs if run.agent == agent] for agent in agents}
     keys = dict.fromkeys(key for run in runs for key in run.flat)
     settings = [key for key in keys if key.startswith("agent.") or key in RUN]
     settings += [key for key in keys if key.startswith("env.") and varies(key, runs)]
-    values = [[f"`{key.removeprefix('agent.')}`", *(said(key, of[agent]) for agent in agents)] for key in settings]
     return [
         f"## {family}\n",
         *table(["run", "encoder", "agent", "demonstrations", "tasks"], rows),
         "",
-        *table(["setting", *agents], values),
+        *values("agent", settings, runs),
+        "",
+        *values("encoder", [key for key in keys if key.startswith("encoder.")], runs),
         "",
     ]
+
+
+def by(field: str, runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs that have this field of `Run` in common."""
+    found: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        found[getattr(run, field)].append(run)
+    return found
+
+
+def values(field: str, settings: Iterable[str], runs: Sequence[Run]) -> list[str]:
+    """A table of settings, with a column for each agent, or encoder."""
+    columns = by(field, runs)
+    rows = [[f"`{key.removeprefix(f'{field}.')}`", *(said(key, of) for of in columns.values())] for key in settings]
+    return table(["setting", *columns], rows)
 
 
 def varies(key: str, runs: Sequence[Run]) -> bool:

@@ -56,22 +56,27 @@ def table(costs: Sequence[Cost]) -> Table:
     return made
 
 
-def ratios(entries: Sequence[Entry]) -> list[str]:
-    """How much more the paper's baseline costs than the paper's method, and what the paper says; nothing without them.
-    Within the turns of the measurement."""
+def ratios(entries: Sequence[Entry], settings: Sequence[str] = ()) -> list[str]:
+    """How much more the paper's baseline costs than the paper's method, and what the paper says; without them, each of
+    the others against the first. Within the turns of the measurement. `settings`: what a user changed of the runs."""
     dear, cheap, published = PAPER
     by_name = {entry.name: entry for entry in entries}
-    if not {dear, cheap} <= by_name.keys():
-        return []
-    one, other = by_name[dear], by_name[cheap]
+    if {dear, cheap} <= by_name.keys():
+        own = f", not with {'; '.join(settings)}" if settings else ""
+        return [f"{_ratio(by_name[dear], by_name[cheap])}; the paper says {published}{own}"]
+    first, *others = entries
+    return [_ratio(entry, first) for entry in others]
+
+
+def _ratio(one: Entry, other: Entry) -> str:
     times = [theirs / ours for ours, theirs in zip(one.rates, other.rates, strict=True)]
     low, middle, high = np.quantile(times, (0.25, 0.5, 0.75))
     counts = float(one.facts["multiply_adds"]) / float(other.facts["multiply_adds"])
     took = f"{middle:.1f} times the time (quartiles {low:.1f} to {high:.1f})"
-    return [f"{dear} against {cheap}: {took}, {counts:.1f} times the multiply-adds; the paper says {published}"]
+    return f"{one.name} against {other.name}: {took}, {counts:.1f} times the multiply-adds"
 
 
-def told(entries: Sequence[Entry]) -> list[str]:
+def told(entries: Sequence[Entry], settings: Sequence[str] = ()) -> list[str]:
     """Lines that say what was measured, and how."""
     facts, turns = [entry.facts for entry in entries], len(entries[0].rates)
     blank = [entry.name for entry in entries if entry.facts["weights"] == "untrained"]
@@ -87,7 +92,7 @@ def told(entries: Sequence[Entry]) -> list[str]:
         f"{all_of('backend')}",
     ]
     lines += [f"untrained weights, which change no cost: {', '.join(blank)}"] if blank else []
-    return lines + ratios(entries)
+    return lines + ratios(entries, settings)
 
 
 def files(chart: Path) -> tuple[Path, Path]:

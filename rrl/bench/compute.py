@@ -248,7 +248,10 @@ def cases(runs: Sequence[Run], least: float = 0.3) -> list[Case]:
     seconds have passed: one by one they take too short to be timed."""
     timed = []
     for run in runs:
-        config, counts = run.experiment.config, multiply_adds(run)
+        config = run.experiment.config
+        assert config.threads is not None
+        torch.set_num_threads(config.threads)
+        counts = multiply_adds(run)
         facts = {f"{part}_multiply_adds": counts[part] for part in COUNTS} | {
             "multiply_adds": sum(counts.values()),
             "precision": config.precision,

@@ -150,14 +150,17 @@ def show(entries: Sequence[Entry], console: Console, title: str) -> None:
     table.add_column("case")
     table.add_column(entries[0].unit.replace("_", " "), justify="right")
     table.add_column("quartiles", justify="right")
-    table.add_column("ratio (quartiles)", justify="right")
+    against = list(dict.fromkeys(e.against for e in entries if e.against))
+    table.add_column(
+        f"times {against[0]}'s speed (quartiles)" if len(against) == 1 else "ratio (quartiles)", justify="right"
+    )
     table.add_column("time spent in")
     for e in entries:
         low, high = _quartiles(e.rates)
         ratio = ""
         if e.against:
             a, b = _quartiles(e.ratios)
-            ratio = f"{_median(e.ratios):.2f} ({a:.2f} to {b:.2f})"
+            ratio = f"{_median(e.ratios):.2f} ({a:.2f} to {b:.2f})" + (f" of {e.against}" if len(against) > 1 else "")
         split = "  ".join(f"{name} {100 * share:.0f} %" for name, share in e.seconds.items())
         table.add_row(e.name, _number(_median(e.rates)), f"{_number(low)} to {_number(high)}", ratio, split)
     console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rrl import registry
 from rrl.bench import measure
 from rrl.bench.measure import Entry, Facts
 from rrl.bench.ways import ways
+from rrl.machine.console import duration
 from rrl.machine.paths import new_file
 from rrl.registry import UserError
 
@@ -126,7 +128,10 @@ def compute(
     _writable(json)
     for file in drawing.files(chart) if chart else ():
         new_file(file)
-    cases = bench.cases(bench.load(files, overrides))
+    runs = bench.load(files, overrides)
+    began = time.monotonic()
+    cases = bench.cases(runs)  # counts what is timed then, which takes about as long as a turn
+    notes.print(f"runs: {len(cases)}, turns: {repeats}; about {duration(repeats * (time.monotonic() - began))}")
     entries = measure.interleave(cases, repeats, bench.UNIT, _progress)
     _finish(entries, "computation alone, environment steps", json, {"repeats": repeats})
     table = Table(title="million multiply-adds per environment step", title_justify="left")
@@ -140,10 +145,10 @@ def compute(
     console.print(table)
     costs = drawing.costs(entries)
     console.print(drawing.table(costs))
-    for text in drawing.ratios(entries):
+    for text in drawing.ratios(entries, overrides):
         console.print(text)
     if chart is not None:
-        drawing.draw(costs, drawing.told(entries), chart)
+        drawing.draw(costs, drawing.told(entries, overrides), chart)
         console.print(f"written: {', '.join(map(str, drawing.files(chart)))}")
 
 

@@ -217,20 +217,26 @@ def reproduce(
             help="Take this run instead of running; where policies are evaluated, also a policy file. Repeatable.",
         ),
     ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(help="Of fig5_left: turns of measuring; default: 5. 1 is the quickest.", min=1, max=1_000),
+    ] = None,
     set_: Sets = None,
     out: Annotated[
         Path | None,
         typer.Option(parser=path, help="The report or the picture; default: in the sweep's folder, in runs/figures."),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Say what there is to reproduce, and what it costs.")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Say what there is to reproduce, or what this figure is, and what it costs.")
+    ] = False,
 ) -> None:
     """Reproduce a figure of the paper and say how ours compares with the published numbers; the same command again goes
-    on where it stopped."""
+    on where it stopped (fig2 and fig5_left, of minutes, begin anew until they are drawn)."""
     seconds, numbers = None if budget == "paper" else seconds_of(budget), numbers_of(seeds)
     from rrl.reproduce import command
 
     if figure is None or list_:
-        command.show(typer.echo)
+        command.show(typer.echo, figure)
         return
     code = command.reproduce(
         figure,
@@ -239,6 +245,7 @@ def reproduce(
         seeds=numbers,
         oracles=oracles,
         runs=runs or [],
+        repeats=repeats,
         overrides=set_ or [],
         out=out,
     )
@@ -407,7 +414,7 @@ def export(
 @app.command()
 def check(sources: Sources, set_: Sets = None) -> None:
     """Check a gin file of a run, a sweep, a probe or a pretraining (or several, laid over each other), and print the
-    whole configuration."""
+    whole configuration; newer settings at their default, which a run's `config.gin` leaves out, as comments."""
     from rrl.config import ginfile
 
     root, source = ginfile.root_of(sources)
@@ -415,7 +422,7 @@ def check(sources: Sources, set_: Sets = None) -> None:
         from rrl.registry import UserError
 
         raise UserError(f"{source} is a sweep of its own: check it alone, not beside other files")
-    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path()), nl=False)
+    typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path(), silent=True), nl=False)
 
 
 @app.command()
@@ -465,9 +472,9 @@ def look(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder; or policies, or files.")] = None,
 ) -> None:
-    """List the components that a gin file can name, and the shipped gin files."""
+    """List the components that a gin file can name, the shipped policies and the shipped gin files."""
     from rrl.commands import listing
 
     listing.show(kind, typer.echo)

@@ -52,7 +52,10 @@ Sets = Annotated[
 ]
 Budget = Annotated[
     str | None,
-    typer.Option(help="Stop cleanly after this time, such as 90s, 30m or 2h; `rrl resume` goes on."),
+    typer.Option(
+        help="Stop training cleanly after this time, such as 90s, 30m or 2h; `rrl resume` goes on. What comes before "
+        "(demonstrations, warm start) is never cut."
+    ),
 ]
 
 

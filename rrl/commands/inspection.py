@@ -37,6 +37,8 @@ def show(sources: Sequence[str], overrides: Sequence[str], picture: Path | None,
     score = env.score
     judged = f"`{score.name}` in more than {score.steps} steps" if score.counted else "the return"
     say(f"{env.name}: episodes of {env.horizon:,} steps, judged by {judged}")
+    if faults := env.at_fault():
+        _tell("of the joints' angles", faults, say)
     with closing(env.make_one(None)) as sim:
         ended = _random_episode(sim, env, config.seed)
         about: Mapping[str, Sequence[str]] = getattr(sim, "about", dict)()

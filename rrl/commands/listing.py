@@ -1,4 +1,4 @@
-"""`rrl list`: what a gin file can name, and the gin files that are shipped."""
+"""`rrl list`: what a gin file can name, and the policies and gin files that are shipped."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from textwrap import shorten
 
 from rrl import registry
 from rrl.config import ginfile
+from rrl.run import policies
+from rrl.store import checkpoint
 
 FOLDERS = {
     "": "rrl run NAME",
@@ -20,18 +22,28 @@ FOLDERS = {
 
 
 def show(kind: str | None, line: Callable[[str], None]) -> None:
-    """Print one kind of component, or `files`; None: all."""
-    if kind not in (None, *registry.KINDS, "files"):
-        known = ", ".join(registry.KINDS)
-        raise registry.UserError(f"no kind of component is called {kind}; it is one of {known}, files")
+    """Print one kind of component, or `policies` or `files`; None: all."""
+    known = (*registry.KINDS, "policies", "files")
+    if kind not in (None, *known):
+        raise registry.UserError(f"no kind of component is called {kind}; it is one of {', '.join(known)}")
     for shown in registry.KINDS:
         if kind in (None, shown):
             line(f"{shown}:")
             for name in registry.names(shown):
                 summary = (registry.get(name).__doc__ or "").strip().partition("\n")[0]
                 line(f"  {name:<14} {summary}")
+    if kind in (None, "policies"):
+        _policies(line)
     if kind in (None, "files"):
         _files(line)
+
+
+def _policies(line: Callable[[str], None]) -> None:
+    line("policies (rrl eval NAME, rrl play NAME, rrl.load_policy(NAME); a gin file of the same name is another run):")
+    for name, path in policies.shipped().items():
+        values = checkpoint.load_values(path)
+        made = ginfile.flatten_text(values["config"], str(path))
+        line(f"  {name:<26} {made['encoder']}, {made['agent']}, {values.get('iteration', 0)} updates")
 
 
 def _files(line: Callable[[str], None]) -> None:

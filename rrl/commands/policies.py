@@ -72,7 +72,8 @@ def evaluate(
     torch.set_num_threads(config.threads or cores())
     env: EnvFactory = build(config.env)
     updates = facts.get("iteration", 0)
-    say(f"{path}: {env.name}, {config.encoder.label()}, {config.agent.component.__name__}, {updates} updates")
+    learnt = config.encoder.label(), config.agent.component.__name__, f"{updates} updates"
+    say(f"{path}: {', '.join((env.name, *learnt, *env.at_fault()))}")
     if config.encoder.frames() is not None and facts["computed"] != (config.precision, config.backend):
         say(
             f"note: the run's features were {config.precision} by {config.backend}, here they are "

@@ -182,8 +182,17 @@ def _children(value: Any, path: str) -> Iterator[tuple[str, Config]]:
 
 def _fields(config: Config) -> Iterator[tuple[str, Any]]:
     """What is said of a config: name and value of its fields, but for `later` ones at their default."""
-    fields = ((name, getattr(config, name), info.default) for name, info in type(config).model_fields.items())
-    return ((name, value) for name, value, default in fields if name not in config.later or value != default)
+    return ((name, value) for name, value in _held(config) if not _silent(config, name))
+
+
+def _held(config: Config) -> Iterator[tuple[str, Any]]:
+    """Name and value of all its fields."""
+    return ((name, getattr(config, name)) for name in type(config).model_fields)
+
+
+def _silent(config: Config, name: str) -> bool:
+    """Is this field not said of a config: a `later` one at its default?"""
+    return name in config.later and bool(getattr(config, name) == type(config).model_fields[name].default)
 
 
 def _identity(config: Config) -> str:
@@ -215,13 +224,20 @@ def scope_of(config: Config) -> str | None:
     return scope
 
 
-def dumps(config: Config, folder: Path | None = None, project: Path | None = None, *, own_scopes: bool = True) -> str:
+def dumps(
+    config: Config,
+    folder: Path | None = None,
+    project: Path | None = None,
+    *,
+    own_scopes: bool = True,
+    silent: bool = False,
+) -> str:
     """Gin source that says the fields of `config` and of all components in it: `loads(dumps(c)) == c`.
 
     For a file in `folder`, paths below `project` (None: `folder`) are relative to it, so that both can move; others are
     absolute. Components keep the gin scopes of the file that they come from. Others, or all unless `own_scopes` (then
     equal configs are equal texts), get one for each where a component occurs with several settings, named after its
-    place.
+    place. `silent`: `later` fields at their default stand there as comments, for people.
     """
     nodes = dict(_nodes(config))
     scopes = _scopes(nodes, own_scopes)
@@ -244,7 +260,11 @@ def dumps(config: Config, folder: Path | None = None, project: Path | None = Non
     def line(node: Config, name: str, value: Any) -> str:
         return f"{full_name(node)}.{name} = {source(files.written(node, name, value, folder, project))}"
 
-    blocks = [[line(node, name, value) for name, value in _fields(node)] for node, _ in nodes.values()]
+    def lines(node: Config) -> list[str]:
+        unsaid = [line(node, name, value) for name, value in _held(node) if silent and _silent(node, name)]
+        return [line(node, name, value) for name, value in _fields(node)] + [f"# at its default: {t}" for t in unsaid]
+
+    blocks = [lines(node) for node, _ in nodes.values()]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
@@ -335,13 +355,13 @@ def files_of(config: Config) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def flatten(config: Config, project: Path | None = None) -> dict[str, str]:
+def flatten(config: Config, project: Path | None = None, *, silent: bool = False) -> dict[str, str]:
     """Flat parameters, such as `{"encoder": "ResNet", "encoder.depth": "34", "evaluators.0": "Video"}`: the same on
-    every machine, files as `files.shown` names them."""
+    every machine, files as `files.shown` names them. `silent`: with `later` fields at their default, for people."""
     flat: dict[str, str] = {}
 
     def visit(node: Config, prefix: str) -> None:
-        for name, held in _fields(node):
+        for name, held in (_held if silent else _fields)(node):
             place, value = prefix + name, files.shown(node, name, held, project)
             children = list(_children(value, place))
             if not children:

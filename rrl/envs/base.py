@@ -238,6 +238,22 @@ class EnvFactory(Component, abc.ABC):
         """How the sensors of its joints can fail; None: it has no such settings, or observes no joints."""
         return None
 
+    def at_fault(self) -> list[str]:
+        """What its policies lack of the joints' angles, in words such as `uniform noise 0.02` and `stuck FFJ3`."""
+        faults = self.faults()
+        if faults is None:
+            return ["vision only"] if self.proprioception and not self.has_state else []
+        held = dict(self.config)
+
+        def chosen(kind: Mapping[str, Any]) -> bool:
+            return all(held[name] == value for name, value in kind.items())
+
+        size, steps = held.get(faults.noise), held.get(faults.delay)
+        said = [f"{kind} {size:g}" for kind, settings in faults.noise_kinds.items() if size and chosen(settings)]
+        for fault, setting in (("stuck", faults.stuck), ("dead", faults.dead)):
+            said += [f"{fault} {joint}" for joint in held.get(setting, ())]
+        return said + ([f"delay {steps}"] if steps else [])
+
     def settings(self) -> dict[str, str]:
         """What `facts` say of the configuration: all of it, unless an environment says it better."""
         return {name: str(value) for name, value in self.config}

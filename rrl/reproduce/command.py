@@ -47,6 +47,8 @@ class Request:
     oracles: bool = False
     runs: Sequence[str] = ()
     """Runs or policies to take instead of training."""
+    repeats: int | None = None
+    """Turns of a measurement; None: as many as the figure has."""
     overrides: Sequence[str] = ()
     out: Path | None = None
     table: Table = field(default_factory=Table)
@@ -76,22 +78,25 @@ def reproduce(
     seeds: Sequence[int] = (),
     oracles: bool = False,
     runs: Sequence[str] = (),
+    repeats: int | None = None,
     overrides: Sequence[str] = (),
     out: Path | None = None,
 ) -> int:
     """Make a figure of the paper, of one of its tasks or of all: run until `budget` seconds are over (None: the
-    paper's), or take the given `runs`; say how it compares. Returns the exit code: whether it could be done, not what
-    came out."""
-    if figure not in FIGURES:
-        raise UserError(f"rrl reproduce knows {', '.join(FIGURES)} (`rrl reproduce` tells what they are); got {figure}")
-    known = FIGURES[figure]
+    paper's), or take the given `runs`, or measure in `repeats` turns; say how it compares. Returns the exit code:
+    whether it could be done, not what came out."""
+    known = _known(figure)
     tasks = _tasks(figure, known, task)
-    given = {"budget": budget, "seeds": seeds, "oracles": oracles, "run": runs, "out": out}
+    given = {"budget": budget, "seeds": seeds, "oracles": oracles, "run": runs, "repeats": repeats, "out": out}
     for option in (name for name, value in given.items() if value and name not in known.takes):
-        raise UserError(f"--{option} means nothing for {figure} ({known.title}): leave it away")
+        takes = ", ".join(f"--{name}" for name in given if name in known.takes)
+        quickest = "; --repeats 1 is the quickest" if "repeats" in known.takes else ""
+        raise UserError(
+            f"--{option} means nothing for {figure} ({known.title}): leave it away. It takes {takes}{quickest}"
+        )
     for option in (name for name in ("run", "out") if given[name] and len(tasks) > 1):
         raise UserError(f"--{option} goes with one task: say which with --task {' or '.join(tasks)}")
-    asked = Request(figure, "", budget, seeds, oracles, runs, overrides, out)
+    asked = Request(figure, "", budget, seeds, oracles, runs, repeats, overrides, out)
     code = 0
     for each in tasks:
         part = replace(asked, task=each, budget=None if budget is None else budget / len(tasks))
@@ -102,6 +107,12 @@ def reproduce(
     if budget is not None:
         asked.table.line("the same command goes on where this stopped")
     return code
+
+
+def _known(name: str) -> Figure:
+    if name not in FIGURES:
+        raise UserError(f"rrl reproduce knows {', '.join(FIGURES)} (`rrl reproduce` tells what they are); got {name}")
+    return FIGURES[name]
 
 
 def _tasks(name: str, figure: Figure, task: str | None) -> Sequence[str]:
@@ -279,11 +290,12 @@ def _reconstruction(figure: Reconstruction, asked: Request) -> int:
 
 
 def _compute(figure: Compute, asked: Request) -> int:
-    out = asked.picture(figure.repeats)
+    repeats = asked.repeats or figure.repeats
+    out = asked.picture(repeats)
     if asked.out is None and out.exists():
         asked.table.line(f"measured already: {out}")
     else:
-        bench.compute([], figure.repeats, out.with_suffix(".json"), out, asked.overrides)
+        bench.compute([], repeats, out.with_suffix(".json"), out, asked.overrides)
     asked.table.line(f"published: {figure.told}; nothing else to judge by")
     return 0
 
@@ -297,9 +309,9 @@ MAKE: dict[type[Figure], Callable[..., int]] = {
 }
 
 
-def show(say: Callable[[str], None]) -> None:
-    """Say what there is to reproduce."""
-    for name, figure in FIGURES.items():
+def show(say: Callable[[str], None], only: str | None = None) -> None:
+    """Say what there is to reproduce, or what `only` one figure is."""
+    for name, figure in (FIGURES if only is None else {only: _known(only)}).items():
         say(f"{name}: {figure.title}")
         if figure.tasks:
             say(f"    tasks: {', '.join(figure.tasks)}")

@@ -99,7 +99,7 @@ class Compute(Figure):
     """The chart of `rrl bench compute`."""
 
     repeats: int = 5
-    takes = frozenset({"out"})
+    takes = frozenset({"out", "repeats"})
 
 
 def _curves(files: Iterable[str]) -> tuple[Wanted, ...]:

@@ -139,7 +139,7 @@ def train(
         table.line(f"{len(found.jobs)} runs: {', '.join(job.name for job in found.jobs)}")
         share = None if budget is None else max(0.0, budget - (time.monotonic() - began)) / len(found.jobs)
         if share is not None:
-            table.line(f"{duration(share)} for each")
+            table.line(f"{duration(share)} for each; what comes before training (demonstrations, ...) is never cut")
         engine = Engine(folder, found.jobs, Local(1), table, share)
         code = engine.run()
         engine.tell_failures()

@@ -28,6 +28,8 @@ def title(experiment: Experiment) -> str:
     for name in ("protocol", "reward", "look"):
         if name in facts and (name != "look" or experiment.frames is not None):
             text += f"  {name} {facts[name]}"
+    if faults := experiment.env.at_fault():
+        text += f"  {', '.join(faults)}"
     return text + f"  seed {config.seed}"
 
 

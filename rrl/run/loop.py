@@ -67,6 +67,8 @@ def train(
             loop.run()
         except BudgetOver:
             ended = "budget"
+            if config.iterations and not loop.iteration:
+                display.line("no update fitted in: the budget counts what comes before training, and never cuts it")
         finally:
             envs.close()
     _artifacts(experiment, folder, log, tracker)
@@ -335,9 +337,10 @@ class Loop:
             parts.append(f"return {metrics['train/return']:.1f}")
         parts += [text.format(metrics[name]) for name, text in self.agent.metrics.items() if name in metrics]
         spent = {name: metrics[f"time/{name}"] for name in ("update", "encode", "act", "simulate", "render")}
+        waiting = "waiting to " if self.stepper is None else ""  # a stepper's are the simulators' own clocks
         parts.append(
             f"{metrics['time/steps_per_second']:.0f} steps/s (learn {spent['update']:.0f}, encode "
-            f"{spent['encode']:.0f}, act {spent['act']:.0f}, waiting to simulate {spent['simulate']:.0f} and render "
+            f"{spent['encode']:.0f}, act {spent['act']:.0f}, {waiting}simulate {spent['simulate']:.0f} and render "
             f"{spent['render']:.0f} s)"
         )
         parts += [eta] if (eta := self.expect()) else []

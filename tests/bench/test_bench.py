@@ -205,6 +205,7 @@ def test_computation_counts_environment_steps(tmp_path):
     )
     done = CliRunner().invoke(app, ["bench", "compute", str(file), "--repeats", "1", "--json", str(out)])
     assert done.exit_code == 0, done.output
+    assert "runs: 1, turns: 1; about " in done.output
     (entry,) = json.loads(out.read_text())["entries"]
     actor, critic = mlp(15, 32, 32, 2), 2 * mlp(16, 32, 32, 1)
     assert entry["act_multiply_adds"] == actor / 8
@@ -261,7 +262,26 @@ def test_a_projection_is_hours_of_the_paper_steps():
     assert one.multiply_adds["learn"] == 4e12
     (text,) = chart.ratios([cheap, dear])
     assert "7.5 times the time (quartiles 6.2 to 8.8), 5.0 times the multiply-adds" in text
+    assert text.startswith("FERM against RRL(ResNet34): ") and text.endswith("; the paper says about 5 times")
+    (changed,) = chart.ratios([cheap, dear], ["ResNet.depth = 18"])
+    assert changed.endswith("the paper says about 5 times, not with ResNet.depth = 18")
     assert chart.ratios([cheap]) == []
+
+
+def test_runs_of_ones_own_are_compared_with_the_first_and_not_with_the_paper(capsys):
+    """In the table of rates too, where its ratios have a name."""
+    turns = {"mine": (40.0, 50.0), "other": (10.0, 25.0), "third": (80.0, 50.0)}
+    cases = [Case(name, speeds(*rates), {"multiply_adds": 2.0}, "mine") for name, rates in turns.items()]
+    entries = measure.interleave([replace(cases[0], against=""), *cases[1:]], 2, compute.UNIT)
+    other, third = chart.ratios(entries)
+    assert other == "other against mine: 3.0 times the time (quartiles 2.5 to 3.5), 1.0 times the multiply-adds"
+    assert third.startswith("third against mine: 0.8 times the time")
+    measure.show(entries, Console(width=130), "test")
+    assert "times mine's speed (quartiles)" in capsys.readouterr().out
+    two = replace(entries[2], against="other")
+    measure.show([*entries[:2], two], Console(width=130), "test")
+    said = capsys.readouterr().out
+    assert "of other" in said and "of mine" in said
 
 
 def test_training_a_vae_is_timed_against_a_bare_loop_of_the_same_precision():

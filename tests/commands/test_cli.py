@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from rrl import cli, registry
 from rrl.config import ginfile
+from rrl.run import policies
 from rrl.sweeps.plan import request
 from rrl.sweeps.space import axis
 
@@ -118,6 +119,7 @@ def test_several_names_are_one_run_that_can_be_resumed(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     folder = only_run(tmp_path)
     facts = json.loads((folder / "run.json").read_text())
+    assert ", simulate " in result.output and "waiting to" not in result.output  # a stepper's are no waiting
     assert facts["name"] == "dmc_cartpole_swingup+dmc_state+state_sac+mine-seed5"
     assert facts["source"] == " ".join([*LAYERS, "mine.gin"])
     whole = ginfile.load(folder / "config.gin")
@@ -210,6 +212,31 @@ def test_list_and_check_and_describe(tmp_path, monkeypatch):
     assert "twice the KL" in CliRunner().invoke(cli.app, ["describe", "DAPG"]).output
 
 
+def test_check_tells_what_config_gin_leaves_out(tmp_path, monkeypatch):
+    """Newer settings at their default, as comments: the text is the same configuration."""
+    monkeypatch.chdir(tmp_path)
+    text = said("check", "adroit_door_ferm", sets=("FERM.bc_weight = 2.0", "FERM.demo_share = 0.5"))
+    config = ginfile.load("adroit_door_ferm", ["FERM.bc_weight = 2.0", "FERM.demo_share = 0.5"])
+    assert ginfile.loads(text) == config
+    own, comments = ([line for line in text.splitlines() if line.startswith("#") == such] for such in (False, True))
+    assert "\n".join(own) == ginfile.dumps(config).rstrip("\n")
+    unsaid = {f"{part.component.__name__}.{name}" for part in (config.env, config.agent) for name in part.later}
+    told = {line.removeprefix("# at its default: ").partition(" = ")[0] for line in comments}
+    assert told == unsaid - {"FERM.bc_weight", "FERM.demo_share"}
+    assert "# at its default: FERM.critic_norm = False" in comments
+
+
+def test_shipped_policies_are_listed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    alone = said("list", "policies")
+    assert alone in said("list") and "encoder:" not in alone
+    rows = {line.split()[0]: line for line in alone.splitlines()[1:]}
+    assert rows.keys() == policies.shipped().keys()
+    assert rows["adroit_door_mobilenetv2"].endswith("MobileNetV2, DAPG, 45 updates")
+    readme = (ROOT / "README.md").read_text().partition("\n## Policies\n")[2].partition("\n## ")[0]
+    assert all(f"`{name}`" in readme for name in rows)
+
+
 def readme_commands():
     """Lines of code blocks that begin with rrl, of the README and of the page on sweeps."""
     pages = (ROOT / "README.md", ROOT / "docs" / "sweeps.md")
@@ -224,6 +251,15 @@ def test_the_readmes_figures_are_among_the_results():
     found = figure.findall(" ".join((ROOT / "README.md").read_text().split()))
     assert len(found) > 10
     assert [each for each in found if each not in page] == []
+
+
+def test_ferms_rows_say_what_their_files_expect():
+    """Of each file that the README's table names, the header has the success with the mean action."""
+    rows = re.findall(r"`rrl run (results/door_ferm\w*)` \| ([\d.]+) %", (ROOT / "README.md").read_text())
+    assert [name for name, _ in rows] == [f"results/door_ferm{kind}" for kind in ("_bc", "_imitation", "")]
+    for name, success in rows:
+        header = ginfile.find(name).read_text().partition("\n\n")[0]
+        assert float(success) in [float(each) for each in re.findall(r"([\d.]+) %", header)], name
 
 
 def test_the_readmes_gin_files_are_what_it_says():

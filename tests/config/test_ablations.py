@@ -143,6 +143,18 @@ def test_offline_encoder_fits(path):
     }
 
 
+def test_the_table_of_settings_leaves_nothing_out():
+    """Defaults neither, nor what came later; encoders, and the part that is laid over FERM."""
+    page = (GIN.parent / "docs" / "settings.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert rows["env.joint_noise_kind"].startswith("| `env.joint_noise_kind` | gaussian; multiplicative: ")
+    for name in ("DAPG", "NPG", "SAC", "RAD", "CURL", "SACAE", "FERM", "ContrastiveCNN", "ResNet"):
+        assert {*registry.get(name).Config.model_fields} <= rows.keys()
+    adroit = page.split("## Adroit")[1].split("## DMControl")[0]
+    assert "| `crop` |" in adroit and "| `picture` | 224 of 256 |" in adroit
+    assert "| FERM, `method/ferm_imitation` |" in adroit and "| `demo_share` |  |  | None | 0.5 |" in adroit
+
+
 def test_the_table_of_settings_is_up_to_date():
     import write_settings
 

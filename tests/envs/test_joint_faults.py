@@ -212,3 +212,11 @@ def test_what_is_at_fault_is_told():
         "dead_joints": "WRJ1, THJ4",
         "joint_delay": "3",
     }
+
+
+def test_faults_are_called_as_their_evaluation_calls_them():
+    assert factory(**FAULTS).at_fault() == ["uniform noise 0.02", "stuck FFJ3", "dead WRJ1", "dead THJ4", "delay 3"]
+    assert factory(joint_noise=0.1).at_fault() == ["gaussian noise 0.1"]
+    assert factory(joint_noise_kind="uniform").at_fault() == factory().at_fault() == []  # of no noise
+    assert factory(state="none").at_fault() == ["vision only"]
+    assert factory(state="task").at_fault() == []

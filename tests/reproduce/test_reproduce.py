@@ -255,6 +255,10 @@ def test_wrong_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "2h" in refused("fig4", "--task", "door", "--budget", "long")
     assert "fig5_left has no tasks to choose from" in refused("fig5_left", "--task", "door")
     assert "--seeds means nothing for fig2" in refused("fig2", "--seeds", "1")
+    quickest = refused("fig5_left", "--budget", "2h")
+    assert "--budget means nothing for fig5_left" in quickest and "--repeats 1 is the quickest" in quickest
+    assert "It takes --budget, --seeds, --run, --out" in refused("fig12", "--task", "door", "--repeats", "2")
+    assert "knows fig2, fig4, fig5_left" in refused("fig5", "--list")
     assert "--run goes with one task: say which with --task pen or door" in refused("fig4", "--run", "3f2a")
     assert "fits none of adroit_door_resnet34" in refused("fig4", "--task", "door", "--set", "SAC.batch = 3")
     assert "fits none of eval/distractor_sheet" in refused("fig12", "--task", "door", "--set", "SAC.batch = 3")
@@ -267,6 +271,9 @@ def test_what_there_is_is_told() -> None:
     assert said == CliRunner().invoke(app, ["reproduce", "--list"]).output
     for name, figure in FIGURES.items():
         assert f"{name}: {figure.title}\n" in said
+    for name in ("fig5_left", "table1"):
+        alone = CliRunner().invoke(app, ["reproduce", name, "--list"]).output
+        assert alone.startswith(f"{name}: ") and alone in said and alone.count("\n") < 5
     assert "published numbers: authors' logs, RRL(ResNet34)\n" in said
     assert said.count("published numbers: none\n") == len(FIGURES) - 3
 

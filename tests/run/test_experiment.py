@@ -18,7 +18,7 @@ from rrl.envs.base import FrameRequest
 from rrl.machine.console import Display, duration
 from rrl.registry import UserError
 from rrl.rollout.data import Obs, Rollout
-from rrl.run import loop, policies
+from rrl.run import facts, loop, policies
 from rrl.run.experiment import Experiment
 from rrl.run.iteration import train_metrics
 from rrl.run.placement import resolve
@@ -136,11 +136,21 @@ def test_a_run_leaves_what_people_look_for(whole):
     assert values["finished"]
 
 
-def test_a_budget_ends_a_run_cleanly_and_resuming_changes_nothing(whole, tmp_path):
+def test_the_title_tells_faults_of_sensors_and_nothing_else_does():
+    joints = ("Adroit.state = 'joints'", "State.blind = True")
+    faults = ("Adroit.joint_noise = 0.02", "Adroit.joint_noise_kind = 'uniform'", "Adroit.stuck_joints = ('FFJ3',)")
+    plain, faulty = (Experiment(small(*joints, *more)) for more in ((), faults))
+    title = facts.title(plain).split("  ")
+    assert facts.title(faulty).split("  ") == [*title[:-1], "uniform noise 0.02, stuck FFJ3", title[-1]]
+    assert faulty.config.env.label() == plain.config.env.label() == "door"  # as in reports of earlier runs
+
+
+def test_a_budget_ends_a_run_cleanly_and_resuming_changes_nothing(whole, tmp_path, capsys):
     parts = Notebook()
     for budget, expected in ((0.0, "budget"), (0.0, "budget"), (None, "finished")):
         with Display() as display:
             assert loop.train(Experiment(small()), tmp_path, parts, display, budget) == expected
+        assert ("no update fitted in: the budget counts" in capsys.readouterr().out) == (expected == "budget")
     numbers = [[(r.step, lasting(r.metrics)) for r in n.rows] for n in (whole[1], parts)]
     assert numbers[0] == numbers[1]
 
