@@ -292,7 +292,9 @@ def _must_be_of_task(figure: Training | Evaluation | Look, asked: Request, tasks
     for run, task in ((run, task) for run, task in tasks.items() if task != wanted):
         instead = f"`rrl reproduce {asked.name} --task {own[task]}`" if task in own else f"`{figure.otherwise}`"
         takes = instead.format(run=run, figure=figure)
-        raise UserError(f"--run {run} is of {task}, and {asked.title} of {wanted}: leave it away; {takes} takes it")
+        raise UserError(
+            f"--run {run} is of {task}, {asked.name} is made here of {wanted}: leave it away; {takes} takes it"
+        )
 
 
 def _env(file: str, overrides: Sequence[str] = ()) -> str:
