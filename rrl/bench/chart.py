@@ -14,6 +14,7 @@ from rich.table import Table
 from rrl.bench import measure
 from rrl.bench.compute import COUNTS, STEPS
 from rrl.bench.measure import Entry
+from rrl.machine.paths import charts
 from rrl.store import files as store
 
 PARTS = {"encode": "#117733", "act": "#88ccee", "learn": "#332288", "augment": "#cc6677", "pretrain": "#ddcc77"}
@@ -96,8 +97,8 @@ def told(entries: Sequence[Entry], settings: Sequence[str] = ()) -> list[str]:
 
 
 def files(chart: Path) -> tuple[Path, Path]:
-    """What `draw` writes."""
-    return chart.with_suffix(".png"), chart.with_suffix(".svg")
+    """What `draw` writes; UserError as `charts`."""
+    return charts(chart)
 
 
 def draw(costs: Sequence[Cost], told: Sequence[str], chart: Path) -> None:

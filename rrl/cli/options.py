@@ -72,13 +72,15 @@ def numbers_of(text: str | None, option: str = "--seeds") -> list[int]:
 
 
 def seconds_of(text: str | None) -> float | None:
-    """`90s`, `30m`, `2h` -> seconds; None: no limit."""
+    """`90s`, `30m`, `2h` -> seconds, more than 0: in none nothing could be done; None: no limit."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
     if match is None:
         raise typer.BadParameter(f"--budget takes a number with s, m or h, such as 90s, 30m or 2h; got {text!r}")
     seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    if not seconds:
+        raise typer.BadParameter(f"--budget takes more than no time, such as 90s; got {text!r}")
     if seconds > BUDGET * 3600:
         raise typer.BadParameter(f"--budget takes at most {BUDGET}h, ten years; got {text!r}")
     return seconds

@@ -198,7 +198,7 @@ def _time(text: str) -> str:
     """`2 hours` -> `2h`, `1h30m` -> `90m`, `120` -> `120s`"""
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.lower())
     units = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-    if not parts or any(unit[:1] not in units for _, unit in parts):
+    if any(unit[:1] not in units for _, unit in parts) or not any(float(number) for number, _ in parts):
         return ""
     (number, unit), *more = parts
     if not more and unit[:1] != "d":

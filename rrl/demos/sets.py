@@ -199,14 +199,15 @@ def _bound(config: EnvFactory.Config, binding: str) -> EnvFactory.Config:
 
 
 def npz(path: Path) -> Path:
-    """The path with its .npz, typed or not."""
-    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+    """The path with its .npz, typed or not; a folder's without a name, such as `.`, as it is."""
+    return path if path.suffix == ".npz" or not path.name else path.with_name(path.name + ".npz")
 
 
 def free(path: Path) -> Path:
     """`npz(path)`; UserError if it or its .json exists, or can't be written."""
-    new_file(npz(path).with_suffix(".json"))
-    return new_file(npz(path))
+    file = new_file(npz(path))
+    new_file(file.with_suffix(".json"))
+    return file
 
 
 def load(path: Path) -> Demos:

@@ -72,6 +72,16 @@ def new_file(path: Path) -> Path:
     return new_folder(path)
 
 
+def charts(path: Path) -> tuple[Path, Path]:
+    """The .png and the .svg that a chart of this name (with either ending or none) is drawn into; UserError for a
+    folder, or another ending: other files than the one that was named would be written."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it")
+    if path.suffix not in ("", ".png", ".svg"):
+        raise UserError(f"a chart is a .png and an .svg of one name; got {path}")
+    return path.with_suffix(".png"), path.with_suffix(".svg")
+
+
 def new_folder(path: Path) -> Path:
     """The path, at which a folder can be made; likewise."""
     if os.path.lexists(path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from rrl.machine.paths import charts, new_file, writable
 from rrl.store import files
 
 Found = Mapping[str, Mapping[str, float]]
@@ -14,11 +15,13 @@ Found = Mapping[str, Mapping[str, float]]
 
 
 def conditions(found: Found) -> dict[str, str]:
-    """Condition, in words -> its metric."""
+    """Condition, in words -> its metric; where policies have different scores, each with its score's name."""
     metrics = {name.removesuffix("_low") for each in found.values() for name in each if name.endswith("_low")}
     ordered = [name for each in found.values() for name in each if name in metrics]
     scores = [name for name in dict.fromkeys(ordered) if not name.endswith("/change")]
-    return {name.split("/")[1].replace("_", " "): name for name in scores}
+    several = len({name.rpartition("/")[2] for name in scores}) > 1
+    words = {name: name.split("/")[1].replace("_", " ") for name in scores}
+    return {f"{word}, {name.rpartition('/')[2]}" if several else word: name for name, word in words.items()}
 
 
 def table(found: Found) -> Table:
@@ -43,6 +46,15 @@ def _cell(values: Mapping[str, float], name: str) -> str:
     return f"{text}, {values[change]:+.0f} ({ends})"
 
 
+def check(out: Path, title: str) -> None:
+    """UserError if `out` can't be written, or is there and no chart of this title."""
+    for file in charts(out):
+        if file.is_file() and title.encode() in file.read_bytes()[:4000]:
+            writable(file.parent)
+        else:
+            new_file(file)
+
+
 def draw(found: Found, title: str, out: Path) -> None:
     """Write bars, a group for each condition and in it one for each policy, as a .png and a .svg."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -58,11 +70,11 @@ def draw(found: Found, title: str, out: Path) -> None:
         ends = [[abs(values[name] - values[f"{name}_{end}"]) for _, name in there] for end in ("low", "high")]
         axes.bar([x + (n + 0.5) * width - 0.4 for x, _ in there], heights, width, yerr=ends, capsize=3, label=policy)
     axes.set_xticks(range(len(known)), list(known), rotation=30, ha="right", fontsize=8)
-    axes.set_ylabel(next(iter(known.values())).rpartition("/")[2])
+    axes.set_ylabel(", ".join(dict.fromkeys(name.rpartition("/")[2] for name in known.values())))
     axes.grid(axis="y", alpha=0.3)
     axes.set_title(title, fontsize=9)
     figure.legend(loc="outside lower left", fontsize=8, frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".png", ".svg"):
-        with files.writing(out.with_suffix(suffix)) as file:
-            figure.savefig(file, format=suffix[1:])
+    for path in charts(out):
+        with files.writing(path) as file:
+            figure.savefig(file, format=path.suffix[1:], metadata={"Title": title})  # `check` looks for it

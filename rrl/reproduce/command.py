@@ -5,27 +5,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rrl.bench import report as bench
 from rrl.commands import looking, policies
+from rrl.commands.typed import is_gin
 from rrl.config import ginfile
 from rrl.machine import signals
 from rrl.machine.console import Display
+from rrl.machine.paths import charts
 from rrl.pretrain.command import pretrain
 from rrl.registry import UserError
 from rrl.report.figures import Published
 from rrl.report.groups import collect
 from rrl.report.write import check, write
 from rrl.reproduce import chart, published
-from rrl.reproduce.figures import FIGURES, SEEDS, Compute, Evaluation, Figure, Look, Reconstruction, Training, Wanted
+from rrl.reproduce.figures import (
+    FIGURES,
+    SEEDS,
+    Compute,
+    Evaluation,
+    Figure,
+    Look,
+    Reconstruction,
+    Sheet,
+    Training,
+    Wanted,
+)
 from rrl.reproduce.published import Curves
 from rrl.reproduce.runs import ANOTHER, Planned, planned, train
 from rrl.reproduce.verdict import judge, judge_scores
-from rrl.run.policies import shipped
+from rrl.run.policies import config_of, shipped
 from rrl.store import results
 from rrl.store.results import Result
 from rrl.sweeps.table import Table
@@ -64,7 +78,9 @@ class Request:
         return self.seeds or (SEEDS if self.budget is None else SEEDS[:1])
 
     def picture(self, *decides: object) -> Path:
-        """Where the figure goes; by default a name of its own for all that decides it."""
+        """Where the figure goes; by default a name of its own for all that decides it. UserError as `charts`."""
+        if self.out is not None:
+            charts(self.out)
         key = json.dumps([self.title, self.overrides, version("rrl"), decides], default=str)
         stem = f"{self.title.replace(' ', '_')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
         return self.out or results.ROOT / FOLDER / f"{stem}.png"
@@ -87,13 +103,23 @@ def reproduce(
     whether it could be done, not what came out."""
     known = _known(figure)
     tasks = _tasks(figure, known, task)
-    given = {"budget": budget, "seeds": seeds, "oracles": oracles, "run": runs, "repeats": repeats, "out": out}
+    given = {
+        "budget": budget is not None,
+        "seeds": seeds,
+        "oracles": oracles,
+        "run": runs,
+        "repeats": repeats,
+        "out": out is not None,
+    }
     for option in (name for name, value in given.items() if value and name not in known.takes):
         takes = ", ".join(f"--{name}" for name in given if name in known.takes)
         quickest = "; --repeats 1 is the quickest" if "repeats" in known.takes else ""
         raise UserError(
             f"--{option} means nothing for {figure} ({known.title}): leave it away. It takes {takes}{quickest}"
         )
+    beside = given | {"set": overrides} if runs else {}
+    for option in (name for name, value in beside.items() if value and name in known.trains):
+        raise UserError(f"--{option} means nothing beside --run, which takes what is there already: leave it away")
     for option in (name for name in ("run", "out") if given[name] and len(tasks) > 1):
         raise UserError(f"--{option} goes with one task: say which with --task {' or '.join(tasks)}")
     asked = Request(figure, "", budget, seeds, oracles, runs, repeats, overrides, out)
@@ -136,6 +162,8 @@ def _curves(figure: Training, asked: Request) -> int:
     code, out = 0, asked.out
     if asked.runs:
         names, ours = list(asked.runs), results.find(asked.runs)
+        if not curves:  # published ones say themselves what can't be compared with them
+            _must_be_of_task(figure, asked, {run.run_id: run.labels["env"] for run in ours})
         judged = _one_method(ours) if curves else ours
         out = out or Path(f"{asked.name}_{asked.task}.html")
     else:
@@ -209,25 +237,32 @@ def _drawn(curves: Curves) -> Published:
 
 
 def _evaluations(figure: Evaluation, asked: Request) -> int:
-    out = asked.picture(figure.evaluation, *asked.runs)
+    out, title = asked.picture(figure.evaluation, *asked.runs), f"{asked.title}: {figure.title}"
+    if asked.out is not None:
+        chart.check(out, title)  # now, not after hours
     _, own = ginfile.fitting(
         lambda some: ginfile.bound(figure.evaluation, "evaluators", overrides=some), asked.overrides
     )
     code, sources = 0, {source: source for source in asked.runs}
-    for source in sources:
-        policies.locate(source, best=False)  # now, not after the first one's hour
+    configs = {source: _configuration(source) for source in sources}  # now, not after the first one's hour
     if sources:
         ginfile.must_fit(asked.overrides, [own], figure.evaluation)
+        _must_be_of_task(figure, asked, {source: config.env.label() for source, config in configs.items()})
     else:
         code, sources = _policies(figure, asked, own)
+        configs = {name: _configuration(source) for name, source in sources.items()}
+    blind = [f"{name} ({config.encoder.label()})" for name, config in configs.items() if not config.encoder.frames()]
+    if blind and isinstance(figure, Sheet):
+        raise UserError(f"{asked.title} shows a policy's pictures, and {blind[0]} sees none: take one that does")
     found = {}
     for name, source in sources.items():
+        method = f"{configs[name].encoder.label()} · {configs[name].agent.label()} ({name})"
         with Display() as display, signals.told(display.line, "the same command goes on"):
-            found[name] = policies.evaluate(source, display, other=figure.evaluation, overrides=own)
-    if found and figure.chart:
+            found[method] = policies.evaluate(source, display, other=figure.evaluation, overrides=own)
+    if found and not isinstance(figure, Sheet):
         asked.table.console.print(chart.table(found))
-        chart.draw(found, f"{asked.title}: {figure.title}", out)
-        asked.table.line(f"figure: {out}")
+        chart.draw(found, title, out)
+        asked.table.line(f"figure: {', '.join(map(str, charts(out)))}")
     asked.table.line(NOTHING)
     return code
 
@@ -244,6 +279,8 @@ def _policies(figure: Evaluation, asked: Request, elsewhere: Sequence[str]) -> t
 
     if not untrained:
         ginfile.must_fit(asked.overrides, [elsewhere], figure.evaluation)
+        for option in (name for name, value in {"budget": asked.budget, "seeds": asked.seeds}.items() if value):
+            raise UserError(f"--{option} means nothing for {asked.title}: its policies are shipped; leave it away")
     for each, file in ready.items():
         other = f". {ANOTHER}" if file != each.file else ""
         asked.table.line(f"the shipped policy {file} stands in for a training of {each.file}{other}")
@@ -262,11 +299,36 @@ def _policies(figure: Evaluation, asked: Request, elsewhere: Sequence[str]) -> t
     return code, sources
 
 
+def _configuration(source: str) -> Any:
+    """Of the run that made a policy."""
+    return config_of(policies.locate(source, best=False))
+
+
+def _must_be_of_task(figure: Training | Evaluation | Look, asked: Request, tasks: Mapping[str, str]) -> None:
+    """UserError if a run is of another task than the figure. `tasks`: run -> its environment's label."""
+    own = {_env(figure.wanted[0].of(task).file): task for task in figure.tasks}
+    (wanted,) = (label for label, task in own.items() if task == asked.task)
+    for run, task in ((run, task) for run, task in tasks.items() if task != wanted):
+        instead = f"`rrl reproduce {asked.name} --task {own[task]}`" if task in own else f"`{figure.otherwise}`"
+        takes = instead.format(run=run, figure=figure)
+        raise UserError(
+            f"--run {run} is of {task}, {asked.name} is made here of {wanted}: leave it away; {takes} takes it"
+        )
+
+
+def _env(file: str, overrides: Sequence[str] = ()) -> str:
+    """Label of the environment that a gin file binds."""
+    config, _ = ginfile.fitting(lambda some: ginfile.bound(file, "env", overrides=some), overrides)
+    return str(config.label())
+
+
 # What needs no run
 
 
 def _look(figure: Look, asked: Request) -> int:
     sources, used = list(asked.runs), list(asked.overrides)
+    envs = {each: _env(each, used) if is_gin(each) else _configuration(each).env.label() for each in sources}
+    _must_be_of_task(figure, asked, envs)
     if not sources:
         found = planned([each.of(asked.task) for each in figure.wanted], (), asked.overrides)
         sources = [job.source for job in found.jobs]
@@ -303,6 +365,7 @@ def _compute(figure: Compute, asked: Request) -> int:
 MAKE: dict[type[Figure], Callable[..., int]] = {
     Training: _curves,
     Evaluation: _evaluations,
+    Sheet: _evaluations,
     Look: _look,
     Reconstruction: _reconstruction,
     Compute: _compute,

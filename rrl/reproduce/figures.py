@@ -53,6 +53,10 @@ class Figure:
     """What the paper's text says of it in numbers, where none come with the package."""
     takes: ClassVar[frozenset[str]]
     """Options of `rrl reproduce` that mean something for it."""
+    trains: ClassVar[frozenset[str]] = frozenset({"budget", "seeds", "oracles"})
+    """Options that are about training: they mean nothing beside `--run`."""
+    otherwise: ClassVar[str] = ""
+    """The command that makes the like of runs of any task."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Training(Figure):
     offline: tuple[str, ...] = ()
     """Settings that stand in for what can't be had where a curve has no `substitute`: another method likewise."""
     takes = frozenset({"budget", "seeds", "oracles", "run", "out"})
+    trains = Figure.trains | {"set"}
+    otherwise = "rrl report {run}"
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,16 @@ class Evaluation(Figure):
     """The runs that make the policies; one that is shipped under a run's name (or its substitute's) stands in."""
     evaluation: str = ""
     """Gin file of the evaluators."""
-    chart: bool = True
-    """Is a chart of the methods side by side the figure? Else it is what the evaluators draw."""
     takes = frozenset({"budget", "seeds", "run", "out"})
+    otherwise = "rrl eval {run} --with {figure.evaluation}"
+
+
+@dataclass(frozen=True)
+class Sheet(Evaluation):
+    """One whose figure is what the evaluators draw of a policy's pictures; else it is a chart of the methods side by
+    side."""
+
+    takes = frozenset({"budget", "seeds", "run"})
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,7 @@ class Look(Figure):
 
     wanted: tuple[Wanted, ...] = ()
     takes = frozenset({"run", "out"})
+    otherwise = "rrl look {run}"
 
 
 @dataclass(frozen=True)
@@ -179,13 +193,12 @@ FIGURES: dict[str, Figure] = {
     "fig11": Reconstruction(
         "pictures as the VAE rebuilds them", ADROIT, "1M pictures and 10 epochs", file="pretrain/vae_adroit_{task}"
     ),
-    "fig12": Evaluation(
+    "fig12": Sheet(
         "the visual distractors, shown",
         ("door", "pen"),
         "minutes, with a shipped policy",
         wanted=(RRL,),
         evaluation="eval/distractor_sheet",
-        chart=False,
     ),
     "table1": Training(
         "SAC on DMControl: RRL_SAC and what it is compared with",

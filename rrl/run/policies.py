@@ -121,6 +121,20 @@ def find(source: str | Path) -> Path:
     return path
 
 
+def config_of(path: Path) -> Experiment.Config:
+    """The configuration in a policy file; UserError if it is none. Nothing is built."""
+    config: Experiment.Config = _read(path)[2]
+    return config
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Any]:
+    """(tensors, facts, configuration) of a policy file."""
+    tensors, values = checkpoint.load_file(path)
+    if "config" not in values or "state_dim" not in values:
+        raise UserError(f"{path} is not a policy file; runs write policy.safetensors and best_policy.safetensors")
+    return tensors, values, ginfile.loads(values["config"], f"{path}:config.gin", finder=finder(path, tensors))
+
+
 def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent, dict[str, Any]]:
     """(configuration, agent ready to act, facts) of a policy file; UserError if it is none.
 
@@ -129,10 +143,7 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
     is otherwise here (versions, plugins' code) stands in the fact `others`, in words. The fact `plugins` holds the
     checksums of plugins' code.
     """
-    tensors, values = checkpoint.load_file(path)
-    if "config" not in values or "state_dim" not in values:
-        raise UserError(f"{path} is not a policy file; runs write policy.safetensors and best_policy.safetensors")
-    config: Any = ginfile.loads(values["config"], f"{path}:config.gin", finder=finder(path, tensors))
+    tensors, values, config = _read(path)
     config = config.model_copy(update={"encoder": config.encoder.today(values)})
     env: EnvFactory = build(config.env)
     cameras = len(env.cameras)

@@ -130,6 +130,19 @@ def test_several_names_are_one_run_that_can_be_resumed(tmp_path, monkeypatch):
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
 
 
+NO_TIME = [
+    (*words, "--budget", zero)
+    for words, zero in (
+        (("run", "quickstart"), "0s"),
+        (("resume", "abc"), "0.0m"),
+        (("sweep", "quickstart"), "0h"),
+        (("pretrain", "pretrain/vae_adroit_door"), "0s"),
+        (("reproduce", "fig4"), "0s"),
+        (("reproduce", "fig5_left"), "0s"),
+    )
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -138,6 +151,11 @@ def test_several_names_are_one_run_that_can_be_resumed(tmp_path, monkeypatch):
         (("run", "quickstart", "--set", "Adroit.task = 'dor'"), "did you mean"),
         (("run", "quickstart", "--set", "DemoSet.source = 'nowhere'"), "nowhere.npz\n  name a shipped set"),
         (("run", "quickstart", "--budget", "soon"), "30m"),
+        *((words, "more than no time") for words in NO_TIME),
+        (("demos", "make", "adroit_door_expert", "."), ". is a folder"),
+        (("demos", "render", ".", "a.mp4"), ". is a folder"),
+        (("bench", "compute", "--chart", "."), ". is a folder"),
+        (("bench", "compute", "--chart", "cost.mp4"), "a chart is a .png"),
         (("run", "env/dmc_walker_walk", "encoder/mobilenetv2"), "from method/ over it: method/bc, method/curl"),
         (("run", "sweeps/fig4_door", "env/adroit_fast"), "rrl sweep sweeps/fig4_door"),
         (("check", "base/rrl"), "it is now method/rrl"),

@@ -13,8 +13,8 @@ from rrl.bench import compute
 from rrl.cli import app
 from rrl.commands import policies
 from rrl.registry import UserError
-from rrl.reproduce import command, runs
-from rrl.reproduce.figures import FIGURES, Compute, Evaluation, Look, Reconstruction, Training, Wanted
+from rrl.reproduce import chart, command, runs
+from rrl.reproduce.figures import FIGURES, Compute, Evaluation, Look, Reconstruction, Sheet, Training, Wanted
 from rrl.store import results
 from rrl.sweeps import child
 
@@ -78,6 +78,7 @@ COMPUTE = (
     "Adroit.horizon = 4",
     "FERM.batch = 4",
 )
+BLIND = PIXELS.format(encoder="State", evaluators="") + "State.blind = True\n"
 TINY: dict[str, tuple[str, tuple[str, ...]]] = {
     "fig2": ("door", ("Experiment.agent = @NPG()", "Experiment.demos = None", "Adroit.horizon = 4", FAST)),
     "fig4": ("door", (*RUN, *STATE)),
@@ -129,7 +130,7 @@ class Here:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """An empty one on a machine without network, with the policies of two runs of six steps."""
+    """An empty one on a machine without network, with the policies of three runs of six steps."""
     monkeypatch.chdir(prepared(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
@@ -140,6 +141,7 @@ def project(tmp_path, monkeypatch):
     text = PIXELS.format(encoder="Attention96", evaluators="") + "Experiment.num_envs = 1\nExperiment.threads = 1\n"
     for name in ("one", "two"):
         saved(tmp_path / f"{name}.safetensors", text, 24, 28)
+    saved(tmp_path / "hammer.safetensors", text.replace("adroit_door", "adroit_hammer"), 24, 26)
     return tmp_path
 
 
@@ -158,9 +160,11 @@ def test_it_is_made_and_goes_on(project, figure, monkeypatch):
     if figure in FEW:
         known = dataclasses.replace(known, wanted=tuple(known.wanted[n] for n in FEW[figure]))
         monkeypatch.setitem(FIGURES, figure, known)
-    more = ("--run", "one.safetensors", "--run", "two.safetensors") if isinstance(known, Evaluation) else ()
-    more += ("--budget", "1h") if "budget" in known.takes else ()
+    more = ("--budget", "1h") if "budget" in known.takes else ()
     more += ("--repeats", "1") if "repeats" in known.takes else ()
+    if isinstance(known, Evaluation):
+        files = ("hammer",) if task == "hammer" else ("one", "two")
+        more = [word for name in files for word in ("--run", f"{name}.safetensors")]
     said = reproduced(figure, task, sets, *more)
     expected = {
         "fig4": "NO VERDICT: the published curve begins at 40,000 steps",
@@ -182,9 +186,73 @@ def test_it_is_made_and_goes_on(project, figure, monkeypatch):
 def made_by(figure):
     """Files that must not be made a second time."""
     parts = {Training: ("*/metrics.jsonl",), Evaluation: ("evaluations/*/*/pieces/*",)}
+    parts[Sheet] = parts[Evaluation]
     return [
         path for glob in parts.get(type(figure), ("figures/*.png", "*.safetensors")) for path in Path("runs").glob(glob)
     ]
+
+
+def test_a_chart_names_methods_and_overwrites_its_like_alone(project):
+    """Its first try may be a chart of fewer policies: the same command goes on."""
+    words = ("fig5_centre", "door", DISTRACTORS, "--run", "one.safetensors", "--out", "ours.svg")
+    Path("ours.png").write_text("another's")
+    assert "ours.png exists already" in reproduced(*words, code=2)
+    assert not Path("runs").exists()
+    Path("ours.png").unlink()
+    said = reproduced(*words)
+    assert "figure: ours.png, ours.svg" in said
+    assert "Attention96 (UNTRAINED) · NPG (one.safetensors)" in Path("ours.svg").read_text()
+    reproduced(*words, "--run", "two.safetensors")
+    drawn = Path("ours.svg").read_text()
+    assert "Attention96 (UNTRAINED) · NPG (two.safetensors)" in drawn
+    with pytest.raises(UserError, match="exists already"):
+        chart.check(Path("ours.png"), "another title")
+
+
+def test_policies_of_other_scores_stand_side_by_side(tmp_path):
+    """None of them vanishes."""
+    found = {
+        "a": {f"distractors/nominal/success{end}": 50.0 for end in ("", "_low", "_high")},
+        "b": {f"distractors/nominal/return{end}": 7.0 for end in ("", "_low", "_high")},
+    }
+    assert chart.conditions(found) == {
+        "nominal, success": "distractors/nominal/success",
+        "nominal, return": "distractors/nominal/return",
+    }
+    assert list(chart.table(found).columns[2].cells) == ["-", "7 (7 to 7)"]
+    chart.draw(found, "both", tmp_path / "both")
+    assert "success, return" in (tmp_path / "both.svg").read_text()
+
+
+def test_what_can_not_be_drawn_is_refused_before_any_work(project):
+    def refused(figure, *more, sets=(), task=None):
+        return " ".join(reproduced(figure, task, sets, *more, code=2).split())
+
+    door, hammer = ("--run", "one.safetensors"), ("--run", "hammer.safetensors")
+    of_task = "hammer.safetensors is of hammer, {} is made here of door: leave it away; `{}` takes it"
+    with_eval = "rrl eval hammer.safetensors --with eval/distractors"
+    assert of_task.format("fig5_centre", with_eval) in refused("fig5_centre", *door, *hammer)
+    other = refused("fig12", *hammer, task="door")
+    assert of_task.format("fig12", "rrl eval hammer.safetensors --with eval/distractor_sheet") in other
+    assert of_task.format("fig2", "rrl reproduce fig2 --task hammer") in refused("fig2", *hammer, task="door")
+    gin = refused("fig2", "--run", "adroit_pen_resnet34", task="door")
+    assert "adroit_pen_resnet34 is of pen, fig2" in gin
+    for out, words in {
+        ".": ". is a folder; name a file in it",
+        "old.mp4": "a chart is a .png and an .svg of one name; got old.mp4",
+        "/proc/x.png": "nothing can be written into /proc",
+    }.items():
+        assert words in refused("fig5_centre", *door, "--out", out)
+        assert words in refused("fig5_left", "--out", out) or out == "/proc/x.png"
+    assert "--out means nothing for fig12" in refused("fig12", *door, "--out", "a.png", task="door")
+    assert "--budget means nothing for fig12" in refused("fig12", "--budget", "1h", task="door")
+    assert "--seeds means nothing beside --run" in refused("fig5_centre", *door, "--seeds", "1")
+    assert "--budget means nothing beside --run" in refused("fig5_centre", *door, "--budget", "1h")
+    assert "no component is named Foo" in refused("fig5_centre", *door, sets=["Foo.bar = 3"])
+    saved(project / "blind.safetensors", BLIND, 28, 28)
+    words = "shows a policy's pictures, and blind.safetensors (State (blind)) sees none: take one that does"
+    assert words in refused("fig12", "--run", "blind.safetensors", task="door")
+    assert not Path("runs").exists()
 
 
 def test_a_verdict_on_runs_that_are_there(project):

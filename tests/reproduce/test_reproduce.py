@@ -266,6 +266,31 @@ def test_wrong_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not list(tmp_path.iterdir())
 
 
+def test_runs_that_are_there_belong_to_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is asked of them that only a training could do."""
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "runs", "d00r")
+    make_run(tmp_path / "runs", "4a33e4", "adroit_hammer_state")
+    make_scored(tmp_path / "runs", "5133", "dmc_reacher_easy_rad", {100_000: 300.0})
+
+    def refused(*words: str) -> str:
+        done = CliRunner().invoke(app, ["reproduce", *words])
+        assert done.exit_code == 2, done.output
+        return " ".join(done.output.split())
+
+    elsewhere = refused("fig6", "--task", "door", "--run", "d00r", "--run", "4a33e4")
+    assert "--run 4a33e4 is of hammer, fig6 is made here of door: leave it away; `rrl report 4a33e4`" in elsewhere
+    table = refused("table1", "--task", "cartpole_swingup", "--run", "5133")
+    assert "5133 is of reacher easy, table1 is made here of cartpole swingup" in table
+    assert "`rrl reproduce table1 --task reacher_easy` takes it" in table
+    for option in (("--set", "Foo.bar = 3"), ("--seeds", "1"), ("--budget", "1h"), ("--oracles",)):
+        words = f"{option[0]} means nothing beside --run, which takes what is there already"
+        assert words in refused("fig4", "--task", "door", "--run", "d00r", *option)
+    kept = CliRunner().invoke(app, ["reproduce", "fig4", "--task", "door", "--run", "4a33e4"])
+    assert kept.exit_code == 0
+    assert [path.name for path in tmp_path.glob("*.html")] == ["fig4_door.html"]
+
+
 def test_what_there_is_is_told() -> None:
     said = CliRunner().invoke(app, ["reproduce"]).output
     assert said == CliRunner().invoke(app, ["reproduce", "--list"]).output
