@@ -257,7 +257,7 @@ def test_wrong_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "--seeds means nothing for fig2" in refused("fig2", "--seeds", "1")
     quickest = refused("fig5_left", "--budget", "2h")
     assert "--budget means nothing for fig5_left" in quickest and "--repeats 1 is the quickest" in quickest
-    assert "It takes --budget, --seeds, --run, --out" in refused("fig12", "--task", "door", "--repeats", "2")
+    assert "leave it away. It takes --budget, --seeds, --run" in refused("fig12", "--task", "door", "--repeats", "2")
     assert "knows fig2, fig4, fig5_left" in refused("fig5", "--list")
     assert "--run goes with one task: say which with --task pen or door" in refused("fig4", "--run", "3f2a")
     assert "fits none of adroit_door_resnet34" in refused("fig4", "--task", "door", "--set", "SAC.batch = 3")
