@@ -189,7 +189,8 @@ class Display:
         return f"{self._per_second():,.0f} steps/s" if self._done > self._skipped else ""
 
     def _left(self) -> str:
-        if self._done == self._skipped or self._done >= self._total:
+        # While nearly all that was counted needed no work, nobody knows how much of the rest does.
+        if 11 * self._skipped >= 10 * self._done or self._done >= self._total:
             return ""
         return f"{duration((self._total - self._done) / self._per_second())} left"
 

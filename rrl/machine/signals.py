@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+AGAIN = 0.1  # seconds until a signal is sent once more that came where nothing can be raised
 PATIENCE = 5.0  # seconds; signals that follow the first one sooner ask for nothing new
 
 
@@ -71,12 +74,21 @@ class Stopping:
         """Raise nothing from now on."""
         self._listening = False
 
-    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
         if not self._listening:
             self._noted = number
+        elif _finalising(frame):
+            threading.Timer(AGAIN, os.kill, (os.getpid(), number)).start()
         elif time.monotonic() - self._raised > PATIENCE:  # one per request: the second would break off the closing
             self._raised, self._cause = time.monotonic(), Stopped(number)
             raise self._cause
+
+
+def _finalising(frame: FrameType | None) -> bool:
+    """Is this inside a `__del__`? What is raised there is printed and lost."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager

@@ -156,7 +156,9 @@ def test_what_is_there_already_tells_nothing_of_the_speed() -> None:
     display.skip(1_000)
     assert display.bars(60)[0].startswith("evaluating  1,000 of 2,000 steps  elapsed 0 s")
     display._began -= 100
-    display.advance(500)
+    display.advance(90)  # a film among kept episodes
+    assert "left" not in display.bars(120)[0]
+    display.advance(410)
     assert "1,500 of 2,000 steps  5 steps/s  elapsed 2 min  2 min left" in display.bars(120)[0]
     display.phase("filming", 200)
     display._began -= 10

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -64,6 +65,22 @@ def test_what_a_signal_became_on_its_way_is_the_signal_again():
     with Stopping() as stopping, pytest.raises(ValueError, match="own"), stopping.translated():
         stopping.listen()
         raise ValueError("own")
+
+
+def test_a_signal_that_comes_while_something_is_deleted_is_not_lost():
+    """Python prints what is raised in `__del__`, and goes on."""
+
+    class Closing:
+        def __del__(self):
+            send(signal.SIGTERM)
+
+    with Stopping() as stopping:
+        stopping.listen()
+        with pytest.raises(Stopped):
+            Closing()  # deleted at once
+            for _ in range(200):
+                time.sleep(0.01)
+        stopping.hold()
 
 
 def test_ignored_hangups_stay_ignored():
