@@ -125,6 +125,8 @@ class RLPD(DemonstratedSAC):
         target_entropy: float | None = Field(None, ge=-1e6, le=1e6)
         """What the temperature holds the policy's entropy at, in nats; None: -m / 2 of m actions (RLPD)."""
 
+        encoder_loss: Literal["never", "always"] = "always"
+        """When an encoder with an objective of its own is trained on it: the warm start trains none."""
         critics: Count = 10
         """Critics in the ensemble."""
         subset: Count = 2
@@ -278,8 +280,8 @@ class RLPD(DemonstratedSAC):
         loss = torch.zeros(())
         for _ in range(steps):
             batch = self.demos_memory.draw(config.bc_batch, self.generator)
-            x = self.for_actor(self.split(batch.rows[:, : self.stack]))
-            loss = mse_loss(self.own(x, None), batch.actions.to(self.device))
+            (seen,) = self.augmented(self.split(batch.rows[:, : self.stack]))
+            loss = mse_loss(self.own(self.for_actor(seen), None), batch.actions.to(self.device))
             optimiser.step(torch.autograd.grad(loss, optimiser.parameters, allow_unused=True, materialize_grads=True))
             progress.advance(1)
         self.check(said := {"bc/actor_loss": loss.item()}, "while the actor was fitted to the demonstrations")
@@ -289,7 +291,7 @@ class RLPD(DemonstratedSAC):
         """As the base's; when learning begins, the critics' own updates come first."""
         before = int(self.seen)
         metrics: Metrics = {}
-        if before < self.config.init_steps <= before + len(rollout.rewards):
+        if before < max(self.config.init_steps, 1) <= before + len(rollout.rewards):
             for _ in range(self.config.critics_first):
                 metrics |= self.learn(self.draw(), actor=False)
         return super().update(rollout) | metrics

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers.sac_agents import (
     ACTION,
+    SIDES,
     STATE,
     Colours,
     make,
@@ -18,10 +19,12 @@ from helpers.sac_agents import (
     values,
     weights_of,
 )
+from pydantic import ValidationError
 from torch import nn
 
 from rrl.agents.replay import Batch
 from rrl.agents.rlpd import RLPD
+from rrl.encoders import PixelCNN
 from rrl.rollout.data import Obs
 
 SMALL = {"critics": 3, "updates_per_step": 2, "actor_every": 2, "policy_hidden": (8,), "bc_batch": 4}
@@ -260,3 +263,21 @@ def test_critics_learn_alone_before_anything_follows_them():
     assert float(agent.optimisers["critic"].steps[0]) == 8
     agent.update(step_of(agent, np.random.default_rng(2), t=2))
     assert agent.updates == 9
+    at_once = small(critics_first=7, init_steps=0, updates_per_step=1)
+    at_once.warm_start(demonstrations(at_once))
+    at_once.update(step_of(at_once, np.random.default_rng(0)))
+    assert at_once.updates == 8  # without a warm-up, before the first step's
+
+
+def test_it_learns_from_pictures_as_it_is_to_see_them():
+    """With an encoder that learns: the actor is fitted to views as large as training's, and all of it goes on."""
+    agent = small(encoder=PixelCNN(PixelCNN.Config(**SIDES), 1), start="clone", init_steps=1, replay=60)
+    agent.warm_start(demonstrations(agent))
+    before = values(agent)
+    agent.update(step_of(agent, np.random.default_rng(0)))
+    assert {"online.encoder.convolutions.0.weight", "actor.mlp.0.weight"} <= moved(before, values(agent))
+
+
+def test_an_encoder_is_not_to_be_trained_in_a_warm_start_that_trains_none():
+    with pytest.raises(ValidationError, match="encoder_loss"):
+        RLPD.Config(encoder_loss="warm_start")
