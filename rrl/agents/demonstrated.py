@@ -69,7 +69,11 @@ class DemonstratedSAC(SAC):
             return
         kind = np.float32 if self.pixels is None else np.uint8
         self.demos_memory = Replay(len(demos.t) + 2 * demos.episodes, self.row, kind, self.action_dim, self.stack)
-        self.demos_memory.add(cut(demos), slots=1)
+        self.demos_memory.add(self.kept(demos), slots=1)
+
+    def kept(self, demos: Rollout) -> Rollout:
+        """What is kept of the demonstrations: each up to the horizon."""
+        return cut(demos)
 
     def draw(self) -> Batch:
         """The demonstrations' share first, or nothing else while there is nothing else."""
@@ -103,12 +107,13 @@ class DemonstratedSAC(SAC):
         return metrics
 
 
-def cut(demos: Rollout) -> Rollout:
-    """Every episode up to where the environment ended or truncated it, its actions clipped to [-1, 1]."""
-    over = demos.terminated | demos.truncated
+def cut(demos: Rollout, *, horizon: bool = True) -> Rollout:
+    """Every episode up to where the environment ended or, at the `horizon`, truncated it; its actions clipped to
+    [-1, 1]."""
+    over = demos.terminated | demos.truncated if horizon else demos.terminated
     keep = np.ones(len(over), bool)
     final = demos.final_obs.copy()
-    truncated = demos.truncated.copy()
+    truncated = np.zeros(len(over), bool)
     for e in range(demos.episodes):
         rows = np.flatnonzero(demos.episode == e)
         ends = np.flatnonzero(over[rows])
@@ -116,7 +121,7 @@ def cut(demos: Rollout) -> Rollout:
         if last < rows[-1]:
             keep[last + 1 : rows[-1] + 1] = False
             final[e] = demos.obs[last + 1]
-        truncated[last] |= not demos.terminated[last]
+        truncated[last] = not demos.terminated[last]
     return replace(
         demos,
         obs=demos.obs[keep],

@@ -62,12 +62,16 @@ class PolicyConfig(Agent.Config):
 class CloningConfig(PolicyConfig):
     """Settings of behaviour cloning."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"bc_noise"})
     bc_epochs: CountOrZero = 5
     """Passes over the demonstrations, of floor(steps / bc_batch) batches each (paper)."""
     bc_lr: Positive = 1e-3
     """Adam's learning rate in cloning (paper)."""
     bc_batch: Samples = 32
     """Demonstration steps per batch, drawn with replacement (paper)."""
+    bc_noise: PositiveOrZero = 0.0
+    """Standard deviation of Gaussian noise on what is cloned from, standardised: a clone that has seen only the
+    demonstrations' own observations strays from them (ours)."""
     in_scale_floor: PositiveOrZero = 1e-3
     """Lower bound of the policy's input scales, as a fraction of their mean: a feature that hardly varies
     in the demonstrations would blow up outside them (our choice; 0 = faithful: no bound)."""
@@ -172,7 +176,10 @@ def clone(
     losses = x.new_empty(steps)
     with one_thread():
         for step, batch in enumerate(batches):
-            loss = mse_loss(policy(x[batch]), actions[batch])
+            seen = x[batch]
+            if config.bc_noise:
+                seen = seen + config.bc_noise * torch.randn(seen.shape, generator=generator).to(device)
+            loss = mse_loss(policy(seen), actions[batch])
             optimiser.step(torch.autograd.grad(loss, optimiser.parameters))
             losses[step] = loss.detach()
             progress.advance(1)

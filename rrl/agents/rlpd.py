@@ -23,10 +23,17 @@ from rrl.agents.demonstrated import DemonstratedConfig, DemonstratedSAC, cut
 from rrl.agents.networks import GaussianPolicy, orthogonal_mlp
 from rrl.agents.npg import CloningConfig, clone
 from rrl.agents.off_policy import Seen
-from rrl.agents.replay import Batch, Replay
+from rrl.agents.replay import LAST, Batch, Replay
 from rrl.agents.sac import Actor
 from rrl.registry import Count, CountOrZero, Mistake, Parts, Positive, PositiveOrZero, Samples, Width, mistake, register
 from rrl.rollout.data import Rollout
+
+
+NOISE_CLIP = 0.3
+"""Of fixed noise in actions (DrQ-v2, VRL3, IBRL)."""
+
+CUT = 10.0
+"""Of standardised inputs: what hardly varies in the demonstrations may vary anywhere else."""
 
 
 class Trunk(nn.Module):
@@ -46,6 +53,32 @@ class Trunk(nn.Module):
         rows, beside = x[:, : self.stack * self.row].view(len(x), self.stack, self.row), x[:, self.stack * self.row :]
         seen = torch.tanh(self.norm(self.linear(rows[..., : self.features].flatten(1))))
         return torch.cat((seen, rows[..., self.features :].flatten(1), beside), dim=1)
+
+
+class Standardised(nn.Module):
+    """Inputs as they vary in the demonstrations: mean 0, std 1, cut at 10; what stands beside the rows, as it is."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, row: int, stack: int) -> None:
+        """The identity on `stack` rows, but for the cut, until `fit`."""
+        super().__init__()
+        self.stack = stack
+        self.register_buffer("shift", torch.zeros(row))
+        self.register_buffer("scale", torch.ones(row))
+
+    def fit(self, rows: NDArray[np.float32], floor: float) -> None:
+        """To rows [T, n]; no scale is below `floor` of their mean."""
+        mean, std = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
+        self.shift.copy_(torch.as_tensor(mean))
+        self.scale.copy_(torch.as_tensor(std.clip(max(floor * std.mean(), 1e-8))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, stack * row + any] -> the same shape."""
+        size = self.stack * len(self.shift)
+        rows = (x[:, :size].unflatten(1, (self.stack, -1)) - self.shift) / self.scale
+        return torch.cat((rows.clamp(-CUT, CUT).flatten(1), x[:, size:]), dim=1)
 
 
 class TrunkActor(Actor):
@@ -140,6 +173,11 @@ class RLPD(DemonstratedSAC):
         trunk: Width | None = None
         """Units of the linear layer, normalised, before a tanh, that actor and critics each put on a frozen encoder's
         features (DrQ-v2, VRL3: 50). None: none."""
+        standardise: bool = False
+        """Are a frozen encoder's features and the state standardised as they vary in the demonstrations (as the
+        clone's always are), before the trunk?"""
+        actor_norm: bool = False
+        """LayerNorm in the actor too (IBRL, WSRL)."""
         warm_up: Literal["random", "clone"] = "random"
         """Who acts in the `init_steps`: uniform actions, or a clone of the demonstrations with noise (WSRL, IBRL)."""
         warm_up_noise: PositiveOrZero = 0.1
@@ -154,6 +192,10 @@ class RLPD(DemonstratedSAC):
         is taken, in acting and in targets (IBRL). `correct`: the actor adds to it (ResFiT)."""
         correction: Positive = 0.5
         """Largest correction, where the actor corrects; actions reach from -1 to 1."""
+        exploration_std: PositiveOrZero | None = None
+        """Standard deviation of Gaussian noise on the actor's actions, cut at 0.3 (`NOISE_CLIP`), in acting and in
+        learning; there is no temperature then, and the actor's own std is without use (VRL3, IBRL, ResFiT). None:
+        SAC's, learnt."""
 
         @model_validator(mode="after")
         def _subset_of_critics(self) -> RLPD.Config:
@@ -190,14 +232,26 @@ class RLPD(DemonstratedSAC):
             self.clone = GaussianPolicy(self.row, self.action_dim, config.policy_hidden, config.min_log_std, g)
         trunks = self.make_trunk(), self.make_trunk()
         seen = size if trunks[0] is None else size - trunks[0].narrower
-        actor = TrunkActor(seen + self.action_dim * (config.reference == "correct"), self.action_dim, config, g)
+        beside = self.action_dim if config.reference == "correct" else 0
+        actor = TrunkActor(seen + beside, self.action_dim, config, g, norm=config.actor_norm)
         critic = Ensemble(seen, self.action_dim, config, g)
         if config.reference == "correct":
             with torch.no_grad():  # begin near the clone, whatever the observation
                 for parameter in actor.mlp[-1].parameters():
                     parameter.mul_(0.01)
-        actor.trunk, critic.trunk = (trunk or nn.Identity() for trunk in trunks)
+        frozen = size == self.stack * self.row  # an encoder that learns has codes instead
+        for network, trunk in zip((actor, critic), trunks, strict=True):
+            network.trunk = nn.Sequential(
+                *([Standardised(self.row, self.stack)] if config.standardise and frozen else []),
+                *([trunk] if trunk else []),
+            )
         return actor, critic
+
+    def fit_inputs(self, rows: NDArray[np.float32]) -> None:
+        """Set what standardises inputs, in all networks, to the demonstrations' rows."""
+        for module in self.modules():
+            if isinstance(module, Standardised):
+                module.fit(rows, self.config.in_scale_floor)
 
     def make_trunk(self) -> Trunk | None:
         """If the settings ask for one and there are features."""
@@ -210,13 +264,23 @@ class RLPD(DemonstratedSAC):
 
     # Acting
 
+    def noisy(self, actions: Tensor, noise: Tensor | None) -> Tensor:
+        """[B, m] with noise of `exploration_std`, cut to what an action may be."""
+        std = self.config.exploration_std
+        if noise is None or std is None:
+            return actions
+        return (actions + (std * noise).clamp(-NOISE_CLIP, NOISE_CLIP)).clamp(-1, 1)
+
     def base(self, x: Tensor) -> Tensor:
         """The clone's action [B, m] for the actor's inputs: it sees the newest row."""
         with torch.no_grad():
             return self.clone.mean(x[:, -self.row :]).clamp(-1, 1)
 
     def propose(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The actor's, or the clone's with its correction; the probability is of what the actor chose."""
+        """The actor's, or the clone's with its correction; the probability is of what the actor chose, and 1 where
+        its noise is fixed."""
+        if self.config.exploration_std is not None:
+            return self.own(x, noise), x.new_zeros(len(x))
         if self.config.reference != "correct":
             return super().propose(x, noise)
         base = self.base(x)
@@ -225,10 +289,11 @@ class RLPD(DemonstratedSAC):
 
     def own(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """As `propose`, or without noise."""
+        learnt = noise if self.config.exploration_std is None else None
         if self.config.reference != "correct":
-            return super().own(x, noise)
+            return self.noisy(super().own(x, learnt), noise)
         base = self.base(x)
-        return self.corrected(base, super().own(torch.cat((x, base), dim=1), noise))
+        return self.noisy(self.corrected(base, super().own(torch.cat((x, base), dim=1), learnt)), noise)
 
     def corrected(self, base: Tensor, correction: Tensor) -> Tensor:
         """[B, m] of both, cut to what an action may be."""
@@ -258,18 +323,24 @@ class RLPD(DemonstratedSAC):
     # Learning
 
     def warm_start(self, demos: Rollout | None, progress: Progress = SILENCE) -> Metrics:
-        """Keep the demonstrations, each cut at the horizon; clone them, if a clone is needed; update on them alone, if
-        that is asked for. Returns the last losses."""
+        """Keep the demonstrations, whole: their values know no horizon; clone them, if a clone is needed; update on
+        them alone, if that is asked for. Returns the last losses."""
         demos = self.required(demos)
         metrics: Metrics = {}
         if self.config.clones():
             metrics |= clone(self.clone, demos, self.config, self.generator, progress)
-        demos = cut(demos)
         self.remember(demos)
-        self.see(demos)
+        self.see(self.kept(demos))
+        self.fit_inputs(demos.obs)
         if self.config.start == "clone":
             metrics |= self.fit_actor(progress)
-        return metrics | {"demos/steps": float(len(demos.t))} | self.learn_offline(progress)
+        assert self.demos_memory is not None
+        kept = float((self.demos_memory.kind != LAST).sum())
+        return metrics | {"demos/steps": kept} | self.learn_offline(progress)
+
+    def kept(self, demos: Rollout) -> Rollout:
+        """Beyond the horizon too, where people took longer: what follows is worth what it is."""
+        return cut(demos, horizon=False)
 
     def fit_actor(self, progress: Progress) -> Metrics:
         """The actor's mean action to the demonstrations', in as many steps as the clone; returns the last loss."""

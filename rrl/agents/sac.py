@@ -71,10 +71,13 @@ class SACConfig(OffPolicyConfig):
 class Actor(nn.Module):
     """A Gaussian squashed by tanh: a = tanh(mu(x) + std(x) * noise)."""
 
-    def __init__(self, size: int, action_dim: int, config: SACConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self, size: int, action_dim: int, config: SACConfig, generator: torch.Generator, *, norm: bool = False
+    ) -> None:
+        """`norm`: LayerNorm after each hidden layer, before its ReLU."""
         super().__init__()
         self.config = config
-        self.mlp = orthogonal_mlp((size, *config.hidden, 2 * action_dim), generator)
+        self.mlp = orthogonal_mlp((size, *config.hidden, 2 * action_dim), generator, norm=norm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, n] -> (mu, log_std), both [B, m], before the tanh."""

@@ -154,7 +154,7 @@ def test_a_trunk_narrows_the_features_and_leaves_the_state():
     before, rng = values(agent), np.random.default_rng(0)
     batch = Batch(rng.random((8, 3, agent.row), np.float32), torch.rand(8, ACTION), torch.rand(8), torch.ones(8))
     agent.learn(batch)
-    assert {"actor.trunk.linear.weight", "online.critic.trunk.linear.weight"} <= moved(before, values(agent))
+    assert {"actor.trunk.0.linear.weight", "online.critic.trunk.0.linear.weight"} <= moved(before, values(agent))
     obs = Obs(np.zeros((3, 4, 4, 3), np.uint8), np.zeros((3, STATE), np.float32))
     assert agent.act(np.tile(agent.observe(obs), 2), None).shape == (3, ACTION)
 
