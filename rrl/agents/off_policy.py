@@ -179,11 +179,12 @@ class OffPolicyAgent(Agent):
         for mistake in config.untrainable(encoder.config):
             raise UserError(f"{mistake.message}: {mistake.hint}")
         learnt: dict[str, nn.Module] = {}
+        self.mixed = inference.precision == "bf16"
         self.actor_head: nn.Module | None = None
         self.feature_dim = 0 if isinstance(encoder, PixelEncoder) else encoder.dim
         """Features of a frozen encoder in a row."""
         if isinstance(encoder, PixelEncoder):
-            encoder.mixed = inference.precision == "bf16"
+            encoder.mixed = self.mixed
             warn_of_emulation(inference)
             frames = encoder.config.frames()
             self.stack = frames.stack

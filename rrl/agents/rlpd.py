@@ -28,7 +28,6 @@ from rrl.agents.sac import Actor
 from rrl.registry import Count, CountOrZero, Mistake, Parts, Positive, PositiveOrZero, Samples, Width, mistake, register
 from rrl.rollout.data import Rollout
 
-
 NOISE_CLIP = 0.3
 """Of fixed noise in actions (DrQ-v2, VRL3, IBRL)."""
 
@@ -94,6 +93,9 @@ class TrunkActor(Actor):
 class Ensemble(nn.Module):
     """E critics with LayerNorm, behind one trunk: every layer is one batched product."""
 
+    mixed = False
+    """Compute the hidden layers' products in bf16, what is added, normalised and kept in float32."""
+
     def __init__(self, size: int, action_dim: int, config: RLPD.Config, generator: torch.Generator) -> None:
         super().__init__()
         self.trunk: nn.Module = nn.Identity()
@@ -119,9 +121,15 @@ class Ensemble(nn.Module):
         )
         *inner, (last, bias) = zip(of(self.weights), of(self.biases), strict=True)
         for (weight, b), scale, shift in zip(inner, of(self.scales), of(self.shifts), strict=True):
-            h = torch.baddbmm(b, h, weight)
+            h = self.product(h, weight, b)
             h = torch.relu(torch.addcmul(shift, layer_norm(h, h.shape[-1:]), scale))
         return torch.baddbmm(bias, h, last).squeeze(-1)
+
+    def product(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """[E, B, in] -> [E, B, out] of a hidden layer."""
+        if self.mixed:
+            return torch.bmm(h.bfloat16(), weight.bfloat16()).float() + bias
+        return torch.baddbmm(bias, h, weight)
 
 
 @register
@@ -235,6 +243,7 @@ class RLPD(DemonstratedSAC):
         beside = self.action_dim if config.reference == "correct" else 0
         actor = TrunkActor(seen + beside, self.action_dim, config, g, norm=config.actor_norm)
         critic = Ensemble(seen, self.action_dim, config, g)
+        critic.mixed = self.mixed
         if config.reference == "correct":
             with torch.no_grad():  # begin near the clone, whatever the observation
                 for parameter in actor.mlp[-1].parameters():
@@ -393,6 +402,10 @@ class RLPD(DemonstratedSAC):
         if self.config.reference == "choose":
             value = torch.maximum(value, critic(for_critic, self.base(x), chosen).amin(0))
         return value  # type: ignore[no-any-return]
+
+    def learn_temperature(self, log_prob: Tensor) -> dict[str, Tensor]:
+        """SAC's; none where the noise is fixed."""
+        return super().learn_temperature(log_prob) if self.config.exploration_std is None else {}
 
     def error(self, qs: Sequence[Tensor], y: Tensor) -> Tensor:
         """Summed over critics: each learns as if alone."""

@@ -226,11 +226,15 @@ class SAC(OffPolicyAgent):
         q = self.judged(self.online["critic"](for_critic, chosen))
         loss = (self.alpha * log_prob - q).mean()
         self.step(loss + self.imitation(x, actions, q.detach()), "actor")
+        return {"sac/actor_loss": loss.detach()} | self.learn_temperature(log_prob.detach())
+
+    def learn_temperature(self, log_prob: Tensor) -> dict[str, Tensor]:
+        """A step of log alpha, of the probabilities [B] of what the actor chose. Returns metrics."""
         # J_alpha = E [alpha * (-log pi(a|s) - H)]: the temperature falls while the policy's entropy is above its
         # target H = -m, and rises below. alpha itself and not log alpha stands in the loss, as in all four codes.
-        entropy = -log_prob.detach().mean()
+        entropy = -log_prob.mean()
         self.step(self.log_alpha.exp() * (entropy - self.target_entropy()), "alpha")
-        return {"sac/actor_loss": loss.detach(), "sac/entropy": entropy, "sac/alpha": self.alpha}
+        return {"sac/entropy": entropy, "sac/alpha": self.alpha}
 
     def target_entropy(self) -> float:
         """In nats."""

@@ -1,5 +1,7 @@
 """RLPD: the ensemble, returns of several steps, targets of a subset, the clone that warms up, chooses, is corrected."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,7 @@ from helpers.sac_agents import (
 from pydantic import ValidationError
 from torch import nn
 
-from rrl.agents.replay import Batch
+from rrl.agents.replay import LAST, Batch
 from rrl.agents.rlpd import RLPD
 from rrl.encoders import PixelCNN
 from rrl.rollout.data import Obs
@@ -139,7 +141,57 @@ def test_bounds_are_of_scaled_rewards():
     assert agent.bounds().tolist() == pytest.approx([0, 109 * 0.1 / 0.1])
 
 
+def test_demonstrations_are_learnt_from_beyond_the_horizon():
+    """People took longer: what follows the horizon is drawn too, and nothing is earned for free there."""
+    agent = small(n_step=2, batch=400, gamma=0.5)
+    demos = demonstrations(agent)
+    late = replace(demos, truncated=demos.t >= 2)  # a horizon of 3 steps; both go on to 5
+    agent.warm_start(late)
+    assert agent.demos_memory is not None and int((agent.demos_memory.kind != LAST).sum()) == 10
+    rewards = {round(float(r), 3) for r in agent.draw().rewards}
+    assert rewards == {round(100 + i + (0.5 * (101 + i) if i % 5 < 4 else 0), 3) for i in range(10)}
+
+
+# ---- noise of a fixed size
+
+
+@pytest.mark.parametrize("reference", ["none", "correct"])
+def test_fixed_noise_stands_for_a_temperature(reference):
+    agent = shaken(small(exploration_std=0.2, reference=reference, init_steps=0), 0.3)
+    x, noise = torch.randn(7, STATE), 3 * torch.randn(7, ACTION)
+    mean, acted = agent.choose(x, None), agent.choose(x, noise)
+    torch.testing.assert_close(acted, (mean + (0.2 * noise).clamp(-0.3, 0.3)).clamp(-1, 1))
+    proposed, log_prob = agent.propose(x, noise)
+    assert torch.equal(proposed, acted) and not log_prob.any()
+    agent.warm_start(demonstrations(agent))
+    before = values(agent)
+    said = agent.learn(agent.draw(), actor=True)
+    changed = moved(before, values(agent))
+    assert "log_alpha" not in changed and "actor.mlp.0.weight" in changed and "sac/alpha" not in said
+
+
 # ---- features
+
+
+def test_inputs_are_standardised_as_the_demonstrations_vary():
+    """In all networks, the targets' too; by hand; and a policy's file brings it along."""
+    agent = shaken(small(standardise=True, actor_norm=True, start="clone", bc_epochs=1))
+    assert any(isinstance(module, nn.LayerNorm) for module in agent.actor.mlp)
+    demos = demonstrations(agent)
+    agent.warm_start(demos)
+    x = torch.tensor(demos.obs) * 50
+    mean, std = demos.obs.astype(np.float64).mean(0), demos.obs.astype(np.float64).std(0)
+    expected = ((x.numpy() - mean) / std).clip(-10, 10)
+    assert (np.abs(expected) == 10).any()
+    for network in (agent.actor, agent.online["critic"], agent.target["critic"]):
+        np.testing.assert_allclose(network.trunk(x), expected, rtol=1e-4, atol=1e-4)
+    assert {"actor.trunk.0.shift", "actor.trunk.0.scale"} <= agent.policy_state().keys()
+    stacked = small(standardise=True, stack=2, reference="correct")
+    stacked.warm_start(demos)
+    beside = torch.cat((torch.tensor(demos.obs[:4]), torch.tensor(demos.obs[4:8]), torch.ones(4, ACTION)), dim=1)
+    got = stacked.actor.trunk(beside)
+    np.testing.assert_allclose(got[:, STATE : 2 * STATE], ((demos.obs[4:8] - mean) / std), rtol=1e-4, atol=1e-4)
+    assert torch.equal(got[:, 2 * STATE :], torch.ones(4, ACTION))
 
 
 def test_a_trunk_narrows_the_features_and_leaves_the_state():
