@@ -148,6 +148,21 @@ class Replay:
             drawn.append(np.stack((slot[good], place[good]))[:, :missing])
             missing -= drawn[-1].shape[1]
         slot, place = np.concatenate(drawn, axis=1)
+        return self._batch(slot, place, steps, gamma)
+
+    def latest(self, slot: int) -> Batch | None:
+        """The steps, in their order, of the slot's episode that ended last; None if its beginning is overwritten, or no
+        episode has just ended."""
+        last = int(self.head[slot]) - 1  # its last observation
+        if last < 1 or self.kind[slot, last % self.size] != LAST:
+            return None
+        first = last - int(self.t[slot, last % self.size])
+        if first <= self.head[slot] - self.size or first == last:
+            return None
+        places = np.arange(first, last)
+        return self._batch(np.full(len(places), slot), places, 1, 1.0)
+
+    def _batch(self, slot: NDArray[np.int64], place: NDArray[np.int64], steps: int, gamma: float) -> Batch:
         here = place % self.size
         ahead = (place[:, None] + np.arange(steps)) % self.size
         kinds = self.kind[slot[:, None], ahead]

@@ -76,7 +76,7 @@ class Standardised(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, stack * row + any] -> the same shape."""
         size = self.stack * len(self.shift)
-        rows = (x[:, :size].unflatten(1, (self.stack, -1)) - self.shift) / self.scale
+        rows = (x[:, :size].view(len(x), self.stack, -1) - self.shift) / self.scale
         return torch.cat((rows.clamp(-CUT, CUT).flatten(1), x[:, size:]), dim=1)
 
 
@@ -110,8 +110,11 @@ class Ensemble(nn.Module):
         self.scales = nn.ParameterList(torch.ones_like(bias) for bias in self.biases[:-1])
         self.shifts = nn.ParameterList(torch.zeros_like(bias) for bias in self.biases[:-1])
 
-    def forward(self, x: Tensor, actions: Tensor, chosen: Tensor | None = None) -> Tensor:
-        """[B, n] and [B, m] -> Q [E, B]; of the `chosen` critics alone, if indices are given."""
+    def forward(
+        self, x: Tensor, actions: Tensor, chosen: Tensor | None = None, hidden: list[Tensor] | None = None
+    ) -> Tensor:
+        """[B, n] and [B, m] -> Q [E, B]; of the `chosen` critics alone, if indices are given. `hidden` takes in what
+        the hidden layers give, [E, B, units] each."""
 
         def of(parameters: nn.ParameterList) -> list[Tensor]:
             return list(parameters) if chosen is None else [p.index_select(0, chosen) for p in parameters]
@@ -123,6 +126,8 @@ class Ensemble(nn.Module):
         for (weight, b), scale, shift in zip(inner, of(self.scales), of(self.shifts), strict=True):
             h = self.product(h, weight, b)
             h = torch.relu(torch.addcmul(shift, layer_norm(h, h.shape[-1:]), scale))
+            if hidden is not None:
+                hidden.append(h)
         return torch.baddbmm(bias, h, last).squeeze(-1)
 
     def product(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -229,7 +234,13 @@ class RLPD(DemonstratedSAC):
                     "take a frozen encoder, or set RLPD.reference = 'none' and RLPD.warm_up = 'random'",
                 )
 
-    metrics = {"sac/alpha": "temperature {:.3f}", "sac/q": "Q {:.1f}"}  # noqa: RUF012
+    metrics = {  # noqa: RUF012
+        "sac/alpha": "temperature {:.3f}",
+        "sac/q": "Q {:.1f}",
+        "critics/gap": "above returns by {:.1f}",
+        "critics/impossible": "impossible {:.1%}",
+    }
+    tells_bounds = True
     config: RLPD.Config
 
     def make_networks(self, size: int) -> tuple[Actor, Ensemble]:
@@ -368,13 +379,41 @@ class RLPD(DemonstratedSAC):
         return said
 
     def update(self, rollout: Rollout) -> Metrics:
-        """As the base's; when learning begins, the critics' own updates come first."""
+        """As the base's; when learning begins, the critics' own updates come first. With how the critics do, at the
+        episodes that ended."""
         before = int(self.seen)
         metrics: Metrics = {}
         if before < max(self.config.init_steps, 1) <= before + len(rollout.rewards):
             for _ in range(self.config.critics_first):
                 metrics |= self.learn(self.draw(), actor=False)
-        return super().update(rollout) | metrics
+        metrics |= super().update(rollout)
+        ended = np.flatnonzero(rollout.terminated | rollout.truncated)
+        if self.updates and len(ended):
+            pieces = np.unique(rollout.episode[ended])
+            slots = [int(e) % self.replay.slots if rollout.slots is None else int(rollout.slots[e]) for e in pieces]
+            told = [self.diagnose(episode) for slot in slots if (episode := self.replay.latest(slot)) is not None]
+            metrics |= {name: float(np.mean([each[name] for each in told])) for name in (told[0] if told else ())}
+        return metrics
+
+    @torch.no_grad()
+    def diagnose(self, episode: Batch) -> Metrics:
+        """Of an episode's steps: by how much the critics' mean value lies above what was earned from there on,
+        discounted and with their value of its last observation, in units of scaled rewards; and the share of the
+        critics' hidden units that are 0 at all of its steps."""
+        now, after = (
+            seen if seen.frames is None or self.pixels is None else Seen(self.pixels.view(seen.frames), seen.vector)
+            for seen in (self.split(episode.rows[:, : self.stack]), self.split(episode.rows[-1:, -self.stack :]))
+        )
+        critic, hidden = self.online["critic"], list[Tensor]()
+        qs = critic(self.for_critic(now, self.online), episode.actions.to(self.device), hidden=hidden).mean(0)
+        last = critic(self.for_critic(after, self.online), self.own(self.for_actor(after), None)).mean()
+        earned = float(last * episode.not_done[-1])
+        returns = np.empty(len(qs))
+        for t in reversed(range(len(qs))):
+            earned = float(episode.rewards[t]) * self.config.reward_scale + self.config.gamma * earned
+            returns[t] = earned
+        dead = torch.cat([(h == 0).all(1).flatten() for h in hidden])
+        return {"critics/gap": float(qs.mean()) - returns.mean(), "critics/dead_units": float(dead.float().mean())}
 
     def bounds(self) -> Tensor:
         """With the rewards' scale."""
@@ -389,6 +428,10 @@ class RLPD(DemonstratedSAC):
         """The next actions' noise, and which critics the target is of."""
         chosen = torch.randperm(self.config.critics, generator=self.generator)[: self.config.subset]
         return self.noise(count), chosen.to(self.device)
+
+    def of_targets(self, y: Tensor) -> dict[str, Tensor]:
+        """The share that lies at or above what rewards allow."""
+        return {"critics/impossible": (y >= self.bounds()[1]).float().mean()}
 
     def value_after(self, after: Seen, *draws: Tensor) -> Tensor:
         """The least of the chosen critics' values, without the entropy if the settings say so; with a clone to choose,

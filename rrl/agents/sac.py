@@ -125,6 +125,8 @@ class SAC(OffPolicyAgent):
     metrics = {"sac/alpha": "temperature {:.3f}", "encoder/loss": "encoder loss {:.3f}"}  # noqa: RUF012
     step_sizes = ("critic_lr", "actor_lr", "alpha_lr")
     speed_ignores = frozenset({"gamma"})
+    tells_bounds: ClassVar[bool] = False
+    """Does it watch the range of rewards, even if its targets aren't cut to what that allows?"""
     config: SACConfig
     actor: Actor
     reward_range: Tensor
@@ -139,7 +141,7 @@ class SAC(OffPolicyAgent):
     def make_temperature(self) -> None:
         """Learnt as its logarithm. With what bounds the targets."""
         self.log_alpha = nn.Parameter(torch.tensor(math.log(self.config.init_alpha)))
-        if self.config.bounded_targets:
+        if self.config.bounded_targets or self.tells_bounds:
             self.register_buffer("reward_range", torch.zeros(2))
 
     def make_optimisers(self) -> dict[str, Adam]:
@@ -168,7 +170,7 @@ class SAC(OffPolicyAgent):
 
     def see(self, rollout: Rollout) -> None:
         """Widen what the targets are bounded by."""
-        if self.config.bounded_targets:
+        if self.config.bounded_targets or self.tells_bounds:
             rewards = torch.as_tensor(rollout.rewards, device=self.device)
             self.reward_range[0].clamp_(max=rewards.min())
             self.reward_range[1].clamp_(min=rewards.max())
@@ -207,7 +209,12 @@ class SAC(OffPolicyAgent):
             "sac/critic_loss": loss.detach(),
             "sac/q": qs[0].detach().mean(),
             "sac/batch_reward": rewards.mean(),
+            **self.of_targets(y),
         }
+
+    def of_targets(self, y: Tensor) -> dict[str, Tensor]:
+        """What else to tell of what the critics learn, [B]. As it stands: nothing."""
+        return {}
 
     def error(self, qs: Sequence[Tensor], y: Tensor) -> Tensor:
         """[]: of each critic's [B] the mean squared distance from y [B], summed."""

@@ -338,8 +338,9 @@ def test_cloning_sets_transforms_and_std_and_fits_the_mean(cls: type[BC]) -> Non
     assert metrics["bc/loss_after"] < 0.05 * metrics["bc/loss_before"]
 
 
-def test_cloning_equals_a_plain_loop_with_replacement() -> None:
-    agent, demos = make(BC, bc_epochs=2, bc_lr=3e-3), make_rollout((50, 50))
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_cloning_equals_a_plain_loop_with_replacement(noise: float) -> None:
+    agent, demos = make(BC, bc_epochs=2, bc_lr=3e-3, bc_noise=noise), make_rollout((50, 50))
     reference = make(BC)
     reference.load_policy_state(agent.policy_state())
     agent.warm_start(demos)
@@ -350,7 +351,10 @@ def test_cloning_equals_a_plain_loop_with_replacement() -> None:
     obs, actions = torch.as_tensor(demos.obs), torch.as_tensor(demos.actions)
     for batch in torch.randint(100, (2 * 3, 32), generator=reference.generator):
         optimiser.zero_grad()
-        (policy.mean(obs[batch]) - actions[batch]).square().mean().backward()
+        seen = policy.standardise(obs[batch])
+        if noise:
+            seen = seen + noise * torch.randn(seen.shape, generator=reference.generator)
+        (policy(seen) - actions[batch]).square().mean().backward()
         optimiser.step()
     torch.testing.assert_close(agent.policy.flat(), policy.flat(), rtol=1e-4, atol=1e-6)
 

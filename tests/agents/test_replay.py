@@ -210,3 +210,32 @@ def test_a_memory_larger_than_the_machines_costs_what_is_in_it_and_too_many_plac
     assert large.rows.nbytes == 2 * 10**12
     with pytest.raises(UserError, match=r"no room for a replay memory of 100,000,000,000,000 observations"):
         Replay(10**14, 20_000, np.uint8, 1).add(whole([5]))
+
+
+@pytest.mark.parametrize("stack", [1, 3])
+def test_the_latest_episode_comes_back_in_order(stack):
+    """Step by step as it was put in, for every episode that ended; none while one runs, nor once it is overwritten."""
+    memory, rng = Replay(2 * 40, 1, np.float32, 1, stack), np.random.default_rng(0)
+    rows, steps, full = [[], []], [[], []], 0
+    for rollout in play(rng, 2, 120):
+        memory.add(rollout)
+        for slot in (0, 1):
+            rows[slot].append(rollout.obs[slot, 0])
+            steps[slot].append((rollout.actions[slot, 0], rollout.rewards[slot], not rollout.terminated[slot]))
+            if not (rollout.terminated[slot] or rollout.truncated[slot]):
+                assert memory.latest(slot) is None
+                continue
+            rows[slot].append(rollout.final_obs[slot, 0])
+            episode, length = memory.latest(slot), len(steps[slot])
+            if length + 2 <= 40:
+                full += 1
+                assert episode is not None
+                expected = [[rows[slot][max(i, 0)] for i in range(t + 1 - stack, t + 2)] for t in range(length)]
+                assert episode.rows[..., 0].tolist() == expected
+                told = zip(episode.actions[:, 0], episode.rewards, episode.not_done, strict=True)
+                assert [tuple(map(float, each)) for each in told] == [tuple(map(float, s)) for s in steps[slot]]
+            rows[slot], steps[slot] = [], []
+    assert full > 10
+    small = Replay(10, 1, np.float32, 1)
+    small.add(whole([12]))
+    assert small.latest(0) is None

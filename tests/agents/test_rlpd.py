@@ -152,6 +152,48 @@ def test_demonstrations_are_learnt_from_beyond_the_horizon():
     assert rewards == {round(100 + i + (0.5 * (101 + i) if i % 5 < 4 else 0), 3) for i in range(10)}
 
 
+# ---- how the critics do
+
+
+def finished(agent, length=6, seed=4):
+    """A rollout of one whole episode that a time limit ends."""
+    rng = np.random.default_rng(seed)
+    obs, final = agent.observe(some_obs(agent, length, rng)), agent.observe(some_obs(agent, 1, rng))
+    return rollout_of(obs, final, [length], rewards=1 + np.arange(length), rng=rng)
+
+
+def test_values_are_compared_with_what_was_earned():
+    """Critics that say 7 of everything, by hand; and units that are 0 everywhere."""
+    agent = shaken(small(gamma=0.5, reward_scale=0.1, init_steps=0, updates_per_step=1, reference="none"))
+    agent.warm_start(demonstrations(agent))
+    agent.update(finished(agent))
+    episode = agent.replay.latest(0)
+    assert episode is not None and len(episode.rewards) == 6
+
+    class Seven(nn.Module):
+        def forward(self, x, actions, hidden=None):
+            if hidden is not None:
+                hidden.append(torch.tensor([[[1.0, 0, 0], [2.0, 0, 3]]]))
+            return torch.full((3, len(x)), 7.0)
+
+    agent.online["critic"] = Seven()
+    told = agent.diagnose(episode)
+    earned = [sum(0.5 ** (k - t) * 0.1 * (1 + k) for k in range(t, 6)) + 0.5 ** (6 - t) * 7 for t in range(6)]
+    assert told["critics/gap"] == pytest.approx(7 - np.mean(earned), rel=1e-5)
+    assert told["critics/dead_units"] == pytest.approx(1 / 3)
+
+
+def test_an_episodes_end_is_told_of():
+    agent = small(init_steps=0, gamma=0.5)
+    agent.warm_start(demonstrations(agent))  # rewards to 109: nothing is worth more than 218
+    said = agent.update(finished(agent))
+    assert {"critics/gap", "critics/dead_units"} <= said.keys() and said["critics/impossible"] == 0
+    assert "critics/gap" not in agent.update(step_of(agent, np.random.default_rng(0)))
+    with torch.no_grad():
+        agent.target["critic"].biases[-1] += 1e4
+    assert agent.learn(agent.draw())["critics/impossible"] == 1
+
+
 # ---- noise of a fixed size
 
 
