@@ -94,7 +94,7 @@ class Ensemble(nn.Module):
     """E critics with LayerNorm, behind one trunk: every layer is one batched product."""
 
     mixed = False
-    """Compute the hidden layers' products in bf16, what is added, normalised and kept in float32."""
+    """Compute the hidden layers in bf16; weights, and what the last layer makes of it all, are float32."""
 
     def __init__(self, size: int, action_dim: int, config: RLPD.Config, generator: torch.Generator) -> None:
         super().__init__()
@@ -119,22 +119,16 @@ class Ensemble(nn.Module):
         def of(parameters: nn.ParameterList) -> list[Tensor]:
             return list(parameters) if chosen is None else [p.index_select(0, chosen) for p in parameters]
 
-        h = torch.cat((self.trunk(x), actions), dim=1).expand(
-            len(self.weights[0] if chosen is None else chosen), -1, -1
-        )
+        kind = torch.bfloat16 if self.mixed else x.dtype
+        h = torch.cat((self.trunk(x), actions), dim=1).to(kind)
+        h = h.expand(len(self.weights[0] if chosen is None else chosen), -1, -1)
         *inner, (last, bias) = zip(of(self.weights), of(self.biases), strict=True)
         for (weight, b), scale, shift in zip(inner, of(self.scales), of(self.shifts), strict=True):
-            h = self.product(h, weight, b)
-            h = torch.relu(torch.addcmul(shift, layer_norm(h, h.shape[-1:]), scale))
+            h = torch.baddbmm(b.to(kind), h, weight.to(kind))
+            h = torch.relu(torch.addcmul(shift.to(kind), layer_norm(h, h.shape[-1:]), scale.to(kind)))
             if hidden is not None:
                 hidden.append(h)
-        return torch.baddbmm(bias, h, last).squeeze(-1)
-
-    def product(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """[E, B, in] -> [E, B, out] of a hidden layer."""
-        if self.mixed:
-            return torch.bmm(h.bfloat16(), weight.bfloat16()).float() + bias
-        return torch.baddbmm(bias, h, weight)
+        return torch.baddbmm(bias, h.to(x.dtype), last).squeeze(-1)
 
 
 @register

@@ -91,12 +91,13 @@ def encoders(names: Sequence[str] | None, task: str, repeats: int, json: Path | 
 
 def updates(repeats: int, json: Path | None) -> None:
     """`rrl bench updates`."""
+    from rrl.bench import rlpd
     from rrl.bench import updates as bench
 
     _writable(json)
-    cases = bench.cases()
+    cases = bench.cases() + rlpd.cases()
     entries = measure.interleave(cases, repeats, bench.UNIT, _progress)
-    _finish(entries, "updates, 40,000 samples of 536 numbers", json, {"repeats": repeats})
+    _finish(entries, "updates: NPG's of 40,000 samples of 536 numbers, RLPD's of 256", json, {"repeats": repeats})
     console.print(f"relative difference of our step to the reference's: {bench.step_error():.1e}")
 
 

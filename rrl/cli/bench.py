@@ -60,7 +60,7 @@ def bench_encoders(encoder: Encoders = None, task: Task = "door", repeats: Repea
 
 @app.command("updates")
 def bench_updates(repeats: Repeats = 5, json: Json = None) -> None:
-    """NPG updates and value fits per minute on 40,000 samples."""
+    """NPG updates and value fits on 40,000 samples, and RLPD's updates of 256, against their plain forms."""
     from rrl.bench import report
 
     report.updates(repeats, json)

@@ -84,6 +84,20 @@ def test_the_ensemble_is_so_many_networks():
         torch.testing.assert_close(got.squeeze(1), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_in_bf16_the_ensemble_is_nearly_what_it_is_in_float32():
+    """Values and gradients, to bf16's three digits; weights, their gradients and values are float32."""
+    agent = shaken(small(hidden=(32, 32)))
+    ensemble = agent.online["critic"]
+    x, actions = torch.randn(50, STATE), torch.rand(50, ACTION)
+    both = []
+    for ensemble.mixed in (False, True):
+        q = ensemble(x, actions)
+        both.append((q, *torch.autograd.grad(q.square().sum(), list(ensemble.parameters()))))
+    for exact, rounded in zip(*both, strict=True):
+        assert rounded.dtype == torch.float32
+        assert 0 < (rounded - exact).norm() < 0.06 * exact.norm()
+
+
 @pytest.mark.parametrize("entropy", [True, False])
 def test_targets_are_of_the_drawn_critics(entropy):
     agent = shaken(small(gamma=0.9, init_alpha=0.3, entropy_backup=entropy, subset=2))
