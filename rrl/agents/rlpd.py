@@ -111,10 +111,16 @@ class Ensemble(nn.Module):
         self.shifts = nn.ParameterList(torch.zeros_like(bias) for bias in self.biases[:-1])
 
     def forward(
-        self, x: Tensor, actions: Tensor, chosen: Tensor | None = None, hidden: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        actions: Tensor,
+        chosen: Tensor | None = None,
+        keep: Sequence[Tensor] | None = None,
+        hidden: list[Tensor] | None = None,
     ) -> Tensor:
-        """[B, n] and [B, m] -> Q [E, B]; of the `chosen` critics alone, if indices are given. `hidden` takes in what
-        the hidden layers give, [E, B, units] each."""
+        """[B, n] and [B, m] -> Q [E, B]; of the `chosen` critics alone, if indices are given. `keep` says what dropout
+        leaves of each hidden layer, [E, B, units] each, already divided by its share; `hidden` takes in what the
+        hidden layers give, of the same shapes."""
 
         def of(parameters: nn.ParameterList) -> list[Tensor]:
             return list(parameters) if chosen is None else [p.index_select(0, chosen) for p in parameters]
@@ -123,8 +129,10 @@ class Ensemble(nn.Module):
         h = torch.cat((self.trunk(x), actions), dim=1).to(kind)
         h = h.expand(len(self.weights[0] if chosen is None else chosen), -1, -1)
         *inner, (last, bias) = zip(of(self.weights), of(self.biases), strict=True)
-        for (weight, b), scale, shift in zip(inner, of(self.scales), of(self.shifts), strict=True):
+        for i, ((weight, b), scale, shift) in enumerate(zip(inner, of(self.scales), of(self.shifts), strict=True)):
             h = torch.baddbmm(b.to(kind), h, weight.to(kind))
+            if keep is not None:
+                h = h * keep[i].to(kind)
             h = torch.relu(torch.addcmul(shift.to(kind), layer_norm(h, h.shape[-1:]), scale.to(kind)))
             if hidden is not None:
                 hidden.append(h)
@@ -173,6 +181,12 @@ class RLPD(DemonstratedSAC):
         """Of so many, drawn for each update, the least value is the target's (REDQ)."""
         entropy_backup: bool = True
         """Does the value of what follows hold the policy's entropy? (RLPD on Adroit: False.)"""
+        dropout: float = Field(0.0, ge=0, lt=1)
+        """Share of the critics' hidden units that are 0, drawn anew for each transition of the critics' loss and of
+        targets, before LayerNorm (DroQ; 0.01 did for four critics what ten do without)."""
+        soft_bound: bool = False
+        """With `bounded_targets`: what lies above the bound by x > 1 is learnt as the bound and sqrt(x), not cut
+        (VRL3's safe target)."""
         n_step: Count = 1
         """Steps of a return before the critics' value (VRL3, IBRL: 3)."""
         reward_scale: Positive = 1.0
@@ -211,6 +225,12 @@ class RLPD(DemonstratedSAC):
                     "subset",
                     f"RLPD.subset is {self.subset}, more than RLPD.critics, {self.critics}",
                     "choose a subset of as many or fewer",
+                )
+            if self.soft_bound and not self.bounded_targets:
+                raise mistake(
+                    "soft_bound",
+                    "RLPD.soft_bound is of bounded targets, and RLPD.bounded_targets is False",
+                    "set RLPD.bounded_targets = True too",
                 )
             return self
 
@@ -419,9 +439,33 @@ class RLPD(DemonstratedSAC):
         return batch._replace(rewards=batch.rewards * self.config.reward_scale)
 
     def draws(self, count: int) -> tuple[Tensor, ...]:
-        """The next actions' noise, and which critics the target is of."""
+        """The next actions' noise, which critics the target is of, and what dropout keeps of each hidden layer, of the
+        critics and of those chosen."""
         chosen = torch.randperm(self.config.critics, generator=self.generator)[: self.config.subset]
-        return self.noise(count), chosen.to(self.device)
+        kept = [self.keep(e, count) for e in (self.config.critics, self.config.subset)] if self.config.dropout else []
+        return (self.noise(count), chosen.to(self.device), *(mask for masks in kept for mask in masks))
+
+    def keep(self, critics: int, count: int) -> list[Tensor]:
+        """For each hidden layer [E, B, units]: 0 with the probability `dropout`, else what keeps the mean."""
+        share = 1 - self.config.dropout
+        shapes = [(critics, count, units) for units in self.config.hidden]
+        return [(torch.rand(shape, generator=self.generator) < share).to(self.device) / share for shape in shapes]
+
+    def values(self, x: Tensor, actions: Tensor, *draws: Tensor) -> Tensor:
+        """With dropout."""
+        return self.online["critic"](x, actions, keep=self.kept_units(draws)[0])  # type: ignore[no-any-return]
+
+    def kept_units(self, draws: Sequence[Tensor]) -> tuple[Sequence[Tensor] | None, Sequence[Tensor] | None]:
+        """Of `draws` those of the critics and of the chosen targets."""
+        layers = len(self.config.hidden)
+        return (draws[2 : 2 + layers], draws[2 + layers :]) if self.config.dropout else (None, None)
+
+    def bounded(self, y: Tensor) -> Tensor:
+        """Cut, or softly from above."""
+        if not self.config.soft_bound:
+            return super().bounded(y)
+        least, most = self.bounds()
+        return torch.where(y > most + 1, most + (y - most).clamp(min=1).sqrt(), y.clamp(min=least))
 
     def of_targets(self, y: Tensor) -> dict[str, Tensor]:
         """The share that lies at or above what rewards allow."""
@@ -430,14 +474,14 @@ class RLPD(DemonstratedSAC):
     def value_after(self, after: Seen, *draws: Tensor) -> Tensor:
         """The least of the chosen critics' values, without the entropy if the settings say so; with a clone to choose,
         of the better action."""
-        noise, chosen = draws
+        noise, chosen, keep = *draws[:2], self.kept_units(draws)[1]
         x, for_critic, critic = self.for_actor(after), self.for_critic(after, self.target), self.target["critic"]
         actions, log_prob = self.propose(x, noise)
-        value = critic(for_critic, actions, chosen).amin(0)
+        value = critic(for_critic, actions, chosen, keep).amin(0)
         if self.config.entropy_backup:
             value = value - self.alpha * log_prob
         if self.config.reference == "choose":
-            value = torch.maximum(value, critic(for_critic, self.base(x), chosen).amin(0))
+            value = torch.maximum(value, critic(for_critic, self.base(x), chosen, keep).amin(0))
         return value  # type: ignore[no-any-return]
 
     def learn_temperature(self, log_prob: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -179,7 +179,11 @@ class SAC(OffPolicyAgent):
     def targets(self, rewards: Tensor, not_done: Tensor, after: Seen, *draws: Tensor) -> Tensor:
         """y = r + gamma * not_done * V(s'), [B]. A time limit is no end: not_done stays 1 there (Pardo et al. 2018)."""
         y = rewards + self.config.gamma * not_done * self.value_after(after, *draws)
-        return y.clamp(*self.bounds()) if self.config.bounded_targets else y
+        return self.bounded(y) if self.config.bounded_targets else y
+
+    def bounded(self, y: Tensor) -> Tensor:
+        """[B] -> [B], cut to what rewards allow."""
+        return y.clamp(*self.bounds())
 
     def value_after(self, after: Seen, *draws: Tensor) -> Tensor:
         """V(s') = min Q'(s', a') - alpha * log pi(a'|s'), [B]; a' from the actor, with the noise that was drawn."""
@@ -202,7 +206,7 @@ class SAC(OffPolicyAgent):
     ) -> dict[str, Tensor]:
         """J_Q = E (Q1(s, a) - y)^2 + E (Q2(s, a) - y)^2: the loss that trains the encoder too."""
         y = self.targets(rewards, not_done, after, *draws)
-        qs = self.online["critic"](self.for_critic(now, self.online), actions)
+        qs = self.values(self.for_critic(now, self.online), actions, *draws)
         loss = self.error(qs, y)
         self.step(loss, "critic")
         return {
@@ -211,6 +215,10 @@ class SAC(OffPolicyAgent):
             "sac/batch_reward": rewards.mean(),
             **self.of_targets(y),
         }
+
+    def values(self, x: Tensor, actions: Tensor, *draws: Tensor) -> Any:
+        """Of the critics' inputs [B, n] and actions [B, m], by each critic, as the critics' loss sees them."""
+        return self.online["critic"](x, actions)
 
     def of_targets(self, y: Tensor) -> dict[str, Tensor]:
         """What else to tell of what the critics learn, [B]. As it stands: nothing."""

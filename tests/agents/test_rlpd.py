@@ -149,6 +149,35 @@ def test_rewards_are_scaled_and_summed_over_steps():
     assert starts == set(range(10))
 
 
+def test_dropout_leaves_a_share_of_the_units_and_their_mean():
+    """By hand for one critic; drawn shares; none where values are told or climbed; and it goes on bit for bit."""
+    agent = shaken(small(dropout=0.25, hidden=(200, 200), subset=1))
+    x, actions = torch.randn(5, STATE), torch.rand(5, ACTION)
+    _, chosen, *kept = agent.draws(5)
+    assert [tuple(k.shape) for k in kept] == [(3, 5, 200)] * 2 + [(1, 5, 200)] * 2
+    share = torch.cat([(k > 0).float().flatten() for k in kept]).mean()
+    assert share == pytest.approx(0.75, abs=0.02)
+    assert sorted(kept[0].unique().tolist()) == pytest.approx([0, 1 / 0.75])
+    qs = agent.values(x, actions, torch.empty(0), chosen, *kept)
+    network = separate(agent.online["critic"])[1]
+    h = torch.cat((x, actions), dim=1)
+    for i, keep in enumerate(kept[:2]):
+        h = torch.relu(network[3 * i + 1](network[3 * i](h) * keep[1]))
+    torch.testing.assert_close(qs[1], network[-1](h)[:, 0])
+    assert not torch.allclose(qs, agent.online["critic"](x, actions))
+    agent.warm_start(demonstrations(agent))
+    assert np.isfinite(agent.learn(agent.draw(), actor=True)["sac/critic_loss"])
+
+
+def test_soft_bounds_let_a_root_pass():
+    agent = small(bounded_targets=True, soft_bound=True, gamma=0.5)
+    agent.warm_start(demonstrations(agent))  # rewards to 109: 218 for ever
+    y = torch.tensor([-5.0, 0.0, 218.5, 219.0, 222.0, 1218.0])
+    assert agent.bounded(y).tolist() == pytest.approx([0, 0, 218.5, 219, 220, 218 + 1000**0.5])
+    with pytest.raises(ValidationError, match="bounded_targets"):
+        RLPD.Config(soft_bound=True)
+
+
 def test_bounds_are_of_scaled_rewards():
     agent = small(reward_scale=0.1, bounded_targets=True, gamma=0.9)
     agent.warm_start(demonstrations(agent))
@@ -185,7 +214,7 @@ def test_values_are_compared_with_what_was_earned():
     assert episode is not None and len(episode.rewards) == 6
 
     class Seven(nn.Module):
-        def forward(self, x, actions, hidden=None):
+        def forward(self, x, actions, keep=None, hidden=None):
             if hidden is not None:
                 hidden.append(torch.tensor([[[1.0, 0, 0], [2.0, 0, 3]]]))
             return torch.full((3, len(x)), 7.0)
@@ -294,7 +323,7 @@ def test_of_two_actions_the_better_one_is_taken():
             super().__init__()
             self.wanted = wanted
 
-        def forward(self, x, actions, chosen=None):
+        def forward(self, x, actions, chosen=None, keep=None):
             return -(actions - self.wanted).square().sum(1).expand(2 if chosen is not None else 3, -1)
 
     for wanted in likes.values():
