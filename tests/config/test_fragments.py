@@ -77,7 +77,7 @@ def test_there_are_parts_of_each_kind():
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_runs_in_every_environment_that_it_fits(method: str):
     """Those of Adroit need demonstrations or a success test: elsewhere they are refused in plain words."""
-    adroit = method in ("method/rrl", "method/npg", "method/bc", "method/ferm", "method/rlpd")
+    adroit = method in ("method/rrl", "method/npg", "method/bc", "method/ferm", "method/rlpd", "method/rlpd_residual")
     for env in ENVIRONMENTS:
         parts = [env, *([] if method.split("/")[1] in OWN_ENCODER else ["encoder/mobilenetv2"]), method]
         family = env[4:].split("_")[0]
