@@ -213,6 +213,9 @@ class RLPD(DemonstratedSAC):
         is taken, in acting and in targets (IBRL). `correct`: the actor adds to it (ResFiT)."""
         correction: Positive = 0.5
         """Largest correction, where the actor corrects; actions reach from -1 to 1."""
+        correction_weight: PositiveOrZero = 0.0
+        """In the actor's loss, the mean square of corrections, in units of the largest one, times this and the batch's
+        mean |Q|: where values hardly differ, corrections drift with the critics' errors (ResFiT's penalty)."""
         exploration_std: PositiveOrZero | None = None
         """Standard deviation of Gaussian noise on the actor's actions, cut at 0.3 (`NOISE_CLIP`), in acting and in
         learning; there is no temperature then, and the actor's own std is without use (VRL3, IBRL, ResFiT). None:
@@ -483,6 +486,14 @@ class RLPD(DemonstratedSAC):
         if self.config.reference == "choose":
             value = torch.maximum(value, critic(for_critic, self.base(x), chosen, keep).amin(0))
         return value  # type: ignore[no-any-return]
+
+    def imitation(self, x: Tensor, actions: Tensor, q: Tensor) -> Tensor | float:
+        """With the penalty on corrections."""
+        penalty: Tensor | float = 0.0
+        if self.config.correction_weight and self.config.reference == "correct":
+            mu, _ = self.actor(torch.cat((x, self.base(x)), dim=1))
+            penalty = self.config.correction_weight * q.abs().mean() * torch.tanh(mu).square().mean()
+        return super().imitation(x, actions, q) + penalty
 
     def learn_temperature(self, log_prob: Tensor) -> dict[str, Tensor]:
         """SAC's; none where the noise is fixed."""

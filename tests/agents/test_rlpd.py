@@ -346,6 +346,24 @@ def test_corrections_are_added_to_the_clones_action():
     assert log_pi.shape == (9,)
 
 
+def test_corrections_may_cost():
+    """The penalty by hand; so large a one that it alone counts takes them back to nothing."""
+    agent = shaken(small(reference="correct", correction_weight=2.0, init_steps=0, actor_lr=1e-2), 0.3)
+    x, q = torch.randn(9, STATE), torch.tensor([3.0, -5.0])
+
+    def corrections():
+        return torch.tanh(agent.actor(torch.cat((x, agent.base(x)), dim=1))[0]).detach()
+
+    before = corrections()
+    expected = 2 * 4 * before.square().mean().item()
+    assert agent.imitation(x, torch.zeros(9, ACTION), q).item() == pytest.approx(expected, rel=1e-4)
+    agent.config = agent.config.model_copy(update={"correction_weight": 1e6})
+    agent.warm_start(demonstrations(agent))
+    for _ in range(60):
+        agent.learn(agent.draw(), actor=True)
+    assert corrections().abs().mean() < 0.5 * before.abs().mean()
+
+
 def test_cloning_moves_no_actor():
     """The clone regularises nothing: with no updates, the actor stays as it was drawn."""
     agent = small(reference="choose")
