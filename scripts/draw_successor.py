@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     curves = next(each for each in published.load("fig4", "door") if each.metric == "train/success")
     for i, (xs, ys) in enumerate(curves.seeds.values()):
-        axes.plot(xs, ys, color="0.6", lw=1, label="RRL, the authors' three seeds (39 to 41 h each)" if i == 0 else None)
+        axes.plot(xs, ys, color="0.6", lw=1, label=None if i else "RRL, the authors' three seeds (39 to 41 h each)")
     for argument in arguments:
         label, _, folder = argument.partition("=")
         rows = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]

@@ -202,8 +202,7 @@ class RLPD(DemonstratedSAC):
         warm_up: Literal["random", "clone"] = "random"
         """Who acts in the `init_steps`: uniform actions, or a clone of the demonstrations with noise (WSRL, IBRL)."""
         warm_up_noise: PositiveOrZero = 0.1
-        """Standard deviation of the clone's noise there: enough to fail now and then, as what never fails teaches critics
-        little."""
+        """Standard deviation of the clone's noise there: it should fail now and then, or critics learn little."""
         start: Literal["random", "clone"] = "random"
         """Where the actor begins: as drawn, or fitted to the demonstrations as the clone is (WSRL)."""
         critics_first: CountOrZero = 0
