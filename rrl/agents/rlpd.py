@@ -235,6 +235,12 @@ class RLPD(DemonstratedSAC):
                     "RLPD.soft_bound is of bounded targets, and RLPD.bounded_targets is False",
                     "set RLPD.bounded_targets = True too",
                 )
+            if self.correction_weight and self.reference != "correct":
+                raise mistake(
+                    "correction_weight",
+                    f"RLPD.correction_weight is of corrections, and RLPD.reference is {self.reference!r}",
+                    "set RLPD.reference = 'correct', or leave the weight out",
+                )
             return self
 
         def clones(self) -> bool:

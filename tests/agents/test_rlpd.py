@@ -362,6 +362,8 @@ def test_corrections_may_cost():
     for _ in range(60):
         agent.learn(agent.draw(), actor=True)
     assert corrections().abs().mean() < 0.5 * before.abs().mean()
+    with pytest.raises(ValidationError, match="reference is 'none'"):
+        RLPD.Config(correction_weight=1.0)
 
 
 def test_cloning_moves_no_actor():

@@ -30,12 +30,11 @@ from rrl.rollout.steps import Stepper
 from rrl.run.saving import BEST_POLICY
 from rrl.store import checkpoint
 
+TOGETHER = ("Experiment.threads = 1", "Experiment.num_envs = 2", "Experiment.workers = 2")
 SETTINGS = (
+    *TOGETHER,
     "Experiment.log_every = 480",  # 30 steps of two environments: episodes of 70 go on after checkpoints
     "Experiment.eval_every = 960",
-    "Experiment.threads = 1",
-    "Experiment.num_envs = 2",
-    "Experiment.workers = 2",
     "Experiment.evaluators = (@EpisodeReturn(), @end/EpisodeReturn())",
     "DMControl.look = 'fast'",
     "DMControl.horizon = 70",
@@ -53,11 +52,9 @@ SETTINGS = (
 
 
 RLPD_SETTINGS = (
-    "Experiment.log_every = 60",  # 30 steps of two environments: episodes of 70 go on after checkpoints
+    *TOGETHER,
+    "Experiment.log_every = 60",  # 30 steps of two environments again
     "Experiment.eval_every = 120",
-    "Experiment.threads = 1",
-    "Experiment.num_envs = 2",
-    "Experiment.workers = 2",
     "Experiment.evaluators = (@SuccessRate(), @final/SuccessRate())",
     "Adroit.horizon = 70",
     "SuccessRate.episodes = 1",
