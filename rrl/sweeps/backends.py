@@ -172,6 +172,8 @@ class Slurm:
         submitit = _import("submitit")
         values: dict[str, Any] = {k: int(v) if v.lstrip("-").isdigit() else v for k, v in settings.items()}
         cluster = values.pop("cluster", "slurm")
+        if cluster == "local":  # submitit ends local jobs after two minutes; runs end by themselves
+            values.setdefault("timeout_min", 60 * 24 * 365)
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
             self.cores_each = int(values.pop("cpus_per_task", 4 if cluster == "slurm" else 1))
