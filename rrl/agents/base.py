@@ -35,6 +35,9 @@ class AgentSteps:
     update as reach `Experiment.log_every` environment steps, at least one."""
 
     count: int
+    overlap: bool = False
+    """Does it learn from a round while the environments make the next one? Then that one's actions are chosen before
+    the update, but in an iteration's first round."""
 
 
 Wants = Episodes | AgentSteps
@@ -156,6 +159,8 @@ class Agent(nn.Module, Component, abc.ABC):
     """For initial weights and every later random choice of its own; exploration noise comes from outside, see `act`."""
     optimisers: dict[str, Adam]
     """By name, as checkpoints keep them."""
+    progress: Progress = SILENCE
+    """Where `update` may say what takes minutes; a run's is its display."""
     updates: int
     """Calls of `update`, or steps of the optimisers, as the agent counts."""
 

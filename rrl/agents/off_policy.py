@@ -57,6 +57,9 @@ class OffPolicyConfig(Agent.Config):
     """Make `init_steps` updates at once when learning begins (SAC+AE)."""
     updates_per_step: Count = 1
     """Gradient updates for each agent step of each environment."""
+    overlap: bool = False
+    """Learn while the environments (`Experiment.workers` of 1 and more) make the next step: actions are then chosen by
+    weights one round older. A run is still the same at every repetition and resume."""
     batch: Samples = 1024
     """Transitions per update."""
     hidden: tuple[Width, ...] = (1024, 1024)
@@ -83,7 +86,7 @@ class OffPolicyConfig(Agent.Config):
 
     def wants(self) -> AgentSteps:
         """One step of every environment."""
-        return AgentSteps(1)
+        return AgentSteps(1, self.overlap)
 
     def memory(self, steps: int) -> int:
         """The latest `replay` observations."""
@@ -196,7 +199,7 @@ class OffPolicyAgent(Agent):
             self.actor_head = encoder.head(self.generator)
         else:
             self.features = Features(encoder, inference, type(self).__name__)
-            self.stack, self.row = config.stack, encoder.dim + self.state_dim
+            self.stack, self.row = config.stack, self.row_size()
             size = self.stack * self.row
         self.actor, learnt["critic"] = self.make_networks(size)
         self.online = nn.ModuleDict(learnt)
@@ -209,6 +212,10 @@ class OffPolicyAgent(Agent):
         self.replay = Replay(config.replay, self.row, kind, self.action_dim, self.stack)
         self.optimisers = self.make_optimisers()
         self._replayed = Replayed(graphs=self.device.type == "cuda")
+
+    def row_size(self) -> int:
+        """Numbers that are kept of an observation while the encoder is frozen: features and state."""
+        return self.feature_dim + self.state_dim
 
     @property
     def pixels(self) -> PixelEncoder | None:

@@ -8,6 +8,7 @@ correct (ResFiT). Read top to bottom: settings, networks, the agent.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,8 +26,20 @@ from rrl.agents.npg import CloningConfig, clone
 from rrl.agents.off_policy import Seen
 from rrl.agents.replay import LAST, Batch, Replay
 from rrl.agents.sac import Actor
-from rrl.registry import Count, CountOrZero, Mistake, Parts, Positive, PositiveOrZero, Samples, Width, mistake, register
-from rrl.rollout.data import Rollout
+from rrl.registry import (
+    Count,
+    CountOrZero,
+    Mistake,
+    Parts,
+    Positive,
+    PositiveOrZero,
+    Samples,
+    UserError,
+    Width,
+    mistake,
+    register,
+)
+from rrl.rollout.data import Obs, Rollout
 
 NOISE_CLIP = 0.3
 """Of fixed noise in actions (DrQ-v2, VRL3, IBRL)."""
@@ -78,6 +91,39 @@ class Standardised(nn.Module):
         size = self.stack * len(self.shift)
         rows = (x[:, :size].view(len(x), self.stack, -1) - self.shift) / self.scale
         return torch.cat((rows.clamp(-CUT, CUT).flatten(1), x[:, size:]), dim=1)
+
+
+class Principal(nn.Module):
+    """Features [T, n] -> their leading principal components in the demonstrations [T, width], of std 1 there."""
+
+    shift: Tensor
+    project: Tensor
+    fitted: Tensor
+
+    def __init__(self, features: int, width: int) -> None:
+        """Zeros until `fit`."""
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(features))
+        self.register_buffer("project", torch.zeros(features, width))
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+
+    def fit(self, features: Tensor, floor: float) -> None:
+        """Of standardised features [T, n], none divided by less than `floor` of the mean std; components that hardly
+        vary (a millionth of the first one's variance) stay 0."""
+        x = features.double()
+        shift, std = x.mean(0), x.std(0)
+        scale = std.clamp(min=max(floor * float(std.mean()), 1e-8))
+        x = (x - shift) / scale
+        variances, axes = torch.linalg.eigh(x.T @ x / len(x))
+        variances, axes = (t.flip(-1)[..., : self.project.shape[1]] for t in (variances, axes))
+        whitened = torch.where(variances > 1e-6 * variances[0], variances.clamp(min=1e-30).rsqrt(), 0)
+        self.shift.copy_(shift)
+        self.project.copy_(axes * whitened / scale[:, None])
+        self.fitted.fill_(True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[T, n] -> [T, width]."""
+        return (features - self.shift) @ self.project
 
 
 class TrunkActor(Actor):
@@ -194,6 +240,10 @@ class RLPD(DemonstratedSAC):
         trunk: Width | None = None
         """Units of the linear layer, normalised, before a tanh, that actor and critics each put on a frozen encoder's
         features (DrQ-v2, VRL3: 50). None: none."""
+        principal: Width | None = None
+        """Of a frozen encoder's features, so many principal components in the demonstrations, each of std 1 there, are
+        what actor and critics see and what the memory keeps, beside the clone's action: a tenth of a row and less.
+        None: all features."""
         standardise: bool = False
         """Are a frozen encoder's features and the state standardised as they vary in the demonstrations (as the
         clone's always are), before the trunk?"""
@@ -235,6 +285,12 @@ class RLPD(DemonstratedSAC):
                     "RLPD.soft_bound is of bounded targets, and RLPD.bounded_targets is False",
                     "set RLPD.bounded_targets = True too",
                 )
+            if self.trunk and self.principal:
+                raise mistake(
+                    "principal",
+                    "RLPD.trunk and RLPD.principal both narrow the features",
+                    "leave one of them out",
+                )
             if self.correction_weight and self.reference != "correct":
                 raise mistake(
                     "correction_weight",
@@ -270,11 +326,18 @@ class RLPD(DemonstratedSAC):
         """With the clone, if one is needed, and trunks on features."""
         config, g = self.config, self.generator
         self.make_temperature()
+        self.raw_demos: Rollout | None = None
+        """A resumed run's demonstrations until `restore` tells how to condense them."""
+        width, features = config.principal or 0, self.feature_dim
+        if features and width > features:
+            raise UserError(f"RLPD.principal is {width}, but the encoder has {features} features")
+        self.principal = Principal(features, width) if self.condenses() else None
         if config.clones():
-            self.clone = GaussianPolicy(self.row, self.action_dim, config.policy_hidden, config.min_log_std, g)
+            sees = features + self.state_dim
+            self.clone = GaussianPolicy(sees, self.action_dim, config.policy_hidden, config.min_log_std, g)
         trunks = self.make_trunk(), self.make_trunk()
         seen = size if trunks[0] is None else size - trunks[0].narrower
-        beside = self.action_dim if config.reference == "correct" else 0
+        beside = self.action_dim if config.reference == "correct" and not self.principal else 0
         actor = TrunkActor(seen + beside, self.action_dim, config, g, norm=config.actor_norm)
         critic = Ensemble(seen, self.action_dim, config, g)
         critic.mixed = self.mixed
@@ -305,6 +368,63 @@ class RLPD(DemonstratedSAC):
         """In nats."""
         return -self.action_dim / 2 if self.config.target_entropy is None else self.config.target_entropy
 
+    # Rows: features and state, or what is needed of them
+
+    def condenses(self) -> bool:
+        """Are features kept as principal components, with the clone's action beside them?"""
+        return self.config.principal is not None and self.feature_dim > 0
+
+    def row_size(self) -> int:
+        """Of [components, state, the clone's action if there is a clone], or as ever."""
+        if not self.condenses():
+            return super().row_size()
+        return (self.config.principal or 0) + self.state_dim + self.action_dim * self.config.clones()
+
+    def observe(self, obs: Obs) -> NDArray[Any]:
+        """As it is kept; before the warm start, all features, which it needs of the demonstrations."""
+        rows = super().observe(obs)
+        return rows if self.principal is None or not self.principal.fitted else self.condensed(rows)
+
+    @torch.no_grad()
+    def condensed(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[T, features and state] -> [T, row]."""
+        return self.condense(torch.as_tensor(rows, device=self.device)).cpu().numpy()
+
+    def condense(self, rows: Tensor) -> Tensor:
+        """[T, features and state] -> [T, row]."""
+        assert self.principal is not None
+        kept = [self.principal(rows[:, : self.feature_dim]), rows[:, self.feature_dim :]]
+        return torch.cat([*kept, *([self.clone.mean(rows).clamp(-1, 1)] if self.config.clones() else [])], dim=1)
+
+    def condensed_demos(self, demos: Rollout) -> Rollout:
+        """Of an agent that condenses."""
+        return replace(demos, obs=self.condensed(demos.obs), final_obs=self.condensed(demos.final_obs))
+
+    def column(self, i: int) -> str:
+        """Of what is kept."""
+        condensed = self.principal is not None and self.principal.fitted
+        return f"number {i} of RLPD's condensed features" if condensed else super().column(i)
+
+    def mean_action(self, row: Tensor) -> Tensor:
+        """Of one frozen feature vector and state, whatever is kept of them."""
+        return super().mean_action(row if self.principal is None else self.condense(row))
+
+    def remember(self, demos: Rollout) -> None:
+        """Keep the demonstrations, condensed; a resumed run's when `restore` has told how."""
+        if self.principal is None:
+            super().remember(demos)
+        elif self.principal.fitted:
+            super().remember(self.condensed_demos(demos))
+        else:
+            self.raw_demos = demos
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
+        """With the demonstrations that waited for it."""
+        super().restore(tensors, values)
+        if self.raw_demos is not None:
+            super().remember(self.condensed_demos(self.raw_demos))
+            self.raw_demos = None
+
     # Acting
 
     def noisy(self, actions: Tensor, noise: Tensor | None) -> Tensor:
@@ -315,9 +435,15 @@ class RLPD(DemonstratedSAC):
         return (actions + (std * noise).clamp(-NOISE_CLIP, NOISE_CLIP)).clamp(-1, 1)
 
     def base(self, x: Tensor) -> Tensor:
-        """The clone's action [B, m] for the actor's inputs: it sees the newest row."""
-        with torch.no_grad():
+        """The clone's action [B, m] for the actor's inputs: kept there, or of the newest row."""
+        if self.principal is not None:
+            return x[:, -self.action_dim :]
+        with torch.set_grad_enabled(x.requires_grad and torch.is_grad_enabled()):
             return self.clone.mean(x[:, -self.row :]).clamp(-1, 1)
+
+    def beside(self, x: Tensor, base: Tensor) -> Tensor:
+        """The inputs of an actor that corrects: with the clone's action, which condensed rows hold already."""
+        return x if self.principal is not None else torch.cat((x, base), dim=1)
 
     def propose(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The actor's, or the clone's with its correction; the probability is of what the actor chose, and 1 where
@@ -327,7 +453,7 @@ class RLPD(DemonstratedSAC):
         if self.config.reference != "correct":
             return super().propose(x, noise)
         base = self.base(x)
-        correction, log_prob = self.actor.sample(torch.cat((x, base), dim=1), noise)
+        correction, log_prob = self.actor.sample(self.beside(x, base), noise)
         return self.corrected(base, correction), log_prob
 
     def own(self, x: Tensor, noise: Tensor | None) -> Tensor:
@@ -336,7 +462,7 @@ class RLPD(DemonstratedSAC):
         if self.config.reference != "correct":
             return self.noisy(super().own(x, learnt), noise)
         base = self.base(x)
-        return self.noisy(self.corrected(base, super().own(torch.cat((x, base), dim=1), learnt)), noise)
+        return self.noisy(self.corrected(base, super().own(self.beside(x, base), learnt)), noise)
 
     def corrected(self, base: Tensor, correction: Tensor) -> Tensor:
         """[B, m] of both, cut to what an action may be."""
@@ -372,9 +498,12 @@ class RLPD(DemonstratedSAC):
         metrics: Metrics = {}
         if self.config.clones():
             metrics |= clone(self.clone, demos, self.config, self.generator, progress)
+        if self.principal is not None:
+            features = torch.as_tensor(demos.obs[:, : self.feature_dim], device=self.device)
+            self.principal.fit(features, self.config.in_scale_floor)
         self.remember(demos)
         self.see(self.kept(demos))
-        self.fit_inputs(demos.obs)
+        self.fit_inputs(demos.obs if self.principal is None else self.condensed(demos.obs))
         if self.config.start == "clone":
             metrics |= self.fit_actor(progress)
         assert self.demos_memory is not None
@@ -407,6 +536,8 @@ class RLPD(DemonstratedSAC):
         before = int(self.seen)
         metrics: Metrics = {}
         if before < max(self.config.init_steps, 1) <= before + len(rollout.rewards):
+            if self.config.critics_first:
+                self.progress.line(f"{self.config.critics_first:,} updates of the critics alone first")
             for _ in range(self.config.critics_first):
                 metrics |= self.learn(self.draw(), actor=False)
         metrics |= super().update(rollout)
@@ -497,7 +628,7 @@ class RLPD(DemonstratedSAC):
         """With the penalty on corrections."""
         penalty: Tensor | float = 0.0
         if self.config.correction_weight and self.config.reference == "correct":
-            mu, _ = self.actor(torch.cat((x, self.base(x)), dim=1))
+            mu, _ = self.actor(self.beside(x, self.base(x)))
             penalty = self.config.correction_weight * q.abs().mean() * torch.tanh(mu).square().mean()
         return super().imitation(x, actions, q) + penalty
 
@@ -517,8 +648,7 @@ class RLPD(DemonstratedSAC):
 
     def policy_state(self) -> dict[str, Tensor]:
         """With the clone and the critics that choose, where they act."""
-        names = ["clone."] * (self.config.reference != "none") + ["target.critic."] * (
-            self.config.reference == "choose"
-        )
-        acting = {n: cpu_copy(t) for n, t in self.state_dict().items() if n.startswith(tuple(names))} if names else {}
+        clone = self.config.reference != "none" or (self.principal is not None and self.config.clones())
+        names = ["principal.", *["clone."] * clone, *["target.critic."] * (self.config.reference == "choose")]
+        acting = {n: cpu_copy(t) for n, t in self.state_dict().items() if n.startswith(tuple(names))}
         return super().policy_state() | acting

@@ -26,7 +26,7 @@ from rrl.rollout.data import Rollout
 class SACConfig(OffPolicyConfig):
     """Settings of soft actor-critic; the defaults are pytorch_sac's for states."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"critic_norm", "bounded_targets", "target_entropy"})
+    later: ClassVar[frozenset[str]] = frozenset({"overlap", "critic_norm", "bounded_targets", "target_entropy"})
     log_std_min: LogStd = -5.0
     """Lower bound of the log exploration std before the tanh (pixels: -10)."""
     log_std_max: LogStd = 2.0

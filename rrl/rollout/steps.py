@@ -54,23 +54,30 @@ class Stepper:
         self.counts = dict.fromkeys(("encode", "act"), 0)
         """Observations, as in `Rollout.counts`, likewise."""
 
-    def collect(self, policy: Policy, count: int, progress: Callable[[int], None] | None = None) -> Rollout:
+    def collect(
+        self,
+        policy: Policy,
+        count: int,
+        progress: Callable[[int], None] | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Rollout:
         """`count` steps of every slot, [N * count] transitions sorted by slot, then time.
 
         A piece of the rollout is a stretch of one slot's episode: it ends where the episode does, or where this
         collection does (then it is neither terminated nor truncated, and `final_obs` is what it goes on from).
-        `progress` is told of the environment steps of each round.
+        `progress` is told of the environment steps of each round; `meanwhile` is done once, while the environments
+        make their first step.
         """
         rounds = []
-        for _ in range(count):
-            rounds.append(self.step(policy))
+        for i in range(count):
+            rounds.append(self.step(policy, None if i else meanwhile))
             if progress is not None:
                 progress(self.envs.num_envs * self.envs.factory.action_repeat)
         return rounds[0] if count == 1 else joined(rounds)
 
-    def step(self, policy: Policy) -> Rollout:
+    def step(self, policy: Policy, meanwhile: Callable[[], None] | None = None) -> Rollout:
         """One step of every slot, [N] transitions: piece i of the rollout is slot i, its `final_obs` what
-        the step led to, and `t` its place in the running episode."""
+        the step led to, and `t` its place in the running episode. `meanwhile`: as `collect`'s."""
         n = self.envs.num_envs
         idle = np.array([episode is None for episode in self._running])
         if idle.any():
@@ -82,7 +89,10 @@ class Stepper:
         self.seconds["act"] += time.perf_counter() - start
         self.counts["act"] += n
         before, t = self._slots.observed, self._t.copy()
-        self.envs.step(actions)
+        stepping = self.envs.begin_step(actions, np.ones(n, bool))
+        if meanwhile is not None:
+            meanwhile()
+        self.envs.wait(stepping)
         results = {name: values.copy() for name, values in self.envs.results().items()}
         simulating, rendering = results["seconds"].sum(axis=0)
         self.seconds["simulate"] += simulating

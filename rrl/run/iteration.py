@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from rrl.agents.base import Agent, Metrics
+from rrl.agents.base import Agent, AgentSteps, Metrics
 from rrl.rollout.data import Rollout, Stream, episodes
 from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Ended, Stepper
@@ -55,24 +56,35 @@ def on_episodes(
 
 
 def on_steps(
-    agent: Agent, stepper: Stepper, count: int, log_every: int, ledger: Ledger, progress: Callable[[int], None]
+    agent: Agent, stepper: Stepper, wants: AgentSteps, log_every: int, ledger: Ledger, progress: Callable[[int], None]
 ) -> tuple[Metrics, int]:
-    """`count` steps of every environment and an update in turn, until `log_every` environment steps are made.
-    Returns metrics (the agent's are means over the updates) and environment steps; costs go into the `ledger`."""
+    """The steps of every environment that the agent `wants` and an update in turn, until `log_every` environment steps
+    are made and learnt from. Returns metrics (the agent's are means over the updates) and environment steps; costs go
+    into the `ledger`."""
     stepper.ended, stepper.seconds = [], dict.fromkeys(stepper.seconds, 0.0)
     stepper.counts = dict.fromkeys(stepper.counts, 0)
     sums: dict[str, list[float]] = {}
     began, learning, steps = time.perf_counter(), 0.0, 0
-    while steps < log_every:
-        rollout = stepper.collect(agent, count, progress)
+
+    def learn(rollout: Rollout) -> None:
+        nonlocal learning
         start = time.perf_counter()
-        found = ledger.learn(agent, rollout, whole=False)
-        if not all(map(math.isfinite, found.values())):
-            soundness.check(agent, f"after {agent.updates:,} updates", found)
-        for name, value in found.items():
+        measured = ledger.learn(agent, rollout, whole=False)
+        if not all(map(math.isfinite, measured.values())):
+            soundness.check(agent, f"after {agent.updates:,} updates", measured)
+        for name, value in measured.items():
             sums.setdefault(name, []).append(value)
         learning += time.perf_counter() - start
+
+    later: Callable[[], None] | None = None
+    """The update that waits for the environments to be busy; none does at an iteration's end, for its checkpoint."""
+    while steps < log_every:
+        rollout = stepper.collect(agent, wants.count, progress, later)
         steps += len(rollout.rewards) * stepper.envs.factory.action_repeat
+        later = partial(learn, rollout)
+        if steps >= log_every or not wants.overlap:
+            later()
+            later = None
     metrics = {name: float(np.mean(values)) for name, values in sums.items()}
     metrics |= ended_metrics(stepper.ended, stepper.envs.factory.flags)
     total = time.perf_counter() - began

@@ -15,9 +15,9 @@ none of them: starting up, replaying demonstrations, final evaluations, iteratio
 Multiply-adds (`cost/<part>_multiply_adds`) are those of convolutions and matrix products in `encode`, `act`, `update`
 and `pretrain`, and `cost/multiply_adds` their sum. Warm starts and evaluations aren't counted. As counting slows torch
 down, it happens once in a run: one observation's encoding (by torch, whatever the backend) and one action, times how
-many there were; and the first updates, whose seconds are some more for it. The others are taken to cost as much for
-each transition of an agent that wants episodes (what it computes on demonstrations grows with them then), for each
-gradient update of others.
+many there were; and early updates, whose seconds are some more for it: of agents that learn at every step not the first
+round's, which may catch up on thousands. The others are taken to cost as much for each transition of an agent that
+wants episodes (what it computes on demonstrations grows with them then), for each gradient update of others.
 
 `cost/peak_memory_mb` is the sum of the peaks of the process and its workers (`peak_memory`), `cost/peak_gpu_mb` what
 tensors took of the GPU. `cost/since_step`: the environment steps at which the ledger begins, if not 0: the run began
@@ -61,13 +61,14 @@ class Ledger:
         self.units: dict[str, float] = {}
         """Multiply-adds of one observation's encoding, of one action, and of an update's transition or gradient
         update, as far as they were counted."""
-        self.since = 0
+        self.since = self.uncounted = 0
+        """Where it began, in environment steps; and what was learnt before anything was counted."""
         self._counted: list[tuple[int, float]] = []
         """(amount, multiply-adds) of the updates that were."""
 
     def snapshot(self) -> dict[str, Any]:
         """JSON-able values from which `restore` goes on."""
-        names = ("seconds", "multiply_adds", "peaks", "units", "since")
+        names = ("seconds", "multiply_adds", "peaks", "units", "since", "uncounted")
         return {name: getattr(self, name) for name in names}
 
     def restore(self, values: Mapping[str, Any] | None, steps: int) -> None:
@@ -94,18 +95,20 @@ class Ledger:
     def learn(self, agent: Agent, rollout: Rollout, *, whole: bool) -> Metrics:
         """`agent.update(rollout)`, put down; `whole`: of whole episodes."""
         before, unit = agent.updates, self.units.get("update")
-        with nullcontext() if unit is not None else counting() as count:
+        with counting() if unit is None and (whole or before > 0) else nullcontext() as count:
             metrics = agent.update(rollout)
         amount = len(rollout.rewards) if whole else agent.updates - before
-        spent = count.total if count is not None else amount * (unit or 0.0)
-        self.multiply_adds["update"] += spent
-        if count is not None and spent:
-            self._counted.append((amount, spent))
-            # The first one may have caught up on many at once, as no later one will.
-            usual = self._counted if whole else self._counted[1:]
-            made = sum(each for each, _ in usual)
+        if count is not None and count.total:
+            self.multiply_adds["update"] += count.total
+            self._counted.append((amount, count.total))
+            made = sum(each for each, _ in self._counted)
             if made >= (1 if whole else ENOUGH):
-                self.units["update"] = sum(spent for _, spent in usual) / made
+                self.units["update"] = sum(spent for _, spent in self._counted) / made
+        elif unit is None:
+            self.uncounted += amount
+        else:
+            self.multiply_adds["update"] += (amount + self.uncounted) * unit
+            self.uncounted = 0
         return metrics
 
     def add(self, metrics: Metrics, device: torch.device) -> Metrics:

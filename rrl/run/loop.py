@@ -94,6 +94,7 @@ class Loop:
         """On the monotonic clock; None: no budget."""
         self.inference = experiment.make_inference(collector, display)
         self.agent = experiment.make_agent(experiment.encoder, collector.envs, self.inference, self.config.seed)
+        self.agent.progress = display
         self.wants = self.config.agent.wants()
         if not isinstance(self.wants, Episodes | AgentSteps):
             name = self.config.agent.component.__name__
@@ -212,7 +213,7 @@ class Loop:
         once = self.wants.count * self.config.num_envs * self.env.action_repeat
         self.display.phase(name, -(-self.config.log_every // once) * once)
         every = self.config.log_every
-        return on_steps(self.agent, self.stepper, self.wants.count, every, self.ledger, self.advance)
+        return on_steps(self.agent, self.stepper, self.wants, every, self.ledger, self.advance)
 
     def advance(self, count: int) -> None:
         """So many environment steps were made."""

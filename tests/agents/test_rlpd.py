@@ -27,6 +27,7 @@ from torch import nn
 from rrl.agents.replay import LAST, Batch
 from rrl.agents.rlpd import RLPD
 from rrl.encoders import PixelCNN
+from rrl.registry import UserError
 from rrl.rollout.data import Obs
 
 SMALL = {"critics": 3, "updates_per_step": 2, "actor_every": 2, "policy_hidden": (8,), "bc_batch": 4}
@@ -294,6 +295,79 @@ def test_a_trunk_narrows_the_features_and_leaves_the_state():
     assert {"actor.trunk.0.linear.weight", "online.critic.trunk.0.linear.weight"} <= moved(before, values(agent))
     obs = Obs(np.zeros((3, 4, 4, 3), np.uint8), np.zeros((3, STATE), np.float32))
     assert agent.act(np.tile(agent.observe(obs), 2), None).shape == (3, ACTION)
+
+
+PICTURES = {"encoder": Colours(), "principal": 2, "standardise": True}
+
+
+def seen(count, seed):
+    """Pictures of differing colours, and states."""
+    rng = np.random.default_rng(seed)
+    colours = rng.normal(128, (40, 10, 3), (count, 1, 1, 3)).clip(0, 255)
+    state = rng.standard_normal((count, STATE)).astype(np.float32)
+    return Obs(np.broadcast_to(colours, (count, 4, 4, 3)).astype(np.uint8), state)
+
+
+def pictured_demonstrations(agent):
+    return rollout_of(agent.observe(seen(40, 3)), agent.observe(seen(2, 4)), [20, 20], rng=np.random.default_rng(5))
+
+
+def test_features_are_kept_as_principal_components_beside_the_clones_action():
+    """Against the singular value decomposition of standardised features."""
+    agent = small(reference="correct", **PICTURES)
+    demos = pictured_demonstrations(agent)
+    assert demos.obs.shape == (40, 3 + STATE)  # all of it, before the warm start
+    agent.warm_start(demos)
+    rows = agent.observe(seen(40, 3))
+    assert rows.shape == (40, agent.row) == (40, 2 + STATE + ACTION)
+    features = demos.obs[:, :3].astype(np.float64)
+    left = np.linalg.svd((features - features.mean(0)) / features.std(0))[0][:, :2] * np.sqrt(40)
+    turned = np.sign((left * rows[:, :2]).sum(0))
+    np.testing.assert_allclose(rows[:, :2], left * turned, atol=0.05)  # std of 40 or of 39
+    np.testing.assert_array_equal(rows[:, 2 : 2 + STATE], demos.obs[:, 3:])
+    base = agent.clone.mean(torch.tensor(demos.obs)).detach().clamp(-1, 1)
+    np.testing.assert_allclose(rows[:, -ACTION:], base, rtol=1e-5, atol=1e-6)
+    assert agent.demos_memory.row == agent.replay.row == agent.row
+    # What acts: the clone's action and a correction; and gradients reach all features through both.
+    agent.seen += 10
+    x = torch.tensor(rows)
+    expected = (base + 0.5 * torch.tanh(agent.actor(x)[0])).clamp(-1, 1)
+    np.testing.assert_allclose(agent.act(rows, None), expected.detach(), rtol=1e-5, atol=1e-6)
+    row = torch.tensor(demos.obs, requires_grad=True)
+    np.testing.assert_allclose(agent.mean_action(row).detach(), expected.detach(), rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(agent.mean_action(row).sum(), row)
+    assert (gradient != 0).all()
+
+
+def test_components_that_hardly_vary_are_left_out():
+    agent = small(**(PICTURES | {"principal": 3}))
+    demos = pictured_demonstrations(agent)
+    demos.obs[:, 2] = demos.obs[:, 1]
+    agent.warm_start(demos)
+    rows = agent.condensed(demos.obs)
+    np.testing.assert_allclose(rows[:, :3].std(0), (1, 1, 0), atol=0.02)
+
+
+def test_a_resumed_run_condenses_its_demonstrations_as_before():
+    settings = {"reference": "correct", "warm_up": "clone", "init_steps": 0, **PICTURES}
+    one, two, three = (small(seed=seed, **settings) for seed in (0, 5, 9))
+    demos = pictured_demonstrations(one)
+    one.warm_start(demos)
+    two.remember(demos)
+    two.restore(*one.snapshot())
+    assert np.array_equal(one.demos_memory.rows, two.demos_memory.rows)
+    assert one.learn(one.draw()) == two.learn(two.draw()) and not moved(values(one), values(two))
+    three.load_policy_state(one.policy_state())
+    for agent in (two, three):
+        assert np.array_equal(agent.act(agent.observe(seen(4, 8)), None), one.act(one.observe(seen(4, 8)), None))
+
+
+def test_no_more_components_than_features_and_no_trunk_beside_them():
+    with pytest.raises(UserError, match="principal is 4, but the encoder has 3"):
+        small(encoder=Colours(), principal=4)
+    with pytest.raises(ValidationError, match="both narrow the features"):
+        RLPD.Config(trunk=2, principal=2)
+    assert small(principal=4).row == STATE  # of states alone nothing is condensed
 
 
 # ---- the clone

@@ -98,7 +98,7 @@ def single_steps(count):
 def test_an_agent_is_updated_after_the_steps_that_it_wants(stepper):
     wants, agent = AgentSteps(7), Still()
     progress = []
-    metrics, steps = on_steps(agent, stepper, wants.count, 2 * 7 * SLOTS, ledger(), progress.append)
+    metrics, steps = on_steps(agent, stepper, wants, 2 * 7 * SLOTS, ledger(), progress.append)
     assert len(agent.rollouts) == 2 and steps == 2 * 7 * SLOTS == sum(progress)
     assert metrics["updates"] == 1.5  # the mean over the updates
     rounds = single_steps(14)
@@ -145,11 +145,36 @@ def test_a_single_step_is_a_rollout_as_it_always_was(stepper):
         np.testing.assert_array_equal(getattr(alone, name), getattr(reference, name), err_msg=name)
 
 
+def test_an_agent_may_learn_while_the_environments_step(stepper):
+    """Each round's actions are chosen before the update on the one before; all is learnt when an iteration ends."""
+    agent, said = Still(), []
+    act, update = agent.act, agent.update
+
+    def acting(observed, noise):
+        said.append("act")
+        return act(observed, noise)
+
+    def updating(rollout):
+        said.append("update")
+        return update(rollout)
+
+    agent.act, agent.update = acting, updating
+    for _ in range(2):
+        on_steps(agent, stepper, AgentSteps(1, overlap=True), 3 * SLOTS, ledger(), lambda _: None)
+        assert said[:6] == ["act", "act", "update", "act", "update", "update"]
+        assert "update" not in said[6:]  # the ledger looks at an action
+        said.clear()
+    rounds = single_steps(6)
+    for one, other in zip(agent.rollouts, rounds, strict=True):
+        np.testing.assert_array_equal(one.obs, other.obs)
+        np.testing.assert_array_equal(one.rewards, other.rewards)
+
+
 @pytest.mark.parametrize("count", [2, 7])
 def test_a_memory_keeps_slots_apart_whatever_the_length_of_rollouts(stepper, count):
     """The same bytes as from single steps: rollouts of several steps hold several pieces of a slot."""
     agent = Still()
-    on_steps(agent, stepper, count, 14 * SLOTS, ledger(), lambda _: None)
+    on_steps(agent, stepper, AgentSteps(count), 14 * SLOTS, ledger(), lambda _: None)
     pieces = np.concatenate([rollout.slots for rollout in agent.rollouts])
     assert len(pieces) > SLOTS * len(agent.rollouts), "the test needs several pieces of a slot"
     several, single = (Replay(200, 2, np.float32, action_dim=1) for _ in range(2))

