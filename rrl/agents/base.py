@@ -84,6 +84,8 @@ class Agent(nn.Module, Component, abc.ABC):
     kind: ClassVar[str] = "agent"
     stack: int = 1
     """How many of the latest rows that `observe` kept `act` wants to see."""
+    views: int = 1
+    """Of how many views of a picture `observe` encodes."""
     replay: Replay | None = None
     """What the agent draws from, if it does; it writes itself to a run's folder."""
     demos: ClassVar[Literal["none", "required"]] = "none"
@@ -112,6 +114,10 @@ class Agent(nn.Module, Component, abc.ABC):
             """Observations that it keeps after so many agent steps, of all environments together, in memory and on
             disk; 0: none beyond the update's own."""
             return 0
+
+        def kept_features(self, features: int) -> int:
+            """Numbers that it keeps of a frozen encoder's features of an observation."""
+            return features
 
         def watched(self) -> int:
             """Agent steps, of all environments together, before it learns from any."""

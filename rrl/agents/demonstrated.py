@@ -68,7 +68,9 @@ class DemonstratedSAC(SAC):
         if self.config.demo_share is None:
             return
         kind = np.float32 if self.pixels is None else np.uint8
-        self.demos_memory = Replay(len(demos.t) + 2 * demos.episodes, self.row, kind, self.action_dim, self.stack)
+        self.demos_memory = Replay(
+            len(demos.t) + 2 * demos.episodes, self.kept_size(), kind, self.action_dim, self.stack
+        )
         self.demos_memory.add(self.kept(demos), slots=1)
 
     def kept(self, demos: Rollout) -> Rollout:

@@ -92,6 +92,10 @@ class OffPolicyConfig(Agent.Config):
         """The latest `replay` observations."""
         return min(self.replay, steps)
 
+    def kept_views(self) -> int:
+        """Of how many views of a picture a frozen encoder's features are kept."""
+        return 1
+
     def watched(self) -> int:
         """The random ones."""
         return self.init_steps
@@ -183,6 +187,7 @@ class OffPolicyAgent(Agent):
             raise UserError(f"{mistake.message}: {mistake.hint}")
         learnt: dict[str, nn.Module] = {}
         self.mixed = inference.precision == "bf16"
+        self.views = 1 if isinstance(encoder, PixelEncoder) or not encoder.dim else config.kept_views()
         self.actor_head: nn.Module | None = None
         self.feature_dim = 0 if isinstance(encoder, PixelEncoder) else encoder.dim
         """Features of a frozen encoder in a row."""
@@ -198,7 +203,7 @@ class OffPolicyAgent(Agent):
             learnt = {"encoder": encoder, "head": encoder.head(self.generator)}
             self.actor_head = encoder.head(self.generator)
         else:
-            self.features = Features(encoder, inference, type(self).__name__)
+            self.features = Features(encoder, inference, type(self).__name__, self.views)
             self.stack, self.row = config.stack, self.row_size()
             size = self.stack * self.row
         self.actor, learnt["critic"] = self.make_networks(size)
@@ -209,13 +214,22 @@ class OffPolicyAgent(Agent):
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.start = [p.detach().clone() for p in self._trunk()]
         kind = np.float32 if self.pixels is None else np.uint8
-        self.replay = Replay(config.replay, self.row, kind, self.action_dim, self.stack)
+        self.replay = Replay(config.replay, self.kept_size(), kind, self.action_dim, self.stack)
         self.optimisers = self.make_optimisers()
         self._replayed = Replayed(graphs=self.device.type == "cuda")
 
     def row_size(self) -> int:
-        """Numbers that are kept of an observation while the encoder is frozen: features and state."""
+        """Numbers of an observation that networks see while the encoder is frozen: features and state."""
         return self.feature_dim + self.state_dim
+
+    def kept_size(self) -> int:
+        """Numbers of an observation that the memory keeps: as many, where there is one view."""
+        return self.row
+
+    def one_view(self, rows: NDArray[Any], *, drawn: bool = False) -> NDArray[Any]:
+        """Rows as kept [..., kept_size] -> as networks see them [..., row]: the picture as it is, or a view that is
+        `drawn` for each."""
+        return rows
 
     @property
     def pixels(self) -> PixelEncoder | None:
@@ -268,7 +282,7 @@ class OffPolicyAgent(Agent):
         quantiles."""
         if noise is not None and self.seen < self.config.init_steps:
             return self.first(observed, noise)
-        seen = self.split(observed.reshape(len(observed), self.stack, self.row))
+        seen = self.split(self.one_view(observed.reshape(len(observed), self.stack, -1)))
         if self.pixels is not None and seen.frames is not None:
             seen = Seen(self.pixels.view(seen.frames, exploring=noise is not None), seen.vector)
         drawn = None if noise is None else torch.as_tensor(noise, device=self.device)
@@ -370,7 +384,11 @@ class OffPolicyAgent(Agent):
 
     def sample(self, memory: Replay, count: int) -> Batch:
         """So many transitions of a memory."""
-        return memory.draw(count, self.generator)
+        return self.seen_anew(memory.draw(count, self.generator))
+
+    def seen_anew(self, batch: Batch) -> Batch:
+        """Rows as networks see them, a view drawn for each."""
+        return batch._replace(rows=self.one_view(batch.rows, drawn=True))
 
     def learn(self, batch: Batch, *, whole: bool = False, actor: bool | None = None) -> Metrics:
         """One update from a batch of transitions; see `update` for what it returns. `whole`: of actor and

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -244,6 +244,9 @@ class RLPD(DemonstratedSAC):
         """Of a frozen encoder's features, so many principal components in the demonstrations, each of std 1 there, are
         what actor and critics see and what the memory keeps, beside the clone's action: a tenth of a row and less.
         None: all features."""
+        views: Annotated[int, Field(ge=1, le=16)] = 1
+        """Of each picture so many views are encoded when it is collected, as it is and under random shifts of up to a
+        21st of its side (DrQ's 4 of 84 pixels); updates draw one, acting takes the first, cloning learns from all."""
         standardise: bool = False
         """Are a frozen encoder's features and the state standardised as they vary in the demonstrations (as the
         clone's always are), before the trunk?"""
@@ -302,6 +305,14 @@ class RLPD(DemonstratedSAC):
         def clones(self) -> bool:
             """Is a clone needed?"""
             return self.reference != "none" or (self.warm_up == "clone" and self.init_steps > 0)
+
+        def kept_views(self) -> int:
+            """As many as are asked for."""
+            return self.views
+
+        def kept_features(self, features: int) -> int:
+            """Components, if so, of every view."""
+            return self.views * (self.principal or features)
 
         def misfit(self, run: Parts) -> Iterable[Mistake]:
             """A clone of pictures: it sees a frozen encoder's features."""
@@ -378,7 +389,29 @@ class RLPD(DemonstratedSAC):
         """Of [components, state, the clone's action if there is a clone], or as ever."""
         if not self.condenses():
             return super().row_size()
-        return (self.config.principal or 0) + self.state_dim + self.action_dim * self.config.clones()
+        return self.features_kept() + self.state_dim + self.action_dim * self.config.clones()
+
+    def features_kept(self) -> int:
+        """Of a view."""
+        return self.config.principal or 0 if self.condenses() else self.feature_dim
+
+    def kept_size(self) -> int:
+        """Every view's features and clone's action, and the state once."""
+        return self.state_dim + self.views * (self.row - self.state_dim) if self.pixels is None else self.row
+
+    def one_view(self, rows: NDArray[Any], *, drawn: bool = False) -> NDArray[Any]:
+        """See `OffPolicyAgent`."""
+        if self.views == 1:
+            return rows
+        shape, features = rows.shape[:-1], self.features_kept()
+        seen, state, base = np.split(rows, np.cumsum((self.views * features, self.state_dim)), axis=-1)
+        chosen = torch.randint(self.views, shape, generator=self.generator).numpy() if drawn else np.zeros(shape, int)
+
+        def of(parts: NDArray[Any], width: int) -> NDArray[Any]:
+            apart = parts.reshape(*shape, self.views, width)
+            return np.take_along_axis(apart, chosen[..., None, None], axis=-2)[..., 0, :]
+
+        return np.concatenate((of(seen, features), state, of(base, base.shape[-1] // self.views)), axis=-1)
 
     def observe(self, obs: Obs) -> NDArray[Any]:
         """As it is kept; before the warm start, all features, which it needs of the demonstrations."""
@@ -387,18 +420,25 @@ class RLPD(DemonstratedSAC):
 
     @torch.no_grad()
     def condensed(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[T, features and state] -> [T, row]."""
+        """[T, features of all views, and state] -> [T, kept_size]."""
         return self.condense(torch.as_tensor(rows, device=self.device)).cpu().numpy()
 
     def condense(self, rows: Tensor) -> Tensor:
-        """[T, features and state] -> [T, row]."""
+        """[T, features of some views, and state] -> of each view the components, the state, the clone's actions."""
         assert self.principal is not None
-        kept = [self.principal(rows[:, : self.feature_dim]), rows[:, self.feature_dim :]]
-        return torch.cat([*kept, *([self.clone.mean(rows).clamp(-1, 1)] if self.config.clones() else [])], dim=1)
+        end = rows.shape[1] - self.state_dim
+        views, state = [rows[:, i : i + self.feature_dim] for i in range(0, end, self.feature_dim)], rows[:, end:]
+        bases = [self.clone.mean(torch.cat((view, state), dim=1)).clamp(-1, 1) for view in views * self.config.clones()]
+        return torch.cat([*map(self.principal, views), state, *bases], dim=1)
 
     def condensed_demos(self, demos: Rollout) -> Rollout:
         """Of an agent that condenses."""
         return replace(demos, obs=self.condensed(demos.obs), final_obs=self.condensed(demos.final_obs))
+
+    def apart(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[T, features of all views, and state] -> [views * T, features and state], the pictures as they are first."""
+        *views, state = np.split(rows, [v * self.feature_dim for v in range(1, self.views + 1)], axis=1)
+        return np.concatenate([np.concatenate((view, state), axis=1) for view in views])
 
     def column(self, i: int) -> str:
         """Of what is kept."""
@@ -486,7 +526,8 @@ class RLPD(DemonstratedSAC):
         if self.config.warm_up == "random":
             return super().first(observed, noise)
         drawn = torch.as_tensor(noise, device=self.device)
-        base = self.base(torch.as_tensor(observed, device=self.device))
+        newest = self.one_view(observed.reshape(len(observed), self.stack, -1))[:, -1]
+        base = self.base(torch.as_tensor(newest, device=self.device))
         return (base + self.config.warm_up_noise * drawn).clamp(-1, 1).cpu().numpy()
 
     # Learning
@@ -496,14 +537,16 @@ class RLPD(DemonstratedSAC):
         them alone, if that is asked for. Returns the last losses."""
         demos = self.required(demos)
         metrics: Metrics = {}
+        apart = demos.obs if self.pixels is not None else self.apart(demos.obs)
         if self.config.clones():
-            metrics |= clone(self.clone, demos, self.config, self.generator, progress)
+            all_views = replace(demos, obs=apart, actions=np.tile(demos.actions, (self.views, 1)))
+            metrics |= clone(self.clone, all_views, self.config, self.generator, progress)
         if self.principal is not None:
-            features = torch.as_tensor(demos.obs[:, : self.feature_dim], device=self.device)
+            features = torch.as_tensor(apart[:, : self.feature_dim], device=self.device)
             self.principal.fit(features, self.config.in_scale_floor)
         self.remember(demos)
         self.see(self.kept(demos))
-        self.fit_inputs(demos.obs if self.principal is None else self.condensed(demos.obs))
+        self.fit_inputs(apart if self.principal is None else self.condensed(apart))
         if self.config.start == "clone":
             metrics |= self.fit_actor(progress)
         assert self.demos_memory is not None
@@ -522,7 +565,7 @@ class RLPD(DemonstratedSAC):
         progress.phase("warm start: fitting the actor", steps)
         loss = torch.zeros(())
         for _ in range(steps):
-            batch = self.demos_memory.draw(config.bc_batch, self.generator)
+            batch = self.seen_anew(self.demos_memory.draw(config.bc_batch, self.generator))
             (seen,) = self.augmented(self.split(batch.rows[:, : self.stack]))
             loss = mse_loss(self.own(self.for_actor(seen), None), batch.actions.to(self.device))
             optimiser.step(torch.autograd.grad(loss, optimiser.parameters, allow_unused=True, materialize_grads=True))
@@ -554,9 +597,10 @@ class RLPD(DemonstratedSAC):
         """Of an episode's steps: by how much the critics' mean value lies above what was earned from there on,
         discounted and with their value of its last observation, in units of scaled rewards; and the share of the
         critics' hidden units that are 0 at all of its steps."""
+        rows = self.one_view(episode.rows)
         now, after = (
             seen if seen.frames is None or self.pixels is None else Seen(self.pixels.view(seen.frames), seen.vector)
-            for seen in (self.split(episode.rows[:, : self.stack]), self.split(episode.rows[-1:, -self.stack :]))
+            for seen in (self.split(rows[:, : self.stack]), self.split(rows[-1:, -self.stack :]))
         )
         critic, hidden = self.online["critic"], list[Tensor]()
         qs = critic(self.for_critic(now, self.online), episode.actions.to(self.device), hidden=hidden).mean(0)
@@ -575,7 +619,7 @@ class RLPD(DemonstratedSAC):
 
     def sample(self, memory: Replay, count: int) -> Batch:
         """Returns of several steps, scaled."""
-        batch = memory.draw(count, self.generator, self.config.n_step, self.config.gamma)
+        batch = self.seen_anew(memory.draw(count, self.generator, self.config.n_step, self.config.gamma))
         return batch._replace(rewards=batch.rewards * self.config.reward_scale)
 
     def draws(self, count: int) -> tuple[Tensor, ...]:

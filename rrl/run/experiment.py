@@ -178,6 +178,7 @@ class Experiment(Component):
             "environment": type(self.env).__name__,
             "observe": f"{observe.__module__}.{observe.__qualname__} {code_of(observe.__module__)}",
             "frames": repr(collector.envs.frames),
+            "views": str(agent.views),
             **backends.facts(inference),
             "device": f"{self.device} {_processor(self.device)}",
             "num_envs": f"{self.config.num_envs}/{self.config.groups}",

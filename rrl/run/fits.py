@@ -60,7 +60,7 @@ def _width(experiment: Experiment) -> int:
         return 0
     if experiment.encoder.trainable:
         return int(3 * len(experiment.env.cameras) * experiment.frames.size**2)
-    return 4 * experiment.encoder.dim
+    return 4 * experiment.config.agent.kept_features(experiment.encoder.dim)
 
 
 def training_steps(config: Experiment.Config) -> int:

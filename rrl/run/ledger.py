@@ -79,7 +79,7 @@ class Ledger:
     def sampled(self, agent: Agent, rows: NDArray[Any], counts: Mapping[str, int]) -> None:
         """Put down a collection's `Rollout.counts`; `rows` [T, n] are what the agent kept of its observations."""
         if "encode" not in self.units:
-            self.units["encode"] = self._encoding()
+            self.units["encode"] = agent.views * self._encoding()
         if not self.units.get("act"):  # nothing, while actions are random
             row, noise = np.tile(rows[:1], agent.stack), np.zeros((1, agent.action_dim), np.float32)
             self.units["act"] = counted(lambda: agent.act(row, noise))

@@ -24,6 +24,7 @@ from helpers.sac_agents import (
 from pydantic import ValidationError
 from torch import nn
 
+from rrl.agents.frozen import shifted
 from rrl.agents.replay import LAST, Batch
 from rrl.agents.rlpd import RLPD
 from rrl.encoders import PixelCNN
@@ -368,6 +369,57 @@ def test_no_more_components_than_features_and_no_trunk_beside_them():
     with pytest.raises(ValidationError, match="both narrow the features"):
         RLPD.Config(trunk=2, principal=2)
     assert small(principal=4).row == STATE  # of states alone nothing is condensed
+
+
+def test_views_are_shifts_that_belong_to_the_picture():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (5, 42, 84, 3), dtype=np.uint8)
+    views = shifted(frames, 1)
+    assert np.array_equal(views, shifted(frames[::-1], 1)[::-1]) and not np.array_equal(views, shifted(frames, 2))
+    found = []
+    for frame, view in zip(frames, views, strict=True):
+        padded = np.pad(frame, ((2, 2), (4, 4), (0, 0)), mode="edge")
+        places = [(y, x) for y in range(5) for x in range(9) if np.array_equal(padded[y : y + 42, x : x + 84], view)]
+        assert len(places) == 1
+        found += places
+    assert len(set(found)) > 2
+
+
+@pytest.mark.parametrize("principal", [None, 2])
+def test_updates_draw_a_view_and_acting_takes_the_first(principal):
+    """Of pictures whose mean colours a shift changes."""
+    settings = {"encoder": Colours(), "principal": principal, "reference": "correct", "init_steps": 0}
+    agent, plain = small(views=3, **settings), small(**settings)
+
+    def pictures(count, seed):
+        rng = np.random.default_rng(seed)
+        return Obs(
+            rng.integers(0, 256, (count, 42, 42, 3), dtype=np.uint8),
+            rng.standard_normal((count, STATE)).astype(np.float32),
+        )
+
+    obs, final = agent.observe(pictures(40, 3)), agent.observe(pictures(2, 4))
+    demos = rollout_of(obs, final, [20, 20], rng=np.random.default_rng(5))
+    assert demos.obs.shape == (40, 3 * 3 + STATE)
+    agent.warm_start(demos)
+    width = 3 if principal is None else 2
+    beside = 0 if principal is None else ACTION
+    assert agent.row == width + STATE + beside
+    assert agent.demos_memory.row == agent.kept_size() == 3 * (width + beside) + STATE
+    plain.load_policy_state(agent.policy_state())
+    kept, once = agent.observe(pictures(30, 6)), plain.observe(pictures(30, 6))
+    np.testing.assert_allclose(agent.one_view(kept), once, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(agent.act(kept, None), plain.act(once, None), rtol=1e-4, atol=1e-6)
+    rows = agent.one_view(np.repeat(kept[:1], 300, axis=0), drawn=True)
+    shares = np.unique(rows, axis=0, return_counts=True)[1] / 300
+    assert len(shares) == 3 and (shares > 0.25).all()
+    assert np.ptp(rows[:, width : width + STATE], axis=0).max() == 0
+    if principal:
+        for row in rows[:10]:  # features and the clone's action are of the same view
+            views = kept[0, : 3 * width].reshape(3, width)
+            (view,) = np.flatnonzero((views == row[:width]).all(1))
+            np.testing.assert_array_equal(row[-ACTION:], kept[0, -3 * ACTION :].reshape(3, ACTION)[view])
+    assert np.isfinite(agent.learn(agent.draw(), actor=True)["sac/critic_loss"])
 
 
 # ---- the clone
