@@ -242,8 +242,8 @@ class RLPD(DemonstratedSAC):
         features (DrQ-v2, VRL3: 50). None: none."""
         principal: Width | None = None
         """Of a frozen encoder's features, so many principal components in the demonstrations, each of std 1 there, are
-        what clone, actor and critics see and what the memory keeps, beside the clone's action: a tenth of a row and
-        less. None: all features."""
+        what actor and critics see and what the memory keeps, beside the clone's action: a tenth of a row and less.
+        None: all features."""
         views: Annotated[int, Field(ge=1, le=16)] = 1
         """Of each picture so many views are encoded when it is collected, as it is and under random shifts of up to a
         21st of its side (DrQ's 4 of 84 pixels); updates draw one, acting takes the first, cloning learns from all."""
@@ -344,7 +344,7 @@ class RLPD(DemonstratedSAC):
             raise UserError(f"RLPD.principal is {width}, but the encoder has {features} features")
         self.principal = Principal(features, width) if self.condenses() else None
         if config.clones():
-            sees = self.features_kept() + self.state_dim
+            sees = features + self.state_dim
             self.clone = GaussianPolicy(sees, self.action_dim, config.policy_hidden, config.min_log_std, g)
         trunks = self.make_trunk(), self.make_trunk()
         seen = size if trunks[0] is None else size - trunks[0].narrower
@@ -427,10 +427,9 @@ class RLPD(DemonstratedSAC):
         """[T, features of some views, and state] -> of each view the components, the state, the clone's actions."""
         assert self.principal is not None
         end = rows.shape[1] - self.state_dim
-        state = rows[:, end:]
-        views = [self.principal(rows[:, i : i + self.feature_dim]) for i in range(0, end, self.feature_dim)]
+        views, state = [rows[:, i : i + self.feature_dim] for i in range(0, end, self.feature_dim)], rows[:, end:]
         bases = [self.clone.mean(torch.cat((view, state), dim=1)).clamp(-1, 1) for view in views * self.config.clones()]
-        return torch.cat([*views, state, *bases], dim=1)
+        return torch.cat([*map(self.principal, views), state, *bases], dim=1)
 
     def condensed_demos(self, demos: Rollout) -> Rollout:
         """Of an agent that condenses."""
@@ -539,13 +538,12 @@ class RLPD(DemonstratedSAC):
         demos = self.required(demos)
         metrics: Metrics = {}
         apart = demos.obs if self.pixels is not None else self.apart(demos.obs)
+        if self.config.clones():
+            all_views = replace(demos, obs=apart, actions=np.tile(demos.actions, (self.views, 1)))
+            metrics |= clone(self.clone, all_views, self.config, self.generator, progress)
         if self.principal is not None:
             features = torch.as_tensor(apart[:, : self.feature_dim], device=self.device)
             self.principal.fit(features, self.config.in_scale_floor)
-        if self.config.clones():
-            narrowed = apart if self.principal is None else self.condensed(apart)[:, : len(self.clone.in_shift)]
-            all_views = replace(demos, obs=narrowed, actions=np.tile(demos.actions, (self.views, 1)))
-            metrics |= clone(self.clone, all_views, self.config, self.generator, progress)
         self.remember(demos)
         self.see(self.kept(demos))
         self.fit_inputs(apart if self.principal is None else self.condensed(apart))

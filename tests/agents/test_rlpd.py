@@ -326,7 +326,7 @@ def test_features_are_kept_as_principal_components_beside_the_clones_action():
     turned = np.sign((left * rows[:, :2]).sum(0))
     np.testing.assert_allclose(rows[:, :2], left * turned, atol=0.05)  # std of 40 or of 39
     np.testing.assert_array_equal(rows[:, 2 : 2 + STATE], demos.obs[:, 3:])
-    base = agent.clone.mean(torch.tensor(rows[:, :-ACTION])).detach().clamp(-1, 1)
+    base = agent.clone.mean(torch.tensor(demos.obs)).detach().clamp(-1, 1)
     np.testing.assert_allclose(rows[:, -ACTION:], base, rtol=1e-5, atol=1e-6)
     assert agent.demos_memory.row == agent.replay.row == agent.row
     # What acts: the clone's action and a correction; and gradients reach all features through both.
