@@ -369,6 +369,8 @@ def test_no_more_components_than_features_and_no_trunk_beside_them():
     with pytest.raises(ValidationError, match="both narrow the features"):
         RLPD.Config(trunk=2, principal=2)
     assert small(principal=4).row == STATE  # of states alone nothing is condensed
+    assert RLPD.Config(principal=2, views=3).kept_features(1280) == 6
+    assert RLPD.Config(views=3).kept_features(1280) == 3840
 
 
 def test_views_are_shifts_that_belong_to_the_picture():
