@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -199,6 +200,11 @@ class Agent(nn.Module, Component, abc.ABC):
     def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Unclipped actions [N, m] for the latest `stack` rows of each, [N, stack * n]; `noise` [N, m] is
         standard normal, None: the mean action."""
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """While nothing that it observes is learnt from: it may then observe no more than it acts on."""
+        yield
 
     def mean_action(self, row: Tensor) -> Tensor:
         """The mean action as a function of torch's, for gradients and exports: float32 rows [N, n] of features and

@@ -7,7 +7,8 @@ correct (ResFiT). Read top to bottom: settings, networks, the agent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -401,7 +402,7 @@ class RLPD(DemonstratedSAC):
 
     def one_view(self, rows: NDArray[Any], *, drawn: bool = False) -> NDArray[Any]:
         """See `OffPolicyAgent`."""
-        if self.views == 1:
+        if rows.shape[-1] == self.row:  # one is all there is
             return rows
         shape, features = rows.shape[:-1], self.features_kept()
         seen, state, base = np.split(rows, np.cumsum((self.views * features, self.state_dim)), axis=-1)
@@ -466,6 +467,24 @@ class RLPD(DemonstratedSAC):
             self.raw_demos = None
 
     # Acting
+
+    def load_policy_state(self, tensors: dict[str, Tensor]) -> None:
+        """As every agent's; a policy from a file needs no views but the first."""
+        super().load_policy_state(tensors)
+        if self.pixels is None:
+            self.features.views = 1
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """With one view of each picture."""
+        if self.pixels is not None:
+            yield
+            return
+        before, self.features.views = self.features.views, 1
+        try:
+            yield
+        finally:
+            self.features.views = before
 
     def noisy(self, actions: Tensor, noise: Tensor | None) -> Tensor:
         """[B, m] with noise of `exploration_std`, cut to what an action may be."""

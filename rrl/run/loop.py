@@ -227,7 +227,7 @@ class Loop:
         """What the evaluators of this moment measure; running episodes go on afterwards."""
         metrics: Metrics = {}
         began = time.monotonic()
-        with self.paused():
+        with self.paused(), self.agent.acting():
             for place, config in enumerate(self.config.evaluators):
                 if config.when == when:
                     self.evaluating = f"evaluating: {config.component.__name__}", config.steps(self.env)

@@ -412,6 +412,14 @@ def test_updates_draw_a_view_and_acting_takes_the_first(principal):
     kept, once = agent.observe(pictures(30, 6)), plain.observe(pictures(30, 6))
     np.testing.assert_allclose(agent.one_view(kept), once, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(agent.act(kept, None), plain.act(once, None), rtol=1e-4, atol=1e-6)
+    with agent.acting():  # nothing else is encoded
+        alone = agent.observe(pictures(30, 6))
+        np.testing.assert_array_equal(alone, once)
+        np.testing.assert_array_equal(agent.act(alone, None), plain.act(once, None))
+    policy = small(views=3, seed=4, **settings)
+    policy.load_policy_state(agent.policy_state())
+    assert policy.observe(pictures(30, 6)).shape == (30, agent.row)
+    assert agent.observe(pictures(30, 6)).shape == (30, agent.kept_size())
     rows = agent.one_view(np.repeat(kept[:1], 300, axis=0), drawn=True)
     shares = np.unique(rows, axis=0, return_counts=True)[1] / 300
     assert len(shares) == 3 and (shares > 0.25).all()
