@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
         hours = (rows[-1]["time"] - rows[0]["time"]) / 3.6e6
         axes.plot([x for x, _ in points], smooth, lw=2, label=f"{label} ({hours:.1f} h)")
     axes.set(xscale="log", xlabel="environment steps", ylabel="success of sampled actions, %", ylim=(-2, 102))
-    axes.legend(loc="upper left", fontsize=8)
+    figure.legend(loc="outside lower center", fontsize=8)
     figure.savefig(OUT, dpi=120)
 
 

@@ -523,6 +523,10 @@ class RLPD(DemonstratedSAC):
         base = self.base(x)
         return self.noisy(self.corrected(base, super().own(self.beside(x, base), learnt)), noise)
 
+    def corrections(self, x: Tensor) -> Tensor:
+        """What the actor would add at its inputs, without noise, in units of the largest: [B, m]."""
+        return super().own(self.beside(x, self.base(x)), None)
+
     def corrected(self, base: Tensor, correction: Tensor) -> Tensor:
         """[B, m] of both, cut to what an action may be."""
         return (base + self.config.correction * correction).clamp(-1, 1)
@@ -614,8 +618,8 @@ class RLPD(DemonstratedSAC):
     @torch.no_grad()
     def diagnose(self, episode: Batch) -> Metrics:
         """Of an episode's steps: by how much the critics' mean value lies above what was earned from there on,
-        discounted and with their value of its last observation, in units of scaled rewards; and the share of the
-        critics' hidden units that are 0 at all of its steps."""
+        discounted and with their value of its last observation, in units of scaled rewards; the share of the critics'
+        hidden units that are 0 at all of its steps; and how large corrections are (rms), in units of the largest."""
         rows = self.one_view(episode.rows)
         now, after = (
             seen if seen.frames is None or self.pixels is None else Seen(self.pixels.view(seen.frames), seen.vector)
@@ -630,7 +634,10 @@ class RLPD(DemonstratedSAC):
             earned = float(episode.rewards[t]) * self.config.reward_scale + self.config.gamma * earned
             returns[t] = earned
         dead = torch.cat([(h == 0).all(1).flatten() for h in hidden])
-        return {"critics/gap": float(qs.mean()) - returns.mean(), "critics/dead_units": float(dead.float().mean())}
+        told = {"critics/gap": float(qs.mean()) - returns.mean(), "critics/dead_units": float(dead.float().mean())}
+        if self.config.reference == "correct":
+            told["actor/correction"] = float(self.corrections(self.for_actor(now)).square().mean().sqrt())
+        return told
 
     def bounds(self) -> Tensor:
         """With the rewards' scale."""
@@ -690,9 +697,8 @@ class RLPD(DemonstratedSAC):
     def imitation(self, x: Tensor, actions: Tensor, q: Tensor) -> Tensor | float:
         """With the penalty on corrections."""
         penalty: Tensor | float = 0.0
-        if self.config.correction_weight and self.config.reference == "correct":
-            mu, _ = self.actor(self.beside(x, self.base(x)))
-            penalty = self.config.correction_weight * q.abs().mean() * torch.tanh(mu).square().mean()
+        if self.config.correction_weight:
+            penalty = self.config.correction_weight * q.abs().mean() * self.corrections(x).square().mean()
         return super().imitation(x, actions, q) + penalty
 
     def learn_temperature(self, log_prob: Tensor) -> dict[str, Tensor]:

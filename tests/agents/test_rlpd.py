@@ -226,6 +226,18 @@ def test_values_are_compared_with_what_was_earned():
     earned = [sum(0.5 ** (k - t) * 0.1 * (1 + k) for k in range(t, 6)) + 0.5 ** (6 - t) * 7 for t in range(6)]
     assert told["critics/gap"] == pytest.approx(7 - np.mean(earned), rel=1e-5)
     assert told["critics/dead_units"] == pytest.approx(1 / 3)
+    assert "actor/correction" not in told
+
+
+def test_the_size_of_corrections_is_told():
+    agent = shaken(small(reference="correct", correction=0.2, init_steps=0), 0.3)
+    agent.warm_start(demonstrations(agent))
+    agent.update(finished(agent))
+    episode = agent.replay.latest(0)
+    x = torch.tensor(episode.rows[:, 0])
+    size = np.sqrt(np.mean(((agent.choose(x, None) - agent.base(x)).detach().numpy() / 0.2) ** 2))
+    assert (agent.choose(x, None).abs() < 1).all(), "the test needs actions that nothing cuts"
+    assert agent.diagnose(episode)["actor/correction"] == pytest.approx(size, rel=1e-4)
 
 
 def test_an_episodes_end_is_told_of():
