@@ -112,7 +112,7 @@ class Principal(nn.Module):
         """Of standardised features [T, n], none divided by less than `floor` of the mean std; components that hardly
         vary (a millionth of the first one's variance) stay 0."""
         x = features.double()
-        shift, std = x.mean(0), x.std(0)
+        shift, std = x.mean(0), x.std(0, correction=0)
         scale = std.clamp(min=max(floor * float(std.mean()), 1e-8))
         x = (x - shift) / scale
         variances, axes = torch.linalg.eigh(x.T @ x / len(x))

@@ -63,12 +63,14 @@ class Ledger:
         update, as far as they were counted."""
         self.since = self.uncounted = 0
         """Where it began, in environment steps; and what was learnt before anything was counted."""
+        self.learning = False
+        """Has it learnt from any round yet?"""
         self._counted: list[tuple[int, float]] = []
         """(amount, multiply-adds) of the updates that were."""
 
     def snapshot(self) -> dict[str, Any]:
         """JSON-able values from which `restore` goes on."""
-        names = ("seconds", "multiply_adds", "peaks", "units", "since", "uncounted")
+        names = ("seconds", "multiply_adds", "peaks", "units", "since", "uncounted", "learning")
         return {name: getattr(self, name) for name in names}
 
     def restore(self, values: Mapping[str, Any] | None, steps: int) -> None:
@@ -95,19 +97,20 @@ class Ledger:
     def learn(self, agent: Agent, rollout: Rollout, *, whole: bool) -> Metrics:
         """`agent.update(rollout)`, put down; `whole`: of whole episodes."""
         before, unit = agent.updates, self.units.get("update")
-        with counting() if unit is None and (whole or before > 0) else nullcontext() as count:
+        with counting() if unit is None and (whole or self.learning) else nullcontext() as count:
             metrics = agent.update(rollout)
         amount = len(rollout.rewards) if whole else agent.updates - before
-        if count is not None and count.total:
+        if count is None:
+            self.uncounted += amount
+        elif count.total:
             self.multiply_adds["update"] += count.total
             self._counted.append((amount, count.total))
             made = sum(each for each, _ in self._counted)
             if made >= (1 if whole else ENOUGH):
                 self.units["update"] = sum(spent for _, spent in self._counted) / made
-        elif unit is None:
-            self.uncounted += amount
-        else:
-            self.multiply_adds["update"] += (amount + self.uncounted) * unit
+        self.learning = self.learning or amount > 0
+        if (unit := self.units.get("update")) is not None:
+            self.multiply_adds["update"] += self.uncounted * unit
             self.uncounted = 0
         return metrics
 

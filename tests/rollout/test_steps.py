@@ -58,7 +58,7 @@ class CountingSim:
 class Still:
     """Acts on noise alone, keeps the state, and every rollout that it is updated with."""
 
-    stack = action_dim = 1
+    stack = action_dim = views = 1
     updates = 0
 
     def __init__(self):

@@ -87,7 +87,7 @@ def test_an_iteration_of_steps_is_as_long_as_the_loop_makes_it(agents: Any, log_
     envs = experiment.make_envs()
     agent = experiment.make_agent(experiment.encoder, envs, Inference(), 0)
     stepper, ledger = Stepper(envs, agent.stack, 0), Ledger(experiment.encoder, None)
-    _, steps = on_steps(agent, stepper, run.agent.wants().count, log_every, ledger, lambda count: None)
+    _, steps = on_steps(agent, stepper, run.agent.wants(), log_every, ledger, lambda count: None)
     envs.close()
     assert steps == estimate.training_steps(run)
     assert set(agent.batches) == {64 * 2}
