@@ -196,6 +196,10 @@ class Agent(nn.Module, Component, abc.ABC):
         """What to keep of a batch of observations, a row each, [N, n]: for a frozen encoder [features,
         state], float32; while the encoder learns, pictures."""
 
+    def observe_demo(self, obs: Obs) -> NDArray[Any]:
+        """As `observe`, of demonstrations: rows as `warm_start` takes them."""
+        return self.observe(obs)
+
     @abc.abstractmethod
     def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Unclipped actions [N, m] for the latest `stack` rows of each, [N, stack * n]; `noise` [N, m] is

@@ -2,7 +2,7 @@
 
 Ball et al. 2023, with what others found to help beside it, each a field: several-step returns (VRL3, ResFiT), a trunk
 on the features (DrQ-v2, VRL3), a warm-up by a clone (WSRL), and that clone as a reference to choose from (IBRL) or to
-correct (ResFiT). Read top to bottom: settings, networks, the agent.
+correct (ResFiT). The networks: `rlpd_networks`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, mse_loss
+from torch.nn.functional import mse_loss
 
 from rrl.agents.adam import Adam
 from rrl.agents.base import SILENCE, Metrics, Progress, cpu_copy
 from rrl.agents.demonstrated import DemonstratedConfig, DemonstratedSAC, cut
-from rrl.agents.networks import GaussianPolicy, orthogonal_mlp
+from rrl.agents.networks import GaussianPolicy
 from rrl.agents.npg import CloningConfig, clone
 from rrl.agents.off_policy import Seen
 from rrl.agents.replay import LAST, Batch, Replay
+from rrl.agents.rlpd_networks import Ensemble, Principal, Standardised, Trunk, TrunkActor
 from rrl.agents.sac import Actor
 from rrl.registry import (
     Count,
@@ -44,146 +45,6 @@ from rrl.rollout.data import Obs, Rollout
 
 NOISE_CLIP = 0.3
 """Of fixed noise in actions (DrQ-v2, VRL3, IBRL)."""
-
-CUT = 10.0
-"""Of standardised inputs: what hardly varies in the demonstrations may vary anywhere else."""
-
-
-class Trunk(nn.Module):
-    """Features through a linear layer, LayerNorm and tanh; what else the input holds beside them, as it is."""
-
-    def __init__(self, features: int, row: int, stack: int, width: int, generator: torch.Generator) -> None:
-        """For `stack` rows, each of so many `features` and what stands beside them."""
-        super().__init__()
-        self.features, self.row, self.stack = features, row, stack
-        (self.linear,) = orthogonal_mlp((stack * features, width), generator)
-        self.norm = nn.LayerNorm(width)
-        self.narrower = stack * features - width
-        """By how much the output is narrower than the input."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, stack * row + any] -> [B, width + stack * (row - features) + any]."""
-        rows, beside = x[:, : self.stack * self.row].view(len(x), self.stack, self.row), x[:, self.stack * self.row :]
-        seen = torch.tanh(self.norm(self.linear(rows[..., : self.features].flatten(1))))
-        return torch.cat((seen, rows[..., self.features :].flatten(1), beside), dim=1)
-
-
-class Standardised(nn.Module):
-    """Inputs as they vary in the demonstrations: mean 0, std 1, cut at 10; what stands beside the rows, as it is."""
-
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, row: int, stack: int) -> None:
-        """The identity on `stack` rows, but for the cut, until `fit`."""
-        super().__init__()
-        self.stack = stack
-        self.register_buffer("shift", torch.zeros(row))
-        self.register_buffer("scale", torch.ones(row))
-
-    def fit(self, rows: NDArray[np.float32], floor: float) -> None:
-        """To rows [T, n]; no scale is below `floor` of their mean."""
-        mean, std = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
-        self.shift.copy_(torch.as_tensor(mean))
-        self.scale.copy_(torch.as_tensor(std.clip(max(floor * std.mean(), 1e-8))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, stack * row + any] -> the same shape."""
-        size = self.stack * len(self.shift)
-        rows = (x[:, :size].view(len(x), self.stack, -1) - self.shift) / self.scale
-        return torch.cat((rows.clamp(-CUT, CUT).flatten(1), x[:, size:]), dim=1)
-
-
-class Principal(nn.Module):
-    """Features [T, n] -> their leading principal components in the demonstrations [T, width], of std 1 there."""
-
-    shift: Tensor
-    project: Tensor
-    fitted: Tensor
-
-    def __init__(self, features: int, width: int) -> None:
-        """Zeros until `fit`."""
-        super().__init__()
-        self.register_buffer("shift", torch.zeros(features))
-        self.register_buffer("project", torch.zeros(features, width))
-        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
-
-    def fit(self, features: Tensor, floor: float) -> None:
-        """Of standardised features [T, n], none divided by less than `floor` of the mean std; components that hardly
-        vary (a millionth of the first one's variance) stay 0."""
-        x = features.double()
-        shift, std = x.mean(0), x.std(0, correction=0)
-        scale = std.clamp(min=max(floor * float(std.mean()), 1e-8))
-        x = (x - shift) / scale
-        variances, axes = torch.linalg.eigh(x.T @ x / len(x))
-        variances, axes = (t.flip(-1)[..., : self.project.shape[1]] for t in (variances, axes))
-        whitened = torch.where(variances > 1e-6 * variances[0], variances.clamp(min=1e-30).rsqrt(), 0)
-        self.shift.copy_(shift)
-        self.project.copy_(axes * whitened / scale[:, None])
-        self.fitted.fill_(True)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[T, n] -> [T, width]."""
-        return (features - self.shift) @ self.project
-
-
-class TrunkActor(Actor):
-    """SAC's actor behind a trunk."""
-
-    trunk: nn.Module
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Actor`'s, of inputs as they come."""
-        return super().forward(self.trunk(x))
-
-
-class Ensemble(nn.Module):
-    """E critics with LayerNorm, behind one trunk: every layer is one batched product."""
-
-    mixed = False
-    """Compute the hidden layers in bf16; weights, and what the last layer makes of it all, are float32."""
-
-    def __init__(self, size: int, action_dim: int, config: RLPD.Config, generator: torch.Generator) -> None:
-        super().__init__()
-        self.trunk: nn.Module = nn.Identity()
-        sizes = size + action_dim, *config.hidden, 1
-        # Weights as of so many separate networks, [E, in, out] and [E, 1, out].
-        apart = [
-            [m for m in orthogonal_mlp(sizes, generator) if isinstance(m, nn.Linear)] for _ in range(config.critics)
-        ]
-        layers = list(zip(*apart, strict=True))
-        self.weights = nn.ParameterList(torch.stack([m.weight.detach().t() for m in layer]) for layer in layers)
-        self.biases = nn.ParameterList(torch.stack([m.bias.detach()[None] for m in layer]) for layer in layers)
-        self.scales = nn.ParameterList(torch.ones_like(bias) for bias in self.biases[:-1])
-        self.shifts = nn.ParameterList(torch.zeros_like(bias) for bias in self.biases[:-1])
-
-    def forward(
-        self,
-        x: Tensor,
-        actions: Tensor,
-        chosen: Tensor | None = None,
-        keep: Sequence[Tensor] | None = None,
-        hidden: list[Tensor] | None = None,
-    ) -> Tensor:
-        """[B, n] and [B, m] -> Q [E, B]; of the `chosen` critics alone, if indices are given. `keep` says what dropout
-        leaves of each hidden layer, [E, B, units] each, already divided by its share; `hidden` takes in what the
-        hidden layers give, of the same shapes."""
-
-        def of(parameters: nn.ParameterList) -> list[Tensor]:
-            return list(parameters) if chosen is None else [p.index_select(0, chosen) for p in parameters]
-
-        kind = torch.bfloat16 if self.mixed else x.dtype
-        h = torch.cat((self.trunk(x), actions), dim=1).to(kind)
-        h = h.expand(len(self.weights[0] if chosen is None else chosen), -1, -1)
-        *inner, (last, bias) = zip(of(self.weights), of(self.biases), strict=True)
-        for i, ((weight, b), scale, shift) in enumerate(zip(inner, of(self.scales), of(self.shifts), strict=True)):
-            h = torch.baddbmm(b.to(kind), h, weight.to(kind))
-            if keep is not None:
-                h = h * keep[i].to(kind)
-            h = torch.relu(torch.addcmul(shift.to(kind), layer_norm(h, h.shape[-1:]), scale.to(kind)))
-            if hidden is not None:
-                hidden.append(h)
-        return torch.baddbmm(bias, h.to(x.dtype), last).squeeze(-1)
 
 
 @register
@@ -213,8 +74,8 @@ class RLPD(DemonstratedSAC):
         """Updates between moves of the target networks."""
         init_alpha: Positive = 1.0
         """Temperature at the start (RLPD from pixels: 0.1)."""
-        critic_norm: Literal[True] = True
-        """LayerNorm in the critics: always."""
+        critic_norm: bool = True
+        """LayerNorm in the critics, without which values run away (RLPD)."""
         demo_share: float = Field(0.5, gt=0, lt=1)
         """Share of an update's transitions that are the demonstrations'."""
         target_entropy: float | None = Field(None, ge=-1e6, le=1e6)
@@ -351,7 +212,7 @@ class RLPD(DemonstratedSAC):
         seen = size if trunks[0] is None else size - trunks[0].narrower
         beside = self.action_dim if config.reference == "correct" and not self.principal else 0
         actor = TrunkActor(seen + beside, self.action_dim, config, g, norm=config.actor_norm)
-        critic = Ensemble(seen, self.action_dim, config, g)
+        critic = Ensemble(seen, self.action_dim, config.hidden, config.critics, config.critic_norm, g)
         critic.mixed = self.mixed
         if config.reference == "correct":
             with torch.no_grad():  # begin near the clone, whatever the observation
@@ -406,7 +267,10 @@ class RLPD(DemonstratedSAC):
             return rows
         shape, features = rows.shape[:-1], self.features_kept()
         seen, state, base = np.split(rows, np.cumsum((self.views * features, self.state_dim)), axis=-1)
-        chosen = torch.randint(self.views, shape, generator=self.generator).numpy() if drawn else np.zeros(shape, int)
+        # One for all rows of a transition, which share a stack's pictures.
+        each = (*shape[:-1], 1) if len(shape) > 1 else shape
+        chosen = torch.randint(self.views, each, generator=self.generator).numpy() if drawn else np.zeros(each, int)
+        chosen = np.broadcast_to(chosen, shape)
 
         def of(parts: NDArray[Any], width: int) -> NDArray[Any]:
             apart = parts.reshape(*shape, self.views, width)
@@ -415,9 +279,13 @@ class RLPD(DemonstratedSAC):
         return np.concatenate((of(seen, features), state, of(base, base.shape[-1] // self.views)), axis=-1)
 
     def observe(self, obs: Obs) -> NDArray[Any]:
-        """As it is kept; before the warm start, all features, which it needs of the demonstrations."""
-        rows = super().observe(obs)
-        return rows if self.principal is None or not self.principal.fitted else self.condensed(rows)
+        """As it is kept."""
+        rows = self.observe_demo(obs)
+        return rows if self.principal is None else self.condensed(rows)
+
+    def observe_demo(self, obs: Obs) -> NDArray[Any]:
+        """With all features, which the warm start needs."""
+        return super().observe(obs)
 
     @torch.no_grad()
     def condensed(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -443,8 +311,7 @@ class RLPD(DemonstratedSAC):
 
     def column(self, i: int) -> str:
         """Of what is kept."""
-        condensed = self.principal is not None and self.principal.fitted
-        return f"number {i} of RLPD's condensed features" if condensed else super().column(i)
+        return super().column(i) if self.principal is None else f"number {i} of RLPD's condensed features"
 
     def mean_action(self, row: Tensor) -> Tensor:
         """Of one frozen feature vector and state, whatever is kept of them."""

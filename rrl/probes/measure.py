@@ -299,7 +299,7 @@ class Measuring:
         """Rows of what the agent makes of it, in batches as in a run: rounding depends on their shape."""
         size, total, rows = batch(collector), len(seen), []
         for start in range(0, total, size):
-            row = agent.observe(seen.at(np.minimum(np.arange(start, start + size), total - 1)))
+            row = agent.observe_demo(seen.at(np.minimum(np.arange(start, start + size), total - 1)))
             rows.append(row[: total - start])
             self.display.advance(len(rows[-1]))
         found = np.concatenate(rows)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from rrl.agents.base import Agent, Progress
+from rrl.agents.frozen import Features
 from rrl.config import ginfile
 from rrl.demos import DemoSet, pictures
+from rrl.demos.replay import NoPolicy
 from rrl.encoders import backends
 from rrl.encoders.base import Encoder, Inference, cpu_has_bf16
 from rrl.envs.base import EnvFactory
@@ -20,7 +23,7 @@ from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Evaluator
 from rrl.machine.cores import MOST_THREADS
 from rrl.registry import Component, Mistake, Seed, UserError, build, code_of, mistake, mistakes, register
-from rrl.rollout.data import Rollout
+from rrl.rollout.data import Obs, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.run import provenance
 
@@ -29,6 +32,22 @@ ROOMS = ("rrl.envs", "rrl.rollout", "rrl.encoders", "rrl.demos")
 
 Slots = Annotated[int, Field(gt=0, le=4_096)]
 """Of environments: each is a simulator of its own."""
+
+
+class Watching(NoPolicy):
+    """Stands where a replay needs a policy: observes demonstrations as an agent's warm start takes them."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent.action_dim)
+        self.agent = agent
+        features = getattr(agent, "features", None)
+        unnamed = f"number {{}} of {type(agent).__name__}.observe".format
+        self.column = features.column if isinstance(features, Features) else unnamed
+        """What stands at place i of a row, for errors."""
+
+    def observe(self, obs: Obs) -> NDArray[Any]:
+        """As `Agent.observe_demo`."""
+        return self.agent.observe_demo(obs)
 
 
 @register
@@ -159,12 +178,13 @@ class Experiment(Component):
         steps = int(self.demos.demos.lengths.sum())
         progress.phase(f"replaying {len(self.demos.demos)} demonstrations", steps)
         key = None if collector.envs.frames is None else self._key(collector, agent, encoder, inference)
-        return self.demos.replay(collector, agent, key, progress.advance, progress.line)
+        return self.demos.replay(collector, Watching(agent), key, progress.advance, progress.line)
 
     def _key(self, collector: Collector, agent: Agent, encoder: Encoder, inference: Inference) -> dict[str, str] | None:
         """All that decides what the agent observes, as `DemoSet.replay` takes it; None where it can't be told."""
-        backend, observe = backends.get(inference.backend), type(agent).observe
-        codes = provenance.codes([*provenance.classes(encoder, self.env), type(agent), type(backend)])
+        backend, kind = backends.get(inference.backend), type(agent)
+        observe = kind.observe if kind.observe_demo is Agent.observe_demo else kind.observe_demo
+        codes = provenance.codes([*provenance.classes(encoder, self.env), kind, type(backend)])
         if "unknown" in codes.values():
             return None
         settings = {"encoder": ginfile.flatten(encoder.config), "env": ginfile.flatten(self.env.config)}
@@ -172,7 +192,7 @@ class Experiment(Component):
             **{f"{part}.{name}": value for part, values in settings.items() for name, value in values.items()},
             **encoder.identity(),
             **codes,
-            **{room: code_of(room) for room in ROOMS},
+            **{part: code_of(part) for part in (*ROOMS, Features.__module__)},
             **provenance.libraries(encoder, self.env),
             "encoder": type(encoder).__name__,
             "environment": type(self.env).__name__,

@@ -40,7 +40,7 @@ def small(encoder=None, **settings):
 
 def demonstrations(agent, seed=3):
     rng = np.random.default_rng(seed)
-    obs, final = agent.observe(some_obs(agent, 10, rng)), agent.observe(some_obs(agent, 2, rng))
+    obs, final = agent.observe_demo(some_obs(agent, 10, rng)), agent.observe_demo(some_obs(agent, 2, rng))
     return rollout_of(obs, final, [5, 5], rewards=100 + np.arange(10), rng=rng)
 
 
@@ -54,9 +54,11 @@ def separate(ensemble):
             linear.weight.data, linear.bias.data = weight[e].detach().t().clone(), bias[e, 0].detach().clone()
             layers.append(linear)
             if i + 1 < len(ensemble.weights):
-                norm = nn.LayerNorm(weight.shape[2])
-                norm.weight.data, norm.bias.data = ensemble.scales[i][e, 0].clone(), ensemble.shifts[i][e, 0].clone()
-                layers += [norm, nn.ReLU()]
+                if ensemble.norm:
+                    norm = nn.LayerNorm(weight.shape[2])
+                    norm.weight.data, norm.bias.data = (p[i][e, 0].clone() for p in (ensemble.scales, ensemble.shifts))
+                    layers.append(norm)
+                layers.append(nn.ReLU())
         networks.append(nn.Sequential(*layers))
     return networks
 
@@ -84,6 +86,17 @@ def test_the_ensemble_is_so_many_networks():
     wanted = [torch.stack(g).transpose(1, 2) for g in linear] + [torch.stack(g) for g in norms]
     for got, expected in zip(gradients, wanted, strict=True):
         torch.testing.assert_close(got.squeeze(1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_layer_norm():
+    """Values are those of plain networks, and updates move them."""
+    agent = small(critic_norm=False, init_steps=0)
+    ensemble = agent.online["critic"]
+    x, actions = torch.randn(6, STATE), torch.rand(6, ACTION)
+    expected = torch.stack([network(torch.cat((x, actions), 1))[:, 0] for network in separate(ensemble)])
+    torch.testing.assert_close(ensemble(x, actions), expected)
+    agent.warm_start(demonstrations(agent))
+    agent.update(step_of(agent, np.random.default_rng(0)))
 
 
 def test_in_bf16_the_ensemble_is_nearly_what_it_is_in_float32():
@@ -322,7 +335,9 @@ def seen(count, seed):
 
 
 def pictured_demonstrations(agent):
-    return rollout_of(agent.observe(seen(40, 3)), agent.observe(seen(2, 4)), [20, 20], rng=np.random.default_rng(5))
+    return rollout_of(
+        agent.observe_demo(seen(40, 3)), agent.observe_demo(seen(2, 4)), [20, 20], rng=np.random.default_rng(5)
+    )
 
 
 def test_features_are_kept_as_principal_components_beside_the_clones_action():
@@ -350,6 +365,15 @@ def test_features_are_kept_as_principal_components_beside_the_clones_action():
     np.testing.assert_allclose(agent.mean_action(row).detach(), expected.detach(), rtol=1e-4, atol=1e-5)
     (gradient,) = torch.autograd.grad(agent.mean_action(row).sum(), row)
     assert (gradient != 0).all()
+
+
+def test_without_a_warm_start_components_are_zeros():
+    """As a benchmark or a sweep's estimate has the agent, which measure what an update costs."""
+    agent = small(reference="correct", init_steps=0, **PICTURES)
+    rows = agent.observe(seen(3, 1))
+    assert rows.shape == (3, agent.row) and not rows[:, :2].any()
+    assert agent.act(rows, None).shape == (3, ACTION)
+    agent.update(rollout_of(rows, rows[:1], [3], rng=np.random.default_rng(0)))
 
 
 def test_components_that_hardly_vary_are_left_out():
@@ -412,7 +436,7 @@ def test_updates_draw_a_view_and_acting_takes_the_first(principal):
             rng.standard_normal((count, STATE)).astype(np.float32),
         )
 
-    obs, final = agent.observe(pictures(40, 3)), agent.observe(pictures(2, 4))
+    obs, final = agent.observe_demo(pictures(40, 3)), agent.observe_demo(pictures(2, 4))
     demos = rollout_of(obs, final, [20, 20], rng=np.random.default_rng(5))
     assert demos.obs.shape == (40, 3 * 3 + STATE)
     agent.warm_start(demos)
