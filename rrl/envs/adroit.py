@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -11,7 +11,7 @@ import pydantic
 from rrl.envs.adroit_tasks import FLAG_NAMES, JOINTS, TASKS
 from rrl.envs.base import ExactSimEnv, Faults, FrameRequest, Look, MuJoCoFactory, Part, Steps, meant
 from rrl.envs.joints import JointFaults, Noise
-from rrl.registry import register
+from rrl.registry import Mistake, Parts, register
 from rrl.score import Score, success
 
 
@@ -52,13 +52,29 @@ class Adroit(MuJoCoFactory):
         joint_delay: Annotated[int, pydantic.Field(ge=0, le=1000)] = 0
         """The joint angles in the observation are those of so many steps (10 ms each) ago; before, the episode's first
         ones. Where recorded states are shown instead of stepped: of so many shown states ago."""
+        last_action: bool = False
+        """Does the state vector end with the last action (at an episode's start: the one that holds the targets where
+        0)? The paper's 24 joints are the hand's alone, and where the arm has taken it, above all how high, one
+        camera hardly tells; what the arm was told to do does. Not where recorded states are shown instead of
+        stepped."""
         cameras: tuple[str, ...] | None = None
         """Cameras to render, in order. None: the protocol's (paper: vil_camera for pen, top for door and
         hammer, cam1 cam2 cam3 for relocate; stock: vil_camera)."""
         horizon: Steps | None = None
         """Steps (10 ms each) per episode. None: the protocol's (200; pen under `paper` 100)."""
 
-        later = frozenset({"joint_noise_kind", "stuck_joints", "dead_joints", "joint_delay"})
+        later = frozenset({"joint_noise_kind", "stuck_joints", "dead_joints", "joint_delay", "last_action"})
+
+        def misfit(self, run: Parts) -> Iterable[Mistake]:
+            """A last action that nobody recorded."""
+            yield from super().misfit(run)
+            if self.last_action and getattr(run.demos, "replay", "actions") == "states":
+                yield Mistake(
+                    "demos",
+                    "Adroit.last_action needs demonstrations that are stepped; recorded states have no actions before "
+                    "them",
+                    "set DemoSet.replay = 'actions', or leave Adroit.last_action out",
+                )
 
         @pydantic.field_validator("joint_noise", "stuck_joints", "dead_joints", "joint_delay")
         @classmethod
@@ -78,6 +94,13 @@ class Adroit(MuJoCoFactory):
                 if (joints + info.data.get("stuck_joints", ())).count(name) > 1:
                     raise ValueError(f"must name each joint once, stuck or dead; got {name} twice")
             return joints
+
+        @pydantic.field_validator("last_action")
+        @classmethod
+        def _beside_something(cls, value: bool, info: pydantic.ValidationInfo) -> bool:
+            if value and info.data.get("state") == "none":
+                raise ValueError("stands beside joints or the task's state; state is 'none'")
+            return value
 
         @pydantic.field_validator("cameras")
         @classmethod
@@ -155,20 +178,23 @@ class Adroit(MuJoCoFactory):
     @property
     def parts(self) -> tuple[Part, ...]:
         parts = {"task": self._task.parts, "joints": (Part("hand joints", 24, robot=True),), "none": ()}
-        return parts[self.config.state]
+        # One actuator for each joint of the hand and of the arm before it.
+        last = (Part("last action", self._task.joints.stop, robot=True),) if self.config.last_action else ()
+        return parts[self.config.state] + last
 
     def settings(self) -> dict[str, str]:
         c = self.config
         kind = c.joint_noise_kind if c.joint_noise and c.joint_noise_kind != "gaussian" else ""
-        faults = {
+        unusual = {
             "joint_noise": c.joint_noise,
             "joint_noise_kind": kind,
             "stuck_joints": ", ".join(c.stuck_joints),
             "dead_joints": ", ".join(c.dead_joints),
             "joint_delay": c.joint_delay,
+            "last_action": c.last_action,
         }
-        # What isn't at fault changes no key of features already cached.
-        told = {name: str(value) for name, value in faults.items() if value}
+        # What is as ever changes no key of features already cached.
+        told = {name: str(value) for name, value in unusual.items() if value}
         return super().settings() | {"reward": self.reward} | told
 
     def faults(self) -> Faults | None:
@@ -189,5 +215,5 @@ class Adroit(MuJoCoFactory):
 
         c = self.config
         faults = JointFaults(c.joint_noise, c.joint_noise_kind, c.stuck_joints, c.dead_joints, c.joint_delay)
-        settings = (c.task, c.protocol, self.reward, c.look, c.state, faults, self.cameras, self.horizon)
+        settings = (c.task, c.protocol, self.reward, c.look, c.state, faults, c.last_action, self.cameras, self.horizon)
         return AdroitSim(*settings, frames)

@@ -24,7 +24,8 @@ FRAME_SKIP = 5
 class AdroitSim(MuJoCoSim):
     """Pen, door, hammer or relocate. Actions set the targets of the position servos; one step lasts 10 ms.
 
-    `reward` is `sparse` or `dense`, `state` is `joints`, `task` or `none`; `faults` are for `joints` alone. An episode
+    `reward` is `sparse` or `dense`, `state` is `joints`, `task` or `none`; `faults` are for `joints` alone; with
+    `last_action` the state vector ends with it. An episode
     begins with the hand at rest at its zero pose; initial states hold qpos, qvel, and `desired_orien` (quaternion;
     pen), `door_body_pos`, `board_pos` (hammer), or `obj_pos` and `target_pos` (relocate; where the ball's body starts).
     """
@@ -39,6 +40,7 @@ class AdroitSim(MuJoCoSim):
         look: str,
         state: str,
         faults: JointFaults,
+        last_action: bool,
         cameras: tuple[str, ...],
         horizon: int,
         frames: FrameRequest | None,
@@ -50,7 +52,8 @@ class AdroitSim(MuJoCoSim):
         sparse = self._task.sparse if protocol == "paper" else self._task.stock_sparse
         self._reward = self._task.dense if reward == "dense" else sparse
         self._sensors = JointSensors(faults, JOINTS, self._joint_ranges(model))
-        size = {"joints": len(JOINTS), "task": self._task.state_dim, "none": 0}[state]
+        self._last_action = last_action
+        size = {"joints": len(JOINTS), "task": self._task.state_dim, "none": 0}[state] + last_action * model.nu
         super().__init__(f"{task}/{protocol}", model, data, size, look, cameras, frames)
 
     def _begin(self, given: Mapping[str, Any] | None) -> dict[str, NDArray[np.float64]]:
@@ -96,11 +99,14 @@ class AdroitSim(MuJoCoSim):
 
     def _state(self) -> NDArray[np.float32]:
         """The state vector; each call reads the joints anew."""
+        state: NDArray[Any] = np.empty(0)
         if self._state_kind == "joints":
-            return self._sensors.read(self._task.qpos[self._task.joints], self.np_random).astype(np.float32)
-        if self._state_kind == "task":
-            return self._task.state().astype(np.float32)
-        return np.empty(0, np.float32)
+            state = self._sensors.read(self._task.qpos[self._task.joints], self.np_random)
+        elif self._state_kind == "task":
+            state = self._task.state()
+        if self._last_action:
+            state = np.concatenate([state, (self._data.ctrl - self._ctrl_middle) / self._ctrl_half])
+        return state.astype(np.float32)
 
     def _table(self) -> Table:
         """Where RRL's distractors stand; the paper's protocol hides relocate's table."""
