@@ -53,10 +53,9 @@ class Adroit(MuJoCoFactory):
         """The joint angles in the observation are those of so many steps (10 ms each) ago; before, the episode's first
         ones. Where recorded states are shown instead of stepped: of so many shown states ago."""
         last_action: bool = False
-        """Does the state vector end with the last action (at an episode's start: the one that holds the targets where
-        0)? The paper's 24 joints are the hand's alone, and where the arm has taken it, above all how high, one
-        camera hardly tells; what the arm was told to do does. Not where recorded states are shown instead of
-        stepped."""
+        """Does the state vector end with the last action (where an episode begins: the one that sets all targets to
+        0)? The paper's 24 joints are the hand's alone, and where the arm has taken it, above all how high, one camera
+        hardly tells; what the arm was told to do does. Not where recorded states are shown instead of stepped."""
         cameras: tuple[str, ...] | None = None
         """Cameras to render, in order. None: the protocol's (paper: vil_camera for pen, top for door and
         hammer, cam1 cam2 cam3 for relocate; stock: vil_camera)."""
