@@ -86,6 +86,8 @@ class DemoSet(Component):
             if config.pick_seed is not None:
                 chosen = np.random.default_rng(config.pick_seed).permutation(chosen)
             self.demos = self.demos.pick(sorted(chosen[: config.episodes].tolist()))
+        if env.action_repeat > self.demos.action_repeat and env.action_repeat % self.demos.action_repeat == 0:
+            self.demos = self.demos.repeated(env.action_repeat // self.demos.action_repeat)
         self.name = name
         self.config = config
 
@@ -100,7 +102,7 @@ class DemoSet(Component):
 
     def mismatches(self) -> list[str]:
         """Where the run differs from what was recorded, in words: printed and tagged."""
-        facts = self.env.facts()
+        facts = {"action_repeat": str(self.env.action_repeat), **self.env.facts()}
         return [
             f"demonstrations were recorded with {key} {self.demos.facts[key]}, this run has {facts[key]}"
             for key in dict.fromkeys(("protocol", "horizon", *self.env.variant, *self.env.packages))

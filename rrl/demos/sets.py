@@ -91,6 +91,34 @@ class Demos:
             facts={**self.facts, **{k: [self.facts[k][i] for i in chosen] for k in listed}},
         )
 
+    def repeated(self, times: int) -> Demos:
+        """As if each action had been held so many times longer: means of that many actions in turn (fewer where an
+        episode ends), states and flags as they were then. Open-loop, so that a replay takes other ways."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        grid = [
+            (start, length, np.arange(0, length, times)) for start, length in zip(starts, self.lengths, strict=True)
+        ]
+        before = np.concatenate([start + first for start, _, first in grid])
+        after = np.concatenate([start + np.minimum(first + times, length) for start, length, first in grid])
+        states = np.concatenate([start + i + np.append(first, length) for i, (start, length, first) in enumerate(grid)])
+        facts = {**self.facts, "action_repeat": str(times * self.action_repeat)}
+        if "horizon" in facts:
+            facts["horizon"] = str(-(-int(facts["horizon"]) // times))
+        return replace(
+            self,
+            lengths=-(-self.lengths // times),
+            actions=np.add.reduceat(self.actions.clip(-1, 1), before) / (after - before)[:, None].astype(np.float32),
+            qpos=self.qpos[states],
+            qvel=self.qvel[states],
+            flags={k: v[after - 1] for k, v in self.flags.items()},
+            facts=facts,
+        )
+
+    @property
+    def action_repeat(self) -> int:
+        """Control steps of a recorded action."""
+        return int(self.facts.get("action_repeat", 1))
+
     def checksum(self) -> str:
         """SHA-256 of what replays use: actions, lengths, initial states and positions."""
         return _digest({"actions": self.actions, "lengths": self.lengths, "qpos": self.qpos, **self.initial})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -60,9 +61,16 @@ class Adroit(MuJoCoFactory):
         """Cameras to render, in order. None: the protocol's (paper: vil_camera for pen, top for door and
         hammer, cam1 cam2 cam3 for relocate; stock: vil_camera)."""
         horizon: Steps | None = None
-        """Steps (10 ms each) per episode. None: the protocol's (200; pen under `paper` 100)."""
+        """Agent steps (each of `action_repeat` control steps of 10 ms) per episode. None: the protocol's (200 control
+        steps; pen under `paper` 100)."""
+        action_repeat: Annotated[int, pydantic.Field(ge=1, le=100)] = 1
+        """Control steps for which an action is held, and whose rewards are summed (paper: 1; VRL3: 2). Demonstrations
+        are replayed with the means of so many recorded actions. An episode succeeds by as many control steps as ever,
+        counted at the end of each agent step."""
 
-        later = frozenset({"joint_noise_kind", "stuck_joints", "dead_joints", "joint_delay", "last_action"})
+        later = frozenset(
+            {"joint_noise_kind", "stuck_joints", "dead_joints", "joint_delay", "last_action", "action_repeat"}
+        )
 
         def misfit(self, run: Parts) -> Iterable[Mistake]:
             """A last action that nobody recorded."""
@@ -128,7 +136,7 @@ class Adroit(MuJoCoFactory):
     packages = (*MuJoCoFactory.packages, "gymnasium-robotics")
     oracle = "Adroit.state = 'task'"
     proprioception = "Adroit.state = 'joints'"
-    variant = ("protocol",)
+    variant = ("protocol", "action_repeat")
 
     @classmethod
     def tasks(cls) -> dict[str, dict[str, Any]]:
@@ -159,7 +167,11 @@ class Adroit(MuJoCoFactory):
 
     @property
     def horizon(self) -> int:
-        return self.config.horizon or self._task.horizons[self.config.protocol]
+        return self.config.horizon or math.ceil(self._task.horizons[self.config.protocol] / self.action_repeat)
+
+    @property
+    def action_repeat(self) -> int:
+        return self.config.action_repeat
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -172,7 +184,7 @@ class Adroit(MuJoCoFactory):
 
     @property
     def score(self) -> Score:
-        return success(FLAG_NAMES[0], self._task.success_steps)
+        return success(FLAG_NAMES[0], self._task.success_steps // self.action_repeat)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -191,6 +203,7 @@ class Adroit(MuJoCoFactory):
             "dead_joints": ", ".join(c.dead_joints),
             "joint_delay": c.joint_delay,
             "last_action": c.last_action,
+            "action_repeat": c.action_repeat if c.action_repeat > 1 else 0,
         }
         # What is as ever changes no key of features already cached.
         told = {name: str(value) for name, value in unusual.items() if value}
@@ -214,5 +227,16 @@ class Adroit(MuJoCoFactory):
 
         c = self.config
         faults = JointFaults(c.joint_noise, c.joint_noise_kind, c.stuck_joints, c.dead_joints, c.joint_delay)
-        settings = (c.task, c.protocol, self.reward, c.look, c.state, faults, c.last_action, self.cameras, self.horizon)
+        settings = (
+            c.task,
+            c.protocol,
+            self.reward,
+            c.look,
+            c.state,
+            faults,
+            c.last_action,
+            self.cameras,
+            self.horizon,
+            c.action_repeat,
+        )
         return AdroitSim(*settings, frames)

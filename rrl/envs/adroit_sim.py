@@ -18,11 +18,12 @@ from rrl.envs.mujoco import MuJoCoSim, Observation
 import mujoco  # isort: skip (after adroit_scene, which chooses MuJoCo's renderer)
 
 FRAME_SKIP = 5
-"""Physics steps of 2 ms per environment step."""
+"""Physics steps of 2 ms per control step."""
 
 
 class AdroitSim(MuJoCoSim):
-    """Pen, door, hammer or relocate. Actions set the targets of the position servos; one step lasts 10 ms.
+    """Pen, door, hammer or relocate. Actions set the targets of the position servos for
+    `action_repeat` control steps of 10 ms each.
 
     `reward` is `sparse` or `dense`, `state` is `joints`, `task` or `none`; `faults` are for `joints` alone; with
     `last_action` the state vector ends with it. An episode
@@ -43,6 +44,7 @@ class AdroitSim(MuJoCoSim):
         last_action: bool,
         cameras: tuple[str, ...],
         horizon: int,
+        action_repeat: int,
         frames: FrameRequest | None,
     ) -> None:
         self._task_name, self._protocol, self._state_kind, self._horizon = task, protocol, state, horizon
@@ -52,7 +54,8 @@ class AdroitSim(MuJoCoSim):
         sparse = self._task.sparse if protocol == "paper" else self._task.stock_sparse
         self._reward = self._task.dense if reward == "dense" else sparse
         self._sensors = JointSensors(faults, JOINTS, self._joint_ranges(model))
-        self._last_action = last_action
+        self._last_action, self._repeat = last_action, action_repeat
+        self.metadata = {**self.metadata, "render_fps": 100 / action_repeat}
         size = {"joints": len(JOINTS), "task": self._task.state_dim, "none": 0}[state] + last_action * model.nu
         super().__init__(f"{task}/{protocol}", model, data, size, look, cameras, frames)
 
@@ -73,11 +76,15 @@ class AdroitSim(MuJoCoSim):
 
     def _advance(self, ctrl: NDArray[np.float64]) -> tuple[float, bool, bool, dict[str, bool]]:
         self._data.ctrl[:] = ctrl
-        mujoco.mj_step(self._model, self._data, nstep=FRAME_SKIP)
         self._steps += 1
-        reward = self._reward()
+        reward, terminated = 0.0, False
+        for _ in range(self._repeat):
+            mujoco.mj_step(self._model, self._data, nstep=FRAME_SKIP)
+            reward += self._reward()
+            terminated = self._protocol == "paper" and self._task.failed()
+            if terminated:
+                break
         flags = dict(zip(FLAG_NAMES, self._task.flags(), strict=True))
-        terminated = self._protocol == "paper" and self._task.failed()
         return reward, terminated, self._steps >= self._horizon, flags
 
     def _own_state(self) -> Observation:
