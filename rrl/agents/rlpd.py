@@ -168,6 +168,10 @@ class RLPD(DemonstratedSAC):
             """Is a clone needed?"""
             return self.reference != "none" or (self.warm_up == "clone" and self.init_steps > 0)
 
+        def at_once(self) -> RLPD.Config:
+            """Without the critics' own updates too."""
+            return super().at_once().model_copy(update={"critics_first": 0})  # type: ignore[return-value]
+
         def kept_views(self) -> int:
             """As many as are asked for."""
             return self.views

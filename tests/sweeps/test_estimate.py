@@ -138,6 +138,25 @@ def test_settings_that_cost_nothing_share_a_measurement(agents: Any) -> None:
     assert estimate._kind(config(agents.WantsEpisodes.Config(width=2))) not in kinds
 
 
+def measured(program: str, run: Any) -> Speed:
+    """As the program prints it."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # this folder's helpers
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, input=ginfile.dumps(run), capture_output=True, text=True, env=env, check=True)
+    return Speed(startup=0.0, **json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_demonstrations_in_every_batch_are_not_missed() -> None:
+    """Of an agent that learns from them first, and is measured without them."""
+    program = (
+        "import json, sys\nfrom rrl.sweeps import speed\nspeed.LEAST = 0.1\n"
+        "print(json.dumps(speed._probe(sys.stdin.read())[0]))\n"
+    )
+    small = ["RLPD.hidden = (16,)", "RLPD.batch = 16", "RLPD.critics_first = 10_000_000", "Experiment.threads = 1"]
+    speed = measured(program, resolve(ginfile.load("adroit_pen_rlpd_state", small)))
+    assert speed.width == 4 * 45 and 0 < speed.learning < 1
+
+
 def test_both_kinds_of_agents_are_measured(agents: Any, tmp_path: Any) -> None:
     """In processes of their own, which know the agents: real environments, real updates."""
     program = (
@@ -148,11 +167,7 @@ def test_both_kinds_of_agents_are_measured(agents: Any, tmp_path: Any) -> None:
         "print(json.dumps(speed._probe(sys.stdin.read())[0]))\n"
     )
     for agent in (agents.WantsEpisodes.Config(), agents.WantsSteps.Config()):
-        source = ginfile.dumps(resolve(config(agent, workers=0, device="cpu", threads=1)))
-        command = [sys.executable, "-c", program]
-        env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # this folder's helpers
-        done = subprocess.run(command, input=source, capture_output=True, text=True, env=env, check=True)
-        speed = Speed(startup=0.0, **json.loads(done.stdout.splitlines()[-1]))
+        speed = measured(program, resolve(config(agent, workers=0, device="cpu", threads=1)))
         assert speed.width == 5 * 4  # of cartpole's five numbers
         assert speed.files == 3 * 4 * agents.WEIGHTS
         assert 0 < speed.learning < speed.sampling < 0.01
