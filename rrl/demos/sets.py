@@ -116,8 +116,9 @@ class Demos:
 
     @property
     def action_repeat(self) -> int:
-        """Control steps of a recorded action."""
-        return int(self.facts.get("action_repeat", 1))
+        """Control steps of a recorded action; 1 where the facts tell no number."""
+        told = str(self.facts.get("action_repeat"))
+        return int(told) if told.isdecimal() and int(told) > 0 else 1
 
     def checksum(self) -> str:
         """SHA-256 of what replays use: actions, lengths, initial states and positions."""

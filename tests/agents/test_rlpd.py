@@ -460,6 +460,8 @@ def test_updates_draw_a_view_and_acting_takes_the_first(principal):
     shares = np.unique(rows, axis=0, return_counts=True)[1] / 300
     assert len(shares) == 3 and (shares > 0.25).all()
     assert np.ptp(rows[:, width : width + STATE], axis=0).max() == 0
+    together = agent.one_view(np.broadcast_to(kept[0], (50, 3, kept.shape[1])), drawn=True)
+    assert (together == together[:, :1]).all() and len(np.unique(together[:, 0], axis=0)) == 3  # one for a transition
     if principal:
         for row in rows[:10]:  # features and the clone's action are of the same view
             views = kept[0, : 3 * width].reshape(3, width)
