@@ -101,6 +101,8 @@ class Agent(nn.Module, Component, abc.ABC):
     """What the line of an update shows: a metric's name, and how it is written, as in {"policy/kl": "KL {:.4f}"}."""
     speed_ignores: ClassVar[frozenset[str]] = frozenset()
     """Settings that change what is learnt but not what it costs: estimates measure such runs once."""
+    encodes: ClassVar[str] = "rrl.agents.frozen"
+    """The module that encodes and shifts pictures for a frozen encoder's agents: its code decides cached features."""
     step_sizes: ClassVar[tuple[str, ...]] = ()
     """Settings that say how far an update goes: those to lower when it diverges."""
 
@@ -199,6 +201,14 @@ class Agent(nn.Module, Component, abc.ABC):
     def observe_demo(self, obs: Obs) -> NDArray[Any]:
         """As `observe`, of demonstrations: rows as `warm_start` takes them."""
         return self.observe(obs)
+
+    def column(self, i: int) -> str:
+        """What stands at place i of a row, for errors."""
+        return f"number {i} of {type(self).__name__}.observe"
+
+    def demo_column(self, i: int) -> str:
+        """As `column`, of demonstrations' rows."""
+        return self.column(i)
 
     @abc.abstractmethod
     def act(self, observed: NDArray[Any], noise: NDArray[np.float32] | None) -> NDArray[np.float32]:

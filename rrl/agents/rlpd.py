@@ -317,6 +317,10 @@ class RLPD(DemonstratedSAC):
         """Of what is kept."""
         return super().column(i) if self.principal is None else f"number {i} of RLPD's condensed features"
 
+    def demo_column(self, i: int) -> str:
+        """Of all features."""
+        return super().column(i)
+
     def mean_action(self, row: Tensor) -> Tensor:
         """Of one frozen feature vector and state, whatever is kept of them."""
         return super().mean_action(row if self.principal is None else self.condense(row))

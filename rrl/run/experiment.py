@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from rrl.agents.base import Agent, Progress
-from rrl.agents.frozen import Features
 from rrl.config import ginfile
 from rrl.demos import DemoSet, pictures
 from rrl.demos.replay import NoPolicy
@@ -40,14 +39,14 @@ class Watching(NoPolicy):
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent.action_dim)
         self.agent = agent
-        features = getattr(agent, "features", None)
-        unnamed = f"number {{}} of {type(agent).__name__}.observe".format
-        self.column = features.column if isinstance(features, Features) else unnamed
-        """What stands at place i of a row, for errors."""
 
     def observe(self, obs: Obs) -> NDArray[Any]:
         """As `Agent.observe_demo`."""
         return self.agent.observe_demo(obs)
+
+    def column(self, i: int) -> str:
+        """As `Agent.demo_column`."""
+        return self.agent.demo_column(i)
 
 
 @register
@@ -192,7 +191,7 @@ class Experiment(Component):
             **{f"{part}.{name}": value for part, values in settings.items() for name, value in values.items()},
             **encoder.identity(),
             **codes,
-            **{part: code_of(part) for part in (*ROOMS, Features.__module__)},
+            **{part: code_of(part) for part in (*ROOMS, agent.encodes)},
             **provenance.libraries(encoder, self.env),
             "encoder": type(encoder).__name__,
             "environment": type(self.env).__name__,
