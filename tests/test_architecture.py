@@ -145,6 +145,7 @@ def components() -> dict[str, str]:
 
 def particular_fields() -> set[str]:
     """Settings that some components have and neither the base of their kind nor a run or a sweep."""
+    importlib.import_module("rrl.sweeps.plan")  # which registers Sweep, whatever ran before
     fields: set[str] = set()
     for name in components():
         cls = registry.get(name)
