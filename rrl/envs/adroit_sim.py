@@ -22,12 +22,13 @@ FRAME_SKIP = 5
 
 
 class AdroitSim(MuJoCoSim):
-    """Pen, door, hammer or relocate. Actions set the targets of the position servos for `action_repeat` control steps of
-    10 ms each.
+    """Pen, door, hammer or relocate. Actions set the targets of the position servos for `action_repeat` control steps
+    of 10 ms each.
 
     `reward` is `sparse` or `dense`, `state` is `joints`, `task` or `none`; `faults` are for `joints` alone; with
-    `last_action` the state vector ends with it. An episode begins with the hand at rest at its zero pose; initial states hold qpos, qvel, and `desired_orien` (quaternion;
-    pen), `door_body_pos`, `board_pos` (hammer), or `obj_pos` and `target_pos` (relocate; where the ball's body starts).
+    `last_action` the state vector ends with it. An episode begins with the hand at rest at its zero pose; initial
+    states hold qpos, qvel, and `desired_orien` (quaternion; pen), `door_body_pos`, `board_pos` (hammer), or `obj_pos`
+    and `target_pos` (relocate; where the ball's body starts).
     """
 
     metadata = {**MuJoCoSim.metadata, "render_fps": 100}  # noqa: RUF012 (gymnasium's declaration)
