@@ -57,6 +57,9 @@ class Adroit(MuJoCoFactory):
         """Does the state vector end with the last action (where an episode begins: the one that sets all targets to
         0)? The paper's 24 joints are the hand's alone, and where the arm has taken it, above all how high, one camera
         hardly tells; what the arm was told to do does. Not where recorded states are shown instead of stepped."""
+        arm_joints: bool = False
+        """Do the arm's joints (rad and m; door 4, hammer 2, relocate 6) stand after the hand's 24, as on a robot that
+        knows its whole pose? The paper leaves them out. Their sensors have no faults."""
         cameras: tuple[str, ...] | None = None
         """Cameras to render, in order. None: the protocol's (paper: vil_camera for pen, top for door and
         hammer, cam1 cam2 cam3 for relocate; stock: vil_camera)."""
@@ -69,7 +72,15 @@ class Adroit(MuJoCoFactory):
         counted at the end of each agent step."""
 
         later = frozenset(
-            {"joint_noise_kind", "stuck_joints", "dead_joints", "joint_delay", "last_action", "action_repeat"}
+            {
+                "joint_noise_kind",
+                "stuck_joints",
+                "dead_joints",
+                "joint_delay",
+                "last_action",
+                "arm_joints",
+                "action_repeat",
+            }
         )
 
         def misfit(self, run: Parts) -> Iterable[Mistake]:
@@ -107,6 +118,15 @@ class Adroit(MuJoCoFactory):
         def _beside_something(cls, value: bool, info: pydantic.ValidationInfo) -> bool:
             if value and info.data.get("state") == "none":
                 raise ValueError("stands beside joints or the task's state; state is 'none'")
+            return value
+
+        @pydantic.field_validator("arm_joints")
+        @classmethod
+        def _beside_the_hands(cls, value: bool, info: pydantic.ValidationInfo) -> bool:
+            if value and info.data.get("task") == "pen":
+                raise ValueError("pen's hand has no arm")
+            if value and (state := info.data.get("state", "joints")) != "joints":
+                raise ValueError(f"stand beside the hand's, in state 'joints'; state is {state!r}")
             return value
 
         @pydantic.field_validator("cameras")
@@ -189,9 +209,10 @@ class Adroit(MuJoCoFactory):
     @property
     def parts(self) -> tuple[Part, ...]:
         parts = {"task": self._task.parts, "joints": (Part("hand joints", 24, robot=True),), "none": ()}
+        arm = (Part("arm joints", self._task.joints.start, robot=True),) if self.config.arm_joints else ()
         # One actuator for each joint of the hand and of the arm before it.
         last = (Part("last action", self._task.joints.stop, robot=True),) if self.config.last_action else ()
-        return parts[self.config.state] + last
+        return parts[self.config.state] + arm + last
 
     def settings(self) -> dict[str, str]:
         c = self.config
@@ -203,6 +224,7 @@ class Adroit(MuJoCoFactory):
             "dead_joints": ", ".join(c.dead_joints),
             "joint_delay": c.joint_delay,
             "last_action": c.last_action,
+            "arm_joints": c.arm_joints,
             "action_repeat": c.action_repeat if c.action_repeat > 1 else 0,
         }
         # What is as ever changes no key of features already cached.
@@ -223,20 +245,10 @@ class Adroit(MuJoCoFactory):
         )
 
     def make_one(self, frames: FrameRequest | None) -> ExactSimEnv:
-        from rrl.envs.adroit_sim import AdroitSim
+        from rrl.envs.adroit_sim import AdroitSim, Senses
 
         c = self.config
         faults = JointFaults(c.joint_noise, c.joint_noise_kind, c.stuck_joints, c.dead_joints, c.joint_delay)
-        settings = (
-            c.task,
-            c.protocol,
-            self.reward,
-            c.look,
-            c.state,
-            faults,
-            c.last_action,
-            self.cameras,
-            self.horizon,
-            c.action_repeat,
-        )
+        senses = Senses(c.state, faults, c.arm_joints, c.last_action)
+        settings = (c.task, c.protocol, self.reward, c.look, senses, self.cameras, self.horizon, c.action_repeat)
         return AdroitSim(*settings, frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,23 @@ FRAME_SKIP = 5
 """Physics steps of 2 ms per control step."""
 
 
+@dataclass(frozen=True)
+class Senses:
+    """What the state vector holds, in this order."""
+
+    state: str
+    """`joints` of the hand, `task` or `none`."""
+    faults: JointFaults
+    """For `joints` alone."""
+    arm_joints: bool
+    last_action: bool
+
+
 class AdroitSim(MuJoCoSim):
     """Pen, door, hammer or relocate. Actions set the targets of the position servos for `action_repeat` control steps
     of 10 ms each.
 
-    `reward` is `sparse` or `dense`, `state` is `joints`, `task` or `none`; `faults` are for `joints` alone; with
-    `last_action` the state vector ends with it. An episode begins with the hand at rest at its zero pose; initial
+    `reward` is `sparse` or `dense`. An episode begins with the hand at rest at its zero pose; initial
     states hold qpos, qvel, and `desired_orien` (quaternion; pen), `door_body_pos`, `board_pos` (hammer), or `obj_pos`
     and `target_pos` (relocate; where the ball's body starts).
     """
@@ -39,24 +51,23 @@ class AdroitSim(MuJoCoSim):
         protocol: str,
         reward: str,
         look: str,
-        state: str,
-        faults: JointFaults,
-        last_action: bool,
+        senses: Senses,
         cameras: tuple[str, ...],
         horizon: int,
         action_repeat: int,
         frames: FrameRequest | None,
     ) -> None:
-        self._task_name, self._protocol, self._state_kind, self._horizon = task, protocol, state, horizon
+        self._task_name, self._protocol, self._senses, self._horizon = task, protocol, senses, horizon
         model = adroit_scene.model(task, protocol)
         data = mujoco.MjData(model)
         self._task = TASKS[task](model, data)
         sparse = self._task.sparse if protocol == "paper" else self._task.stock_sparse
         self._reward = self._task.dense if reward == "dense" else sparse
-        self._sensors = JointSensors(faults, JOINTS, self._joint_ranges(model))
-        self._last_action, self._repeat = last_action, action_repeat
+        self._sensors = JointSensors(senses.faults, JOINTS, self._joint_ranges(model))
+        self._repeat = action_repeat
         self.metadata = {**self.metadata, "render_fps": 100 / action_repeat}
-        size = {"joints": len(JOINTS), "task": self._task.state_dim, "none": 0}[state] + last_action * model.nu
+        size = {"joints": len(JOINTS), "task": self._task.state_dim, "none": 0}[senses.state]
+        size += senses.arm_joints * self._task.joints.start + senses.last_action * model.nu
         super().__init__(f"{task}/{protocol}", model, data, size, look, cameras, frames)
 
     def _begin(self, given: Mapping[str, Any] | None) -> dict[str, NDArray[np.float64]]:
@@ -106,14 +117,16 @@ class AdroitSim(MuJoCoSim):
 
     def _state(self) -> NDArray[np.float32]:
         """The state vector; each call reads the joints anew."""
-        state: NDArray[Any] = np.empty(0)
-        if self._state_kind == "joints":
-            state = self._sensors.read(self._task.qpos[self._task.joints], self.np_random)
-        elif self._state_kind == "task":
-            state = self._task.state()
-        if self._last_action:
-            state = np.concatenate([state, (self._data.ctrl - self._ctrl_middle) / self._ctrl_half])
-        return state.astype(np.float32)
+        state: list[NDArray[Any]] = []
+        if self._senses.state == "joints":
+            state.append(self._sensors.read(self._task.qpos[self._task.joints], self.np_random))
+        elif self._senses.state == "task":
+            state.append(self._task.state())
+        if self._senses.arm_joints:
+            state.append(self._task.qpos[: self._task.joints.start])
+        if self._senses.last_action:
+            state.append((self._data.ctrl - self._ctrl_middle) / self._ctrl_half)
+        return np.concatenate([*state, np.empty(0)]).astype(np.float32)
 
     def _table(self) -> Table:
         """Where RRL's distractors stand; the paper's protocol hides relocate's table."""
