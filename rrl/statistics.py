@@ -7,21 +7,21 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 Floats = NDArray[np.float64]
 RESAMPLES = 5000
+Z95 = 1.959963984540054
+"""Standard normal quantile of 0.975, as scipy.special's `ndtri` gives it, which takes a third of a second to import."""
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion, as fractions; (0, 1) without trials."""
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a proportion, as fractions; (0, 1) without trials."""
     if trials == 0:
         return 0.0, 1.0
     # Closed form: scipy.stats has it too (a test compares), but takes two seconds of every run to import.
-    z = float(ndtri(0.5 + confidence / 2))
-    share, ratio = successes / trials, z * z / trials
+    share, ratio = successes / trials, Z95 * Z95 / trials
     centre = (share + ratio / 2) / (1 + ratio)
-    half = z / (1 + ratio) * math.sqrt(share * (1 - share) / trials + ratio / (4 * trials))
+    half = Z95 / (1 + ratio) * math.sqrt(share * (1 - share) / trials + ratio / (4 * trials))
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == trials else centre + half)
 
 
@@ -110,7 +110,7 @@ def paired_proportions(a: Sequence[float], b: Sequence[float]) -> tuple[float, f
         raise ValueError(f"pairs need as many values on both sides, got {len(x)} and {len(y)}")
     gained, lost, n = int((x & ~y).sum()), int((~x & y).sum()), len(x)
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    half = float(ndtri(0.975)) * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    half = Z95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
     return (gained - lost) / n, max(up - down - half, -1.0), min(up - down + half, 1.0)
 
 

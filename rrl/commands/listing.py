@@ -7,7 +7,7 @@ from textwrap import shorten
 
 from rrl import registry
 from rrl.config import ginfile
-from rrl.run import policies
+from rrl.run.shipped import shipped as shipped_policies
 from rrl.store import checkpoint
 
 FOLDERS = {
@@ -40,7 +40,7 @@ def show(kind: str | None, line: Callable[[str], None]) -> None:
 
 def _policies(line: Callable[[str], None]) -> None:
     line("policies (rrl eval NAME, rrl play NAME, rrl.load_policy(NAME); a gin file of the same name is another run):")
-    for name, path in policies.shipped().items():
+    for name, path in shipped_policies().items():
         values = checkpoint.load_values(path)
         made = ginfile.flatten_text(values["config"], str(path))
         line(f"  {name:<26} {made['encoder']}, {made['agent']}, {values.get('iteration', 0)} updates")

@@ -12,7 +12,6 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,14 @@ from rrl.demos.replay import cache_folder
 from rrl.encoders import backends
 from rrl.encoders.base import Encoder, Inference, Precision, cpu_has_bf16
 from rrl.envs.base import EnvFactory
-from rrl.machine.paths import expanded, unusable
 from rrl.registry import Component, InputFile, UserError, build
 from rrl.rollout.slots import Slots
 from rrl.run import provenance
 from rrl.run.experiment import Experiment
+from rrl.run.shipped import find as find
+from rrl.run.shipped import shipped as shipped
 from rrl.store import checkpoint
-from rrl.store.files import shipped_first, writing
+from rrl.store.files import writing
 
 FILE = "file."
 """Beginning of the names of tensors that are no part of the policy, but the bytes of files that its configuration
@@ -99,25 +99,6 @@ def _unpacked(name: str, data: bytes) -> Path:
                 file.write(data)
         except OSError as error:
             raise UserError(f"the policy's {name} can't be unpacked: {error}; RRL_CACHE names another cache") from error
-    return path
-
-
-def shipped() -> dict[str, Path]:
-    """Name -> file of the policies that come with the package: state experts, and pixel policies."""
-    folder = Path(str(files("rrl"))) / "data"
-    paths = [*folder.glob("experts/*.safetensors"), *folder.glob("policies/*.safetensors")]
-    return {path.stem: path for path in sorted(paths)}
-
-
-def find(source: str | Path) -> Path:
-    """The policy file that a path or the name of a shipped policy means; UserError if there is none."""
-    known = shipped()
-    path = shipped_first(str(source), known, expanded(source))
-    if why := unusable(path):
-        raise UserError(
-            f"{why}, nor a shipped policy of that name ({', '.join(known)}); "
-            "runs write policy.safetensors and best_policy.safetensors"
-        )
     return path
 
 
