@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,39 +19,12 @@ from rrl.agents.settings.base import AgentSteps as AgentSteps
 from rrl.agents.settings.base import Episodes as Episodes
 from rrl.agents.settings.base import Wants as Wants
 from rrl.encoders.base import Encoder, Inference
+from rrl.machine.progress import SILENCE as SILENCE
+from rrl.machine.progress import Progress as Progress
 from rrl.registry import Component, UserError, proposals
 from rrl.rollout.data import Obs, Rollout
 
 Metrics = dict[str, float]
-
-
-class Progress(Protocol):
-    """Where long work says how far it is (`rrl.machine.console.Display`)."""
-
-    def line(self, text: str) -> None:
-        """Print a line that stays."""
-
-    def phase(self, name: str, steps: int) -> None:
-        """Begin to count `steps` steps of what `name` says."""
-
-    def advance(self, steps: int) -> None:
-        """So many steps were made."""
-
-
-class Silence:
-    """Progress that nobody sees."""
-
-    def line(self, text: str) -> None:
-        """Nothing."""
-
-    def phase(self, name: str, steps: int) -> None:
-        """Nothing."""
-
-    def advance(self, steps: int) -> None:
-        """Nothing."""
-
-
-SILENCE = Silence()
 
 
 class Agent(nn.Module, settings.Agent, abc.ABC):

@@ -23,7 +23,7 @@ from rrl.evaluators.base import Context, Evaluator
 from rrl.machine.console import Display
 from rrl.machine.cores import cores
 from rrl.machine.paths import new_file
-from rrl.registry import UserError, build
+from rrl.registry import UserError, build, implementation
 from rrl.rollout.episodes import Collector
 from rrl.rollout.kept import KeptCollector
 from rrl.run import policies, soundness
@@ -259,7 +259,8 @@ def export_encoder(source: str, out: Path, say: Say) -> None:
 
 
 def _agent(config: Any) -> type[Agent]:
-    agent: type[Agent] = config.agent.component
+    agent: Any = implementation(config.agent.component)
+    assert issubclass(agent, Agent)
     return agent
 
 

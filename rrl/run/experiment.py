@@ -19,6 +19,7 @@ from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Evaluator
 from rrl.machine.cores import MOST_THREADS
+from rrl.machine.progress import Progress
 from rrl.registry import Component, Mistake, Seed, UserError, build, code_of, mistake, mistakes, register
 from rrl.rollout.data import Obs, Rollout
 from rrl.rollout.episodes import Collector
@@ -27,7 +28,7 @@ from rrl.run import provenance
 if TYPE_CHECKING:  # torch: whoever only reads a configuration needs none
     import torch
 
-    from rrl.agents.base import Agent, Progress
+    from rrl.agents.base import Agent
     from rrl.encoders.base import Encoder, Inference
 
 ROOMS = ("rrl.envs", "rrl.rollout", "rrl.encoders", "rrl.demos")

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rrl.agents.base import Agent, Episodes
+from rrl.agents.settings.base import Agent, Episodes
 from rrl.config import ginfile
 from rrl.demos.replay import cache_folder
 from rrl.envs.base import EnvFactory
