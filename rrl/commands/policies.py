@@ -259,7 +259,7 @@ def export_encoder(source: str, out: Path, say: Say) -> None:
 
 
 def _agent(config: Any) -> type[Agent]:
-    agent: Any = implementation(config.agent.component)
+    agent = implementation(config.agent.component)
     assert issubclass(agent, Agent)
     return agent
 
