@@ -25,6 +25,7 @@ from rrl.agents.base import Agent, Metrics, beginning, cpu_copy, diverged
 from rrl.agents.frozen import Features
 from rrl.agents.replay import Batch, Replay
 from rrl.agents.settings import off_policy as settings
+from rrl.agents.settings.off_policy import OffPolicyConfig as OffPolicyConfig
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder
 from rrl.machine.cuda_graphs import Replayed

@@ -64,7 +64,7 @@ def show(
         display.phase(source, subject.env.horizon)
         with closing(WorkerVectorEnv(subject.env, 1, frames, 0)) as envs:
             shots = grad_cam.taken(Collector(envs), subject.policy, subject.episode, count, display.advance)
-        maps = heat.heat(subject.encoder, shots, subject.action)
+        maps = heat.heat(subject.encoder, shots.frames, shots.state, subject.action)
         blocks.append(grad_cam.block(shots, maps, subject.label, side))
         display.line(f"{source}: {', '.join(subject.label)}; steps {shots.t[0]} to {shots.t[-1]}")
     grad_cam.draw(blocks, out)

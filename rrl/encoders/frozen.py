@@ -19,6 +19,8 @@ from rrl.encoders import backends, weights
 from rrl.encoders.base import Encoder, Inference
 from rrl.encoders.input import IMAGENET
 from rrl.encoders.settings import frozen as settings
+from rrl.encoders.settings.frozen import Weights as Weights
+from rrl.encoders.settings.frozen import by_hand as by_hand
 from rrl.registry import UserError
 
 

@@ -69,6 +69,8 @@ class GradCAM(Evaluator):
         from rrl.evaluators import heat
 
         try:
+            if why := missing():
+                raise UserError(why)
             if context.network is None:
                 raise UserError("the encoder is not at hand here")
             action = None if self.config.of == "features" else heat.mean_action(policy)
@@ -78,7 +80,7 @@ class GradCAM(Evaluator):
                 shots = taken(Collector(envs), policy, episode, self.config.moments, context.progress)
             finally:
                 envs.close()
-            maps = heat.heat(context.network, shots, action)
+            maps = heat.heat(context.network, shots.frames, shots.state, action)
         except UserError as error:  # as with a video: a run must not fail for it
             context.say(f"no Grad-CAM: {error}")
             return

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rrl.encoders.base import Encoder
-from rrl.evaluators.grad_cam import Shots, missing
 from rrl.registry import UserError
 
 Action = Callable[[Tensor], Tensor]
@@ -31,19 +30,20 @@ def mean_action(policy: Any) -> Action:
     return action
 
 
-def heat(encoder: Encoder, shots: Shots, action: Action | None = None) -> NDArray[np.float32]:
-    """Maps [K, cameras, H, W], each stretched to [0, 1] by itself: of the length of the mean action if `action` is
-    given, else of the feature vector's. UserError where the package is missing, or the network has no maps."""
-    if why := missing():
-        raise UserError(why)
+def heat(
+    encoder: Encoder, frames: NDArray[np.uint8], state: NDArray[np.float32], action: Action | None = None
+) -> NDArray[np.float32]:
+    """Maps [K, cameras, H, W] of frames [K, H, W, 3 * cameras] and states [K, p], each stretched to [0, 1] by itself:
+    of the length of the mean action if `action` is given, else of the feature vector's. UserError where the network has
+    no maps."""
     import pytorch_grad_cam
 
     explained = _Explained(encoder, action)
-    pictures = torch.from_numpy(shots.frames).permute(0, 3, 1, 2)
-    cam = pytorch_grad_cam.GradCAM(explained, [last_map(explained.encoder, torch.from_numpy(shots.frames[:1]))])
+    pictures = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    cam = pytorch_grad_cam.GradCAM(explained, [last_map(explained.encoder, torch.from_numpy(frames[:1]))])
     maps = []
-    for picture, state in zip(pictures, torch.from_numpy(shots.state), strict=True):  # one at a time: memory
-        explained.state = state[None]
+    for picture, beside in zip(pictures, torch.from_numpy(state), strict=True):  # one at a time: memory
+        explained.state = beside[None]
         maps.append(cam(picture[None], [torch.linalg.vector_norm]))
     heat = np.stack(maps).astype(np.float32)
     if not np.isfinite(heat).all():
