@@ -1,8 +1,8 @@
 """Natural policy gradient (`NPG`), the same with demonstrations (`DAPG`), and behaviour cloning alone (`BC`).
 
 Paper section 3 and its table of hyperparameters; where the paper is silent, the authors' released code.
-Read top to bottom: settings, returns and cloning, the three agents; what a natural-gradient step is made of
-stands in `natural_gradient`.
+Read top to bottom: returns and cloning, the three agents; what a natural-gradient step is made of stands in
+`natural_gradient`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,6 @@ from rrl.rollout.data import Rollout
 
 CHUNK = 4096
 """Samples per forward pass over a whole batch: bounds the memory for activations."""
-
-
-# --- settings ---------------------------------------------------------------------------------------
 
 
 # --- returns and cloning ----------------------------------------------------------------------------

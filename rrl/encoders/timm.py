@@ -1,8 +1,4 @@
-"""Any network of the package `timm`, by its name there.
-
-What a network's pictures look like is timm's own data (`PretrainedCfg`). Its `crop_mode` may be anything: 'center',
-'squash' and 'border' are one and the same for the square pictures that are rendered.
-"""
+"""Any network of the package `timm`, by its name there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface of agents: what data they want, how they act, how they learn."""
+"""What is to be known of an agent before it is made: its settings, what data it wants, what it goes with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SAC with demonstrations in every batch: what FERM and RLPD share beside their losses."""
+"""Settings of what FERM and RLPD share: demonstrations in every batch."""
 
 from __future__ import annotations
 

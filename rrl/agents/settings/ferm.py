@@ -1,9 +1,4 @@
-"""FERM: RAD that starts from demonstrations and a contrastively trained encoder (Zhan et al. 2020).
-
-The paper's baseline of figure 4. Demonstrations fill the replay memory first, where they age like everything
-else; the encoder is trained on them by CURL's loss; then RAD learns online. `bc_epochs` gives what the same
-demonstrations reach by cloning alone.
-"""
+"""Settings of FERM."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Natural policy gradient (`NPG`), the same with demonstrations (`DAPG`), and behaviour cloning alone (`BC`).
-
-Paper section 3 and its table of hyperparameters; where the paper is silent, the authors' released code.
-Read top to bottom: settings, returns and cloning, the three agents; what a natural-gradient step is made of
-stands in `natural_gradient`.
-"""
+"""Settings of the natural policy gradient (`NPG`), the same with demonstrations (`DAPG`), and cloning alone (`BC`)."""
 
 from __future__ import annotations
 

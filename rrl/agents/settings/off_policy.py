@@ -1,9 +1,4 @@
-"""What off-policy actor-critics share, whatever their losses: rows, views, replay memory, targets, the update loop.
-
-An agent (`rrl.agents.sac`) adds its networks and its losses: `make_networks`, `choose`, `learn_critic`,
-`learn_actor`. Its encoder is frozen, or a `PixelEncoder` that it trains: with the critics' loss, and on the encoder's
-own one if it has one, never with the actor's (but for FERM's cloning).
-"""
+"""Settings that off-policy actor-critics share."""
 
 from __future__ import annotations
 

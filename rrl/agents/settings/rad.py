@@ -1,9 +1,4 @@
-"""RAD, CURL and SAC+AE: SAC with their published settings, each with the encoder that makes the method.
-
-RAD (Laskin et al. 2020) with `PixelCNN`, CURL (Laskin, Srinivas & Abbeel 2020) with `ContrastiveCNN`,
-SAC+AE (Yarats et al. 2021) with `AutoencoderCNN`; settings as in their released code, whose results the
-paper's table 1 copies.
-"""
+"""Settings of RAD, CURL and SAC+AE: those of their released code."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""RLPD: SAC on frozen features with demonstrations in half of every batch, many critics and many updates a step.
-
-Ball et al. 2023, with what others found to help beside it, each a field: several-step returns (VRL3, ResFiT), a trunk
-on the features (DrQ-v2, VRL3), a warm-up by a clone (WSRL), and that clone as a reference to choose from (IBRL) or to
-correct (ResFiT). The networks: `rlpd_networks`.
-"""
+"""Settings of RLPD."""
 
 from __future__ import annotations
 

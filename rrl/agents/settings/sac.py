@@ -1,9 +1,4 @@
-"""Soft actor-critic, on a state, on frozen features, or together with an encoder that learns.
-
-Haarnoja et al. 2018 with a learnt temperature, in the forms of pytorch_sac, RAD, CURL and SAC+AE (the
-paper's section 5.8 and table 1); `RAD`, `CURL`, `SACAE` are this agent with the published settings. Read
-top to bottom: settings, networks, losses; memory, views and targets are `off_policy`'s.
-"""
+"""Settings of soft actor-critic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AutoencoderCNN: the encoder of SAC+AE, which also learns to reconstruct its frames."""
+"""Settings of SAC+AE's encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface of encoders: pictures in, feature vectors out."""
+"""What is to be known of an encoder before it is made: its settings, the pictures it asks for, what it goes with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ContrastiveCNN: the encoder of CURL, which also learns to tell its own frames from others."""
+"""Settings of CURL's encoder."""
 
 from __future__ import annotations
 

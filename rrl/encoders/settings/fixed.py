@@ -1,8 +1,4 @@
-"""FixedEncoder: what an encoder learned in a finished run, frozen (the paper's "fixed RAD encoder").
-
-The file holds the convolutions and the critics' head, and in its header which encoder they belong to and
-how that one is configured: so the frames, their stack and the view are its own too.
-"""
+"""Settings of FixedEncoder, and what an exported file says of itself."""
 
 from __future__ import annotations
 

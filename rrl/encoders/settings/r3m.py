@@ -1,9 +1,4 @@
-"""R3M: a ResNet trained on people's videos and what was said of them (Nair et al. 2022, arXiv 2203.12601).
-
-Network, pictures and names of tensors as in github.com/facebookresearch/r3m, whose files say MIT licence: the loader
-`r3m/__init__.py` takes `r3m` out of the file, leaves `lang_enc` and `lang_rew` out and gives the rest to a DataParallel
-of `r3m/models_r3m.py`'s R3M, whose `convnet` is torchvision's network with no `fc`.
-"""
+"""Settings of R3M, and what is published of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ResNet: the paper's encoder (section 4; ResNet-34 is its default)."""
+"""Settings of ResNet, and what is published of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ShuffleNetV2: the paper's smallest encoder (figure 7), a twenty-fifth of ResNet-34's multiplications."""
+"""Settings of ShuffleNetV2, and what is published of it."""
 
 from __future__ import annotations
 

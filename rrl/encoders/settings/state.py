@@ -1,4 +1,4 @@
-"""No pictures at all: the policy sees the environment's state vector only."""
+"""Settings of what sees no pictures."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Encoders that are trained on pictures of a task before anything acts: `rrl pretrain` makes their weights.
-
-What is trained is a `Learner`: the encoder's network and what only its loss needs. What comes of it is a file with the
-network's tensors and, in its header, the data set's facts.
-"""
+"""Settings of encoders that `rrl pretrain` trains, and what their files say of themselves."""
 
 from __future__ import annotations
 

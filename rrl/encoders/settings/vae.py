@@ -1,8 +1,4 @@
-"""VAE: a variational autoencoder's encoder, trained on pictures of the task itself (Kingma & Welling 2014).
-
-The paper's task-specific encoder: architecture, loss and scale of pictures of the public code that it credits
-(PyTorch-VAE's `VanillaVAE`), with 512 latent numbers.
-"""
+"""Settings of the VAE."""
 
 from __future__ import annotations
 

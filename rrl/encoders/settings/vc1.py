@@ -1,11 +1,4 @@
-"""VC-1: a vision transformer trained on people's videos and ImageNet as a masked autoencoder (Majumdar et al. 2023,
-arXiv 2303.18240).
-
-Network, pictures and names of tensors as in github.com/facebookresearch/eai-vc: `load_mae_encoder` of
-`vc_models/models/vit/vit.py` takes `model` out of the file and leaves the decoder's tensors and the mask's token out;
-the feature is the class token behind the last norm (eps 1e-6). The weights' licence is CC BY-NC 4.0, not for commercial
-use (model card of facebook/vc1-base).
-"""
+"""Settings of VC-1, and what is published of it."""
 
 from __future__ import annotations
 

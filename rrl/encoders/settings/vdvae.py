@@ -1,8 +1,4 @@
-"""VDVAE: the encoder of a very deep hierarchical variational autoencoder of ImageNet (figures 6 and 7).
-
-Child 2021, "Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images" (arXiv 2011.10650);
-sizes, pictures and names of tensors as in github.com/openai/vdvae (MIT licence): `hps.py`, `data.py`, `vae.py`.
-"""
+"""Settings of VDVAE, and what is published of it."""
 
 from __future__ import annotations
 

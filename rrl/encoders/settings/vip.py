@@ -1,9 +1,4 @@
-"""VIP: a ResNet-50 trained on people's videos to measure how far a goal is (Ma et al. 2022, arXiv 2210.00030).
-
-Network, pictures and names of tensors as in github.com/facebookresearch/vip, whose README says CC BY-NC 4.0, not for
-commercial use: the loader `vip/__init__.py` takes `vip` out of the file and gives it to a DataParallel of
-`vip/models/model_vip.py`'s VIP, whose `convnet` is torchvision's network with an `fc` of its own.
-"""
+"""Settings of VIP, and what is published of it."""
 
 from __future__ import annotations
 
