@@ -67,12 +67,15 @@ class Agent(nn.Module, settings.Agent, abc.ABC):
         seed: int,
         inference: Inference,
         slots: int = 1,
+        privileged: int = 0,
     ) -> None:
-        """`state_dim` numbers stand beside the `encoder.dim` features. `inference` says how the encoder computes,
+        """`state_dim` numbers stand beside the `encoder.dim` features, the last `privileged` of them for critics alone:
+        no action depends on them, and where nobody knows them they are 0. `inference` says how the encoder computes,
         and on which device the agent does; `slots` environments are stepped together."""
         super().__init__()
         self.config, self.device = config, inference.device
         self.state_dim, self.action_dim, self.slots = state_dim, action_dim, slots
+        self.privileged = privileged
         self.generator = torch.Generator().manual_seed(seed)
         self.optimisers = {}
         self.updates = 0

@@ -25,7 +25,7 @@ from rrl.agents.networks import GaussianPolicy
 from rrl.agents.npg import clone
 from rrl.agents.off_policy import Seen
 from rrl.agents.replay import LAST, Batch, Replay
-from rrl.agents.rlpd_networks import Ensemble, Principal, Standardised, Trunk, TrunkActor
+from rrl.agents.rlpd_networks import Ensemble, Principal, Privileged, Standardised, Trunk, TrunkActor
 from rrl.agents.sac import Actor
 from rrl.agents.settings import rlpd as settings
 from rrl.registry import (
@@ -54,13 +54,14 @@ class RLPD(settings.RLPD, DemonstratedSAC):
             raise UserError(f"RLPD.principal is {width}, but the encoder has {features} features")
         self.principal = Principal(features, width) if self.condenses() else None
         if config.clones():
-            sees = features + self.state_dim
+            sees = features + self.state_dim - self.privileged
             self.clone = GaussianPolicy(sees, self.action_dim, config.policy_hidden, config.min_log_std, g)
-        trunks = self.make_trunk(), self.make_trunk()
-        seen = size if trunks[0] is None else size - trunks[0].narrower
+        hidden = self.stack * self.privileged
+        trunks = self.make_trunk(), None if hidden else self.make_trunk()
+        seen = size - hidden if trunks[0] is None else size - hidden - trunks[0].narrower
         beside = self.action_dim if config.reference == "correct" and not self.principal else 0
         actor = TrunkActor(seen + beside, self.action_dim, config, g, norm=config.actor_norm)
-        critic = Ensemble(seen, self.action_dim, config.hidden, config.critics, config.critic_norm, g)
+        critic = Ensemble(hidden or seen, self.action_dim, config.hidden, config.critics, config.critic_norm, g)
         critic.mixed = self.mixed
         if config.reference == "correct":
             with torch.no_grad():  # begin near the clone, whatever the observation
@@ -70,9 +71,20 @@ class RLPD(settings.RLPD, DemonstratedSAC):
         for network, trunk in zip((actor, critic), trunks, strict=True):
             network.trunk = nn.Sequential(
                 *([Standardised(self.row, self.stack)] if config.standardise and frozen else []),
+                *([Privileged(self.row, self.stack, *self.private, shown=network is critic)] if hidden else []),
                 *([trunk] if trunk else []),
             )
         return actor, critic
+
+    @property
+    def private(self) -> tuple[int, int]:
+        """Where a row holds what critics alone see."""
+        end = self.row - self.action_dim * (self.condenses() and self.config.clones())
+        return end - self.privileged, end
+
+    def public(self, rows: Tensor) -> Tensor:
+        """[T, features and state] without what critics alone see."""
+        return rows[:, : rows.shape[1] - self.privileged]
 
     def fit_inputs(self, rows: NDArray[np.float32]) -> None:
         """Set what standardises inputs, in all networks, to the demonstrations' rows."""
@@ -83,7 +95,11 @@ class RLPD(settings.RLPD, DemonstratedSAC):
     def make_trunk(self) -> Trunk | None:
         """If the settings ask for one and there are features."""
         width, features = self.config.trunk, self.feature_dim
-        return Trunk(features, self.row, self.stack, width, self.generator) if width and features else None
+        return (
+            Trunk(features, self.row - self.privileged, self.stack, width, self.generator)
+            if width and features
+            else None
+        )
 
     def target_entropy(self) -> float:
         """In nats."""
@@ -145,7 +161,10 @@ class RLPD(settings.RLPD, DemonstratedSAC):
         assert self.principal is not None
         end = rows.shape[1] - self.state_dim
         views, state = [rows[:, i : i + self.feature_dim] for i in range(0, end, self.feature_dim)], rows[:, end:]
-        bases = [self.clone.mean(torch.cat((view, state), dim=1)).clamp(-1, 1) for view in views * self.config.clones()]
+        bases = [
+            self.clone.mean(torch.cat((view, self.public(state)), dim=1)).clamp(-1, 1)
+            for view in views * self.config.clones()
+        ]
         return torch.cat([*map(self.principal, views), state, *bases], dim=1)
 
     def condensed_demos(self, demos: Rollout) -> Rollout:
@@ -217,7 +236,7 @@ class RLPD(settings.RLPD, DemonstratedSAC):
         if self.principal is not None:
             return x[:, -self.action_dim :]
         with torch.set_grad_enabled(x.requires_grad and torch.is_grad_enabled()):
-            return self.clone.mean(x[:, -self.row :]).clamp(-1, 1)
+            return self.clone.mean(self.public(x[:, -self.row :])).clamp(-1, 1)
 
     def beside(self, x: Tensor, base: Tensor) -> Tensor:
         """The inputs of an actor that corrects: with the clone's action, which condensed rows hold already."""
@@ -281,7 +300,9 @@ class RLPD(settings.RLPD, DemonstratedSAC):
         metrics: Metrics = {}
         apart = demos.obs if self.pixels is not None else self.apart(demos.obs)
         if self.config.clones():
-            all_views = replace(demos, obs=apart, actions=np.tile(demos.actions, (self.views, 1)))
+            all_views = replace(
+                demos, obs=apart[:, : apart.shape[1] - self.privileged], actions=np.tile(demos.actions, (self.views, 1))
+            )
             metrics |= clone(self.clone, all_views, self.config, self.generator, progress)
         if self.principal is not None:
             features = torch.as_tensor(apart[:, : self.feature_dim], device=self.device)

@@ -174,6 +174,7 @@ class Experiment(Component):
             seed=seed,
             inference=inference,
             slots=envs.num_envs,
+            privileged=self.env.privileged,
         )
         return agent
 

@@ -139,6 +139,7 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
         action_dim=values["action_dim"],
         seed=config.seed,
         inference=inference,
+        privileged=env.privileged,
     )
     own = {name: t for name, t in tensors.items() if not name.startswith(FILE)}
     agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in own.items()})
@@ -215,6 +216,8 @@ class LoadedPolicy:
             has = ", ".join(obs) or "nothing"
             raise UserError(f"this policy needs {' and '.join(needs)}; the observation has {has}")
         state = np.asarray(obs["state"], np.float32)
+        if self.env.privileged and state.shape[-1] == self.facts["state_dim"] - self.env.privileged:
+            state = np.concatenate((state, np.zeros((*state.shape[:-1], self.env.privileged), np.float32)), axis=-1)
         if state.shape[-1] != self.facts["state_dim"]:
             raise UserError(
                 f"this policy's state has {self.facts['state_dim']} numbers; got {state.shape[-1]}: "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from rrl.registry import Component, Mistake, Parts, proposals
+from rrl.registry import Component, Mistake, Parts, build, proposals
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Agent(Component):
     """Whether `warm_start` takes demonstrations."""
     demo_rewards: ClassVar[bool] = False
     """Whether it learns from their rewards and ends too, not from observations and actions alone."""
+    asymmetric: ClassVar[bool] = False
+    """Can its critics see a privileged state that its policy doesn't see?"""
     needs_rollouts: ClassVar[bool] = True
     """False: everything is learnt in `warm_start`."""
     trains_encoder: ClassVar[bool] = False
@@ -99,6 +101,13 @@ class Agent(Component):
                     "agent",
                     f"{name} learns from demonstrations, but Experiment.demos is not set",
                     f"add `Experiment.demos = {proposals('demos')}`",
+                )
+            if not agent.asymmetric and build(run.env).privileged:
+                yield Mistake(
+                    "env",
+                    f"{run.env.component.__name__} gives a privileged state, but {name} has no critics that see other "
+                    "than its policy",
+                    f"leave the privileged state out, or take {proposals('agent', asymmetric=True)}",
                 )
             if not agent.needs_rollouts and run.iterations > 0:
                 yield Mistake(

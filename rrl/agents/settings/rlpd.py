@@ -18,6 +18,7 @@ from rrl.registry import (
     PositiveOrZero,
     Samples,
     Width,
+    build,
     mistake,
     register,
 )
@@ -28,6 +29,7 @@ class RLPD(DemonstratedSAC):
     """SAC with a normalised ensemble of critics, from demonstrations and its own steps in equal shares."""
 
     implemented_in = "rrl.agents.rlpd"
+    asymmetric = True
 
     class Config(DemonstratedConfig, CloningConfig):
         """RLPD's settings for states; the clone's are `BC`'s, and without use while no field asks for a clone."""
@@ -161,6 +163,13 @@ class RLPD(DemonstratedSAC):
         def misfit(self, run: Parts) -> Iterable[Mistake]:
             """A clone of pictures: it sees a frozen encoder's features."""
             yield from super().misfit(run)
+            if run.encoder.component.trainable and build(run.env).privileged:
+                yield Mistake(
+                    "encoder",
+                    "RLPD's critics see a privileged state alone: nothing would train "
+                    f"{run.encoder.component.__name__}",
+                    "take a frozen encoder, or leave the privileged state out",
+                )
             if self.clones() and run.encoder.component.trainable:
                 yield Mistake(
                     "encoder",
