@@ -176,8 +176,27 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with.")],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show what two runs differ in, settings and numbers, and what forbids comparing them."""
+    """Show what two runs differ in, settings and numbers, and what forbids comparing them.
+
+    `rrl diff` is for gin files, and tells of settings alone."""
     from rrl.report.compare import compare as show
+
+    show(a, b, typer.echo, as_json=json)
+
+
+@app.command()
+def diff(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A gin file, the name of a shipped one, or a run as for `rrl compare`.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="What differs from it: likewise.")],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show the settings in which two gin files, or a gin file and a run, or two runs, differ, each with the line that
+    decided it.
+
+    `rrl compare` tells of two runs also their numbers, and what they ran on."""
+    from rrl.report.diff import diff as show
 
     show(a, b, typer.echo, as_json=json)
 
@@ -417,12 +436,24 @@ def check(sources: Sources, set_: Sets = None) -> None:
     whole configuration; newer settings at their default, which a run's `config.gin` leaves out, as comments."""
     from rrl.config import ginfile
 
-    root, source = ginfile.root_of(sources)
-    if root == "Sweep" and len(sources) > 1:
-        from rrl.registry import UserError
-
-        raise UserError(f"{source} is a sweep of its own: check it alone, not beside other files")
+    root = ginfile.root_together(sources)
     typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path(), silent=True), nl=False)
+
+
+@app.command()
+def show(
+    sources: Sources,
+    set_: Sets = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also what nothing binds: the schema's defaults.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show the settings of a gin file (or several, laid over each other), as `rrl check` resolves them, each with the
+    line that decided it, the includes that led there, and what it took the place of. What is printed is a gin file."""
+    from rrl.commands import showing
+    from rrl.config import ginfile
+
+    root = ginfile.root_together(sources)
+    showing.show(sources, set_ or [], root, typer.echo, defaults=all_, as_json=json)
 
 
 @app.command()
