@@ -506,6 +506,11 @@ def list_(
     kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder; or policies, or files.")] = None,
 ) -> None:
     """List the components that a gin file can name, the shipped policies and the shipped gin files."""
+    if kind == "files":  # which need no component, and so no torch
+        from rrl.commands import contents
+
+        contents.show(typer.echo)
+        return
     from rrl.commands import listing
 
     listing.show(kind, typer.echo)
@@ -517,6 +522,22 @@ def describe(name: Annotated[str, typer.Argument(help="A component, such as DAPG
     from rrl.config import ginfile
 
     typer.echo(ginfile.describe(name))
+
+
+@app.command()
+def schema(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[COMPONENT]", help="A component, such as DAPG; none: all of them.")
+    ] = None,
+) -> None:
+    """Print the settings of a component, or of all, as JSON Schema, for editors and programs.
+
+    It is that of `rrl show --json`'s values: a component stands there as '@Name()', as in gin files."""
+    import json
+
+    from rrl.config import schema as schemas
+
+    typer.echo(json.dumps(schemas.of_all() if name is None else schemas.of_component(name), indent=2))
 
 
 @app.command()
