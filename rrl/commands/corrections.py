@@ -218,9 +218,15 @@ def _numbers(text: str) -> str:
 def _other_things(app: Any, line: Line, error: Exception) -> None:
     """A run where a gin file belongs, a gin file where a run does, and names that are nearly right."""
     rule: Callable[[Any, Line, str], str | None] | None
-    rule = {"sources": _source, "a": _compared, "run": _run, "policy": _run, "names": _folder, "kind": _kind, "name": _component}.get(
-        line.first
-    )
+    rule = {
+        "sources": _source,
+        "a": _compared,
+        "run": _run,
+        "policy": _run,
+        "names": _folder,
+        "kind": _kind,
+        "name": _component,
+    }.get(line.first)
     if len(line.path) > 1:
         rule = _of_this_name if line.first in ("name", "source") else None
     if rule is None:

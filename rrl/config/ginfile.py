@@ -24,7 +24,7 @@ from rrl import registry
 from rrl.config import repair
 from rrl.config.files import Finder, beside
 from rrl.config.files import find as find_file
-from rrl.config.grammar import Binding, Block, ConfigError, Import, Include, Place, Problem, parse
+from rrl.config.grammar import Binding, Block, ConfigError, Import, Include, Place, Problem, parse, references_in
 from rrl.config.resolve import Layer, Layered, Names, Resolver, replaced, unused
 from rrl.config.words import a_kind, closest, describe, dumps, files_of, flatten, flatten_text, literal
 from rrl.machine.paths import expanded, is_pipe, unusable
@@ -51,6 +51,7 @@ __all__ = [
     "loads",
     "must_be",
     "must_fit",
+    "names_in",
     "placed",
     "resolved",
     "root_of",
@@ -269,6 +270,15 @@ def fragments(field: str = "") -> list[str]:
         for name in known
         if name.startswith(f"{folder}/") and (not field or (field in gives and gives <= _bound_in(known[name], name)))
     ]
+
+
+def names_in(source: str) -> list[str]:
+    """Components that a gin file and those that it includes name, with their gin scopes, such as `final/SuccessRate`:
+    those that they refer to, and those of which they bind something."""
+    bindings = [binding for binding, _ in _Reader(find_file).file(*_locate(source))]
+    bound = [binding.label.rpartition(".")[0] for binding in bindings if binding.field]
+    referred = [str(item)[1:].removesuffix("()") for binding in bindings for item in references_in(binding.value)]
+    return list(dict.fromkeys([*bound, *referred]))
 
 
 def _bound_in(path: Path, shown: str) -> set[str]:

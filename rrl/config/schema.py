@@ -49,7 +49,7 @@ def _settings(name: str) -> dict[str, Any]:
     cls = registry.get(name)
     fields: Any = {key: (_as_text(info.annotation), _field(info)) for key, info in cls.Config.model_fields.items()}
     model = pydantic.create_model(name, __config__=pydantic.ConfigDict(extra="forbid"), **fields)
-    described = {"description": inspect.cleandoc(cls.__doc__)} if cls.__dict__.get("__doc__") else {}
+    described = {"description": inspect.cleandoc(cls.__doc__ or "")} if cls.__dict__.get("__doc__") else {}
     return {**model.model_json_schema(), **described}
 
 
@@ -81,10 +81,10 @@ def _as_text(annotation: Any) -> Any:
     items = tuple(part if part is Ellipsis else _as_text(part) for part in parts)
     if origin in (typing.Union, types.UnionType):
         return reduce(or_, items)
-    return origin[items]  # type: ignore[index]
+    return origin[items]
 
 
 def _reference(names: list[str]) -> Any:
     """The type of a text that refers to one of these components."""
     scoped = Annotated[str, pydantic.Field(pattern=rf"^@(\w+/)+({'|'.join(names)})\(\)$")]
-    return Literal[tuple(f"@{name}()" for name in names)] | scoped if names else scoped  # type: ignore[valid-type]
+    return Literal[tuple(f"@{name}()" for name in names)] | scoped if names else scoped
