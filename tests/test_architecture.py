@@ -257,8 +257,12 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert loaded(tmp_path, "--help") == set()
 
 
-@pytest.mark.parametrize("arguments", [("list",), ("check", "quickstart")], ids=" ".join)
-def test_list_and_check_import_torch_at_most(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_shipped_files_are_listed_without_anything_heavy(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "list", "files") == set()
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("check", "quickstart"), ("show", "quickstart")], ids=" ".join)
+def test_list_check_and_show_import_torch_at_most(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert loaded(tmp_path, *arguments) <= {"torch"}
 
 
