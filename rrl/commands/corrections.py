@@ -250,6 +250,10 @@ def _source(app: Any, line: Line, word: str) -> str | None:
         line.become(app, "eval")
         line.fix(f"{word} is a policy, not a gin file")
     elif not Path(word).exists() and not _is_shipped(word):
+        if word in registry.names():
+            line.become(app, "describe")
+            line.fix(f"{word} is a component, not a gin file")
+            return word
         beside = Path(word).with_suffix(".gin") if Path(word).suffix in (".yaml", ".yml", ".json", ".py") else None
         return str(beside) if beside and beside.is_file() else next(iter(ginfile.near(word)), word)
     return word

@@ -175,6 +175,8 @@ def test_a_schema_tells_types_limits_defaults_and_meanings() -> None:
     assert schema.of_all()["$defs"]["DAPG"] == {k: v for k, v in told.items() if k != "$schema"}
 
 
-def test_a_schema_of_nothing_is_a_mistake() -> None:
+def test_what_was_meant_is_proposed() -> None:
+    done = CliRunner().invoke(cli.app, ["show", "DAPG"])
+    assert done.exit_code == 2 and "try: rrl describe DAPG" in done.output
     done = CliRunner().invoke(cli.app, ["schema", "DAGP"])
     assert done.exit_code == 2 and "try: rrl schema DAPG" in done.output
