@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rrl.cli import bench, demos
+from rrl.cli import bench, completion, demos
 from rrl.cli.group import Group
 from rrl.cli.options import EPISODES, SEED, Budget, Sets, Sources, numbers_of, path, seconds_of, word
 
@@ -16,7 +16,6 @@ app = typer.Typer(
     help="Visual robot learning as a matter of configuration.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,  # rich's help would cost a third of `rrl --help`
 )
@@ -44,7 +43,12 @@ def run(
 
 @app.command()
 def resume(
-    run: Annotated[str, typer.Argument(parser=word, help="A run id, the beginning of one, or a run's folder.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            parser=word, autocompletion=completion.runs, help="A run id, the beginning of one, or a run's folder."
+        ),
+    ],
     budget: Budget = None,
     iterations: Annotated[
         int | None,
@@ -70,7 +74,11 @@ def resume(
 def sweep(
     sources: Annotated[
         list[str],
-        typer.Argument(parser=word, help="Gin files of runs, folders of them, or one sweep file (see gin/sweeps)."),
+        typer.Argument(
+            parser=word,
+            autocompletion=completion.gin_files,
+            help="Gin files of runs, folders of them, or one sweep file (see gin/sweeps).",
+        ),
     ],
     seeds: Annotated[str | None, typer.Option(help="Do each run with each of these seeds: 0,1,2.")] = None,
     jobs: Annotated[
@@ -152,7 +160,10 @@ def pretrain(
 @app.command()
 def runs(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Only these: sweeps and runs, by id, beginning of an id, or folder.")
+        list[str] | None,
+        typer.Argument(
+            autocompletion=completion.runs, help="Only these: sweeps and runs, by id, beginning of an id, or folder."
+        ),
     ] = None,
     task: Annotated[str | None, typer.Option(help="Only of this task, such as door.")] = None,
     method: Annotated[str | None, typer.Option(help="Only with this encoder or agent, such as DAPG.")] = None,
@@ -171,13 +182,47 @@ def runs(
 @app.command()
 def compare(
     a: Annotated[
-        str, typer.Argument(metavar="A", help="A run or a sweep of seeds, as for `rrl runs`; or ids: a1,a2,a3.")
+        str,
+        typer.Argument(
+            metavar="A",
+            autocompletion=completion.runs,
+            help="A run or a sweep of seeds, as for `rrl runs`; or ids: a1,a2,a3.",
+        ),
     ],
-    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with.")],
+    b: Annotated[str, typer.Argument(metavar="B", autocompletion=completion.runs, help="What to compare it with.")],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show what two runs differ in, settings and numbers, and what forbids comparing them."""
+    """Show what two runs differ in, settings and numbers, and what forbids comparing them.
+
+    `rrl diff` is for gin files, and tells of settings alone."""
     from rrl.report.compare import compare as show
+
+    show(a, b, typer.echo, as_json=json)
+
+
+@app.command()
+def diff(
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A",
+            autocompletion=completion.gin_files_and_runs,
+            help="A gin file, the name of a shipped one, or a run as for `rrl compare`.",
+        ),
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", autocompletion=completion.gin_files_and_runs, help="What differs from it: likewise."
+        ),
+    ],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show the settings in which two gin files, or a gin file and a run, or two runs, differ, each with the line that
+    decided it.
+
+    `rrl compare` tells of two runs also their numbers, and what they ran on."""
+    from rrl.report.diff import diff as show
 
     show(a, b, typer.echo, as_json=json)
 
@@ -186,7 +231,11 @@ def compare(
 def report(
     names: Annotated[
         list[str] | None,
-        typer.Argument(parser=word, help="Sweeps and runs: ids, beginnings of ids, folders; none: all."),
+        typer.Argument(
+            parser=word,
+            autocompletion=completion.runs,
+            help="Sweeps and runs: ids, beginnings of ids, folders; none: all.",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(parser=path, help="The page to write; figures and CSV go beside it.")] = Path(
         "report.html"
@@ -257,7 +306,9 @@ def eval_(
     policy: Annotated[
         str,
         typer.Argument(
-            parser=word, help="A run (id or the beginning of one), a policy file, or a shipped policy's name."
+            parser=word,
+            autocompletion=completion.runs,
+            help="A run (id or the beginning of one), a policy file, or a shipped policy's name.",
         ),
     ],
     episodes: Annotated[
@@ -276,6 +327,7 @@ def eval_(
         typer.Option(
             "--with",
             parser=word,
+            autocompletion=completion.gin_files,
             metavar="FILE",
             help="Instead, the evaluators that this gin file binds to Experiment.evaluators, such as eval/distractors; "
             "finished episodes are kept, the run's MLflow run gets the numbers.",
@@ -319,7 +371,9 @@ def play(
     policy: Annotated[
         str,
         typer.Argument(
-            parser=word, help="A run (id or the beginning of one), a policy file, or a shipped policy's name."
+            parser=word,
+            autocompletion=completion.runs,
+            help="A run (id or the beginning of one), a policy file, or a shipped policy's name.",
         ),
     ],
     out: Annotated[
@@ -363,6 +417,7 @@ def export(
         str,
         typer.Argument(
             parser=word,
+            autocompletion=completion.runs,
             help="A run id, the beginning of one, or a run's folder; with --onnx also a policy file or a gin file.",
         ),
     ],
@@ -417,12 +472,24 @@ def check(sources: Sources, set_: Sets = None) -> None:
     whole configuration; newer settings at their default, which a run's `config.gin` leaves out, as comments."""
     from rrl.config import ginfile
 
-    root, source = ginfile.root_of(sources)
-    if root == "Sweep" and len(sources) > 1:
-        from rrl.registry import UserError
-
-        raise UserError(f"{source} is a sweep of its own: check it alone, not beside other files")
+    root = ginfile.root_together(sources)
     typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path(), silent=True), nl=False)
+
+
+@app.command()
+def show(
+    sources: Sources,
+    set_: Sets = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also what nothing binds: the schema's defaults.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show the settings of a gin file (or several, laid over each other), as `rrl check` resolves them, each with the
+    line that decided it, the includes that led there, and what it took the place of. What is printed is a gin file."""
+    from rrl.commands import showing
+    from rrl.config import ginfile
+
+    root = ginfile.root_together(sources)
+    showing.show(sources, set_ or [], root, typer.echo, defaults=all_, as_json=json)
 
 
 @app.command()
@@ -448,6 +515,7 @@ def look(
         list[str],
         typer.Argument(
             parser=word,
+            autocompletion=completion.gin_files_and_runs,
             help="Gin files (their first demonstration), policies or runs (an episode); several stand side by side.",
         ),
     ],
@@ -472,20 +540,51 @@ def look(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder; or policies, or files.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(autocompletion=completion.kinds, help="Only this kind, such as encoder; or policies, or files."),
+    ] = None,
 ) -> None:
     """List the components that a gin file can name, the shipped policies and the shipped gin files."""
+    if kind == "files":  # which need no component, and so no torch
+        from rrl.commands import contents
+
+        contents.show(typer.echo)
+        return
     from rrl.commands import listing
 
     listing.show(kind, typer.echo)
 
 
 @app.command()
-def describe(name: Annotated[str, typer.Argument(help="A component, such as DAPG.")]) -> None:
+def describe(
+    name: Annotated[str, typer.Argument(autocompletion=completion.components, help="A component, such as DAPG.")],
+) -> None:
     """Show a component's settings with types, defaults and meanings."""
     from rrl.config import ginfile
 
     typer.echo(ginfile.describe(name))
+
+
+@app.command()
+def schema(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[COMPONENT]",
+            autocompletion=completion.components,
+            help="A component, such as DAPG; none: all of them.",
+        ),
+    ] = None,
+) -> None:
+    """Print the settings of a component, or of all, as JSON Schema, for editors and programs.
+
+    It is that of `rrl show --json`'s values: a component stands there as '@Name()', as in gin files."""
+    import json
+
+    from rrl.config import schema as schemas
+
+    typer.echo(json.dumps(schemas.of_all() if name is None else schemas.of_component(name), indent=2))
 
 
 @app.command()

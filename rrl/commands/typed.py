@@ -14,7 +14,7 @@ from rrl.config.words import closest
 
 OTHER_NAMES = {
     "check": "validate lint config",
-    "describe": "show explain",
+    "describe": "explain",
     "doctor": "version",
     "eval": "evaluate test",
     "inspect": "try",

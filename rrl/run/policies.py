@@ -24,7 +24,6 @@ from rrl.agents.base import Agent
 from rrl.config import ginfile
 from rrl.config.files import Finder
 from rrl.config.files import find as find_file
-from rrl.demos.replay import cache_folder
 from rrl.encoders import backends
 from rrl.encoders.base import Encoder, Inference, Precision, cpu_has_bf16
 from rrl.envs.base import EnvFactory
@@ -91,7 +90,7 @@ def carry(path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> lis
 
 def _unpacked(name: str, data: bytes) -> Path:
     """A carried file in the cache, under a checksum of its content."""
-    path = cache_folder().parent / "files" / hashlib.sha256(data).hexdigest()[:32] / name
+    path = caches() / "files" / hashlib.sha256(data).hexdigest()[:32] / name
     if not path.is_file() or path.read_bytes() != data:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

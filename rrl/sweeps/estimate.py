@@ -17,10 +17,10 @@ from rich.table import Table
 
 from rrl.agents.settings.base import Agent, Episodes
 from rrl.config import ginfile
-from rrl.demos.replay import cache_folder
 from rrl.envs.base import EnvFactory
 from rrl.machine.console import duration
 from rrl.machine.cores import cores
+from rrl.machine.paths import caches
 from rrl.machine.processes import available_memory, in_bytes
 from rrl.registry import UserError, build
 from rrl.run.experiment import Experiment
@@ -166,7 +166,7 @@ def _kind(config: Experiment.Config) -> str:
 
 def _speed(name: str, config: Experiment.Config, key: str, say: Callable[[str], None]) -> speed.Speed | None:
     """Measured, or as measured before on this machine."""
-    path = cache_folder().parent / "speeds.json"
+    path = caches() / "speeds.json"
     known = files.read_json(path)
     if key in known:
         return speed.Speed(**known[key])
