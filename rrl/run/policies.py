@@ -27,6 +27,7 @@ from rrl.config.files import find as find_file
 from rrl.encoders import backends
 from rrl.encoders.base import Encoder, Inference, Precision, cpu_has_bf16
 from rrl.envs.base import EnvFactory
+from rrl.machine.paths import caches
 from rrl.registry import Component, InputFile, UserError, build
 from rrl.rollout.slots import Slots
 from rrl.run import provenance
