@@ -145,8 +145,12 @@ class Display:
         now = time.monotonic()
         if not self.live and now - self._printed > PLAIN_PERIOD:
             self._printed = now
-            parts = (self._counted(), self._rate(), self._left(), self.eta())
-            self.line(f"  {self._name}: {', '.join(part.strip() for part in parts if part)}")
+            self.line(f"  {self.now(self.eta())}")
+
+    def now(self, *more: str) -> str:
+        """What goes on, and how far it is, in words, with more of them at the end."""
+        parts = [part.strip() for part in (self._counted(), self._rate(), self._left(), *more) if part]
+        return f"{self._name}: {', '.join(parts)}" if parts else self._name
 
     def expect(self, seconds: float, evaluating: float, untimed: Sequence[str] = ()) -> None:
         """The whole run takes so many seconds yet, `evaluating` of them in evaluations, beside parts that were never

@@ -14,6 +14,7 @@ from typing import Any
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 AGAIN = 0.1  # seconds until a signal is sent once more that came where nothing can be raised
 PATIENCE = 5.0  # seconds; signals that follow the first one sooner ask for nothing new
+SAME_PRESS = 0.5  # seconds; programs that start others may pass on a Ctrl-C which the terminal has sent already
 
 
 class Stopped(BaseException):
@@ -28,9 +29,17 @@ class Stopped(BaseException):
 
 class Stopping:
     """While it is open, a signal of `ENDING` raises `Stopped` between `listen` and `hold`; at other times it is
-    noted, and `listen` raises it. SIGINT and SIGHUP stay ignored where they were (nohup)."""
+    noted, and `listen` raises it. SIGINT and SIGHUP stay ignored where they were (nohup).
+
+    Work that is better finished sets `waiting`: then a first Ctrl-C may wait until `pause`, and the second one raises.
+    """
 
     def __init__(self) -> None:
+        self.waiting: Callable[[], bool] | None = None
+        """Asked at the first Ctrl-C, which it tells the user's choice: True: `pause` comes, and what is done until then
+        is worth it; False, and None: end at once."""
+        self._pressed: float | None = None
+        """When the Ctrl-C came that `pause` obeys."""
         self._listening = False
         self._noted: int | None = None
         self._raised = -PATIENCE
@@ -70,6 +79,11 @@ class Stopping:
                 raise
             raise self._cause from error
 
+    def pause(self) -> None:
+        """Nothing would be lost here: raise `Stopped` if a Ctrl-C waits for this."""
+        if self._pressed is not None:
+            self._raise(signal.SIGINT)
+
     def hold(self) -> None:
         """Raise nothing from now on."""
         self._listening = False
@@ -77,11 +91,23 @@ class Stopping:
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if not self._listening:
             self._noted = number
+        elif number == signal.SIGINT and self._waits():
+            pass
         elif _finalising(frame):
             threading.Timer(AGAIN, os.kill, (os.getpid(), number)).start()
         elif time.monotonic() - self._raised > PATIENCE:  # one per request: the second would break off the closing
-            self._raised, self._cause = time.monotonic(), Stopped(number)
-            raise self._cause
+            self._raise(number)
+
+    def _raise(self, number: int) -> None:
+        self._raised, self._cause = time.monotonic(), Stopped(number)
+        raise self._cause
+
+    def _waits(self) -> bool:
+        """Does a Ctrl-C that has come now wait for `pause`?"""
+        now = time.monotonic()
+        if self._pressed is None and self.waiting is not None and self.waiting():
+            self._pressed = now
+        return self._pressed is not None and now - self._pressed < SAME_PRESS
 
 
 def _finalising(frame: FrameType | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from rrl.encoders.base import Encoder
 from rrl.evaluators.base import Context, Evaluator
 from rrl.machine.console import Display, duration
 from rrl.machine.processes import keep_freed_memory
+from rrl.machine.signals import Stopping
 from rrl.registry import UserError, build
 from rrl.rollout.data import Policy
 from rrl.rollout.episodes import Collector
@@ -32,6 +34,8 @@ from rrl.store.tracking import Log, Tracker
 
 Ended = Literal["finished", "budget"]
 
+WORTH = 60.0  # seconds of work that a first Ctrl-C doesn't throw away where no update is lost
+
 SPACES = {"always": "eval", "end": "final"}
 """Under which name evaluators log, by when they run."""
 
@@ -41,12 +45,19 @@ class BudgetOver(Exception):
 
 
 def train(
-    experiment: Experiment, folder: Path, tracker: Tracker, display: Display, budget: float | None = None
+    experiment: Experiment,
+    folder: Path,
+    tracker: Tracker,
+    display: Display,
+    budget: float | None = None,
+    stopping: Stopping | None = None,
 ) -> Ended:
     """Train until `iterations` or until `budget` seconds are over, from the folder's checkpoint if it has one.
 
-    The folder gets metrics, checkpoint, policies, plot and what the evaluators make.
+    The folder gets metrics, checkpoint, policies, plot and what the evaluators make. `stopping` hears a Ctrl-C, which
+    waits for the update in progress.
     """
+    stopping = stopping or Stopping()
     config, deadline = experiment.config, None if budget is None else time.monotonic() + budget
     assert config.threads is not None
     torch.set_num_threads(config.threads)
@@ -62,7 +73,9 @@ def train(
         display.phase("starting the simulators", 0)
         envs = experiment.make_envs()
         try:
-            loop = Loop(experiment, Collector(envs, config.groups or 1), folder, tracker, log, display, deadline)
+            collector = Collector(envs, config.groups or 1)
+            loop = Loop(experiment, collector, folder, tracker, log, display, deadline, stopping)
+            stopping.waiting = loop.pressed
             loop.begin(start)
             loop.run()
         except BudgetOver:
@@ -70,6 +83,7 @@ def train(
             if config.iterations and not loop.iteration:
                 display.line("no update fitted in: the budget counts what comes before training, and never cuts it")
         finally:
+            stopping.waiting = None
             envs.close()
     _artifacts(experiment, folder, log, tracker)
     return ended
@@ -87,7 +101,9 @@ class Loop:
         log: Log,
         display: Display,
         deadline: float | None,
+        stopping: Stopping,
     ) -> None:
+        self.stopping = stopping
         self.experiment, self.config, self.env = experiment, experiment.config, experiment.env
         self.collector, self.folder, self.tracker, self.log, self.display = collector, folder, tracker, log, display
         self.deadline = deadline
@@ -115,8 +131,10 @@ class Loop:
         self.ledger = Ledger(experiment.encoder, experiment.frames)
         self.evaluating: tuple[str, int] = "", 0
         """The evaluation that goes on, as the display shows it: name and steps."""
-        self.started = False
-        """Has training begun? Before, no budget stops anything."""
+        self.stage: Literal["preparing", "resuming", "training", "final"] = "preparing"
+        """What goes on. No budget stops anything before training."""
+        self.since = time.monotonic()
+        """When what a stop would lose began: at the last checkpoint."""
 
     def begin(self, start: Checkpoint) -> None:
         """Go on where a checkpoint was made, or warm the agent up and evaluate it."""
@@ -128,6 +146,7 @@ class Loop:
             self.display.line(f"note: {text}")
         demos = experiment.replay(self.collector, self.agent, experiment.encoder, self.inference, self.display)
         if start:
+            self.stage = "resuming"
             saving.restore(self.folder, self.agent, self.stepper, demos, start)
             self.iteration, self.steps = start.values["iteration"], start.values["steps"]
             self.evaluated, self.seconds = start.values["evaluated"], start.values["seconds"]
@@ -155,10 +174,13 @@ class Loop:
     def run(self) -> None:
         """All iterations that are left, then the final evaluations; BudgetOver when the time is over. A UserError
         says what is kept."""
-        self.started = True
+        self.stage = "training"
         try:
             while self.iteration < self.config.iterations:
+                self.stopping.pause()
                 self.iterate()
+            self.stopping.pause()
+            self.stage = "final"
             self.expect()
             final = self.evaluate("end")
         except UserError as error:
@@ -218,8 +240,36 @@ class Loop:
     def advance(self, count: int) -> None:
         """So many environment steps were made."""
         self.display.advance(count)
-        if self.started and self.deadline is not None and time.monotonic() > self.deadline:
+        begun = self.stage in ("training", "final")
+        if begun and self.deadline is not None and time.monotonic() > self.deadline:
             raise BudgetOver
+
+    def pressed(self) -> bool:
+        """A first Ctrl-C came: does the run end at `Stopping.pause`, or else at once? Tells it, and what a second one
+        does. An update in progress is finished; where none would be lost, work of more than `WORTH` seconds is."""
+        spent = time.monotonic() - self.since
+        waits, first, again = self.stage == "training" or spent > WORTH, "", ""
+        if self.stage == "training":
+            usual = self.seconds / self.iteration if self.iteration else 0.0
+            about = f" (about {duration(usual - spent)})" if usual - spent >= 1 else ""
+            first = f"update {self.saved + 1}/{self.config.iterations} is finished and saved first{about}"
+            again = "this update is lost, and nothing else"
+        elif self.stage == "preparing":
+            first, again = "the warm start is finished and saved first", "`rrl resume` begins from the start"
+        elif self.stage == "final":
+            first = f"the final evaluations are finished first ({self.display.eta() or 'how long is not known'})"
+            again = "all updates are saved, and `rrl resume` does these again"
+        else:
+            waits, again = False, "nothing was done since the last checkpoint"
+        text = f"Ctrl-C: stopping at once: {again}"
+        if waits:
+            text = (
+                f"Ctrl-C: {first}, then the run ends\n  now: {self.display.now()}\n"
+                f"  Ctrl-C again stops at once: {again}"
+            )
+        # From a thread: the signal may have come while this one was writing, which can't be begun twice.
+        threading.Thread(target=self.display.line, args=(text,)).start()
+        return waits
 
     # Evaluations
 
@@ -316,7 +366,7 @@ class Loop:
         }
         saving.save(self.folder, self.agent, self.stepper, values)
         self.save_policy(POLICY)
-        self.saved = self.iteration
+        self.saved, self.since = self.iteration, time.monotonic()
         self.tracker.metrics(self.log.rows)
         self.pace.saving = time.monotonic() - start
 

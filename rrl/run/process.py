@@ -202,7 +202,7 @@ def _execute(
         tracker.params(ginfile.flatten(experiment.config, project(folder)))
         tracker.artifact(folder / "config.gin")
         tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
-        return loop.train(experiment, folder, tracker, display, budget)
+        return loop.train(experiment, folder, tracker, display, budget, stopping)
 
     def again() -> str:
         point = "after the last checkpoint" if (folder / CHECKPOINT).exists() else "from the start"
