@@ -15,7 +15,7 @@ import torch
 from rrl.agents.base import Agent, AgentSteps, Episodes, Metrics
 from rrl.encoders.base import Encoder
 from rrl.evaluators.base import Context, Evaluator
-from rrl.machine.console import Display, duration
+from rrl.machine.console import COLUMNS, Display, duration, wrapped
 from rrl.machine.processes import keep_freed_memory
 from rrl.machine.signals import Stopping
 from rrl.registry import UserError, build
@@ -28,6 +28,7 @@ from rrl.run.iteration import on_episodes, on_steps, summary
 from rrl.run.ledger import Ledger
 from rrl.run.pace import Pace
 from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY, Checkpoint
+from rrl.statistics import wilson
 from rrl.store.plots import learning_curve
 from rrl.store.results import project
 from rrl.store.tracking import Log, Tracker
@@ -121,6 +122,8 @@ class Loop:
         """Updates, environment steps, and environment steps at the last evaluation."""
         self.saved = 0
         """The update that the checkpoint is of."""
+        self.wins = self.episodes = 0
+        """Training episodes of this update that succeeded, and that ended, so far."""
         self.seconds = 0.0
         """Spent in iterations."""
         self.best: float | None = None
@@ -217,6 +220,7 @@ class Loop:
 
     def collect_and_update(self, name: str) -> tuple[Metrics, int]:
         """One iteration's data and the update: (metrics, environment steps)."""
+        self.wins = self.episodes = 0
         if isinstance(self.wants, Episodes):
             self.display.phase(f"{name}: sampling", self.wants.count * self.env.horizon)
             learning = partial(self.display.phase, f"{name}: learning", 0)
@@ -228,6 +232,7 @@ class Loop:
                 self.iteration,
                 self.ledger,
                 progress=self.advance,
+                ended=self.ended,
                 sampled=self.keep_best,
                 learning=learning,
             )
@@ -235,7 +240,7 @@ class Loop:
         once = self.wants.count * self.config.num_envs * self.env.action_repeat
         self.display.phase(name, -(-self.config.log_every // once) * once)
         every = self.config.log_every
-        return on_steps(self.agent, self.stepper, self.wants, every, self.ledger, self.advance)
+        return on_steps(self.agent, self.stepper, self.wants, every, self.ledger, self.stepped)
 
     def advance(self, count: int) -> None:
         """So many environment steps were made."""
@@ -243,6 +248,21 @@ class Loop:
         begun = self.stage in ("training", "final")
         if begun and self.deadline is not None and time.monotonic() > self.deadline:
             raise BudgetOver
+
+    def stepped(self, count: int) -> None:
+        """The same of an agent that learns at every step, whose episodes go on from update to update."""
+        assert self.stepper is not None
+        self.advance(count)
+        if self.env.score.counted:
+            for episode in self.stepper.ended[self.episodes :]:
+                self.ended(episode.success[0])
+
+    def ended(self, success: bool) -> None:
+        """A training episode of this update came to its end: show how many have succeeded."""
+        self.wins, self.episodes = self.wins + success, self.episodes + 1
+        low, high = wilson(self.wins, self.episodes)
+        share = f"{self.env.score.metric('train')} {100 * self.wins / self.episodes:.1f} %"
+        self.display.scored(f"{share} ({self.wins} of {self.episodes}; {_interval(100 * low, 100 * high)})")
 
     def pressed(self) -> bool:
         """A first Ctrl-C came: does the run end at `Stopping.pause`, or else at once? Tells it, and what a second one
@@ -255,7 +275,8 @@ class Loop:
             first = f"update {self.saved + 1}/{self.config.iterations} is finished and saved first{about}"
             again = "this update is lost, and nothing else"
         elif self.stage == "preparing":
-            first, again = "the warm start is finished and saved first", "`rrl resume` begins from the start"
+            first = "the warm start is finished and saved first"
+            again = "training has not begun, and `rrl resume` begins from the start"
         elif self.stage == "final":
             first = f"the final evaluations are finished first ({self.display.eta() or 'how long is not known'})"
             again = "all updates are saved, and `rrl resume` does these again"
@@ -379,25 +400,32 @@ class Loop:
         policies.save(self.folder / name, self.agent, self.config, facts, project(self.folder))
 
     def in_words(self, metrics: Metrics) -> str:
-        """The line of an iteration."""
+        """What an iteration did, and how fast, in lines of no more than `COLUMNS`."""
         parts = [f"update {self.iteration}/{self.config.iterations}", f"steps {self.steps:,}"]
         score = self.env.score
         if score.counted and score.metric("train") in metrics:
-            parts.append(f"{score.metric('train')} {score.text(metrics[score.metric('train')])}")
+            name = score.metric("train")
+            interval = _interval(metrics[f"{name}_low"], metrics[f"{name}_high"])
+            parts.append(f"{name} {score.text(metrics[name])} ({interval})")
         if "train/return" in metrics:
             parts.append(f"return {metrics['train/return']:.1f}")
         parts += [text.format(metrics[name]) for name, text in self.agent.metrics.items() if name in metrics]
         spent = {name: metrics[f"time/{name}"] for name in ("update", "encode", "act", "simulate", "render")}
         waiting = "waiting to " if self.stepper is None else ""  # a stepper's are the simulators' own clocks
-        parts.append(
+        speed = [
             f"{metrics['time/steps_per_second']:.0f} steps/s (learn {spent['update']:.0f}, encode "
             f"{spent['encode']:.0f}, act {spent['act']:.0f}, {waiting}simulate {spent['simulate']:.0f} and render "
             f"{spent['render']:.0f} s)"
-        )
-        parts += [eta] if (eta := self.expect()) else []
+        ]
+        speed += [eta] if (eta := self.expect()) else []
         if self.deadline is not None:
-            parts.append(f"budget left {duration(max(self.deadline - time.monotonic(), 0.0))}")
-        return "  ".join(parts)
+            speed.append(f"budget left {duration(max(self.deadline - time.monotonic(), 0.0))}")
+        return wrapped(f"{'  '.join(parts)}\n  {'  '.join(speed)}", COLUMNS)
+
+
+def _interval(low: float, high: float) -> str:
+    """In percent, Wilson's."""
+    return f"95 %: {low:.1f} to {high:.1f}"
 
 
 def _artifacts(experiment: Experiment, folder: Path, log: Log, tracker: Tracker) -> None:

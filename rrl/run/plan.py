@@ -8,15 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rrl.agents.base import Episodes
-from rrl.machine.console import duration, wrapped
+from rrl.machine.console import COLUMNS, duration, wrapped
 from rrl.machine.cores import cores
 from rrl.machine.processes import available_memory, in_bytes
 from rrl.run import estimate, fits
 from rrl.run.experiment import Experiment
 from rrl.run.speed import Speed
 
-WIDTH = 120
-"""Columns, at most."""
 SHORT = 20_000
 """Environment steps of a run that is over, or has told its ETA, about as soon as its speed would be measured."""
 
@@ -28,7 +26,7 @@ def tell(
     is `SHORT`; with `measure` in any case, since a busy machine may have been measured."""
     fast, source = _speed(experiment, measure, say)
     for line in lines(experiment, root, budget, fast, source):
-        say(wrapped(line, WIDTH))
+        say(wrapped(line, COLUMNS))
 
 
 def lines(experiment: Experiment, root: Path, budget: float | None, fast: Speed | None, source: str) -> list[str]:
