@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-AGAIN = 0.1  # seconds until a signal is sent once more that came where nothing can be raised
+AGAIN = 0.02  # seconds until a signal is sent once more that came where nothing can be raised
 PATIENCE = 5.0  # seconds; signals that follow the first one sooner ask for nothing new
 SAME_PRESS = 0.5  # seconds; programs that start others may pass on a Ctrl-C which the terminal has sent already
 
@@ -39,12 +41,15 @@ class Stopping:
         """Asked at the first Ctrl-C, which it tells the user's choice: True: `pause` comes, and what is done until then
         is worth it; False, and None: end at once."""
         self._pressed: float | None = None
-        """When the Ctrl-C came that `pause` obeys."""
+        """When the first Ctrl-C came."""
+        self._granted = False
+        """Does it wait for `pause`?"""
         self._listening = False
         self._noted: int | None = None
         self._raised = -PATIENCE
         self._cause: Stopped | None = None
         """What was raised last."""
+        self._told_before: Callable[[Any], Any] = sys.unraisablehook
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Stopping:
@@ -53,12 +58,14 @@ class Stopping:
             if number == signal.SIGTERM or before is not signal.SIG_IGN:
                 self._before[number] = before
                 signal.signal(number, self._arrived)
+        self._told_before, sys.unraisablehook = sys.unraisablehook, self._lost
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._listening = False
+        sys.unraisablehook = self._told_before
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -81,7 +88,7 @@ class Stopping:
 
     def pause(self) -> None:
         """Nothing would be lost here: raise `Stopped` if a Ctrl-C waits for this."""
-        if self._pressed is not None:
+        if self._granted:
             self._raise(signal.SIGINT)
 
     def hold(self) -> None:
@@ -94,7 +101,7 @@ class Stopping:
         elif number == signal.SIGINT and self._waits():
             pass
         elif _finalising(frame):
-            threading.Timer(AGAIN, os.kill, (os.getpid(), number)).start()
+            _once_more(number)
         elif time.monotonic() - self._raised > PATIENCE:  # one per request: the second would break off the closing
             self._raise(number)
 
@@ -105,16 +112,30 @@ class Stopping:
     def _waits(self) -> bool:
         """Does a Ctrl-C that has come now wait for `pause`?"""
         now = time.monotonic()
-        if self._pressed is None and self.waiting is not None and self.waiting():
-            self._pressed = now
-        return self._pressed is not None and now - self._pressed < SAME_PRESS
+        if self._pressed is None:
+            self._pressed, self._granted = now, self.waiting is not None and self.waiting()
+            return self._granted
+        return self._granted and now - self._pressed < SAME_PRESS
+
+    def _lost(self, unraisable: Any) -> None:
+        """Python dropped an exception where nothing can be raised: of ours, once more."""
+        if self._listening and isinstance(unraisable.exc_value, Stopped):
+            self._raised = -PATIENCE
+            _once_more(unraisable.exc_value.code - 128)
+        else:
+            self._told_before(unraisable)
 
 
 def _finalising(frame: FrameType | None) -> bool:
-    """Is this inside a `__del__`? What is raised there is printed and lost."""
-    while frame is not None and frame.f_code.co_name != "__del__":
+    """Is this inside a `__del__`, or what a weak reference calls? What is raised there is printed and lost."""
+    while frame is not None and frame.f_code.co_name != "__del__" and frame.f_code.co_filename != weakref.__file__:
         frame = frame.f_back
     return frame is not None
+
+
+def _once_more(number: int) -> None:
+    """Send this process a signal soon."""
+    threading.Timer(AGAIN, os.kill, (os.getpid(), number)).start()
 
 
 @contextmanager
