@@ -31,6 +31,9 @@ def run(
     set_: Sets = None,
     budget: Budget = None,
     name: Annotated[str | None, typer.Option(help="The run's name in MLflow.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, measure this machine's speed, print the plan, stop.")
+    ] = False,
 ) -> None:
     """Train what a gin file describes, or several laid over each other."""
     seconds = seconds_of(budget)
@@ -38,6 +41,8 @@ def run(
     from rrl.run import process
 
     ginfile.must_be("Experiment", sources)
+    if dry_run:
+        raise typer.Exit(process.dry_run(sources, set_ or [], seconds))
     raise typer.Exit(process.start(sources, set_ or [], name, seconds))
 
 

@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.text import Text
 
 PLAIN_PERIOD = 30.0  # seconds between progress lines where there is no terminal
+COLUMNS = 120  # of lines, where that is possible: wider ones are hard to read
 BAR = 24  # characters, at most
 FULL, EMPTY = "\N{BOX DRAWINGS HEAVY HORIZONTAL}", "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
 
@@ -110,6 +111,8 @@ class Display:
         self._name = "starting"
         self._total = self._done = self._skipped = 0
         self._began = self._printed = time.monotonic()
+        self._scored = self._told = ""
+        """How well the policy does, and what of it a line has told where there is no terminal."""
         self._end, self._evaluating, self._untimed = 0.0, 0.0, ""
         """When the run is expected to end, on the monotonic clock (0: nobody knows), seconds of evaluation until then,
         and what is not counted."""
@@ -145,14 +148,26 @@ class Display:
         now = time.monotonic()
         if not self.live and now - self._printed > PLAIN_PERIOD:
             self._printed = now
-            parts = (self._counted(), self._rate(), self._left(), self.eta())
-            self.line(f"  {self._name}: {', '.join(part.strip() for part in parts if part)}")
+            news = self._scored if self._scored != self._told else ""
+            self._told = self._scored
+            parts = [part for part in (self.now(), news, self.eta()) if part]
+            text = f"  {', '.join(parts)}"
+            self.line(text if len(text) <= COLUMNS else f"  {parts[0]}\n    {', '.join(parts[1:])}")
+
+    def now(self) -> str:
+        """What goes on, and how far it is, in words."""
+        parts = [part.strip() for part in (self._counted(), self._rate(), self._left()) if part]
+        return f"{self._name}: {', '.join(parts)}" if parts else self._name
 
     def expect(self, seconds: float, evaluating: float, untimed: Sequence[str] = ()) -> None:
         """The whole run takes so many seconds yet, `evaluating` of them in evaluations, beside parts that were never
         timed; 0: nobody knows."""
         self._end = time.monotonic() + seconds if seconds else 0.0
         self._evaluating, self._untimed = evaluating, ", ".join(untimed)
+
+    def scored(self, text: str) -> None:
+        """Show how well the policy does so far, in words, until they change."""
+        self._scored = text
 
     def eta(self) -> str:
         """Such as `ETA 12 min (3 min of it evaluating)`; nothing if nobody knows, or if it should be over already."""
@@ -177,7 +192,10 @@ class Display:
         if self._total and room >= BAR // 3:
             full = round(room * min(self._done / self._total, 1.0))
             text = f"{text}  {FULL * full}{EMPTY * (room - full)}"
-        return [shorten(part, width, placeholder=" ...") if len(part) > width else part for part in (text, self.eta())]
+        after = [self._scored, self.eta()]
+        if len(together := "  ".join(filter(None, after))) <= width:
+            after = [together]
+        return [shorten(part, width, placeholder=" ...") if len(part) > width else part for part in (text, *after)]
 
     def _counted(self) -> str:
         if self._total:

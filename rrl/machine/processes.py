@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_PR_SET_PDEATHSIG = 1  # Linux: the kernel's word for "signal me when my parent dies"
 
 SAFE_PATH = "PYTHONSAFEPATH"
 
@@ -23,6 +25,15 @@ def python(program: str, *arguments: str) -> list[str]:
     """
     here = str(Path(__file__).parents[2])  # last: a checkout that isn't installed, whose namesakes hide nothing
     return [sys.executable, "-P", "-c", f"import sys; sys.path.append({here!r}); {program}", *arguments]
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when `parent`, which started it, ends (Linux)."""
+    if sys.platform == "linux":
+        # SIGKILL: it can't be missed, and a run goes on from its checkpoint bit for bit.
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before
+            sys.exit(1)
 
 
 @contextmanager

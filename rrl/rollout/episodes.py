@@ -44,6 +44,7 @@ class Collector:
         *,
         each_step: EachStep | None = None,
         progress: Callable[[int], None] | None = None,
+        ended: Callable[[bool], None] | None = None,
         keep: bool = True,
     ) -> Rollout:
         """Run all episodes of `todo` with `policy`. Without `keep` the rollout has no observations ([T, 0]):
@@ -51,7 +52,7 @@ class Collector:
 
         `each_step(episode, t)` is called after every step of a group with, per slot, the running episode's
         index (-1: idle, or in another group) and its step count; `progress(n)` with the number of steps
-        just made.
+        just made; `ended` with the success of each episode, by the first of the environment's flags, as it ends.
         """
         n = self.envs.num_envs
         bounds = [g * n // self.groups for g in range(self.groups + 1)]
@@ -59,7 +60,7 @@ class Collector:
             _Group(slice(a, b), np.full(b - a, -1), Slots(b - a, self.envs.frames, policy.stack))
             for a, b in pairwise(bounds)
         ]
-        collection = _Collection(self.envs, policy, todo, keep, each_step, progress)
+        collection = _Collection(self.envs, policy, todo, keep, each_step, progress, ended)
         try:
             for group in groups:
                 collection.begin(group)
@@ -109,10 +110,11 @@ class _Collection:
         keep: bool,
         each_step: EachStep | None,
         progress: Callable[[int], None] | None,
+        ended: Callable[[bool], None] | None,
     ) -> None:
         self.began = time.perf_counter()
         self.envs, self.policy, self.todo = envs, policy, todo
-        self.keep, self.each_step, self.progress = keep, each_step, progress
+        self.keep, self.each_step, self.progress, self.ended = keep, each_step, progress, ended
         self.seconds = dict.fromkeys(("simulate", "render", "encode", "act"), 0.0)
         self.counts = dict.fromkeys(("encode", "act"), 0)
         self.upcoming = 0
@@ -229,6 +231,9 @@ class _Collection:
             everywhere = np.full(self.envs.num_envs, -1)
             everywhere[group.slots] = group.running
             self.each_step(everywhere, np.where(everywhere >= 0, self.lengths[everywhere], 0))
+        if self.ended is not None and self.flags.shape[2]:
+            for i in group.running[done]:
+                self.ended(bool(self.flags[i, : self.lengths[i], 0].sum() > self.envs.factory.score.steps))
         if self.progress is not None:
             self.progress(len(places))
         if done.any() and (fresh := self.refill(group, done)).any():

@@ -45,11 +45,12 @@ class KeptCollector(Collector):
         *,
         each_step: EachStep | None = None,
         progress: Callable[[int], None] | None = None,
+        ended: Callable[[bool], None] | None = None,
         keep: bool = True,
     ) -> Rollout:
         """See `Collector`. What somebody watches, or wants the observations of, is made anew."""
-        if keep or each_step is not None or policy is not self._policy:
-            return super().collect(policy, todo, each_step=each_step, progress=progress, keep=keep)
+        if keep or each_step is not None or ended is not None or policy is not self._policy:
+            return super().collect(policy, todo, each_step=each_step, progress=progress, ended=ended, keep=keep)
         size = self.envs.num_envs
         chunks = [todo[start : start + size] for start in range(0, len(todo), size)]
         return joined([self._chunk(policy, chunk, progress) for chunk in chunks])

@@ -33,18 +33,19 @@ def on_episodes(
     ledger: Ledger,
     *,
     progress: Callable[[int], None],
+    ended: Callable[[bool], None],
     sampled: Callable[[Metrics], None],
     learning: Callable[[], None],
 ) -> tuple[Metrics, int]:
     """`count` whole episodes with the policy as it is, then one update. Returns metrics and environment steps.
 
-    Costs go into the `ledger`. `sampled` is called with the episodes' statistics before the update, `learning` when
-    that begins.
+    Costs go into the `ledger`. `progress` and `ended` are told what `Collector.collect` tells them; `sampled` is called
+    with the episodes' statistics before the update, `learning` when that begins.
     """
     envs, factory = collector.envs, collector.envs.factory
     noise = (factory.horizon, envs.action_dim)
     todo = episodes(count, seed=seed, stream=Stream.TRAIN, iteration=iteration, noise=noise)
-    rollout = collector.collect(agent, todo, progress=progress)
+    rollout = collector.collect(agent, todo, progress=progress, ended=ended)
     ledger.sampled(agent, rollout.obs, rollout.counts)
     metrics = train_metrics(rollout, factory.flags)
     sampled(metrics)

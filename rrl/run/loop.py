@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ import torch
 from rrl.agents.base import Agent, AgentSteps, Episodes, Metrics
 from rrl.encoders.base import Encoder
 from rrl.evaluators.base import Context, Evaluator
-from rrl.machine.console import Display, duration
+from rrl.machine.console import COLUMNS, Display, duration, wrapped
 from rrl.machine.processes import keep_freed_memory
+from rrl.machine.signals import Stopping
 from rrl.registry import UserError, build
 from rrl.rollout.data import Policy
 from rrl.rollout.episodes import Collector
@@ -26,11 +28,14 @@ from rrl.run.iteration import on_episodes, on_steps, summary
 from rrl.run.ledger import Ledger
 from rrl.run.pace import Pace
 from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY, Checkpoint
+from rrl.statistics import wilson
 from rrl.store.plots import learning_curve
 from rrl.store.results import project
 from rrl.store.tracking import Log, Tracker
 
 Ended = Literal["finished", "budget"]
+
+WORTH = 60.0  # seconds of work that a first Ctrl-C doesn't throw away where no update is lost
 
 SPACES = {"always": "eval", "end": "final"}
 """Under which name evaluators log, by when they run."""
@@ -41,12 +46,19 @@ class BudgetOver(Exception):
 
 
 def train(
-    experiment: Experiment, folder: Path, tracker: Tracker, display: Display, budget: float | None = None
+    experiment: Experiment,
+    folder: Path,
+    tracker: Tracker,
+    display: Display,
+    budget: float | None = None,
+    stopping: Stopping | None = None,
 ) -> Ended:
     """Train until `iterations` or until `budget` seconds are over, from the folder's checkpoint if it has one.
 
-    The folder gets metrics, checkpoint, policies, plot and what the evaluators make.
+    The folder gets metrics, checkpoint, policies, plot and what the evaluators make. `stopping` hears a Ctrl-C, which
+    waits for the update in progress.
     """
+    stopping = stopping or Stopping()
     config, deadline = experiment.config, None if budget is None else time.monotonic() + budget
     assert config.threads is not None
     torch.set_num_threads(config.threads)
@@ -62,7 +74,9 @@ def train(
         display.phase("starting the simulators", 0)
         envs = experiment.make_envs()
         try:
-            loop = Loop(experiment, Collector(envs, config.groups or 1), folder, tracker, log, display, deadline)
+            collector = Collector(envs, config.groups or 1)
+            loop = Loop(experiment, collector, folder, tracker, log, display, deadline, stopping)
+            stopping.waiting = loop.pressed
             loop.begin(start)
             loop.run()
         except BudgetOver:
@@ -70,6 +84,7 @@ def train(
             if config.iterations and not loop.iteration:
                 display.line("no update fitted in: the budget counts what comes before training, and never cuts it")
         finally:
+            stopping.waiting = None
             envs.close()
     _artifacts(experiment, folder, log, tracker)
     return ended
@@ -87,7 +102,9 @@ class Loop:
         log: Log,
         display: Display,
         deadline: float | None,
+        stopping: Stopping,
     ) -> None:
+        self.stopping = stopping
         self.experiment, self.config, self.env = experiment, experiment.config, experiment.env
         self.collector, self.folder, self.tracker, self.log, self.display = collector, folder, tracker, log, display
         self.deadline = deadline
@@ -105,6 +122,8 @@ class Loop:
         """Updates, environment steps, and environment steps at the last evaluation."""
         self.saved = 0
         """The update that the checkpoint is of."""
+        self.wins = self.episodes = 0
+        """Training episodes of this update that succeeded, and that ended, so far."""
         self.seconds = 0.0
         """Spent in iterations."""
         self.best: float | None = None
@@ -115,8 +134,10 @@ class Loop:
         self.ledger = Ledger(experiment.encoder, experiment.frames)
         self.evaluating: tuple[str, int] = "", 0
         """The evaluation that goes on, as the display shows it: name and steps."""
-        self.started = False
-        """Has training begun? Before, no budget stops anything."""
+        self.stage: Literal["preparing", "resuming", "training", "final"] = "preparing"
+        """What goes on. No budget stops anything before training."""
+        self.since = time.monotonic()
+        """When what a stop would lose began: at the last checkpoint."""
 
     def begin(self, start: Checkpoint) -> None:
         """Go on where a checkpoint was made, or warm the agent up and evaluate it."""
@@ -128,6 +149,7 @@ class Loop:
             self.display.line(f"note: {text}")
         demos = experiment.replay(self.collector, self.agent, experiment.encoder, self.inference, self.display)
         if start:
+            self.stage = "resuming"
             saving.restore(self.folder, self.agent, self.stepper, demos, start)
             self.iteration, self.steps = start.values["iteration"], start.values["steps"]
             self.evaluated, self.seconds = start.values["evaluated"], start.values["seconds"]
@@ -155,10 +177,13 @@ class Loop:
     def run(self) -> None:
         """All iterations that are left, then the final evaluations; BudgetOver when the time is over. A UserError
         says what is kept."""
-        self.started = True
+        self.stage = "training"
         try:
             while self.iteration < self.config.iterations:
+                self.stopping.pause()
                 self.iterate()
+            self.stopping.pause()
+            self.stage = "final"
             self.expect()
             final = self.evaluate("end")
         except UserError as error:
@@ -195,6 +220,7 @@ class Loop:
 
     def collect_and_update(self, name: str) -> tuple[Metrics, int]:
         """One iteration's data and the update: (metrics, environment steps)."""
+        self.wins = self.episodes = 0
         if isinstance(self.wants, Episodes):
             self.display.phase(f"{name}: sampling", self.wants.count * self.env.horizon)
             learning = partial(self.display.phase, f"{name}: learning", 0)
@@ -206,6 +232,7 @@ class Loop:
                 self.iteration,
                 self.ledger,
                 progress=self.advance,
+                ended=self.ended,
                 sampled=self.keep_best,
                 learning=learning,
             )
@@ -213,13 +240,57 @@ class Loop:
         once = self.wants.count * self.config.num_envs * self.env.action_repeat
         self.display.phase(name, -(-self.config.log_every // once) * once)
         every = self.config.log_every
-        return on_steps(self.agent, self.stepper, self.wants, every, self.ledger, self.advance)
+        return on_steps(self.agent, self.stepper, self.wants, every, self.ledger, self.stepped)
 
     def advance(self, count: int) -> None:
         """So many environment steps were made."""
         self.display.advance(count)
-        if self.started and self.deadline is not None and time.monotonic() > self.deadline:
+        begun = self.stage in ("training", "final")
+        if begun and self.deadline is not None and time.monotonic() > self.deadline:
             raise BudgetOver
+
+    def stepped(self, count: int) -> None:
+        """The same of an agent that learns at every step, whose episodes go on from update to update."""
+        assert self.stepper is not None
+        self.advance(count)
+        if self.env.score.counted:
+            for episode in self.stepper.ended[self.episodes :]:
+                self.ended(episode.success[0])
+
+    def ended(self, success: bool) -> None:
+        """A training episode of this update came to its end: show how many have succeeded."""
+        self.wins, self.episodes = self.wins + success, self.episodes + 1
+        low, high = wilson(self.wins, self.episodes)
+        share = f"{self.env.score.metric('train')} {100 * self.wins / self.episodes:.1f} %"
+        self.display.scored(f"{share} ({self.wins} of {self.episodes}; {_interval(100 * low, 100 * high)})")
+
+    def pressed(self) -> bool:
+        """A first Ctrl-C came: does the run end at `Stopping.pause`, or else at once? Tells it, and what a second one
+        does. An update in progress is finished; where none would be lost, work of more than `WORTH` seconds is."""
+        spent = time.monotonic() - self.since
+        waits, first, again = self.stage == "training" or spent > WORTH, "", ""
+        if self.stage == "training":
+            usual = self.seconds / self.iteration if self.iteration else 0.0
+            about = f" (about {duration(usual - spent)})" if usual - spent >= 1 else ""
+            first = f"update {self.saved + 1}/{self.config.iterations} is finished and saved first{about}"
+            again = "this update is lost, and nothing else"
+        elif self.stage == "preparing":
+            first = "the warm start is finished and saved first"
+            again = "training has not begun, and `rrl resume` begins from the start"
+        elif self.stage == "final":
+            first = f"the final evaluations are finished first ({self.display.eta() or 'how long is not known'})"
+            again = "all updates are saved, and `rrl resume` does these again"
+        else:
+            waits, again = False, "nothing was done since the last checkpoint"
+        text = f"Ctrl-C: stopping at once: {again}"
+        if waits:
+            text = (
+                f"Ctrl-C: {first}, then the run ends\n  now: {self.display.now()}\n"
+                f"  Ctrl-C again stops at once: {again}"
+            )
+        # From a thread: the signal may have come while this one was writing, which can't be begun twice.
+        threading.Thread(target=self.display.line, args=(text,)).start()
+        return waits
 
     # Evaluations
 
@@ -316,7 +387,7 @@ class Loop:
         }
         saving.save(self.folder, self.agent, self.stepper, values)
         self.save_policy(POLICY)
-        self.saved = self.iteration
+        self.saved, self.since = self.iteration, time.monotonic()
         self.tracker.metrics(self.log.rows)
         self.pace.saving = time.monotonic() - start
 
@@ -329,25 +400,32 @@ class Loop:
         policies.save(self.folder / name, self.agent, self.config, facts, project(self.folder))
 
     def in_words(self, metrics: Metrics) -> str:
-        """The line of an iteration."""
+        """What an iteration did, and how fast, in lines of no more than `COLUMNS`."""
         parts = [f"update {self.iteration}/{self.config.iterations}", f"steps {self.steps:,}"]
         score = self.env.score
         if score.counted and score.metric("train") in metrics:
-            parts.append(f"{score.metric('train')} {score.text(metrics[score.metric('train')])}")
+            name = score.metric("train")
+            interval = _interval(metrics[f"{name}_low"], metrics[f"{name}_high"])
+            parts.append(f"{name} {score.text(metrics[name])} ({interval})")
         if "train/return" in metrics:
             parts.append(f"return {metrics['train/return']:.1f}")
         parts += [text.format(metrics[name]) for name, text in self.agent.metrics.items() if name in metrics]
         spent = {name: metrics[f"time/{name}"] for name in ("update", "encode", "act", "simulate", "render")}
         waiting = "waiting to " if self.stepper is None else ""  # a stepper's are the simulators' own clocks
-        parts.append(
+        speed = [
             f"{metrics['time/steps_per_second']:.0f} steps/s (learn {spent['update']:.0f}, encode "
             f"{spent['encode']:.0f}, act {spent['act']:.0f}, {waiting}simulate {spent['simulate']:.0f} and render "
             f"{spent['render']:.0f} s)"
-        )
-        parts += [eta] if (eta := self.expect()) else []
+        ]
+        speed += [eta] if (eta := self.expect()) else []
         if self.deadline is not None:
-            parts.append(f"budget left {duration(max(self.deadline - time.monotonic(), 0.0))}")
-        return "  ".join(parts)
+            speed.append(f"budget left {duration(max(self.deadline - time.monotonic(), 0.0))}")
+        return wrapped(f"{'  '.join(parts)}\n  {'  '.join(speed)}", COLUMNS)
+
+
+def _interval(low: float, high: float) -> str:
+    """In percent, Wilson's."""
+    return f"95 %: {low:.1f} to {high:.1f}"
 
 
 def _artifacts(experiment: Experiment, folder: Path, log: Log, tracker: Tracker) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 from rrl.agents.settings.base import Agent
 from rrl.config import ginfile
 from rrl.machine.console import Display, optional_output
-from rrl.machine.signals import Stopped, Stopping
+from rrl.machine.paths import writable
+from rrl.machine.signals import Stopped, Stopping, told
 from rrl.registry import UserError
 from rrl.run import facts as run_facts
-from rrl.run import fits, loop, saving
+from rrl.run import fits, loop, plan, saving
 from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
 from rrl.run.saving import CHECKPOINT
@@ -52,12 +53,13 @@ def start(
     job: Job | None = None,
 ) -> int:
     """Run a gin file, or several laid over each other; returns the process's exit code."""
-    config = ginfile.load(sources, overrides)
-    assert isinstance(config, Experiment.Config)
-    config = resolve(config)
-    experiment = Experiment(config)  # whatever is missing (weights, demonstrations) shows now
-    fits.check(experiment)
-    make_root()
+    display = Display()
+    with told(display.line, "no run was begun"):
+        experiment = _checked(sources, overrides)
+        make_root()
+        if job is None:  # a sweep has told its own
+            plan.tell(experiment, ROOT, budget, display.line)
+    config = experiment.config
     together = [sources] if isinstance(sources, str) else sources
     name = name or f"{'+'.join(Path(source).stem for source in together)}-seed{config.seed}"
     place = {"sweep": job.sweep, "job": job.name, "fingerprint": job.fingerprint} if job else {}
@@ -83,6 +85,25 @@ def start(
         except BaseException:
             tracker.end("FAILED")
             raise
+
+
+def dry_run(sources: Sequence[str], overrides: list[str], budget: float | None = None) -> int:
+    """Say what `start` would do, and what it would cost; make nothing. Returns the process's exit code."""
+    display = Display()
+    with told(display.line, "nothing was made"):
+        experiment = _checked(sources, overrides)
+        writable(ROOT)
+        plan.tell(experiment, ROOT, budget, display.line, measure=True)
+    return 0
+
+
+def _checked(sources: str | Sequence[str], overrides: list[str]) -> Experiment:
+    """The run that gin files describe, of a resolved configuration; UserError where it can't run here."""
+    config = ginfile.load(sources, overrides)
+    assert isinstance(config, Experiment.Config)
+    experiment = Experiment(resolve(config))  # whatever is missing (weights, demonstrations) shows now
+    fits.check(experiment)
+    return experiment
 
 
 def make_root() -> None:
@@ -202,7 +223,7 @@ def _execute(
         tracker.params(ginfile.flatten(experiment.config, project(folder)))
         tracker.artifact(folder / "config.gin")
         tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
-        return loop.train(experiment, folder, tracker, display, budget)
+        return loop.train(experiment, folder, tracker, display, budget, stopping)
 
     def again() -> str:
         point = "after the last checkpoint" if (folder / CHECKPOINT).exists() else "from the start"

@@ -5,19 +5,15 @@ It ends when the process that started it ends, however that ends.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rrl.machine.processes import python
+from rrl.machine.processes import die_with, python
 
 PROGRAM = "from rrl.sweeps.child import main; sys.exit(main(sys.stdin.read()))"
-PR_SET_PDEATHSIG = 1  # Linux: the kernel's word for "signal me when my parent dies"
 
 
 @dataclass(frozen=True)
@@ -58,15 +54,6 @@ class Task:
         child.stdin.write(text.encode())
         child.stdin.close()
         return child
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent`, which started it, ends (Linux)."""
-    if sys.platform == "linux":
-        # SIGKILL: it can't be missed, and a run goes on from its checkpoint bit for bit.
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before
-            sys.exit(1)
 
 
 def main(text: str) -> int:

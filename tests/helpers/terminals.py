@@ -32,3 +32,19 @@ def close_after(end: int, seen: bytes | Callable[[], bool]) -> None:
         if select.select([end], [], [], 0.1)[0]:
             text += os.read(end, 4096)
     os.close(end)
+
+
+def read_until(end: int, seen: bytes | None) -> bytes:
+    """What comes from a terminal until these words are among it; None: until its program has ended."""
+    text = b""
+    while seen is None or seen not in text:
+        try:
+            new = os.read(end, 4096)
+        except OSError:  # EIO: nobody holds the other side any more
+            new = b""
+        if not new:
+            assert seen is None, text
+            os.close(end)
+            break
+        text += new
+    return text

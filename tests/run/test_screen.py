@@ -1,5 +1,6 @@
 """A run goes on without its screen, and its status is settled however it is asked to end: real processes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from helpers.stores import prepared
-from helpers.terminals import close_after, on_terminal
+from helpers.terminals import close_after, on_terminal, read_until
 from mlflow import MlflowClient
 
-from rrl.store import results
+from rrl.store import checkpoint, results
 
 SMALL = (
     "Experiment.num_envs = 2",
@@ -27,8 +28,9 @@ SMALL = (
 )
 
 
-def command(iterations: int, workers: int = 0) -> list[str]:
-    settings = (f"Experiment.iterations = {iterations}", f"Experiment.workers = {workers}", *SMALL)
+def command(iterations: int, workers: int = 0, *others: str) -> list[str]:
+    small = [setting for setting in SMALL if setting.split(" =")[0] not in {other.split(" =")[0] for other in others}]
+    settings = (f"Experiment.iterations = {iterations}", f"Experiment.workers = {workers}", *small, *others)
     sets = [part for setting in settings for part in ("--set", setting)]
     return [sys.executable, "-m", "rrl.cli", "run", "adroit_door_state", *sets]
 
@@ -68,6 +70,38 @@ def test_a_hangup_stops_a_run_as_sigterm_does(tmp_path: Path) -> None:
     status, reason, tracked, updates = outcome(tmp_path)
     assert (status, reason, tracked) == ("STOPPED", "SIGHUP", "KILLED")
     assert updates >= 1
+
+
+@pytest.mark.parametrize(("presses", "episodes"), [(1, 2), (2, 800)])
+def test_ctrl_c_finishes_the_update_and_twice_stops_at_once(presses: int, episodes: int, tmp_path: Path) -> None:
+    """On a terminal, whose Ctrl-C reaches the workers too."""
+    arguments = command(200 if presses == 1 else 1, 2, f"DAPG.trajectories = {episodes}")
+    process, end = on_terminal(prepared(tmp_path), arguments, hangup=True)
+    text = read_until(end, b"update 2/" if presses == 1 else b"update 1/1: sampling")
+    os.write(end, b"\x03")
+    text += read_until(end, b"Ctrl-C again stops at once")
+    if presses == 2:
+        time.sleep(0.7)
+        os.write(end, b"\x03")
+    text += read_until(end, None)
+    assert process.wait(60) == 128 + signal.SIGINT
+    status, reason, tracked, updates = outcome(tmp_path)
+    assert (status, reason, tracked) == ("STOPPED", "Ctrl-C", "KILLED")
+    assert (updates >= 2) if presses == 1 else (updates == 0)
+    (folder,) = (path.parent for path in (tmp_path / "runs").glob("*/run.json"))
+    _, values = checkpoint.load_file(folder / "checkpoint.safetensors")
+    assert values["iteration"] == updates  # nothing that was written down is lost
+    assert f"go on after the last checkpoint with: rrl resume {folder.name[:8]}".encode() in b" ".join(text.split())
+
+
+def test_what_a_run_ends_for_at_once_is_told(tmp_path: Path) -> None:
+    process, end = on_terminal(prepared(tmp_path), command(1, 0, "DAPG.bc_epochs = 20_000"), hangup=True)
+    read_until(end, b"warm start: cloning")
+    os.write(end, b"\x03")
+    text = b" ".join(read_until(end, None).split())
+    assert process.wait(60) == 128 + signal.SIGINT
+    assert b"Ctrl-C: stopping at once: training has not begun" in text
+    assert b"go on from the start with: rrl resume" in text
 
 
 INSISTENT = """

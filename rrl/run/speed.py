@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 from rrl.agents.base import Agent, AgentSteps
 from rrl.config import ginfile
 from rrl.encoders.base import Inference
-from rrl.machine.processes import keep_freed_memory, memory, python
+from rrl.machine.processes import die_with, keep_freed_memory, memory, python
 from rrl.machine.progress import SILENCE
 from rrl.rollout.data import Episode, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Stepper
 from rrl.run.experiment import Experiment
-from rrl.sweeps.child import die_with
 
-PROGRAM = "from rrl.sweeps.speed import main; main()"
+PROGRAM = "from rrl.run.speed import main; main()"
 LEAST = 2.0  # seconds of sampling to measure
 MOST = 40.0  # seconds after which an agent with long updates is measured no longer than it must
 SAMPLES = 4096  # of the update that is timed

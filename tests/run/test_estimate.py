@@ -20,12 +20,12 @@ from rrl.envs.adroit import Adroit
 from rrl.envs.dmcontrol import DMControl
 from rrl.evaluators.base import Evaluator
 from rrl.rollout.steps import Stepper
+from rrl.run import estimate
 from rrl.run.experiment import Experiment
 from rrl.run.iteration import on_steps
 from rrl.run.ledger import Ledger
 from rrl.run.placement import resolve
-from rrl.sweeps import estimate
-from rrl.sweeps.speed import Speed
+from rrl.run.speed import Speed
 
 SPEED = Speed(startup=5.0, sampling=1e-2, learning=1e-3, memory=10**9, width=20, files=10**6)
 HORIZON, REPEAT = 125, 8
@@ -133,9 +133,9 @@ def test_demonstrations_are_replayed_in_lockstep() -> None:
 
 
 def test_settings_that_cost_nothing_share_a_measurement(agents: Any) -> None:
-    kinds = {estimate._kind(config(agents.WantsEpisodes.Config(patience=p), seed=p)) for p in (1, 2)}
+    kinds = {estimate.kind(config(agents.WantsEpisodes.Config(patience=p), seed=p)) for p in (1, 2)}
     assert len(kinds) == 1
-    assert estimate._kind(config(agents.WantsEpisodes.Config(width=2))) not in kinds
+    assert estimate.kind(config(agents.WantsEpisodes.Config(width=2))) not in kinds
 
 
 def measured(program: str, run: Any) -> Speed:
@@ -149,7 +149,7 @@ def measured(program: str, run: Any) -> Speed:
 def test_demonstrations_in_every_batch_are_not_missed() -> None:
     """Of an agent that learns from them first, and is measured without them."""
     program = (
-        "import json, sys\nfrom rrl.sweeps import speed\nspeed.LEAST = 0.1\n"
+        "import json, sys\nfrom rrl.run import speed\nspeed.LEAST = 0.1\n"
         "print(json.dumps(speed._probe(sys.stdin.read())[0]))\n"
     )
     small = ["RLPD.hidden = (16,)", "RLPD.batch = 16", "RLPD.critics_first = 10_000_000", "Experiment.threads = 1"]
@@ -162,7 +162,7 @@ def test_both_kinds_of_agents_are_measured(agents: Any, tmp_path: Any) -> None:
     program = (
         "import json, sys\n"
         "from helpers import made_up_agents\n"
-        "from rrl.sweeps import speed\n"
+        "from rrl.run import speed\n"
         "speed.LEAST = 0.2\n"
         "print(json.dumps(speed._probe(sys.stdin.read())[0]))\n"
     )
