@@ -110,9 +110,12 @@ def shipped() -> dict[str, Path]:
 
 
 def find(source: str | Path) -> Path:
-    """The policy file that a path or the name of a shipped policy means; UserError if there is none."""
+    """The policy file that a path, its own or that of a folder which holds it, or the name of a shipped policy means;
+    UserError if there is none."""
     known = shipped()
     path = shipped_first(str(source), known, expanded(source))
+    if path.is_dir():
+        path /= "policy.safetensors"
     if why := unusable(path):
         raise UserError(
             f"{why}, nor a shipped policy of that name ({', '.join(known)}); "
@@ -264,8 +267,8 @@ class LoadedPolicy:
 
 
 def load_policy(source: str | Path) -> LoadedPolicy:
-    """A policy from its file, or a shipped one by name (see `shipped`); UserError if there is none. Warns where
-    versions or a plugin's code are others than in its training."""
+    """A policy from its file, the folder of an exported one or a run, or a shipped one by name (see `shipped`);
+    UserError if there is none. Warns where versions or a plugin's code are others than in its training."""
     config, agent, facts = load(find(source))
     if facts["others"]:
         warnings.warn(f"{source} was trained with {', '.join(facts['others'])}", stacklevel=2)
