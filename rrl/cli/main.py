@@ -313,7 +313,7 @@ def eval_(
         typer.Argument(
             parser=word,
             autocompletion=completion.runs,
-            help="A run (id or the beginning of one), a policy file, or a shipped policy's name.",
+            help="A run (id or the beginning of one), a policy file or exported folder, or a shipped policy's name.",
         ),
     ],
     episodes: Annotated[
@@ -378,7 +378,7 @@ def play(
         typer.Argument(
             parser=word,
             autocompletion=completion.runs,
-            help="A run (id or the beginning of one), a policy file, or a shipped policy's name.",
+            help="A run (id or the beginning of one), a policy file or exported folder, or a shipped policy's name.",
         ),
     ],
     out: Annotated[
@@ -442,25 +442,36 @@ def export(
             "file that isn't called as a shipped policy, such as encoder/mobilenetv2, its frozen encoder alone.",
         ),
     ] = None,
+    hub: Annotated[
+        Path | None,
+        typer.Option(
+            "--hub",
+            parser=path,
+            help="Write a folder for the Hugging Face Hub: the policy, its configuration, a model card with the final "
+            "evaluation's numbers, the learning curve, the last video.",
+        ),
+    ] = None,
     best: Annotated[
         bool,
         typer.Option("--best", help="The one with the best return (SAC and its kin: in evaluations), not the last."),
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="Network weights in float16: half the size, rounded.")] = False,
 ) -> None:
-    """Copy a run's policy, or the encoder that it trained, into a file of its own, with where it comes from; or write
-    an ONNX graph of what is frozen, for programs without rrl.
+    """Copy a run's policy, or the encoder that it trained, into a file of its own, with where it comes from; or the
+    policy into a folder that others can read; or write an ONNX graph of what is frozen, for programs without rrl.
 
     `FixedEncoder.file` takes an exported encoder: frozen features for other tasks and agents.
     """
     from rrl.commands import policies as evaluation
 
-    if [policy, encoder, onnx].count(None) != 2:
-        raise typer.BadParameter("say what to export: --policy FILE, --encoder FILE or --onnx FILE")
+    if [policy, encoder, onnx, hub].count(None) != 3:
+        raise typer.BadParameter("say what to export: --policy FILE, --encoder FILE, --onnx FILE or --hub FOLDER")
     if onnx is not None and half:
         raise typer.BadParameter("--half is for --policy: an ONNX graph computes in float32")
     if encoder is not None and (best or half):
         raise typer.BadParameter("--best and --half are for --policy: a run keeps one encoder, the last")
+    if hub is not None and (best or half):
+        raise typer.BadParameter("--best and --half are for --policy: a card's numbers are of the last policy, whole")
     if policy is not None:
         evaluation.export(run, policy, typer.echo, best=best, half=half)
     if encoder is not None:
@@ -469,6 +480,10 @@ def export(
         from rrl.commands import onnx_export
 
         onnx_export.export(run, onnx, typer.echo, best=best)
+    if hub is not None:
+        from rrl.commands import hub as hub_export
+
+        hub_export.export(run, hub, typer.echo)
 
 
 @app.command()
@@ -541,6 +556,20 @@ def look(
     explained: Literal["features", "action"] = "action" if of == "action" else "features"
     with Display() as display:
         looking.show(subjects, set_ or [], out, display, count=frames, of=explained, side=size)
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="encoder, agent, environment or evaluator.")],
+    name: Annotated[
+        str, typer.Argument(help="The class's name, such as MyNet; folder and module are called my_net then.")
+    ],
+    into: Annotated[Path, typer.Option(parser=path, help="The folder to make it in.")] = Path(),
+) -> None:
+    """Write a package with a component of your own, its test and a gin file, to begin from."""
+    from rrl.commands import new as package
+
+    package.write(kind, name, into, typer.echo)
 
 
 @app.command("list")

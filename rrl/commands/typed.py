@@ -19,6 +19,7 @@ OTHER_NAMES = {
     "eval": "evaluate test",
     "inspect": "try",
     "list": "ls components",
+    "new": "create init scaffold plugin",
     "play": "enjoy watch viewer",
     "look": "gradcam grad-cam saliency attention",
     "probe": "leaderboard rank",

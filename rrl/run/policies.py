@@ -248,8 +248,8 @@ class LoadedPolicy:
 
 
 def load_policy(source: str | Path) -> LoadedPolicy:
-    """A policy from its file, or a shipped one by name (see `shipped`); UserError if there is none. Warns where
-    versions or a plugin's code are others than in its training."""
+    """A policy from its file, the folder of an exported one or a run, or a shipped one by name (see `shipped`);
+    UserError if there is none. Warns where versions or a plugin's code are others than in its training."""
     config, agent, facts = load(find(source))
     if facts["others"]:
         warnings.warn(f"{source} was trained with {', '.join(facts['others'])}", stacklevel=2)

@@ -18,9 +18,12 @@ def shipped() -> dict[str, Path]:
 
 
 def find(source: str | Path) -> Path:
-    """The policy file that a path or the name of a shipped policy means; UserError if there is none."""
+    """The policy file that a path, its own or that of a folder which holds it, or the name of a shipped policy means;
+    UserError if there is none."""
     known = shipped()
     path = shipped_first(str(source), known, expanded(source))
+    if path.is_dir():
+        path /= "policy.safetensors"
     if why := unusable(path):
         raise UserError(
             f"{why}, nor a shipped policy of that name ({', '.join(known)}); "
