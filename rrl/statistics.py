@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,15 +134,15 @@ def median_reached(firsts: Sequence[float | None]) -> float | None:
     return median if np.isfinite(median) else None
 
 
-def align(curves: Sequence[tuple[Sequence[int], Sequence[float]]]) -> tuple[NDArray[np.int64], Floats]:
-    """Curves (steps, values) on one grid: (grid [points], values [curves, points]).
+def align(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[NDArray[Any], Floats]:
+    """Curves (places, values) on one grid: (grid [points], values [curves, points]). Whole numbers stay whole.
 
-    The grid is every step of any curve inside the range that all of them cover; between its own points a
+    The grid is every place of any curve inside the range that all of them cover; between its own points a
     curve is a straight line, beyond its ends it is never continued. Without a common range: no points.
     """
-    if not curves or any(len(steps) == 0 for steps, _ in curves):
+    if not curves or any(len(places) == 0 for places, _ in curves):
         return np.zeros(0, np.int64), np.zeros((len(curves), 0))
-    low, high = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
-    grid = np.unique(np.concatenate([np.asarray(steps, np.int64) for steps, _ in curves]))
+    low, high = max(places[0] for places, _ in curves), min(places[-1] for places, _ in curves)
+    grid = np.unique(np.concatenate([np.asarray(places) for places, _ in curves]))
     grid = grid[(grid >= low) & (grid <= high)]
-    return grid, np.stack([np.interp(grid, steps, values) for steps, values in curves])
+    return grid, np.stack([np.interp(grid, places, values) for places, values in curves])

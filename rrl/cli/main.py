@@ -242,14 +242,33 @@ def report(
             help="Sweeps and runs: ids, beginnings of ids, folders; none: all.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(parser=path, help="The page to write; figures and CSV go beside it.")] = Path(
-        "report.html"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path,
+            help="The page to write, figures and CSV go beside it; default: report.html. The folder of --only figures; "
+            "default: figures.",
+        ),
+    ] = None,
+    only: Annotated[
+        Literal["figures"] | None, typer.Option(help="No page: its figures alone, as PNG, SVG and PDF.")
+    ] = None,
+    x: Annotated[
+        Literal["steps", "log-steps", "hours"],
+        typer.Option(help="Of --only figures: draw curves over environment steps, or over hours on the runs' clocks."),
+    ] = "steps",
 ) -> None:
     """Write one page about runs: curves, tables, comparisons, videos. It opens offline."""
-    from rrl.report.write import write
+    from rrl.report import write
 
-    write(names or [], out, typer.echo)
+    if only == "figures":
+        write.write_figures(names or [], out or Path("figures"), typer.echo, x=x)
+        return
+    if x != "steps":
+        raise typer.BadParameter(
+            f"the page's curves are over environment steps; for others: rrl report --only figures --x {x}"
+        )
+    write.write(names or [], out or Path("report.html"), typer.echo)
 
 
 @app.command()
