@@ -195,6 +195,8 @@ def _sees(env: EnvFactory, config: Any, values: Mapping[str, Any]) -> Iterator[s
     else:
         yield "- no pictures"
     blind = ", which say nothing of the task's objects" if env.blind_state and env.has_state else ""
-    yield f"- a state vector of {values['state_dim']} numbers{blind}"
+    yield f"- a state vector of {values['state_dim'] - env.privileged} numbers{blind}"
+    if env.privileged:
+        yield f"- in training its critics saw {env.privileged} numbers of state that it doesn't see"
     if faults := env.at_fault():
         yield f"- of its joints: {', '.join(faults)}"

@@ -81,12 +81,14 @@ def _seen(experiment: Experiment) -> str:
         several = f", {frames.stack} at a time" if frames.stack > 1 else ""
         pictures = f"pictures of {', '.join(env.cameras)} ({frames.size} px{several})"
         seen = f"{pictures} through {config.encoder.label()}, {kind}"
+    hidden = f"; critics alone: {env.privileged} numbers of state" if env.privileged else ""
     if not env.has_state:
-        return f"{seen}; no state"
+        return f"{seen}; no state{hidden}"
     if not env.parts:
         return f"{seen}; a state"
-    state = ", ".join(f"{part.name} ({part.size})" for part in env.parts)
-    return f"{seen}; a state of {sum(part.size for part in env.parts)} numbers, {state}"
+    parts = [part for part in env.parts if not part.privileged]
+    state = ", ".join(f"{part.name} ({part.size})" for part in parts)
+    return f"{seen}; a state of {sum(part.size for part in parts)} numbers, {state}{hidden}"
 
 
 def _demonstrations(experiment: Experiment) -> str:
