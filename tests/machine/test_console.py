@@ -136,6 +136,36 @@ def test_lines_and_bars_on_a_narrow_terminal_break_no_words(width: int, monkeypa
         assert "12,345 of 40,000 steps" in bars and "min left" in bars and "elapsed" in bars
 
 
+SCORED = "train/success 32.0 % (26 of 80; 95 %: 22.7 to 43.2)"
+
+
+def test_success_so_far_stands_beside_the_end_of_the_run_where_there_is_room() -> None:
+    display = Display(Console(file=io.StringIO()))
+    display.phase("learning", 0)
+    display.scored(SCORED)
+    display.expect(720.4, 0)
+    assert display.bars(100)[1:] == [f"{SCORED}  ETA 12 min"]
+    assert display.bars(60)[1:] == [SCORED, "ETA 12 min"]
+    narrow = display.bars(40)
+    assert narrow[1:] == ["train/success 32.0 % (26 of 80; 95 ...", "ETA 12 min"]
+
+
+def test_a_line_tells_news_alone_and_keeps_to_120_columns() -> None:
+    file = io.StringIO()
+    display = Display(Console(file=file, width=80))
+    display.expect(720.4, 180)
+    display.phase("update 12/200: sampling", 40_000)
+    display.scored(SCORED)
+    for _ in range(2):
+        display._printed -= 40
+        display._began -= 40
+        display.advance(10_000)
+    first, more, second = file.getvalue().splitlines()
+    assert first == "  update 12/200: sampling: 10,000 of 40,000 steps, 250 steps/s, 2 min left"
+    assert more == f"    {SCORED}, ETA 12 min (3 min of it evaluating)"
+    assert "train/success" not in second and second.endswith("ETA 12 min (3 min of it evaluating)")
+
+
 def test_every_clock_has_a_name_and_no_total_is_no_total() -> None:
     display = Display(Console(file=io.StringIO()))
     display.phase("learning", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,30 @@ def test_an_update_is_told_before_what_its_evaluation_finds(events: list[tuple[s
     assert [text.split()[0] for text in said] == ["mean", "update", "mean", "update", "mean", "blind"]
     assert "ETA" in said[1] or "BlindControl not timed" not in said[1]
     assert not any("updates left" in text for text in said)
+
+
+def test_an_update_is_told_in_lines_of_120_columns(events: list[tuple[str, int, int]]) -> None:
+    updates = [text for text, steps, _ in events if steps < 0 and text.startswith("update")]
+    assert len(updates) == 2
+    for text in updates:
+        first, second, *_ = text.split("\n")
+        assert max(map(len, text.split("\n"))) <= 120
+        assert re.search(r"train/success \d+\.0 % \(95 %: \d+\.\d to \d+\.\d\)", first)
+        assert re.match(r"  \d+ steps/s \(learn \d+, encode 0, act \d+, ", second)
+
+
+def test_success_is_shown_as_episodes_end(tmp_path: Path) -> None:
+    shown: list[str] = []
+
+    class Watched(Recorded):
+        def scored(self, text: str) -> None:
+            shown.append(text)
+
+    config = resolve(ginfile.load("adroit_door_state", [*SMALL[:4], *SMALL[11:], "Experiment.evaluators = ()"]))  # type: ignore[arg-type]
+    with Watched() as display:
+        loop.train(Experiment(config), tmp_path, Silent(), display)
+    counts = [re.fullmatch(r"train/success [\d.]+ % \(\d of (\d); 95 %: [\d.]+ to [\d.]+\)", text) for text in shown]
+    assert [match and match[1] for match in counts] == ["1", "2", "1", "2"]  # of each of the two updates
 
 
 def test_every_count_has_its_total(events: list[tuple[str, int, int]]) -> None:
