@@ -2,7 +2,7 @@
 # environment in .venv, installation, then the job.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint docs format clean
 
 BIN := .venv/bin
 PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder
@@ -16,7 +16,7 @@ setup: ## system packages, virtual environment and installation; quick when they
 demo: setup ## train RRL on Adroit's door from pixels (gin/quickstart.gin), about 10 minutes
 	$(BIN)/rrl run gin/quickstart.gin
 
-test: lint ## ruff, mypy and the fast tests
+test: lint docs ## ruff, mypy, the site and the fast tests
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy alone
@@ -24,9 +24,12 @@ lint: setup ## ruff and mypy alone
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: setup ## the site of docs/, into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 format: setup ## let ruff rewrite the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean: ## remove the virtual environment and the caches, keep the runs
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache site

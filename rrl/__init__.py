@@ -22,7 +22,7 @@ _LIVES_IN = {
 
 
 def load_policy(source: str | Path) -> LoadedPolicy:
-    """A trained policy from its file, or a shipped one by name: see `rrl.run.policies.LoadedPolicy`."""
+    """A trained policy from its file or folder, or a shipped one by name: see `rrl.run.policies.LoadedPolicy`."""
     from rrl.run import policies  # torch: not needed by `rrl --help`
 
     return policies.load_policy(source)

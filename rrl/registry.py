@@ -139,6 +139,9 @@ class Component:
     """Base of everything that a gin file can name. Subclasses set `kind` once per family."""
 
     kind: ClassVar[str]
+    implemented_in: ClassVar[str] = ""
+    """Of a registered class that holds settings and facts alone: the module where the class of the same name is that
+    does the work. It is imported when the component is built, so that what only asks (`rrl check`) needn't."""
 
     class Config(pydantic.BaseModel):
         """Immutable, strict settings of one component; every field documents itself."""
@@ -221,9 +224,18 @@ def proposals(kind: str, **traits: Any) -> str:
     return ", ".join(f"@{name}()" for name in matching)
 
 
+def implementation(component: type[Component]) -> type[Component]:
+    """The class that does a registered component's work: itself, or the one that `implemented_in` tells of."""
+    module = vars(component).get("implemented_in")  # its own: a subclass of one's own does its work itself
+    if not module:
+        return component
+    found: type[Component] = getattr(importlib.import_module(module), component.__name__)
+    return found
+
+
 def build(config: Config, *args: Any, **context: Any) -> Any:
     """Make the component that `config` configures; `context` is what its constructor takes beside it."""
-    return config.component(config, *args, **context)  # type: ignore[call-arg]
+    return implementation(config.component)(config, *args, **context)  # type: ignore[call-arg]
 
 
 def _tell(point: EntryPoint, what: str) -> None:

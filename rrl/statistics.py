@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 Floats = NDArray[np.float64]
 RESAMPLES = 5000
+Z95 = 1.959963984540054
+"""Standard normal quantile of 0.975, as scipy.special's `ndtri` gives it, which takes a third of a second to import."""
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion, as fractions; (0, 1) without trials."""
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a proportion, as fractions; (0, 1) without trials."""
     if trials == 0:
         return 0.0, 1.0
     # Closed form: scipy.stats has it too (a test compares), but takes two seconds of every run to import.
-    z = float(ndtri(0.5 + confidence / 2))
-    share, ratio = successes / trials, z * z / trials
+    share, ratio = successes / trials, Z95 * Z95 / trials
     centre = (share + ratio / 2) / (1 + ratio)
-    half = z / (1 + ratio) * math.sqrt(share * (1 - share) / trials + ratio / (4 * trials))
+    half = Z95 / (1 + ratio) * math.sqrt(share * (1 - share) / trials + ratio / (4 * trials))
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == trials else centre + half)
 
 
@@ -110,7 +111,7 @@ def paired_proportions(a: Sequence[float], b: Sequence[float]) -> tuple[float, f
         raise ValueError(f"pairs need as many values on both sides, got {len(x)} and {len(y)}")
     gained, lost, n = int((x & ~y).sum()), int((~x & y).sum()), len(x)
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    half = float(ndtri(0.975)) * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    half = Z95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
     return (gained - lost) / n, max(up - down - half, -1.0), min(up - down + half, 1.0)
 
 
@@ -133,15 +134,15 @@ def median_reached(firsts: Sequence[float | None]) -> float | None:
     return median if np.isfinite(median) else None
 
 
-def align(curves: Sequence[tuple[Sequence[int], Sequence[float]]]) -> tuple[NDArray[np.int64], Floats]:
-    """Curves (steps, values) on one grid: (grid [points], values [curves, points]).
+def align(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[NDArray[Any], Floats]:
+    """Curves (places, values) on one grid: (grid [points], values [curves, points]). Whole numbers stay whole.
 
-    The grid is every step of any curve inside the range that all of them cover; between its own points a
+    The grid is every place of any curve inside the range that all of them cover; between its own points a
     curve is a straight line, beyond its ends it is never continued. Without a common range: no points.
     """
-    if not curves or any(len(steps) == 0 for steps, _ in curves):
+    if not curves or any(len(places) == 0 for places, _ in curves):
         return np.zeros(0, np.int64), np.zeros((len(curves), 0))
-    low, high = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
-    grid = np.unique(np.concatenate([np.asarray(steps, np.int64) for steps, _ in curves]))
+    low, high = max(places[0] for places, _ in curves), min(places[-1] for places, _ in curves)
+    grid = np.unique(np.concatenate([np.asarray(places) for places, _ in curves]))
     grid = grid[(grid >= low) & (grid <= high)]
-    return grid, np.stack([np.interp(grid, steps, values) for steps, values in curves])
+    return grid, np.stack([np.interp(grid, places, values) for places, values in curves])

@@ -103,7 +103,7 @@ works() { recent "$venv/bin/python" && "$venv/bin/pip" --version >/dev/null 2>&1
 if ! recent "$venv/bin/python" || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     say "installing into $venv with $("$python" --version); the first time brings PyTorch and takes minutes"
     works || "$python" -m venv --clear "$venv"
-    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -e '.[offline,cpu,timm,look,onnx,sweep,demos,metaworld,dev]' ||
+    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -e '.[offline,cpu,timm,look,onnx,sweep,demos,metaworld,docs,dev]' ||
         fail "pip could not install the dependencies; see above, then run the same command again"
     echo "$wanted" >"$stamp"
 fi

@@ -170,9 +170,8 @@ def test_area_of_a_triangle() -> None:
 
 @pytest.mark.parametrize(("wins", "trials"), [(0, 5), (5, 5), (1, 200), (57, 60), (200, 1000)])
 def test_wilson_is_scipys(wins: int, trials: int) -> None:
-    for confidence in (0.9, 0.95):
-        interval = stats.binomtest(wins, trials).proportion_ci(confidence, method="wilson")
-        assert wilson(wins, trials, confidence) == pytest.approx((interval.low, interval.high), abs=1e-12)
+    interval = stats.binomtest(wins, trials).proportion_ci(0.95, method="wilson")
+    assert wilson(wins, trials) == pytest.approx((interval.low, interval.high), abs=1e-12)
 
 
 def test_paired_proportions_hold_the_truth_and_turn_their_sign() -> None:

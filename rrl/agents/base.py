@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,65 +14,20 @@ from torch import Tensor, nn
 
 from rrl.agents.adam import Adam
 from rrl.agents.replay import Replay
+from rrl.agents.settings import base as settings
+from rrl.agents.settings.base import AgentSteps as AgentSteps
+from rrl.agents.settings.base import Episodes as Episodes
+from rrl.agents.settings.base import Wants as Wants
 from rrl.encoders.base import Encoder, Inference
-from rrl.registry import Component, Mistake, Parts, UserError, proposals
+from rrl.machine.progress import SILENCE as SILENCE
+from rrl.machine.progress import Progress as Progress
+from rrl.registry import Component, UserError, proposals
 from rrl.rollout.data import Obs, Rollout
 
 Metrics = dict[str, float]
 
 
-@dataclass(frozen=True)
-class Episodes:
-    """The agent wants this many whole episodes before each update."""
-
-    count: int
-
-
-@dataclass(frozen=True)
-class AgentSteps:
-    """The agent wants this many steps of every environment before each update, episodes going on from
-    one update to the next: `count * Experiment.num_envs` in all. A run's iteration is as many rounds of steps and one
-    update as reach `Experiment.log_every` environment steps, at least one."""
-
-    count: int
-    overlap: bool = False
-    """Does it learn from a round while the environments make the next one? Then that one's actions are chosen before
-    the update, but in an iteration's first round."""
-
-
-Wants = Episodes | AgentSteps
-
-
-class Progress(Protocol):
-    """Where long work says how far it is (`rrl.machine.console.Display`)."""
-
-    def line(self, text: str) -> None:
-        """Print a line that stays."""
-
-    def phase(self, name: str, steps: int) -> None:
-        """Begin to count `steps` steps of what `name` says."""
-
-    def advance(self, steps: int) -> None:
-        """So many steps were made."""
-
-
-class Silence:
-    """Progress that nobody sees."""
-
-    def line(self, text: str) -> None:
-        """Nothing."""
-
-    def phase(self, name: str, steps: int) -> None:
-        """Nothing."""
-
-    def advance(self, steps: int) -> None:
-        """Nothing."""
-
-
-SILENCE = Silence()
-
-
-class Agent(nn.Module, Component, abc.ABC):
+class Agent(nn.Module, settings.Agent, abc.ABC):
     """Acts on what `observe` keeps of an observation and learns from rollouts and demonstrations.
 
     To write: `Config.wants`, `act`, `update` and, unless `rrl.agents.frozen.FrozenAgent` has it already, `observe`.
@@ -82,84 +36,14 @@ class Agent(nn.Module, Component, abc.ABC):
     of the run).
     """
 
-    kind: ClassVar[str] = "agent"
     stack: int = 1
     """How many of the latest rows that `observe` kept `act` wants to see."""
     views: int = 1
     """Of how many views of a picture `observe` encodes."""
     replay: Replay | None = None
     """What the agent draws from, if it does; it writes itself to a run's folder."""
-    demos: ClassVar[Literal["none", "required"]] = "none"
-    """Whether `warm_start` takes demonstrations."""
-    demo_rewards: ClassVar[bool] = False
-    """Whether it learns from their rewards and ends too, not from observations and actions alone."""
-    needs_rollouts: ClassVar[bool] = True
-    """False: everything is learnt in `warm_start`."""
-    trains_encoder: ClassVar[bool] = False
-    """Can it train an encoder? All others take frozen ones."""
-    metrics: ClassVar[Mapping[str, str]] = {}
-    """What the line of an update shows: a metric's name, and how it is written, as in {"policy/kl": "KL {:.4f}"}."""
-    speed_ignores: ClassVar[frozenset[str]] = frozenset()
-    """Settings that change what is learnt but not what it costs: estimates measure such runs once."""
     encodes: ClassVar[str] = "rrl.agents.frozen"
     """The module that encodes and shifts pictures for a frozen encoder's agents: its code decides cached features."""
-    step_sizes: ClassVar[tuple[str, ...]] = ()
-    """Settings that say how far an update goes: those to lower when it diverges."""
-
-    class Config(Component.Config):
-        """Settings shared by all agents: none."""
-
-        @abc.abstractmethod
-        def wants(self) -> Wants:
-            """What is collected before each update."""
-
-        def memory(self, steps: int) -> int:
-            """Observations that it keeps after so many agent steps, of all environments together, in memory and on
-            disk; 0: none beyond the update's own."""
-            return 0
-
-        def kept_features(self, features: int) -> int:
-            """Numbers that it keeps of a frozen encoder's features of an observation."""
-            return features
-
-        def watched(self) -> int:
-            """Agent steps, of all environments together, before it learns from any."""
-            return 0
-
-        def at_once(self) -> Agent.Config:
-            """The same agent, learning from its first step on: what measures the cost of an update."""
-            return self
-
-        def misfit(self, run: Parts) -> Iterable[Mistake]:
-            """Demonstrations, an encoder or a number of updates that it can't do with, or can't do without."""
-            agent, name = self.component, self.component.__name__
-            assert issubclass(agent, Agent)
-            if run.encoder.component.trainable and not agent.trains_encoder:
-                yield Mistake(
-                    "encoder",
-                    f"{name} needs a frozen encoder, but {run.encoder.component.__name__} learns: nothing would train "
-                    "it",
-                    "take a frozen, pretrained encoder, or an agent that trains its encoder: "
-                    f"{proposals('agent', trains_encoder=True)}",
-                )
-            if agent.demos == "none" and run.demos is not None:
-                yield Mistake(
-                    "demos",
-                    f"{name} takes no demonstrations, but Experiment.demos is set",
-                    f"set `Experiment.demos = None`, or take one that does: {proposals('agent', demos='required')}",
-                )
-            if agent.demos == "required" and run.demos is None:
-                yield Mistake(
-                    "agent",
-                    f"{name} learns from demonstrations, but Experiment.demos is not set",
-                    f"add `Experiment.demos = {proposals('demos')}`",
-                )
-            if not agent.needs_rollouts and run.iterations > 0:
-                yield Mistake(
-                    "iterations",
-                    f"{name} learns from demonstrations only, but Experiment.iterations is {run.iterations}",
-                    "set `Experiment.iterations = 0`",
-                )
 
     config: Any
     device: torch.device
@@ -183,12 +67,15 @@ class Agent(nn.Module, Component, abc.ABC):
         seed: int,
         inference: Inference,
         slots: int = 1,
+        privileged: int = 0,
     ) -> None:
-        """`state_dim` numbers stand beside the `encoder.dim` features. `inference` says how the encoder computes,
+        """`state_dim` numbers stand beside the `encoder.dim` features, the last `privileged` of them for critics alone:
+        no action depends on them, and where nobody knows them they are 0. `inference` says how the encoder computes,
         and on which device the agent does; `slots` environments are stepped together."""
         super().__init__()
         self.config, self.device = config, inference.device
         self.state_dim, self.action_dim, self.slots = state_dim, action_dim, slots
+        self.privileged = privileged
         self.generator = torch.Generator().manual_seed(seed)
         self.optimisers = {}
         self.updates = 0

@@ -7,39 +7,29 @@ correct (ResFiT). The networks: `rlpd_networks`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from rrl.agents.adam import Adam
 from rrl.agents.base import SILENCE, Metrics, Progress, cpu_copy
-from rrl.agents.demonstrated import DemonstratedConfig, DemonstratedSAC, cut
+from rrl.agents.demonstrated import DemonstratedSAC, cut
 from rrl.agents.networks import GaussianPolicy
-from rrl.agents.npg import CloningConfig, clone
+from rrl.agents.npg import clone
 from rrl.agents.off_policy import Seen
 from rrl.agents.replay import LAST, Batch, Replay
-from rrl.agents.rlpd_networks import Ensemble, Principal, Standardised, Trunk, TrunkActor
+from rrl.agents.rlpd_networks import Ensemble, Principal, Privileged, Standardised, Trunk, TrunkActor
 from rrl.agents.sac import Actor
+from rrl.agents.settings import rlpd as settings
 from rrl.registry import (
-    Count,
-    CountOrZero,
-    Mistake,
-    Parts,
-    Positive,
-    PositiveOrZero,
-    Samples,
     UserError,
-    Width,
-    mistake,
-    register,
 )
 from rrl.rollout.data import Obs, Rollout
 
@@ -47,157 +37,11 @@ NOISE_CLIP = 0.3
 """Of fixed noise in actions (DrQ-v2, VRL3, IBRL)."""
 
 
-@register
-class RLPD(DemonstratedSAC):
+class RLPD(settings.RLPD, DemonstratedSAC):
     """SAC with a normalised ensemble of critics, from demonstrations and its own steps in equal shares."""
 
-    class Config(DemonstratedConfig, CloningConfig):
-        """RLPD's settings for states; the clone's are `BC`'s, and without use while no field asks for a clone."""
-
-        init_steps: CountOrZero = 5_000
-        """Agent steps of the warm-up before the first update."""
-        updates_per_step: Count = 20
-        """Gradient updates for each agent step of each environment."""
-        batch: Samples = 256
-        """Transitions per update."""
-        hidden: tuple[Width, ...] = (256, 256)
-        """Units in each hidden ReLU layer of actor and critics (RLPD on Adroit: three layers)."""
-        actor_lr: Positive = 3e-4
-        """Adam's learning rate of the actor."""
-        critic_lr: Positive = 3e-4
-        """Adam's learning rate of the critics."""
-        alpha_lr: Positive = 3e-4
-        """Adam's learning rate of log alpha."""
-        actor_every: Count = 20
-        """Updates between steps of actor and temperature (RLPD: one for each step)."""
-        target_every: Count = 1
-        """Updates between moves of the target networks."""
-        init_alpha: Positive = 1.0
-        """Temperature at the start (RLPD from pixels: 0.1)."""
-        critic_norm: bool = True
-        """LayerNorm in the critics, without which values run away (RLPD)."""
-        demo_share: float = Field(0.5, gt=0, lt=1)
-        """Share of an update's transitions that are the demonstrations'."""
-        target_entropy: float | None = Field(None, ge=-1e6, le=1e6)
-        """What the temperature holds the policy's entropy at, in nats; None: -m / 2 of m actions (RLPD)."""
-
-        encoder_loss: Literal["never", "always"] = "always"
-        """When an encoder with an objective of its own is trained on it: the warm start trains none."""
-        critics: Count = 10
-        """Critics in the ensemble."""
-        subset: Count = 2
-        """Of so many, drawn for each update, the least value is the target's (REDQ)."""
-        entropy_backup: bool = True
-        """Does the value of what follows hold the policy's entropy? (RLPD on Adroit: False.)"""
-        dropout: float = Field(0.0, ge=0, lt=1)
-        """Share of the critics' hidden units that are 0, drawn anew for each transition of the critics' loss and of
-        targets, before LayerNorm (DroQ; 0.01 did for four critics what ten do without)."""
-        soft_bound: bool = False
-        """With `bounded_targets`: what lies above the bound by x > 1 is learnt as the bound and sqrt(x), not cut
-        (VRL3's safe target)."""
-        n_step: Count = 1
-        """Steps of a return before the critics' value (VRL3, IBRL: 3)."""
-        reward_scale: Positive = 1.0
-        """Factor on rewards in learning (VRL3: hammer 1/100, door 1/20, pen 1/50, relocate 1/30)."""
-        trunk: Width | None = None
-        """Units of the linear layer, normalised, before a tanh, that actor and critics each put on a frozen encoder's
-        features (DrQ-v2, VRL3: 50). None: none."""
-        principal: Width | None = None
-        """Of a frozen encoder's features, so many principal components in the demonstrations, each of std 1 there, are
-        what actor and critics see and what the memory keeps, beside the clone's action: a tenth of a row and less.
-        None: all features."""
-        views: Annotated[int, Field(ge=1, le=16)] = 1
-        """Of each picture so many views are encoded when it is collected, as it is and under random shifts of up to a
-        21st of its side (DrQ's 4 of 84 pixels); updates draw one, acting takes the first, cloning learns from all."""
-        standardise: bool = False
-        """Are a frozen encoder's features and the state standardised as they vary in the demonstrations (as the
-        clone's always are), before the trunk?"""
-        actor_norm: bool = False
-        """LayerNorm in the actor too (IBRL, WSRL)."""
-        warm_up: Literal["random", "clone"] = "random"
-        """Who acts in the `init_steps`: uniform actions, or a clone of the demonstrations with noise (WSRL, IBRL)."""
-        warm_up_noise: PositiveOrZero = 0.1
-        """Standard deviation of the clone's noise there: it should fail now and then, or critics learn little."""
-        start: Literal["random", "clone"] = "random"
-        """Where the actor begins: as drawn, or fitted to the demonstrations as the clone is (WSRL)."""
-        critics_first: CountOrZero = 0
-        """Updates of the critics alone, on demonstrations and the warm-up's steps, when learning begins: an actor that
-        follows critics which know nothing yet loses all that it can."""
-        reference: Literal["none", "choose", "correct"] = "none"
-        """What the clone is good for afterwards. `choose`: of its action and the actor's the one with the higher value
-        is taken, in acting and in targets (IBRL). `correct`: the actor adds to it (ResFiT)."""
-        correction: Positive = 0.5
-        """Largest correction, where the actor corrects; actions reach from -1 to 1."""
-        correction_weight: PositiveOrZero = 0.0
-        """In the actor's loss, the mean square of corrections, in units of the largest one, times this and the batch's
-        mean |Q|: where values hardly differ, corrections drift with the critics' errors (ResFiT's penalty)."""
-        exploration_std: PositiveOrZero | None = None
-        """Standard deviation of Gaussian noise on the actor's actions, cut at 0.3 (`NOISE_CLIP`), in acting and in
-        learning; there is no temperature then, and the actor's own std is without use (VRL3, IBRL, ResFiT). None:
-        SAC's, learnt."""
-
-        @model_validator(mode="after")
-        def _subset_of_critics(self) -> RLPD.Config:
-            if self.subset > self.critics:
-                raise mistake(
-                    "subset",
-                    f"RLPD.subset is {self.subset}, more than RLPD.critics, {self.critics}",
-                    "choose a subset of as many or fewer",
-                )
-            if self.soft_bound and not self.bounded_targets:
-                raise mistake(
-                    "soft_bound",
-                    "RLPD.soft_bound is of bounded targets, and RLPD.bounded_targets is False",
-                    "set RLPD.bounded_targets = True too",
-                )
-            if self.trunk and self.principal:
-                raise mistake(
-                    "principal",
-                    "RLPD.trunk and RLPD.principal both narrow the features",
-                    "leave one of them out",
-                )
-            if self.correction_weight and self.reference != "correct":
-                raise mistake(
-                    "correction_weight",
-                    f"RLPD.correction_weight is of corrections, and RLPD.reference is {self.reference!r}",
-                    "set RLPD.reference = 'correct', or leave the weight out",
-                )
-            return self
-
-        def clones(self) -> bool:
-            """Is a clone needed?"""
-            return self.reference != "none" or (self.warm_up == "clone" and self.init_steps > 0)
-
-        def at_once(self) -> RLPD.Config:
-            """Without the critics' own updates too."""
-            return super().at_once().model_copy(update={"critics_first": 0})  # type: ignore[return-value]
-
-        def kept_views(self) -> int:
-            """As many as are asked for."""
-            return self.views
-
-        def kept_features(self, features: int) -> int:
-            """Components, if so, of every view."""
-            return self.views * (self.principal or features)
-
-        def misfit(self, run: Parts) -> Iterable[Mistake]:
-            """A clone of pictures: it sees a frozen encoder's features."""
-            yield from super().misfit(run)
-            if self.clones() and run.encoder.component.trainable:
-                yield Mistake(
-                    "encoder",
-                    f"RLPD's clone needs a frozen encoder, but {run.encoder.component.__name__} learns",
-                    "take a frozen encoder, or set RLPD.reference = 'none' and RLPD.warm_up = 'random'",
-                )
-
-    metrics = {  # noqa: RUF012
-        "sac/alpha": "temperature {:.3f}",
-        "sac/q": "Q {:.1f}",
-        "critics/gap": "above returns by {:.1f}",
-        "critics/impossible": "impossible {:.1%}",
-    }
     tells_bounds = True
-    config: RLPD.Config
+    config: settings.RLPD.Config
 
     def make_networks(self, size: int) -> tuple[Actor, Ensemble]:
         """With the clone, if one is needed, and trunks on features."""
@@ -210,13 +54,14 @@ class RLPD(DemonstratedSAC):
             raise UserError(f"RLPD.principal is {width}, but the encoder has {features} features")
         self.principal = Principal(features, width) if self.condenses() else None
         if config.clones():
-            sees = features + self.state_dim
+            sees = features + self.state_dim - self.privileged
             self.clone = GaussianPolicy(sees, self.action_dim, config.policy_hidden, config.min_log_std, g)
-        trunks = self.make_trunk(), self.make_trunk()
-        seen = size if trunks[0] is None else size - trunks[0].narrower
+        hidden = self.stack * self.privileged
+        trunks = self.make_trunk(), None if hidden else self.make_trunk()
+        seen = size - hidden if trunks[0] is None else size - hidden - trunks[0].narrower
         beside = self.action_dim if config.reference == "correct" and not self.principal else 0
         actor = TrunkActor(seen + beside, self.action_dim, config, g, norm=config.actor_norm)
-        critic = Ensemble(seen, self.action_dim, config.hidden, config.critics, config.critic_norm, g)
+        critic = Ensemble(hidden or seen, self.action_dim, config.hidden, config.critics, config.critic_norm, g)
         critic.mixed = self.mixed
         if config.reference == "correct":
             with torch.no_grad():  # begin near the clone, whatever the observation
@@ -226,9 +71,20 @@ class RLPD(DemonstratedSAC):
         for network, trunk in zip((actor, critic), trunks, strict=True):
             network.trunk = nn.Sequential(
                 *([Standardised(self.row, self.stack)] if config.standardise and frozen else []),
+                *([Privileged(self.row, self.stack, *self.private, shown=network is critic)] if hidden else []),
                 *([trunk] if trunk else []),
             )
         return actor, critic
+
+    @property
+    def private(self) -> tuple[int, int]:
+        """Where a row holds what critics alone see."""
+        end = self.row - self.action_dim * (self.condenses() and self.config.clones())
+        return end - self.privileged, end
+
+    def public(self, rows: Tensor) -> Tensor:
+        """[T, features and state] without what critics alone see."""
+        return rows[:, : rows.shape[1] - self.privileged]
 
     def fit_inputs(self, rows: NDArray[np.float32]) -> None:
         """Set what standardises inputs, in all networks, to the demonstrations' rows."""
@@ -239,7 +95,11 @@ class RLPD(DemonstratedSAC):
     def make_trunk(self) -> Trunk | None:
         """If the settings ask for one and there are features."""
         width, features = self.config.trunk, self.feature_dim
-        return Trunk(features, self.row, self.stack, width, self.generator) if width and features else None
+        return (
+            Trunk(features, self.row - self.privileged, self.stack, width, self.generator)
+            if width and features
+            else None
+        )
 
     def target_entropy(self) -> float:
         """In nats."""
@@ -301,7 +161,10 @@ class RLPD(DemonstratedSAC):
         assert self.principal is not None
         end = rows.shape[1] - self.state_dim
         views, state = [rows[:, i : i + self.feature_dim] for i in range(0, end, self.feature_dim)], rows[:, end:]
-        bases = [self.clone.mean(torch.cat((view, state), dim=1)).clamp(-1, 1) for view in views * self.config.clones()]
+        bases = [
+            self.clone.mean(torch.cat((view, self.public(state)), dim=1)).clamp(-1, 1)
+            for view in views * self.config.clones()
+        ]
         return torch.cat([*map(self.principal, views), state, *bases], dim=1)
 
     def condensed_demos(self, demos: Rollout) -> Rollout:
@@ -373,7 +236,7 @@ class RLPD(DemonstratedSAC):
         if self.principal is not None:
             return x[:, -self.action_dim :]
         with torch.set_grad_enabled(x.requires_grad and torch.is_grad_enabled()):
-            return self.clone.mean(x[:, -self.row :]).clamp(-1, 1)
+            return self.clone.mean(self.public(x[:, -self.row :])).clamp(-1, 1)
 
     def beside(self, x: Tensor, base: Tensor) -> Tensor:
         """The inputs of an actor that corrects: with the clone's action, which condensed rows hold already."""
@@ -437,7 +300,9 @@ class RLPD(DemonstratedSAC):
         metrics: Metrics = {}
         apart = demos.obs if self.pixels is not None else self.apart(demos.obs)
         if self.config.clones():
-            all_views = replace(demos, obs=apart, actions=np.tile(demos.actions, (self.views, 1)))
+            all_views = replace(
+                demos, obs=apart[:, : apart.shape[1] - self.privileged], actions=np.tile(demos.actions, (self.views, 1))
+            )
             metrics |= clone(self.clone, all_views, self.config, self.generator, progress)
         if self.principal is not None:
             features = torch.as_tensor(apart[:, : self.feature_dim], device=self.device)

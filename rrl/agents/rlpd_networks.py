@@ -95,6 +95,24 @@ class Principal(nn.Module):
         return (features - self.shift) @ self.project
 
 
+class Privileged(nn.Module):
+    """Of rows, what critics alone may see, or all but that (asymmetric actor-critic, Pinto et al. 2018)."""
+
+    def __init__(self, row: int, stack: int, first: int, end: int, *, shown: bool) -> None:
+        """It stands from `first` to `end` in each of `stack` rows."""
+        super().__init__()
+        self.row, self.stack, self.first, self.end, self.shown = row, stack, first, end, shown
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, stack * row + any] -> [B, stack * (end - first)], or [B, stack * (row - end + first) + any]."""
+        size = self.stack * self.row
+        rows = x[:, :size].view(len(x), self.stack, self.row)
+        if self.shown:
+            return rows[..., self.first : self.end].flatten(1)
+        public = torch.cat((rows[..., : self.first], rows[..., self.end :]), dim=-1)
+        return torch.cat((public.flatten(1), x[:, size:]), dim=1)
+
+
 class TrunkActor(Actor):
     """SAC's actor behind a trunk."""
 

@@ -2,7 +2,7 @@
 
 Haarnoja et al. 2018 with a learnt temperature, in the forms of pytorch_sac, RAD, CURL and SAC+AE (the
 paper's section 5.8 and table 1); `RAD`, `CURL`, `SACAE` are this agent with the published settings. Read
-top to bottom: settings, networks, losses; memory, views and targets are `off_policy`'s.
+top to bottom: networks, losses; memory, views and targets are `off_policy`'s.
 """
 
 from __future__ import annotations
@@ -12,67 +12,21 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu, softplus
 
 from rrl.agents.adam import Adam
 from rrl.agents.networks import orthogonal_mlp
-from rrl.agents.off_policy import OffPolicyAgent, OffPolicyConfig, Seen
-from rrl.registry import LogStd, Positive, mistake, register
+from rrl.agents.off_policy import OffPolicyAgent, Seen
+from rrl.agents.settings import sac as settings
 from rrl.rollout.data import Rollout
-
-
-class SACConfig(OffPolicyConfig):
-    """Settings of soft actor-critic; the defaults are pytorch_sac's for states."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"overlap", "critic_norm", "bounded_targets", "target_entropy"})
-    log_std_min: LogStd = -5.0
-    """Lower bound of the log exploration std before the tanh (pixels: -10)."""
-    log_std_max: LogStd = 2.0
-    """Upper bound of it."""
-    log_prob: Literal["stable", "clipped"] = "stable"
-    """Form of the tanh's correction: log(1 - a^2) computed stably (pytorch_sac), or of the clipped 1 - a^2,
-    plus 1e-6 (RAD, CURL, SAC+AE)."""
-    init_alpha: Positive = 0.1
-    """Temperature at the start."""
-    alpha_lr: Positive = 1e-4
-    """Adam's learning rate of log alpha."""
-    alpha_beta: float = Field(0.9, ge=0, lt=1)
-    """Adam's beta1 of it (pixels: 0.5)."""
-    gamma: float = Field(0.99, gt=0, le=1)
-    """Discount per agent step."""
-    critic_norm: bool = False
-    """LayerNorm after each hidden layer of the critics, before its ReLU, which keeps them from overrating actions that
-    nobody has taken (RLPD)."""
-    bounded_targets: bool = False
-    """Cut what the critics learn to what rewards allow: the least and the greatest one seen so far, earned for ever."""
-    target_entropy: float | None = Field(None, ge=-1e6, le=1e6)
-    """What the temperature holds the policy's entropy at, in nats; None: -m of m actions (SAC)."""
-
-    @model_validator(mode="after")
-    def _sound(self) -> SACConfig:
-        if self.log_std_min >= self.log_std_max:
-            name = self.component.__name__
-            raise mistake(
-                "log_std_min",
-                f"{name}.log_std_min is {self.log_std_min:g}, not below log_std_max, {self.log_std_max:g}",
-                f"choose {name}.log_std_min < {name}.log_std_max",
-            )
-        if self.bounded_targets and self.gamma == 1:
-            raise mistake(
-                "bounded_targets",
-                "undiscounted rewards (gamma 1) earned for ever have no bound",
-                f"choose {self.component.__name__}.gamma < 1, or leave bounded_targets out",
-            )
-        return self
 
 
 class Actor(nn.Module):
     """A Gaussian squashed by tanh: a = tanh(mu(x) + std(x) * noise)."""
 
     def __init__(
-        self, size: int, action_dim: int, config: SACConfig, generator: torch.Generator, *, norm: bool = False
+        self, size: int, action_dim: int, config: settings.SACConfig, generator: torch.Generator, *, norm: bool = False
     ) -> None:
         """`norm`: LayerNorm after each hidden layer, before its ReLU."""
         super().__init__()
@@ -104,7 +58,7 @@ def log_slope(before: Tensor, form: Literal["stable", "clipped"]) -> Tensor:
 class Critic(nn.Module):
     """Two Q networks."""
 
-    def __init__(self, size: int, action_dim: int, config: SACConfig, generator: torch.Generator) -> None:
+    def __init__(self, size: int, action_dim: int, config: settings.SACConfig, generator: torch.Generator) -> None:
         super().__init__()
         sizes = size + action_dim, *config.hidden, 1
         self.q1, self.q2 = (orthogonal_mlp(sizes, generator, norm=config.critic_norm) for _ in range(2))
@@ -115,19 +69,12 @@ class Critic(nn.Module):
         return self.q1(both).squeeze(-1), self.q2(both).squeeze(-1)
 
 
-@register
-class SAC(OffPolicyAgent):
+class SAC(settings.SAC, OffPolicyAgent):
     """Soft actor-critic: one update per agent step, from a replay memory."""
 
-    class Config(SACConfig):
-        """Settings of SAC."""
-
-    metrics = {"sac/alpha": "temperature {:.3f}", "encoder/loss": "encoder loss {:.3f}"}  # noqa: RUF012
-    step_sizes = ("critic_lr", "actor_lr", "alpha_lr")
-    speed_ignores = frozenset({"gamma"})
     tells_bounds: ClassVar[bool] = False
     """Does it watch the range of rewards, even if its targets aren't cut to what that allows?"""
-    config: SACConfig
+    config: settings.SACConfig
     actor: Actor
     reward_range: Tensor
     """[2]: least and greatest reward that was seen, 0 among them: what comes after a true end."""

@@ -27,7 +27,7 @@ from rrl.machine.console import Display
 from rrl.machine.multiply_adds import counted, of_picture
 from rrl.machine.processes import keep_freed_memory
 from rrl.pretrain.pretraining import Pretraining, parts
-from rrl.registry import UserError
+from rrl.registry import UserError, implementation
 from rrl.rollout.data import Obs, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.run.experiment import Experiment
@@ -153,7 +153,7 @@ def _read(method: Method, overrides: Sequence[str]) -> tuple[Experiment.Config, 
 
 def _load(name: str, source: str, config: Experiment.Config, trained: Pretraining.Config | None) -> Run:
     config = resolve(config)
-    learns = config.agent.component
+    learns = implementation(config.agent.component)
     if not issubclass(learns, NPG | SAC):
         raise UserError(
             f"{source}: this counts NPG, SAC and agents made of them, and {learns.__name__} is none; "

@@ -119,6 +119,19 @@ def pretrain(repeats: int, json: Path | None) -> None:
     _finish(entries, "training a VAE", json, {"repeats": repeats})
 
 
+def startup(repeats: int, json: Path | None) -> None:
+    """`rrl bench startup`."""
+    from rrl.bench import startup as bench
+
+    _writable(json)
+    entries = measure.interleave(bench.cases(), repeats, bench.UNIT, _progress)
+    console.print(measure.machine()["processor"])
+    bench.show(entries, console)
+    if json is not None:
+        measure.write(json, {"repeats": repeats}, entries)
+        console.print(f"written: {json}")
+
+
 def compute(
     files: Sequence[str], repeats: int, json: Path | None, chart: Path | None, overrides: Sequence[str] = ()
 ) -> None:
@@ -163,7 +176,7 @@ def _finish(entries: Sequence[Entry], title: str, json: Path | None, settings: F
 
 
 def _encoders(names: Sequence[str] | None) -> list[str]:
-    from rrl.encoders.frozen import FrozenEncoder
+    from rrl.encoders.settings.frozen import FrozenEncoder
 
     known = [n for n in registry.names("encoder") if issubclass(registry.get(n), FrozenEncoder)]
     _known("encoder", names or [], known)

@@ -270,7 +270,7 @@ def config_of(name: str) -> Any:
 def encoder_config(name: str) -> Any:
     """The encoder's default configuration; untrained where its weights are not at hand (equally fast)."""
     from rrl.encoders import weights
-    from rrl.encoders.frozen import FrozenEncoder
+    from rrl.encoders.settings.frozen import FrozenEncoder
 
     component = registry.get(name)
     if not issubclass(component, FrozenEncoder):

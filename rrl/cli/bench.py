@@ -82,6 +82,16 @@ def bench_pretrain(repeats: Repeats = 5, json: Json = None) -> None:
     report.pretrain(repeats, json)
 
 
+@app.command("startup")
+def bench_startup(
+    repeats: Annotated[int, typer.Option(help="Turns; medians are over them.", min=1, max=1_000)] = 7, json: Json = None
+) -> None:
+    """Processor seconds of commands, and of a run up to its first step, against those of `import torch`."""
+    from rrl.bench import report
+
+    report.startup(repeats, json)
+
+
 @app.command("compute")
 def bench_compute(
     files: Annotated[

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-_WORDS = "rrl.words"
+WORDS = "rrl.words"
 """Where click's context keeps what was typed."""
 _UsageError: Any = typer.BadParameter.__base__
 
@@ -33,7 +33,7 @@ class Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Read the words up to the command's name."""
-        ctx.meta[_WORDS] = list(args)
+        ctx.meta[WORDS] = list(args)
         return self._teaching(ctx, super().parse_args, ctx, args)
 
     def _teaching(self, ctx: Any, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -47,7 +47,7 @@ class Group(TyperGroup):
                 raise
             from rrl.commands import mistyped
 
-            typer.echo(f"error: {mistyped.told(error, self, ctx.meta[_WORDS])}", err=True)
+            typer.echo(f"error: {mistyped.told(error, self, ctx.meta[WORDS])}", err=True)
             raise typer.Exit(2) from None
 
 

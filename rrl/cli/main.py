@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rrl.cli import bench, demos
+from rrl.cli import bench, completion, demos
 from rrl.cli.group import Group
 from rrl.cli.options import EPISODES, SEED, Budget, Sets, Sources, numbers_of, path, seconds_of, word
 
@@ -16,7 +16,6 @@ app = typer.Typer(
     help="Visual robot learning as a matter of configuration.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,  # rich's help would cost a third of `rrl --help`
 )
@@ -49,7 +48,12 @@ def run(
 
 @app.command()
 def resume(
-    run: Annotated[str, typer.Argument(parser=word, help="A run id, the beginning of one, or a run's folder.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            parser=word, autocompletion=completion.runs, help="A run id, the beginning of one, or a run's folder."
+        ),
+    ],
     budget: Budget = None,
     iterations: Annotated[
         int | None,
@@ -75,7 +79,11 @@ def resume(
 def sweep(
     sources: Annotated[
         list[str],
-        typer.Argument(parser=word, help="Gin files of runs, folders of them, or one sweep file (see gin/sweeps)."),
+        typer.Argument(
+            parser=word,
+            autocompletion=completion.gin_files,
+            help="Gin files of runs, folders of them, or one sweep file (see gin/sweeps).",
+        ),
     ],
     seeds: Annotated[str | None, typer.Option(help="Do each run with each of these seeds: 0,1,2.")] = None,
     jobs: Annotated[
@@ -157,7 +165,10 @@ def pretrain(
 @app.command()
 def runs(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Only these: sweeps and runs, by id, beginning of an id, or folder.")
+        list[str] | None,
+        typer.Argument(
+            autocompletion=completion.runs, help="Only these: sweeps and runs, by id, beginning of an id, or folder."
+        ),
     ] = None,
     task: Annotated[str | None, typer.Option(help="Only of this task, such as door.")] = None,
     method: Annotated[str | None, typer.Option(help="Only with this encoder or agent, such as DAPG.")] = None,
@@ -176,13 +187,47 @@ def runs(
 @app.command()
 def compare(
     a: Annotated[
-        str, typer.Argument(metavar="A", help="A run or a sweep of seeds, as for `rrl runs`; or ids: a1,a2,a3.")
+        str,
+        typer.Argument(
+            metavar="A",
+            autocompletion=completion.runs,
+            help="A run or a sweep of seeds, as for `rrl runs`; or ids: a1,a2,a3.",
+        ),
     ],
-    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with.")],
+    b: Annotated[str, typer.Argument(metavar="B", autocompletion=completion.runs, help="What to compare it with.")],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show what two runs differ in, settings and numbers, and what forbids comparing them."""
+    """Show what two runs differ in, settings and numbers, and what forbids comparing them.
+
+    `rrl diff` is for gin files, and tells of settings alone."""
     from rrl.report.compare import compare as show
+
+    show(a, b, typer.echo, as_json=json)
+
+
+@app.command()
+def diff(
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A",
+            autocompletion=completion.gin_files_and_runs,
+            help="A gin file, the name of a shipped one, or a run as for `rrl compare`.",
+        ),
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", autocompletion=completion.gin_files_and_runs, help="What differs from it: likewise."
+        ),
+    ],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show the settings in which two gin files, or a gin file and a run, or two runs, differ, each with the line that
+    decided it.
+
+    `rrl compare` tells of two runs also their numbers, and what they ran on."""
+    from rrl.report.diff import diff as show
 
     show(a, b, typer.echo, as_json=json)
 
@@ -191,16 +236,39 @@ def compare(
 def report(
     names: Annotated[
         list[str] | None,
-        typer.Argument(parser=word, help="Sweeps and runs: ids, beginnings of ids, folders; none: all."),
+        typer.Argument(
+            parser=word,
+            autocompletion=completion.runs,
+            help="Sweeps and runs: ids, beginnings of ids, folders; none: all.",
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(parser=path, help="The page to write; figures and CSV go beside it.")] = Path(
-        "report.html"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path,
+            help="The page to write, figures and CSV go beside it; default: report.html. The folder of --only figures; "
+            "default: figures.",
+        ),
+    ] = None,
+    only: Annotated[
+        Literal["figures"] | None, typer.Option(help="No page: its figures alone, as PNG, SVG and PDF.")
+    ] = None,
+    x: Annotated[
+        Literal["steps", "log-steps", "hours"],
+        typer.Option(help="Of --only figures: draw curves over environment steps, or over hours on the runs' clocks."),
+    ] = "steps",
 ) -> None:
     """Write one page about runs: curves, tables, comparisons, videos. It opens offline."""
-    from rrl.report.write import write
+    from rrl.report import write
 
-    write(names or [], out, typer.echo)
+    if only == "figures":
+        write.write_figures(names or [], out or Path("figures"), typer.echo, x=x)
+        return
+    if x != "steps":
+        raise typer.BadParameter(
+            f"the page's curves are over environment steps; for others: rrl report --only figures --x {x}"
+        )
+    write.write(names or [], out or Path("report.html"), typer.echo)
 
 
 @app.command()
@@ -262,7 +330,9 @@ def eval_(
     policy: Annotated[
         str,
         typer.Argument(
-            parser=word, help="A run (id or the beginning of one), a policy file, or a shipped policy's name."
+            parser=word,
+            autocompletion=completion.runs,
+            help="A run (id or the beginning of one), a policy file or exported folder, or a shipped policy's name.",
         ),
     ],
     episodes: Annotated[
@@ -281,6 +351,7 @@ def eval_(
         typer.Option(
             "--with",
             parser=word,
+            autocompletion=completion.gin_files,
             metavar="FILE",
             help="Instead, the evaluators that this gin file binds to Experiment.evaluators, such as eval/distractors; "
             "finished episodes are kept, the run's MLflow run gets the numbers.",
@@ -324,7 +395,9 @@ def play(
     policy: Annotated[
         str,
         typer.Argument(
-            parser=word, help="A run (id or the beginning of one), a policy file, or a shipped policy's name."
+            parser=word,
+            autocompletion=completion.runs,
+            help="A run (id or the beginning of one), a policy file or exported folder, or a shipped policy's name.",
         ),
     ],
     out: Annotated[
@@ -368,6 +441,7 @@ def export(
         str,
         typer.Argument(
             parser=word,
+            autocompletion=completion.runs,
             help="A run id, the beginning of one, or a run's folder; with --onnx also a policy file or a gin file.",
         ),
     ],
@@ -387,25 +461,36 @@ def export(
             "file that isn't called as a shipped policy, such as encoder/mobilenetv2, its frozen encoder alone.",
         ),
     ] = None,
+    hub: Annotated[
+        Path | None,
+        typer.Option(
+            "--hub",
+            parser=path,
+            help="Write a folder for the Hugging Face Hub: the policy, its configuration, a model card with the final "
+            "evaluation's numbers, the learning curve, the last video.",
+        ),
+    ] = None,
     best: Annotated[
         bool,
         typer.Option("--best", help="The one with the best return (SAC and its kin: in evaluations), not the last."),
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="Network weights in float16: half the size, rounded.")] = False,
 ) -> None:
-    """Copy a run's policy, or the encoder that it trained, into a file of its own, with where it comes from; or write
-    an ONNX graph of what is frozen, for programs without rrl.
+    """Copy a run's policy, or the encoder that it trained, into a file of its own, with where it comes from; or the
+    policy into a folder that others can read; or write an ONNX graph of what is frozen, for programs without rrl.
 
     `FixedEncoder.file` takes an exported encoder: frozen features for other tasks and agents.
     """
     from rrl.commands import policies as evaluation
 
-    if [policy, encoder, onnx].count(None) != 2:
-        raise typer.BadParameter("say what to export: --policy FILE, --encoder FILE or --onnx FILE")
+    if [policy, encoder, onnx, hub].count(None) != 3:
+        raise typer.BadParameter("say what to export: --policy FILE, --encoder FILE, --onnx FILE or --hub FOLDER")
     if onnx is not None and half:
         raise typer.BadParameter("--half is for --policy: an ONNX graph computes in float32")
     if encoder is not None and (best or half):
         raise typer.BadParameter("--best and --half are for --policy: a run keeps one encoder, the last")
+    if hub is not None and (best or half):
+        raise typer.BadParameter("--best and --half are for --policy: a card's numbers are of the last policy, whole")
     if policy is not None:
         evaluation.export(run, policy, typer.echo, best=best, half=half)
     if encoder is not None:
@@ -414,6 +499,10 @@ def export(
         from rrl.commands import onnx_export
 
         onnx_export.export(run, onnx, typer.echo, best=best)
+    if hub is not None:
+        from rrl.commands import hub as hub_export
+
+        hub_export.export(run, hub, typer.echo)
 
 
 @app.command()
@@ -422,12 +511,24 @@ def check(sources: Sources, set_: Sets = None) -> None:
     whole configuration; newer settings at their default, which a run's `config.gin` leaves out, as comments."""
     from rrl.config import ginfile
 
-    root, source = ginfile.root_of(sources)
-    if root == "Sweep" and len(sources) > 1:
-        from rrl.registry import UserError
-
-        raise UserError(f"{source} is a sweep of its own: check it alone, not beside other files")
+    root = ginfile.root_together(sources)
     typer.echo(ginfile.dumps(ginfile.load(sources, set_ or [], root), Path(), silent=True), nl=False)
+
+
+@app.command()
+def show(
+    sources: Sources,
+    set_: Sets = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also what nothing binds: the schema's defaults.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show the settings of a gin file (or several, laid over each other), as `rrl check` resolves them, each with the
+    line that decided it, the includes that led there, and what it took the place of. What is printed is a gin file."""
+    from rrl.commands import showing
+    from rrl.config import ginfile
+
+    root = ginfile.root_together(sources)
+    showing.show(sources, set_ or [], root, typer.echo, defaults=all_, as_json=json)
 
 
 @app.command()
@@ -453,6 +554,7 @@ def look(
         list[str],
         typer.Argument(
             parser=word,
+            autocompletion=completion.gin_files_and_runs,
             help="Gin files (their first demonstration), policies or runs (an episode); several stand side by side.",
         ),
     ],
@@ -475,22 +577,67 @@ def look(
         looking.show(subjects, set_ or [], out, display, count=frames, of=explained, side=size)
 
 
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="encoder, agent, environment or evaluator.")],
+    name: Annotated[
+        str, typer.Argument(help="The class's name, such as MyNet; folder and module are called my_net then.")
+    ],
+    into: Annotated[Path, typer.Option(parser=path, help="The folder to make it in.")] = Path(),
+) -> None:
+    """Write a package with a component of your own, its test and a gin file, to begin from."""
+    from rrl.commands import new as package
+
+    package.write(kind, name, into, typer.echo)
+
+
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as encoder; or policies, or files.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(autocompletion=completion.kinds, help="Only this kind, such as encoder; or policies, or files."),
+    ] = None,
 ) -> None:
     """List the components that a gin file can name, the shipped policies and the shipped gin files."""
+    if kind == "files":  # which need no component, and so no torch
+        from rrl.commands import contents
+
+        contents.show(typer.echo)
+        return
     from rrl.commands import listing
 
     listing.show(kind, typer.echo)
 
 
 @app.command()
-def describe(name: Annotated[str, typer.Argument(help="A component, such as DAPG.")]) -> None:
+def describe(
+    name: Annotated[str, typer.Argument(autocompletion=completion.components, help="A component, such as DAPG.")],
+) -> None:
     """Show a component's settings with types, defaults and meanings."""
     from rrl.config import ginfile
 
     typer.echo(ginfile.describe(name))
+
+
+@app.command()
+def schema(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[COMPONENT]",
+            autocompletion=completion.components,
+            help="A component, such as DAPG; none: all of them.",
+        ),
+    ] = None,
+) -> None:
+    """Print the settings of a component, or of all, as JSON Schema, for editors and programs.
+
+    It is that of `rrl show --json`'s values: a component stands there as '@Name()', as in gin files."""
+    import json
+
+    from rrl.config import schema as schemas
+
+    typer.echo(json.dumps(schemas.of_all() if name is None else schemas.of_component(name), indent=2))
 
 
 @app.command()

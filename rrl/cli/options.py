@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from rrl.cli import completion
+
 
 def finite(value: float) -> float:
     """nan passes every comparison, and so the ends of a range."""
@@ -43,12 +45,17 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         parser=word,
+        autocompletion=completion.gin_files,
         help="Gin files, or names of shipped ones (see `rrl list`); several are laid over each other, the later wins.",
     ),
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", help='Override a binding, in gin syntax: --set "ResNet.depth = 50". Repeatable.'),
+    typer.Option(
+        "--set",
+        autocompletion=completion.settings,
+        help='Override a binding, in gin syntax: --set "ResNet.depth = 50". Repeatable.',
+    ),
 ]
 Budget = Annotated[
     str | None,

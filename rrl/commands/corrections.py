@@ -218,14 +218,20 @@ def _numbers(text: str) -> str:
 def _other_things(app: Any, line: Line, error: Exception) -> None:
     """A run where a gin file belongs, a gin file where a run does, and names that are nearly right."""
     rule: Callable[[Any, Line, str], str | None] | None
-    rule = {"sources": _source, "run": _run, "policy": _run, "names": _folder, "kind": _kind, "name": _component}.get(
-        line.first
-    )
+    rule = {
+        "sources": _source,
+        "a": _compared,
+        "run": _run,
+        "policy": _run,
+        "names": _folder,
+        "kind": _kind,
+        "name": _component,
+    }.get(line.first)
     if len(line.path) > 1:
         rule = _of_this_name if line.first in ("name", "source") else None
     if rule is None:
         return
-    most = len(line.arguments) if line.takes[0].nargs == -1 else 1
+    most = len(line.arguments) if line.takes[0].nargs == -1 or rule is _compared else 1
     arguments: list[str] = []
     for index, word in enumerate(line.arguments):
         meant = rule(app, line, word) if index < most else word
@@ -244,6 +250,10 @@ def _source(app: Any, line: Line, word: str) -> str | None:
         line.become(app, "eval")
         line.fix(f"{word} is a policy, not a gin file")
     elif not Path(word).exists() and not _is_shipped(word):
+        if word in registry.names():
+            line.become(app, "describe")
+            line.fix(f"{word} is a component, not a gin file")
+            return word
         beside = Path(word).with_suffix(".gin") if Path(word).suffix in (".yaml", ".yml", ".json", ".py") else None
         return str(beside) if beside and beside.is_file() else next(iter(ginfile.near(word)), word)
     return word
@@ -264,6 +274,13 @@ def _run(app: Any, line: Line, word: str) -> str | None:
         line.become(app, "run")
         line.fix(f"{word} is a gin file, not a run: train it first")
         return word.removesuffix(".gin") if not Path(word).is_file() else word
+    return word
+
+
+def _compared(app: Any, line: Line, word: str) -> str | None:
+    if is_gin(word) and line.path == ["compare"]:
+        line.become(app, "diff")
+        line.fix(f"{word} is a gin file, not a run: `rrl diff` compares settings")
     return word
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from rrl.agents.base import SILENCE, Progress
 from rrl.commands.demos import LAST, Say, environments, how_far, in_size, verdicts
 from rrl.config import ginfile
 from rrl.demos import importers, lerobot, sets
@@ -25,6 +24,7 @@ from rrl.envs.base import (
     task_names,
 )
 from rrl.envs.vector import WorkerVectorEnv
+from rrl.machine.progress import SILENCE, Progress
 from rrl.registry import UserError, build
 from rrl.rollout.data import Episode, Rollout
 from rrl.rollout.episodes import Collector

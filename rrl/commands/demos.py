@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rrl.agents.base import SILENCE, Progress
 from rrl.demos import sets
 from rrl.demos.record import Noisy, Recording, record
 from rrl.demos.replay import NoPolicy, playback
@@ -29,10 +28,10 @@ from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.success import in_words, return_in_words
 from rrl.evaluators.video import captioned, tiles, video
 from rrl.machine.paths import new_file
+from rrl.machine.progress import SILENCE, Progress
 from rrl.registry import UserError, build
 from rrl.rollout.data import Obs, Rollout, Stream, episodes
 from rrl.rollout.episodes import Collector
-from rrl.run import policies
 from rrl.store.files import shipped_first
 
 Say = Callable[[str], None]
@@ -59,6 +58,8 @@ def make(
     if not math.isfinite(action_noise):
         raise UserError(f"--action-noise is a number from 0 on; got {action_noise:g}")
     out = sets.free(out)
+    from rrl.run import policies  # torch
+
     file = policies.find(policy)
     config, agent, values = policies.load(file)
     env: EnvFactory = build(config.env)

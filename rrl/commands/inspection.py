@@ -45,7 +45,7 @@ def show(sources: Sequence[str], overrides: Sequence[str], picture: Path | None,
         lacks = [f"{cannot} (no `{name}`)" for name, cannot in OPTIONAL.items() if not has(sim, name)]
         _tell("actions", [f"{numbers(sim.action_space.shape[0])} in [-1, 1]"], say)
         _tell("state vector", [numbers(sim.observation_space["state"].shape[0])], say)
-    _tell("pictures", [_in_words(frames), *env.cameras] if frames else ["none"], say)
+    _tell("pictures", [in_words(frames), *env.cameras] if frames else ["none"], say)
     for title, texts in about.items():
         _tell(title, texts, say)
     if lacks:
@@ -114,7 +114,8 @@ def _broken(
         yield f"the episode must be truncated here: its horizon is {env.horizon}"
 
 
-def _in_words(frames: FrameRequest) -> str:
+def in_words(frames: FrameRequest) -> str:
+    """Such as `224 x 224 pixels (the centre of 256)`."""
     whole = "" if frames.crop_from == frames.size else f" (the centre of {frames.crop_from})"
     return f"{frames.size} x {frames.size} pixels{whole}" + (f", {frames.stack} at a time" if frames.stack > 1 else "")
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rrl.agents.base import SILENCE, Progress
 from rrl.commands.demos import LAST, Say
 from rrl.demos import importers, lerobot, sets
 from rrl.demos.replay import NoPolicy
@@ -19,6 +18,7 @@ from rrl.demos.sets import Demos
 from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.machine.paths import new_folder
+from rrl.machine.progress import SILENCE, Progress
 from rrl.registry import UserError, build
 from rrl.rollout.data import Obs, Rollout
 from rrl.rollout.episodes import Collector

@@ -15,8 +15,8 @@ from rrl.demos.replay import DemoSet, NoPolicy
 from rrl.encoders.base import Encoder
 from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.envs.vector import WorkerVectorEnv
-from rrl.evaluators import grad_cam
-from rrl.evaluators.grad_cam import Action
+from rrl.evaluators import grad_cam, heat
+from rrl.evaluators.heat import Action
 from rrl.machine.console import Display
 from rrl.machine.paths import new_file
 from rrl.registry import UserError, build
@@ -64,7 +64,7 @@ def show(
         display.phase(source, subject.env.horizon)
         with closing(WorkerVectorEnv(subject.env, 1, frames, 0)) as envs:
             shots = grad_cam.taken(Collector(envs), subject.policy, subject.episode, count, display.advance)
-        maps = grad_cam.heat(subject.encoder, shots, subject.action)
+        maps = heat.heat(subject.encoder, shots.frames, shots.state, subject.action)
         blocks.append(grad_cam.block(shots, maps, subject.label, side))
         display.line(f"{source}: {', '.join(subject.label)}; steps {shots.t[0]} to {shots.t[-1]}")
     grad_cam.draw(blocks, out)
@@ -111,7 +111,7 @@ def _of_policy(source: str, overrides: Sequence[str], of: grad_cam.Of) -> Subjec
         raise UserError(f"{error}" + (f"\n  as a gin file: did you mean {near}?" if near else "")) from error
     config, agent, _ = policies.load(path)
     (episode,) = episodes(1, seed=config.seed, stream=Stream.VIDEO)
-    action = grad_cam.mean_action(agent) if of == "action" else None
+    action = heat.mean_action(agent) if of == "action" else None
     return _subject(config, agent, episode, config.agent.label(), action)
 
 

@@ -23,7 +23,7 @@ from rrl.evaluators.base import Context, Evaluator
 from rrl.machine.console import Display
 from rrl.machine.cores import cores
 from rrl.machine.paths import new_file
-from rrl.registry import UserError, build
+from rrl.registry import UserError, build, implementation
 from rrl.rollout.episodes import Collector
 from rrl.rollout.kept import KeptCollector
 from rrl.run import policies, soundness
@@ -182,28 +182,32 @@ def _film(agent: Agent, env: EnvFactory, context: Context, video: Path, display:
 
 
 def locate(source: str, best: bool) -> Path:
-    """The policy file that a user's word means: a file, a shipped policy's name, or a run."""
+    """The policy file that a user's word means: a file, a folder of `rrl export --hub`, a shipped policy's name, or a
+    run."""
     known = policies.shipped()
-    if source in known or Path(source).is_file():
+    exported = (Path(source) / POLICY).is_file() and not (Path(source) / results.RUN).is_file()
+    if source in known or Path(source).is_file() or exported:
         if best:
             raise UserError("--best chooses between the policies of a run; this is one file")
         return policies.find(source)  # warns where it is both
     try:
-        return _policy_of(_run(source), best)
+        return policy_of(run_of(source), best)
     except UserError as error:
         raise UserError(
             f"{source} is no policy file and no shipped policy ({', '.join(known)}), and as a run: {error}"
         ) from error
 
 
-def _run(source: str) -> Result:
+def run_of(source: str) -> Result:
+    """The run that a user's word means; UserError for a sweep."""
     runs = results.find([source])
     if len(runs) != 1:
         raise UserError(f"{source} is a sweep of {len(runs)} runs; name one of its runs")
     return runs[0]
 
 
-def _policy_of(run: Result, best: bool) -> Path:
+def policy_of(run: Result, best: bool) -> Path:
+    """The last policy of a run, or its `best`; UserError if there is none yet."""
     path = run.folder / (BEST_POLICY if best else POLICY)
     if not path.exists():
         raise UserError(f"{run.folder} has no {path.name} yet: the run has not come that far")
@@ -213,8 +217,19 @@ def _policy_of(run: Result, best: bool) -> Path:
 def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
     """Write a run's policy with its provenance; `half` keeps in float16 what the agent says may be."""
     new_file(out)
-    run = _run(source)
-    path = _policy_of(run, best)
+    run = run_of(source)
+    tensors, values, _ = packed(run, say, best=best, half=half)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save_file(out, tensors, values)
+    say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {run.name} after {values['iteration']} updates")
+
+
+def packed(
+    run: Result, say: Say, *, best: bool, half: bool
+) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[Path]]:
+    """What an exported policy file of a run holds, tensors and facts, and the files that it needs beside it: they are
+    too large to be in it."""
+    path = policy_of(run, best)
     tensors, values = checkpoint.load_file(path)
     finder = policies.finder(path, tensors)
     if half:
@@ -222,22 +237,21 @@ def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
         tensors = {name: t.to(torch.float16) if halvable(name) else t for name, t in tensors.items()}
         if found := checkpoint.fault(tensors):
             raise UserError(f"float16 ends at 65,504, and {found}: export it without --half")
-    for file in policies.carry(path, tensors, values):
+    needed = policies.carry(path, tensors, values)
+    for file in needed:
         say(f"note: it needs {file}, which is too large to be in it: elsewhere put that file beside it")
     values |= {"run": run.run_id, "name": run.name, "steps": run.steps_by(values["iteration"])}
     values |= _tags(run, "git_commit", "rrl", "demos", "demos.checksum")
     final = {k: v for row in run.rows for k, v in row.metrics.items() if k.startswith("final/")}
     if final and not best:
         values["final"] = final
-    out.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.save_file(out, tensors, values)
-    say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {run.name} after {values['iteration']} updates")
+    return tensors, values, needed
 
 
 def export_encoder(source: str, out: Path, say: Say) -> None:
     """Write the encoder that a run trained, with its critics' head: a file from which a frozen one is made."""
     new_file(out)
-    run = _run(source)
+    run = run_of(source)
     gin = run.folder / "config.gin"
     config: Any = ginfile.load(gin, finder=policies.finder(gin, {}))
     kind = config.encoder.component
@@ -259,7 +273,8 @@ def export_encoder(source: str, out: Path, say: Say) -> None:
 
 
 def _agent(config: Any) -> type[Agent]:
-    agent: type[Agent] = config.agent.component
+    agent = implementation(config.agent.component)
+    assert issubclass(agent, Agent)
     return agent
 
 

@@ -14,11 +14,12 @@ from rrl.config.words import closest
 
 OTHER_NAMES = {
     "check": "validate lint config",
-    "describe": "show explain",
+    "describe": "explain",
     "doctor": "version",
     "eval": "evaluate test",
     "inspect": "try",
     "list": "ls components",
+    "new": "create init scaffold plugin",
     "play": "enjoy watch viewer",
     "look": "gradcam grad-cam saliency attention",
     "probe": "leaderboard rank",

@@ -24,7 +24,7 @@ from rrl import registry
 from rrl.config import repair
 from rrl.config.files import Finder, beside
 from rrl.config.files import find as find_file
-from rrl.config.grammar import Binding, Block, ConfigError, Import, Include, Place, Problem, parse
+from rrl.config.grammar import Binding, Block, ConfigError, Import, Include, Place, Problem, parse, references_in
 from rrl.config.resolve import Layer, Layered, Names, Resolver, replaced, unused
 from rrl.config.words import a_kind, closest, describe, dumps, files_of, flatten, flatten_text, literal
 from rrl.machine.paths import expanded, is_pipe, unusable
@@ -51,8 +51,11 @@ __all__ = [
     "loads",
     "must_be",
     "must_fit",
+    "names_in",
     "placed",
+    "resolved",
     "root_of",
+    "root_together",
     "shipped",
 ]
 
@@ -80,6 +83,16 @@ def load(
     file included them one after another: the later one wins. `finder` finds the files that fields name. Raises
     ConfigError with all mistakes.
     """
+    return resolved(sources, overrides, root, finder)[0]
+
+
+def resolved(
+    sources: str | Path | Sequence[str | Path],
+    overrides: Sequence[str] = (),
+    root: str = "Experiment",
+    finder: Finder = find_file,
+) -> tuple[Config, Resolver]:
+    """`load`, and what knows where each value comes from."""
     names = [sources] if isinstance(sources, (str, Path)) else list(sources)
     files = [_locate(name) for name in names]
     reader = _Reader(finder)
@@ -99,7 +112,7 @@ def loads(
 ) -> Config:
     """Like `load` for a text; its paths are relative to the folder of `filename`."""
     reader = _Reader(finder)
-    return _config(reader, reader.file(Path(filename), filename, text), overrides, root)
+    return _config(reader, reader.file(Path(filename), filename, text), overrides, root)[0]
 
 
 def bound(
@@ -198,6 +211,14 @@ def root_of(sources: Sequence[str]) -> tuple[str, str]:
     return "Experiment", sources[0] if sources else ""
 
 
+def root_together(sources: Sequence[str]) -> str:
+    """The root component that gin files describe; UserError for a sweep beside other files."""
+    root, source = root_of(sources)
+    if root == "Sweep" and len(sources) > 1:
+        raise UserError(f"{source} is a sweep of its own: name it alone, not beside other files")
+    return root
+
+
 def must_be(wanted: str, sources: Sequence[str]) -> None:
     """UserError, with the right command, if the files describe another root than `wanted`."""
     root, source = root_of(sources)
@@ -249,6 +270,15 @@ def fragments(field: str = "") -> list[str]:
         for name in known
         if name.startswith(f"{folder}/") and (not field or (field in gives and gives <= _bound_in(known[name], name)))
     ]
+
+
+def names_in(source: str) -> list[str]:
+    """Components that a gin file and those that it includes name, with their gin scopes, such as `final/SuccessRate`:
+    those that they refer to, and those of which they bind something."""
+    bindings = [binding for binding, _ in _Reader(find_file).file(*_locate(source))]
+    bound = [binding.label.rpartition(".")[0] for binding in bindings if binding.field]
+    referred = [str(item)[1:].removesuffix("()") for binding in bindings for item in references_in(binding.value)]
+    return list(dict.fromkeys([*bound, *referred]))
 
 
 def _bound_in(path: Path, shown: str) -> set[str]:
@@ -333,7 +363,7 @@ def _piped(path: Path) -> str:
 
 def _config(
     reader: _Reader, bindings: list[Layered], overrides: Sequence[str], root: str, layers: Place | None = None
-) -> Config:
+) -> tuple[Config, Resolver]:
     """`layers`: several files, which may lack a part; None: one, which tells what is missing where it first binds
     `root`."""
 
@@ -368,7 +398,7 @@ def _config(
         order = {file: index for index, file in enumerate(reader.files)}
         unique = dict.fromkeys(problems)
         raise ConfigError(sorted(unique, key=lambda p: (order.get(p.file, len(order)), p.line)))
-    return config
+    return config, run
 
 
 def _used(reader: _Reader, bindings: list[Layered], root: str, place: Place, *, whole: bool = False) -> set[Binding]:
@@ -459,8 +489,8 @@ class _Reader:
                 said.append(statement)
         return said
 
-    def _bindings(self, text: str, stack: list[tuple[Path, str]]) -> list[Layered]:
-        """`stack`: the file of this text (path, name shown) below those that include it."""
+    def _bindings(self, text: str, stack: list[tuple[Path, str]], via: tuple[Place, ...] = ()) -> list[Layered]:
+        """`stack`: the file of this text (path, name shown) below those that include it, `via` these lines."""
         path, shown = stack[-1]
         self.folders[shown] = beside(path)
         self.files += [shown] if shown not in self.files else []
@@ -468,16 +498,16 @@ class _Reader:
         own: list[Binding] = []
         for statement in self._statements(text, shown):
             if isinstance(statement, Binding):
-                own.append(statement)
+                own.append(replace(statement, via=via))
                 continue
             if own:  # stock gin would let the included file win
                 hint = f"move it above {own[0].place}: a file's own bindings go before included ones"
                 self.problems.append(Problem.at(statement.place, "include comes after bindings", hint))
-            included += self._include(statement, stack)
+            included += self._include(statement, stack, via)
         layer = Layer.FILE if len(stack) == 1 else Layer.INCLUDED
         return [*included, *((binding, layer) for binding in self._without_duplicates(own))]
 
-    def _include(self, statement: Include, stack: list[tuple[Path, str]]) -> list[Layered]:
+    def _include(self, statement: Include, stack: list[tuple[Path, str]], via: tuple[Place, ...]) -> list[Layered]:
         name = stack[-1][1]
         paths = [folder / expanded(statement.path) for folder in self.folders[name]]
         path = next((path for path in paths if not unusable(path)), paths[0])
@@ -493,7 +523,9 @@ class _Reader:
             self.complete = False
             return []
         text = self._text(path, shown, statement.place, statement.path)
-        return self._bindings(text, [*stack, (path, shown)]) if text is not None else []
+        if text is None:
+            return []
+        return self._bindings(text, [*stack, (path, shown)], (statement.place, *via))
 
     def _text(self, path: Path, shown: str, place: Place, written: str) -> str | None:
         """A file's text; None, with a problem at `place`, if it cannot be read."""

@@ -115,6 +115,8 @@ class Binding:
     value: Any
     place: Place
     in_block: bool
+    via: tuple[Place, ...] = ()
+    """The includes that led to its file, the innermost first."""
 
     @property
     def label(self) -> str:
@@ -184,6 +186,14 @@ def parse(text: str, file: str, numbered: bool = True) -> tuple[list[Statement],
         line, message, hint = _diagnose(error, lines)
         return statements, Problem.at(place(line), message, hint)
     return statements, None
+
+
+def value_of(source: str) -> Any:
+    """The value that gin source says, such as `(1, 2)`. ValueError if it says none."""
+    statements, problem = parse(f"value = {source}", "")
+    if problem or len(statements) != 1 or not isinstance(statements[0], Binding):
+        raise ValueError(f"{source} is no value of gin's")
+    return statements[0].value
 
 
 def _statement(parsed: Any, place: Place) -> Statement:

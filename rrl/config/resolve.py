@@ -39,6 +39,18 @@ _OWN_WORDS = ("value_error", "assertion_error", "config")
 """Kinds of pydantic error that a component's own validators raise: their messages are shown as they are."""
 
 C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the value of a setting comes from."""
+
+    bindings: tuple[Binding, ...]
+    """The one of the setting, and those of the macros that its value goes through, in this order."""
+    overridden: tuple[Binding, ...]
+    """Those that would decide it if these weren't there, the strongest first."""
+
+
 Scope = tuple[str, ...]
 
 
@@ -143,16 +155,23 @@ class Resolver:
         self.macros: dict[str, Binding] = {}
         self.fields: dict[str, dict[str, dict[str, Binding]]] = {}
         """Bindings by component, scope and field."""
+        self._replaced: dict[str, list[Binding]] = {}
+        """By label, bindings that a later one takes the place of."""
         for binding in bindings:
             if binding.field:
-                scopes = self.fields.setdefault(binding.name, {})
-                scopes.setdefault(binding.scope, {})[binding.field] = binding
+                taken = self.fields.setdefault(binding.name, {}).setdefault(binding.scope, {})
             else:
-                self.macros[binding.name] = binding
+                taken = self.macros
+            key = binding.field or binding.name
+            if key in taken:
+                self._replaced.setdefault(binding.label, []).append(taken[key])
+            taken[key] = binding
         self._scopes = {scope for scopes in self.fields.values() for scope in scopes}
         self._names, self._complete, self._remedy = names, complete, remedy
         self._folders, self._finder = folders or {}, finder
         self._done: dict[tuple[str, Scope], Config | None] = {}
+        self._bindings: list[tuple[Config, Scope, dict[str, Binding]]] = []
+        """Of every config that was built: its gin scope, and what decides its fields."""
         self._active: list[tuple[str, Scope]] = []
 
     def component(self, name: str, scope: Scope, place: Place) -> Config | None:
@@ -176,6 +195,32 @@ class Resolver:
         scopes = self.fields.get(name, {})
         prefixes = ("/".join(scope[:depth]) for depth in range(len(scope), -1, -1))
         return next((scopes[p][field] for p in prefixes if field in scopes.get(p, {})), None)
+
+    def origins(self, config: Config, field: str) -> list[Origin]:
+        """Where the value of a field comes from: one for each gin scope in which an equal config was built; none for a
+        default."""
+        found = [(scope, bound[field]) for made, scope, bound in self._bindings if made == config and field in bound]
+        return [self._origin(scope, binding) for scope, binding in found]
+
+    def _origin(self, scope: Scope, binding: Binding) -> Origin:
+        through = {binding.label: binding}
+        waiting = [binding]
+        while waiting:
+            for name in macros_in(waiting.pop(0).value):
+                if name not in through:
+                    through[name] = self.macros[name]
+                    waiting.append(self.macros[name])
+        scopes = self.fields[binding.name]
+        prefixes = ["/".join(scope[:depth]) for depth in range(len(scope), -1, -1)]
+        wider = [scopes.get(prefix, {}).get(binding.field) for prefix in prefixes[prefixes.index(binding.scope) + 1 :]]
+        order = [(item, False) for item in through.values()] + [(item, True) for item in wider if item]
+        lost: dict[Place, Binding] = {}
+        for item, itself in order:
+            for other in [*([item] * itself), *reversed(self._replaced.get(item.label, []))]:
+                lost.setdefault(other.place, other)
+        for item in through.values():  # its file may be included twice
+            lost.pop(item.place, None)
+        return Origin(tuple(through.values()), tuple(lost.values()))
 
     def bound(self, name: str, field: str) -> Any:
         """What is bound to one field of a component, without the others; None: nothing, or problems."""
@@ -212,6 +257,7 @@ class Resolver:
             self._explain(error, config_type, values, bound, bad, place)
             return None
         set_scope(config, _own_scope(scope, bound.values(), values.values()))
+        self._bindings.append((config, scope, bound))
         return None if bad else config
 
     def _value(self, raw: Any, scope: Scope, slot: _Slot) -> Any:

@@ -239,6 +239,23 @@ def dumps(
     equal configs are equal texts), get one for each where a component occurs with several settings, named after its
     place. `silent`: `later` fields at their default stand there as comments, for people.
     """
+    blocks: dict[str, list[str]] = {}
+    for name, field, node, text in statements(config, folder, project, own_scopes=own_scopes, silent=silent):
+        unsaid = "# at its default: " if _silent(node, field) else ""
+        blocks.setdefault(name, []).append(f"{unsaid}{name}.{field} = {text}")
+    return "\n\n".join("\n".join(block) for block in blocks.values()) + "\n"
+
+
+def statements(
+    config: Config,
+    folder: Path | None = None,
+    project: Path | None = None,
+    *,
+    own_scopes: bool = True,
+    silent: bool = False,
+) -> Iterator[tuple[str, str, Config, str]]:
+    """What `dumps` says, statement by statement: (name of the component, with its gin scope; field; the component;
+    gin source of the field's value)."""
     nodes = dict(_nodes(config))
     scopes = _scopes(nodes, own_scopes)
 
@@ -257,15 +274,10 @@ def dumps(
             return repr(value)
         raise TypeError(f"gin files hold no {type(value).__name__}: {value!r}")
 
-    def line(node: Config, name: str, value: Any) -> str:
-        return f"{full_name(node)}.{name} = {source(files.written(node, name, value, folder, project))}"
-
-    def lines(node: Config) -> list[str]:
-        unsaid = [line(node, name, value) for name, value in _held(node) if silent and _silent(node, name)]
-        return [line(node, name, value) for name, value in _fields(node)] + [f"# at its default: {t}" for t in unsaid]
-
-    blocks = [lines(node) for node, _ in nodes.values()]
-    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+    for node, _ in nodes.values():
+        unsaid = [(name, value) for name, value in _held(node) if silent and _silent(node, name)]
+        for name, value in [*_fields(node), *unsaid]:
+            yield full_name(node), name, node, source(files.written(node, name, value, folder, project))
 
 
 _Nodes = dict[str, tuple[Config, str]]
@@ -358,20 +370,25 @@ def files_of(config: Config) -> list[Path]:
 def flatten(config: Config, project: Path | None = None, *, silent: bool = False) -> dict[str, str]:
     """Flat parameters, such as `{"encoder": "ResNet", "encoder.depth": "34", "evaluators.0": "Video"}`: the same on
     every machine, files as `files.shown` names them. `silent`: with `later` fields at their default, for people."""
-    flat: dict[str, str] = {}
+    return {place: text for place, text, _, _ in places(config, project, silent=silent)}
 
-    def visit(node: Config, prefix: str) -> None:
+
+def places(
+    config: Config, project: Path | None = None, *, silent: bool = False
+) -> Iterator[tuple[str, str, Config, str]]:
+    """What `flatten` says, one by one: (name, value, the component that holds it, its field there)."""
+
+    def visit(node: Config, prefix: str) -> Iterator[tuple[str, str, Config, str]]:
         for name, held in (_held if silent else _fields)(node):
             place, value = prefix + name, files.shown(node, name, held, project)
             children = list(_children(value, place))
             if not children:
-                flat[place] = value if isinstance(value, str) else literal(value)
+                yield place, value if isinstance(value, str) else literal(value), node, name
             for child_place, child in children:
-                flat[child_place] = child.component.__name__
-                visit(child, f"{child_place}.")
+                yield child_place, child.component.__name__, node, name
+                yield from visit(child, f"{child_place}.")
 
-    visit(config, "")
-    return flat
+    return visit(config, "")
 
 
 def flatten_text(text: str, filename: str = "<string>", root: str = "Experiment") -> dict[str, str]:

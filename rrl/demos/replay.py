@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from rrl.demos.sets import Demos, load, npz, shipped
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
-from rrl.machine.paths import expanded, unusable
+from rrl.machine.paths import caches, expanded, unusable
 from rrl.registry import Component, Count, InputFile, Mistake, Parts, Seed, UserError, register
 from rrl.rollout.data import Obs, Policy, Rollout
 from rrl.rollout.episodes import Collector
@@ -133,7 +132,7 @@ class DemoSet(Component):
             "rrl": version("rrl"),
         }
         digest = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:32]
-        path = cache_folder() / f"{self.env.name}-{digest}.npz"
+        path = caches() / "features" / f"{self.env.name}-{digest}.npz"
         cached = _read_cache(path)
         if cached is None:
             say(f"replaying the demonstrations through the encoder: done once, then kept in {path.parent}")
@@ -220,15 +219,6 @@ def _shown(
         if progress is not None:
             progress(sum(state is not None for state in now))
     return [np.stack(row) for row in rows]
-
-
-def cache_folder() -> Path:
-    """Where demonstrations' features are cached: `$RRL_CACHE`, or `~/.cache/rrl` (XDG, whose relative paths count as
-    none)."""
-    if root := os.environ.get("RRL_CACHE"):
-        return expanded(root).absolute() / "features"
-    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (caches if caches.is_absolute() else expanded("~/.cache")) / "rrl" / "features"
 
 
 _ARRAYS = ("obs", "actions", "rewards", "episode", "t", "terminated", "truncated", "final_obs")

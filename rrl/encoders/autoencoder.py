@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rrl.encoders.pixel import Code, Head, PixelEncoder, Side
-from rrl.registry import register
+from rrl.encoders.pixel import Code, Head, PixelEncoder
+from rrl.encoders.settings import autoencoder as settings
 
 CODE_PENALTY = 1e-6
 """Weight of half the mean squared length of codes."""
@@ -39,21 +37,10 @@ class Decoder(nn.Module):
         return pictures.permute(0, 2, 3, 1)
 
 
-@register
-class AutoencoderCNN(PixelEncoder):
+class AutoencoderCNN(settings.AutoencoderCNN, PixelEncoder):
     """SAC+AE's encoder (Yarats et al. 2019): trained by the critics, and with a decoder by reconstruction."""
 
-    has_loss = True
     own_weight_decay = 1e-7
-
-    class Config(PixelEncoder.Config):
-        """Settings of `AutoencoderCNN`."""
-
-        render: Side = 84
-        """Side of the rendered and stored frames, in pixels (SAC+AE: 84)."""
-        augmentation: Literal["crop", "translate", "none"] = "none"
-        """What a training view is: the frame as it is (SAC+AE), a random window of side `crop`, or the frame
-        at a random place of a black `canvas`. Acting and evaluation take the centre."""
 
     def make_objective(self) -> nn.Module:
         """The decoder."""

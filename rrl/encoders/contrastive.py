@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rrl.encoders.pixel import Code, PixelEncoder
-from rrl.registry import register
+from rrl.encoders.settings import contrastive as settings
 
 
 class Bilinear(nn.Module):
@@ -24,26 +22,16 @@ class Bilinear(nn.Module):
         return queries @ (self.weight @ keys.T)
 
 
-@register
-class ContrastiveCNN(PixelEncoder):
+class ContrastiveCNN(settings.ContrastiveCNN, PixelEncoder):
     """CURL's encoder (Srinivas et al. 2020): trained by the critics, and by a contrastive loss.
 
     Among the target encoder's codes of a second random view of the batch, each code must find its own
     frames' one. The authors' two Adam optimisers both step on that loss, and both hold the encoder.
     """
 
-    has_loss = True
     doubled = True
     unused_offsets = 1
     """CURL's authors draw crop offsets 0..15 of 0..16 (100 -> 84 pixels); RAD's draw all."""
-
-    class Config(PixelEncoder.Config):
-        """Settings of `ContrastiveCNN`."""
-
-        augmentation: Literal["crop", "translate"] = "crop"
-        """What the two views of a frame are: random windows of side `crop` (CURL), or the frame at random
-        places of a black `canvas`. Acting and evaluation take the centre. There is no 'none': two equal
-        views have nothing to teach."""
 
     def make_objective(self) -> nn.Module:
         """CURL's matrix W."""

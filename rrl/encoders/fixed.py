@@ -7,25 +7,19 @@ how that one is configured: so the frames, their stack and the view are its own 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import pydantic
 import torch
-from pydantic import field_validator
 from torch import Tensor, nn
 
-from rrl import registry
-from rrl.config.resolve import refusals
 from rrl.encoders.base import Encoder, Inference, warn_of_emulation
 from rrl.encoders.pixel import PixelEncoder, exactly
+from rrl.encoders.settings import fixed as settings
 from rrl.encoders.weights import WeightsError, checksum
-from rrl.envs.base import FrameRequest
-from rrl.machine.paths import expanded
-from rrl.registry import InputFile, UserError, build, mistake, register
+from rrl.registry import build
 from rrl.store import checkpoint
 
 
@@ -43,95 +37,23 @@ def save_encoder(path: Path, encoder: PixelEncoder, head: nn.Module, facts: Mapp
     checkpoint.save_file(path, tensors, {**facts, **values})
 
 
-def _remedy() -> str:
-    agents = registry.proposals("agent", trains_encoder=True)
-    return f"make it from a finished run of {agents}: rrl export RUN --encoder FILE"
-
-
 def _needed(name: str) -> bool:
     """False for what only the encoder's own loss uses."""
     return not name.startswith("objective.")
 
 
-@dataclass(frozen=True)
-class Header:
-    """What an exported file says of itself."""
-
-    path: Path
-    source: PixelEncoder.Config
-    """The exporting encoder's configuration."""
-    cameras: int
-    checksum: str
-
-
-def read_header(file: str) -> Header:
-    """The header of an exported file, without its tensors; WeightsError if it is none."""
-    path = expanded(file)
-    try:
-        values = checkpoint.load_values(path)
-    except UserError as error:
-        raise WeightsError(f"FixedEncoder.file = {file!r}: {error}\n  {_remedy()}") from error
-    missing = [name for name in ("encoder", "encoder_config", "cameras", "checksum") if name not in values]
-    if missing:
-        raise WeightsError(
-            f"FixedEncoder.file = {file!r} is another file of rrl's, not an exported encoder: it doesn't say "
-            f"{', '.join(missing)}\n  {_remedy()}"
-        )
-    name = values["encoder"]
-    cls = registry.get(name) if name in registry.names("encoder") else None
-    if cls is None or not issubclass(cls, PixelEncoder):
-        raise WeightsError(
-            f"FixedEncoder.file = {file!r} was exported from {name}, which is no encoder here that "
-            "learns with an agent\n  install the package that it belongs to, or export again"
-        )
-    try:
-        source = cls.Config.model_validate_json(json.dumps(values["encoder_config"]))
-    except pydantic.ValidationError as error:
-        said = refusals(error, cls.Config, values["encoder_config"])
-        raise WeightsError(
-            f"FixedEncoder.file = {file!r} was exported from a {name} of another version: {said}\n  export it again"
-        ) from error
-    return Header(path, source, values["cameras"], values["checksum"])
-
-
-@register
-class FixedEncoder(Encoder):
+class FixedEncoder(settings.FixedEncoder, Encoder):
     """A learned encoder, frozen: the critics' code of the centre view of all cameras' stacked frames.
 
     Convolutions, linear layer and LayerNorm (SAC+AE: tanh too) as the run left them, without augmentation.
     """
 
-    class Config(Encoder.Config):
-        """Settings of `FixedEncoder`."""
+    config: settings.FixedEncoder.Config
 
-        file: Annotated[str, InputFile(remedy=_remedy)]
-        """Path of a .safetensors exported from a finished RAD, CURL or SAC+AE run, relative to the gin file. It
-        decides the size of the frames, how many are stacked, and for how many cameras it is."""
-
-        @field_validator("file")
-        @classmethod
-        def _is_exported(cls, file: str) -> str:
-            try:
-                read_header(file)
-            except WeightsError as error:
-                message, _, hint = str(error).partition("\n  ")
-                raise mistake("file", message, hint) from error
-            return file
-
-        def frames(self) -> FrameRequest:
-            """As the exporting run's; WeightsError if the file has gone since."""
-            return read_header(self.file).source.frames()
-
-        def label(self) -> str:
-            """With the encoder that it was; WeightsError if the file has gone since."""
-            return f"{super().label()} ({read_header(self.file).source.component.__name__})"
-
-    config: Config
-
-    def __init__(self, config: Config, cameras: int) -> None:
+    def __init__(self, config: settings.FixedEncoder.Config, cameras: int) -> None:
         """Raises WeightsError if the file is for another number of cameras, or damaged."""
         super().__init__(config, cameras)
-        header = read_header(config.file)
+        header = settings.read_header(config.file)
         if cameras != header.cameras:
             raise WeightsError(
                 f"{header.path} was trained on {header.cameras} camera(s); this environment has {cameras}\n"

@@ -7,37 +7,24 @@ gradients (paper section 4 and the authors' released code).
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from rrl.encoders import backends, weights
-from rrl.encoders.base import Encoder, Inference, same_weights
+from rrl.encoders.base import Encoder, Inference
 from rrl.encoders.input import IMAGENET
-from rrl.encoders.weights import Pretrained
-from rrl.envs.base import FrameRequest
-from rrl.registry import Component, InputFile, Seed, UserError
+from rrl.encoders.settings import frozen as settings
+from rrl.encoders.settings.frozen import Weights as Weights
+from rrl.encoders.settings.frozen import by_hand as by_hand
+from rrl.registry import UserError
 
 
-def _words(component: type[Component]) -> set[str]:
-    """Words for published weights, which are no paths."""
-    return {word for source in getattr(component, "pretrained", ()) for word in source.words}
-
-
-WEIGHTS_REMEDY = "name a .safetensors or .pth file of the network's tensors; None: untrained"
-Weights = Annotated[str | None, InputFile(names=_words, remedy=lambda: WEIGHTS_REMEDY)]
-
-
-def by_hand(*published: Pretrained) -> InputFile:
-    """The mark of `weights` of an encoder whose published files users get by hand."""
-    return InputFile(remedy=lambda: weights.by_hand(*published))
-
-
-class FrozenEncoder(Encoder):
+class FrozenEncoder(settings.FrozenEncoder, Encoder):
     """Base of frozen encoders: a subclass describes its networks and their weights, and makes the network.
 
     `pretrained = (Pretrained("tiny", features=48, input=Input(96, mean, std)),)`, with `Pretrained` of
@@ -46,60 +33,15 @@ class FrozenEncoder(Encoder):
     default of its own: `weights: str | None = None` in its Config.
     """
 
-    backends = None
-    each_picture = True
-    pretrained: ClassVar[tuple[Pretrained, ...]]
     delicate: ClassVar[int] = 0
     """How many of the network's first layers that compute (convolutions, linear layers) keep float32 whatever the
     precision of `inference`."""
 
-    class Config(Encoder.Config):
-        """Settings shared by frozen encoders."""
-
-        weights: Weights = "imagenet"
-        """'imagenet' (the published file: torch hub's cache, else a download), the path of a
-        .safetensors or torchvision .pth file, relative to the gin file, or None: explicitly untrained."""
-        seed: Seed = 0
-        """Seed of an untrained network's weights; without effect otherwise."""
-
-        @property
-        def network(self) -> str:
-            """Name of one of the encoder's `pretrained`: of the first, where no subclass says otherwise."""
-            return self._known()[0].name
-
-        @property
-        def source(self) -> Pretrained:
-            """What is known of that network."""
-            return next(source for source in self._known() if source.name == self.network)
-
-        def _known(self) -> tuple[Pretrained, ...]:
-            known = getattr(self.component, "pretrained", ())
-            if not known or not isinstance(known, tuple):
-                raise TypeError(f"{self.component.__name__}.pretrained must be a tuple of one Pretrained or more")
-            return known
-
-        def label(self) -> str:
-            """The class name, with whose weights they are, if not the published ones, or a warning."""
-            wheel = self.source.wheel
-            other = f" ({wheel.word})" if wheel and self.weights == wheel.word else ""
-            return super().label() + (other if self.weights is not None else " (UNTRAINED)")
-
-        def today(self, facts: Mapping[str, str]) -> Self:
-            """Earlier versions called a wheel's weights as the published ones; the checksum tells."""
-            wheel, recorded = self.source.wheel, facts.get("weights", "")
-            if wheel and self.weights == self.source.trained_on and same_weights(recorded, wheel.checksum):
-                return self.model_copy(update={"weights": wheel.word})
-            return self
-
-        def frames(self) -> FrameRequest | None:
-            """As the network's input says."""
-            return self.source.input.frames()
-
-    config: Config
+    config: settings.FrozenEncoder.Config
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, config: Config, cameras: int) -> None:
+    def __init__(self, config: settings.FrozenEncoder.Config, cameras: int) -> None:
         """Raises WeightsError, with what to do, if the weights cannot be had or the file doesn't fit."""
         super().__init__(config, cameras)
         if cameras < 1:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from rrl.envs.base import FrameRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Channels = tuple[float, float, float]
 """A number for red, green and blue."""
@@ -38,6 +38,8 @@ class Input:
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """(scale, shift): `(x / 255 - mean) / std` is `scale * x + shift`, in the network's layout."""
+        import torch
+
         shape = (1, 3, 1, 1) if self.layout == "NCHW" else (1, 1, 1, 3)
         mean, std = torch.tensor(self.mean).view(shape), torch.tensor(self.std).view(shape)
         return 1 / (255 * std), -mean / std
@@ -45,7 +47,7 @@ class Input:
     def normalised(self, pictures: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """uint8 [N, size, size, 3] -> what the network takes, float32; `scale` and `shift`: those of `affine`."""
         ordered = pictures.permute(0, 3, 1, 2) if self.layout == "NCHW" else pictures
-        return torch.addcmul(shift, ordered.float(), scale)
+        return shift.addcmul(ordered.float(), scale)
 
 
 IMAGENET = Input(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop_from=256)

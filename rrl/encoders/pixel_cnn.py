@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from rrl.encoders.pixel import PixelEncoder
-from rrl.registry import register
+from rrl.encoders.settings import pixel_cnn as settings
 
 
-@register
-class PixelCNN(PixelEncoder):
+class PixelCNN(settings.PixelCNN, PixelEncoder):
     """RAD's encoder (Laskin et al. 2020): four convolutions, trained by the critics on random views."""
-
-    class Config(PixelEncoder.Config):
-        """Settings of `PixelCNN`."""

@@ -7,50 +7,16 @@ of `r3m/models_r3m.py`'s R3M, whose `convnet` is torchvision's network with no `
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 from torch import nn
 
-from rrl.encoders.frozen import FrozenEncoder, by_hand
-from rrl.encoders.input import IMAGENET
-from rrl.encoders.weights import Checkpoint, Pretrained
-from rrl.registry import register
-
-ADDRESS = "https://pytorch.s3.amazonaws.com/models/rl/r3m/r3m_{}.pt"
-"""torchrl's copy (its R3MTransform): the authors' own files lie on a drive that programs can't address by name."""
-CHECKPOINT = Checkpoint("r3m", "convnet.", unused=("lang_enc.", "lang_rew."))
-PUBLISHED = tuple(
-    Pretrained(f"r3m_{depth}", features, IMAGENET, checkpoint=CHECKPOINT, address=ADDRESS.format(depth))
-    for depth, features in ((18, 512), (34, 512), (50, 2048))
-)
+from rrl.encoders.frozen import FrozenEncoder
+from rrl.encoders.settings import r3m as settings
 
 
-@register
-class R3M(FrozenEncoder):
+class R3M(settings.R3M, FrozenEncoder):
     """R3M's ResNet-18 or -34 (512 features per camera) or -50 (2048)."""
 
-    packages = ("torch", "torchvision")
-    pretrained = PUBLISHED
-
-    class Config(FrozenEncoder.Config):
-        """Settings of `R3M`."""
-
-        depth: Literal[18, 34, 50] = 50
-        """Layers; R3M's own example loads 50."""
-        weights: Annotated[str | None, by_hand(*PUBLISHED)]
-        """Path of the published file (the authors' `model.pt`, r3m_50.pt), or of a .safetensors or .pth file of the
-        ResNet's tensors, relative to the gin file; None: explicitly untrained."""
-
-        def label(self) -> str:
-            """With the depth: `R3M50`."""
-            return super().label().replace("R3M", f"R3M{self.depth}", 1)
-
-        @property
-        def network(self) -> str:
-            """One of r3m_18, r3m_34, r3m_50."""
-            return f"r3m_{self.depth}"
-
-    config: Config
+    config: settings.R3M.Config
 
     def make_network(self) -> nn.Module:
         """torchvision's network without its last linear layer."""

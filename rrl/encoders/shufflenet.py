@@ -5,28 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from rrl.encoders.frozen import FrozenEncoder
-from rrl.encoders.input import IMAGENET
-from rrl.encoders.weights import Pretrained
-from rrl.registry import register
+from rrl.encoders.settings import shufflenet as settings
 
 
-@register
-class ShuffleNetV2(FrozenEncoder):
+class ShuffleNetV2(settings.ShuffleNetV2, FrozenEncoder):
     """ShuffleNetV2 x1.0 (1024 features per camera), network and pictures as torchvision's IMAGENET1K_V1."""
-
-    packages = ("torch", "torchvision")
-    pretrained = (
-        Pretrained(
-            "shufflenet_v2_x1_0",
-            1024,
-            IMAGENET,
-            "https://download.pytorch.org/models/shufflenetv2_x1-5666bf0f80.pth",
-            classifier="fc.",
-        ),
-    )
-
-    class Config(FrozenEncoder.Config):
-        """Settings of `ShuffleNetV2`."""
 
     def make_network(self) -> nn.Module:
         """torchvision's network without its last linear layer."""

@@ -8,51 +8,20 @@ import torch
 from torch import Tensor
 
 from rrl.encoders.base import Encoder, Inference
-from rrl.envs.base import FrameRequest
-from rrl.registry import register
+from rrl.encoders.settings import state as settings
 
 
-@register
-class State(Encoder):
+class State(settings.State, Encoder):
     """Encodes nothing: features are [N, 0] and the environment renders nothing.
 
     With the task's state observation this is the paper's NPG(state) and DAPG(state); with the joints
     alone it is a blind policy, the control that shows what the pictures are worth.
     """
 
-    class Config(Encoder.Config):
-        """Settings of `State`."""
-
-        blind: bool = False
-        """Say True to train without pictures on the joints alone, on purpose."""
-
-        def frames(self) -> FrameRequest | None:
-            """No pictures."""
-            return None
-
-        @property
-        def blind_on_purpose(self) -> bool:
-            """As `blind` says."""
-            return self.blind
-
-        @property
-        def blindfold(self) -> str:
-            """The setting that says so."""
-            return "for a blind control add `State.blind = True`; "
-
-        def label(self) -> str:
-            """`State`, or `State (blind)`."""
-            return "State (blind)" if self.blind else "State"
-
     dim = 0
 
     def __init__(self, config: State.Config, cameras: int = 0) -> None:
         super().__init__(config, cameras)
-
-    @classmethod
-    def blind_control(cls) -> State.Config:
-        """The joints alone."""
-        return cls.Config(blind=True)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Anything with N rows -> float32 [N, 0]."""

@@ -7,37 +7,14 @@ commercial use: the loader `vip/__init__.py` takes `vip` out of the file and giv
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from torch import nn
 
-from rrl.encoders.frozen import FrozenEncoder, by_hand
-from rrl.encoders.input import IMAGENET
-from rrl.encoders.weights import Checkpoint, Pretrained
-from rrl.registry import register
-
-PUBLISHED = Pretrained(
-    "vip",
-    1024,
-    IMAGENET,
-    checkpoint=Checkpoint("vip", "convnet."),
-    address="https://pytorch.s3.amazonaws.com/models/rl/vip/model.pt",
-)
+from rrl.encoders.frozen import FrozenEncoder
+from rrl.encoders.settings import vip as settings
 
 
-@register
-class VIP(FrozenEncoder):
+class VIP(settings.VIP, FrozenEncoder):
     """VIP's ResNet-50 (1024 features per camera)."""
-
-    packages = ("torch", "torchvision")
-    pretrained = (PUBLISHED,)
-
-    class Config(FrozenEncoder.Config):
-        """Settings of `VIP`."""
-
-        weights: Annotated[str | None, by_hand(PUBLISHED)]
-        """Path of the published `model.pt`, or of a .safetensors or .pth file of the network's tensors, relative to the
-        gin file; None: explicitly untrained."""
 
     def make_network(self) -> nn.Module:
         """torchvision's network, whose last linear layer gives the features."""

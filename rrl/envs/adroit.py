@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -60,6 +61,9 @@ class Adroit(MuJoCoFactory):
         arm_joints: bool = False
         """Do the arm's joints (rad and m; door 4, hammer 2, relocate 6) stand after the hand's 24, as on a robot that
         knows its whole pose? The paper leaves them out. Their sensors have no faults."""
+        privileged: bool = False
+        """Does the state vector end with the task's state (39 to 46 numbers), for critics in training alone
+        (asymmetric actor-critic, Pinto et al. 2018)? The policy goes on seeing what `state` says."""
         cameras: tuple[str, ...] | None = None
         """Cameras to render, in order. None: the protocol's (paper: vil_camera for pen, top for door and
         hammer, cam1 cam2 cam3 for relocate; stock: vil_camera)."""
@@ -79,6 +83,7 @@ class Adroit(MuJoCoFactory):
                 "joint_delay",
                 "last_action",
                 "arm_joints",
+                "privileged",
                 "action_repeat",
             }
         )
@@ -127,6 +132,13 @@ class Adroit(MuJoCoFactory):
                 raise ValueError("pen's hand has no arm")
             if value and (state := info.data.get("state", "joints")) != "joints":
                 raise ValueError(f"stand beside the hand's, in state 'joints'; state is {state!r}")
+            return value
+
+        @pydantic.field_validator("privileged")
+        @classmethod
+        def _not_shown_anyway(cls, value: bool, info: pydantic.ValidationInfo) -> bool:
+            if value and info.data.get("state") == "task":
+                raise ValueError("state 'task' shows the task's state to policies too; leave one of the two out")
             return value
 
         @pydantic.field_validator("cameras")
@@ -212,7 +224,8 @@ class Adroit(MuJoCoFactory):
         arm = (Part("arm joints", self._task.joints.start, robot=True),) if self.config.arm_joints else ()
         # One actuator for each joint of the hand and of the arm before it.
         last = (Part("last action", self._task.joints.stop, robot=True),) if self.config.last_action else ()
-        return parts[self.config.state] + arm + last
+        privileged = tuple(replace(part, privileged=True) for part in self._task.parts * self.config.privileged)
+        return parts[self.config.state] + arm + last + privileged
 
     def settings(self) -> dict[str, str]:
         c = self.config
@@ -225,6 +238,7 @@ class Adroit(MuJoCoFactory):
             "joint_delay": c.joint_delay,
             "last_action": c.last_action,
             "arm_joints": c.arm_joints,
+            "privileged": c.privileged,
             "action_repeat": c.action_repeat if c.action_repeat > 1 else 0,
         }
         # What is as ever changes no key of features already cached.
@@ -249,6 +263,6 @@ class Adroit(MuJoCoFactory):
 
         c = self.config
         faults = JointFaults(c.joint_noise, c.joint_noise_kind, c.stuck_joints, c.dead_joints, c.joint_delay)
-        senses = Senses(c.state, faults, c.arm_joints, c.last_action)
+        senses = Senses(c.state, faults, c.arm_joints, c.last_action, c.privileged)
         settings = (c.task, c.protocol, self.reward, c.look, senses, self.cameras, self.horizon, c.action_repeat)
         return AdroitSim(*settings, frames)

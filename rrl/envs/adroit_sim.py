@@ -32,6 +32,8 @@ class Senses:
     """For `joints` alone."""
     arm_joints: bool
     last_action: bool
+    privileged: bool
+    """The task's state, at the end."""
 
 
 class AdroitSim(MuJoCoSim):
@@ -68,6 +70,7 @@ class AdroitSim(MuJoCoSim):
         self.metadata = {**self.metadata, "render_fps": 100 / action_repeat}
         size = {"joints": len(JOINTS), "task": self._task.state_dim, "none": 0}[senses.state]
         size += senses.arm_joints * self._task.joints.start + senses.last_action * model.nu
+        size += senses.privileged * self._task.state_dim
         super().__init__(f"{task}/{protocol}", model, data, size, look, cameras, frames)
 
     def _begin(self, given: Mapping[str, Any] | None) -> dict[str, NDArray[np.float64]]:
@@ -126,6 +129,8 @@ class AdroitSim(MuJoCoSim):
             state.append(self._task.qpos[: self._task.joints.start])
         if self._senses.last_action:
             state.append((self._data.ctrl - self._ctrl_middle) / self._ctrl_half)
+        if self._senses.privileged:
+            state.append(self._task.state())
         return np.concatenate([*state, np.empty(0)]).astype(np.float32)
 
     def _table(self) -> Table:

@@ -62,6 +62,8 @@ class Part:
     """Of the robot itself, not of what it works on?"""
     rate: bool = False
     """A velocity, which no single picture shows?"""
+    privileged: bool = False
+    """For critics in training alone? Such parts end a state vector."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,11 @@ class EnvFactory(Component, abc.ABC):
     def parts(self) -> tuple[Part, ...]:
         """What the numbers of the state vector are, in order; empty: nobody says."""
         return ()
+
+    @property
+    def privileged(self) -> int:
+        """How many numbers at the state vector's end only critics may see."""
+        return sum(part.size for part in self.parts if part.privileged)
 
     def faults(self) -> Faults | None:
         """How the sensors of its joints can fail; None: it has no such settings, or observes no joints."""

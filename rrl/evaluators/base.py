@@ -6,15 +6,17 @@ import abc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from rrl.encoders.base import Encoder
 from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.registry import Component, Mistake, Parts, build, proposals
 from rrl.rollout.data import Policy
 from rrl.rollout.episodes import Collector
+
+if TYPE_CHECKING:
+    from rrl.encoders.base import Encoder
 
 Episodes = Annotated[int, Field(gt=0, le=100_000)]
 """Of one evaluation: rewards, flags and noise of all their steps are held at once."""

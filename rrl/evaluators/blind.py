@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from rrl.encoders.base import Encoder
+from rrl.encoders.settings.base import Encoder
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Context, Episodes, Evaluator

@@ -9,19 +9,16 @@ policy acts on.
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
 
-from rrl.encoders.base import Encoder
+from rrl.encoders.settings.base import Encoder
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Context, Evaluator
@@ -32,8 +29,6 @@ from rrl.rollout.episodes import Collector
 from rrl.store.files import writing
 
 Of = Literal["features", "action"]
-Action = Callable[[Tensor], Tensor]
-"""Rows of features and state [N, n] -> mean actions [N, m], with gradients."""
 SIDE = 224
 CAPTION = 20
 """Pixels of a line above the pictures."""
@@ -71,17 +66,21 @@ class GradCAM(Evaluator):
 
     def run(self, policy: Policy, env: EnvFactory, context: Context) -> Iterator[tuple[str, float]]:
         """Writes `pictures/<iteration>_grad_cam.png` and yields its number of rows."""
+        from rrl.evaluators import heat
+
         try:
+            if why := missing():
+                raise UserError(why)
             if context.network is None:
                 raise UserError("the encoder is not at hand here")
-            action = None if self.config.of == "features" else mean_action(policy)
+            action = None if self.config.of == "features" else heat.mean_action(policy)
             envs = WorkerVectorEnv(env, 1, context.frames, min(1, context.collector.envs.workers))
             try:
                 (episode,) = episodes(1, seed=context.seed, stream=Stream.VIDEO)
                 shots = taken(Collector(envs), policy, episode, self.config.moments, context.progress)
             finally:
                 envs.close()
-            maps = heat(context.network, shots, action)
+            maps = heat.heat(context.network, shots.frames, shots.state, action)
         except UserError as error:  # as with a video: a run must not fail for it
             context.say(f"no Grad-CAM: {error}")
             return
@@ -125,18 +124,6 @@ def explained(of: Of) -> str:
     return f"Grad-CAM of the length of the {'features' if of == 'features' else 'mean action'}"
 
 
-def mean_action(policy: Any) -> Action:
-    """The policy's, of rows on any device; UserError if it has none."""
-    if not hasattr(policy, "mean_action"):
-        raise UserError(f"{type(policy).__name__} gives no mean action as a function of features")
-
-    def action(row: Tensor) -> Tensor:
-        mean: Tensor = policy.mean_action(row.to(policy.device))
-        return mean
-
-    return action
-
-
 def taken(
     collector: Collector, policy: Policy, episode: Episode, count: int, progress: Callable[[int], None] | None = None
 ) -> Shots:
@@ -153,67 +140,6 @@ def taken(
     chosen = np.unique(np.linspace(0, len(seen) - 1, count).round().astype(int)).tolist()
     frames, state = (np.stack([seen[k][part] for k in chosen]) for part in (0, 1))
     return Shots(frames, state, [k + 1 for k in chosen])
-
-
-def heat(encoder: Encoder, shots: Shots, action: Action | None = None) -> NDArray[np.float32]:
-    """Maps [K, cameras, H, W], each stretched to [0, 1] by itself: of the length of the mean action if `action` is
-    given, else of the feature vector's. UserError where the package is missing, or the network has no maps."""
-    if why := missing():
-        raise UserError(why)
-    import pytorch_grad_cam
-
-    explained = _Explained(encoder, action)
-    pictures = torch.from_numpy(shots.frames).permute(0, 3, 1, 2)
-    cam = pytorch_grad_cam.GradCAM(explained, [last_map(explained.encoder, torch.from_numpy(shots.frames[:1]))])
-    maps = []
-    for picture, state in zip(pictures, torch.from_numpy(shots.state), strict=True):  # one at a time: memory
-        explained.state = state[None]
-        maps.append(cam(picture[None], [torch.linalg.vector_norm]))
-    heat = np.stack(maps).astype(np.float32)
-    if not np.isfinite(heat).all():
-        raise UserError("the maps are not finite: see that the weights are whole")
-    return heat
-
-
-class _Explained(nn.Module):
-    """Pictures uint8 [1, 3 * cameras, H, W] -> the vector whose length is explained, [1, d]."""
-
-    def __init__(self, encoder: Encoder, action: Action | None) -> None:
-        super().__init__()
-        # Gradients reach no layer of a network whose weights take none.
-        self.encoder = copy.deepcopy(encoder).cpu().requires_grad_(True)
-        self.action = action
-        self.state = torch.zeros(1, 0)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        features: Tensor = self.encoder(pictures.permute(0, 2, 3, 1))
-        return features if self.action is None else self.action(torch.cat((features, self.state), dim=1))
-
-
-def last_map(encoder: Encoder, frames: Tensor) -> nn.Module:
-    """The last layer with places in its output, [N, channels, h, w]; UserError where the last ones have no such maps,
-    but a transformer's tokens."""
-    found: list[tuple[nn.Module, tuple[int, ...]]] = []
-
-    def note(module: nn.Module, _: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim > 2 and min(output.shape[-2:]) > 1:
-            found.append((module, tuple(output.shape)))
-
-    handles = [module.register_forward_hook(note) for module in encoder.modules()]
-    try:
-        with torch.no_grad():
-            encoder(frames)
-    finally:
-        for handle in handles:
-            handle.remove()
-    ran = [module for module, _ in found]
-    maps = [(module, shape) for module, shape in found if ran.count(module) == 1]  # else which of its outputs?
-    if not maps or len(maps[-1][1]) != 4 or maps[-1][1][-1] != maps[-1][1][-2]:
-        shape = f": its last layers give {list(maps[-1][1])}" if maps else ""
-        raise UserError(
-            f"Grad-CAM needs a network of convolutions, whose last layers give maps [N, channels, h, w]{shape}"
-        )
-    return maps[-1][0]
 
 
 def block(shots: Shots, maps: NDArray[np.float32], label: Sequence[str], side: int = SIDE) -> NDArray[np.uint8]:

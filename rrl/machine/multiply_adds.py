@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 _under_way = False
 
@@ -32,6 +35,8 @@ class Count:
 def counting() -> Iterator[Count]:
     """Count within the block. No number comes out differently, but each operation takes some 100 us longer."""
     global _under_way
+    from torch.utils.flop_counter import FlopCounterMode  # with triton: half a second that a run's start needn't wait
+
     # NPG adds products in place, which torch's own table lacks.
     with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _in_place}) as counter:
         before, _under_way = _under_way, True

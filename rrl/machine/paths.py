@@ -26,6 +26,15 @@ def expanded(text: str | Path) -> Path:
         raise UserError(f"{text}: there is no home folder {Path(text).parts[0]} here; write the path out") from error
 
 
+def caches() -> Path:
+    """The folder of all that can be made again: `$RRL_CACHE`, or `~/.cache/rrl` (XDG, whose relative paths count as
+    none). UserError as `expanded`."""
+    if root := os.environ.get("RRL_CACHE"):
+        return expanded(root).absolute()
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (home if home.is_absolute() else expanded("~/.cache")) / "rrl"
+
+
 def typed(text: str) -> Path:
     """A path from the command line; UserError as `expanded`, or where nobody may even look."""
     path = expanded(text)

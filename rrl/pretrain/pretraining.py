@@ -6,15 +6,13 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, field_validator, model_validator
 
 from rrl.config import ginfile
 from rrl.demos.sets import with_objects
-from rrl.encoders.base import cpu_has_bf16
-from rrl.encoders.task import TaskEncoder
+from rrl.encoders.settings import task
 from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.machine.cores import MOST_THREADS, cores
 from rrl.registry import (
@@ -29,8 +27,11 @@ from rrl.registry import (
     mistake,
     register,
 )
-from rrl.run import placement, policies
+from rrl.run import shipped
 from rrl.store.pictures import PictureStore
+
+if TYPE_CHECKING:  # torch: whoever only reads a configuration needs none
+    from rrl.encoders.task import TaskEncoder
 
 KINDS = ("expert", "small noise", "large noise", "random")
 """The kinds of actions that pictures come from, in the order of `Pretraining.mixture`."""
@@ -40,7 +41,7 @@ Std = Annotated[float, Field(ge=0, le=2)]
 
 
 def _remedy() -> str:
-    return f"name a shipped policy ({', '.join(policies.shipped())}), or a policy.safetensors of a run of yours"
+    return f"name a shipped policy ({', '.join(shipped.shipped())}), or a policy.safetensors of a run of yours"
 
 
 @register
@@ -54,9 +55,9 @@ class Pretraining(Component):
 
         env: EnvFactory.Config
         """The environment whose pictures they are: its cameras and look, such as @Adroit()."""
-        encoder: TaskEncoder.Config
+        encoder: task.TaskEncoder.Config
         """What is trained, such as @VAE(), untrained."""
-        policy: Annotated[str | None, InputFile(".safetensors", lambda _: policies.shipped(), _remedy)] = None
+        policy: Annotated[str | None, InputFile(".safetensors", lambda _: shipped.shipped(), _remedy)] = None
         """The expert: the name of a shipped policy, or the path of a policy file, relative to the gin file. It acts in
         its own observations of the same task. None: only random actions."""
         pictures: Annotated[int, Field(gt=0, le=10**9)] = 1_000_000
@@ -99,7 +100,7 @@ class Pretraining(Component):
 
         @field_validator("encoder")
         @classmethod
-        def _untrained(cls, encoder: TaskEncoder.Config) -> TaskEncoder.Config:
+        def _untrained(cls, encoder: task.TaskEncoder.Config) -> task.TaskEncoder.Config:
             if encoder.weights is not None:
                 name = f"{encoder.component.__name__}.weights"
                 raise mistake("encoder", f"{name} must be None here: it is what comes of it", f"set `{name} = None`")
@@ -131,12 +132,14 @@ class Pretraining(Component):
     def __init__(self, config: Config) -> None:
         """Of a `resolve`d configuration. UserError where the simulator refuses its settings, or the policy is no such
         file or acts in another task."""
+        from rrl.run import policies
+
         self.config = config
         self.env: EnvFactory = build(with_objects(config.env))
         """With all that can be observed in the state: experts act from it."""
         self.frames: FrameRequest = _frames(config.encoder)
         self.env.probe(self.frames)
-        self.expert = None if config.policy is None else policies.load(policies.find(config.policy))[:2]
+        self.expert = None if config.policy is None else policies.load(shipped.find(config.policy))[:2]
         if self.expert and (name := build(self.expert[0].env).name) != self.env.name:
             raise UserError(f"{config.policy} is an expert of {name}, and the pictures are to be of {self.env.name}")
         self.encoder: TaskEncoder = build(config.encoder.model_copy(update={"seed": config.seed}), cameras=1)
@@ -147,7 +150,7 @@ class Pretraining(Component):
         config = self.config
         policy = None
         if config.policy is not None:
-            content = policies.find(config.policy).read_bytes()
+            content = shipped.find(config.policy).read_bytes()
             policy = f"{Path(config.policy).name} (sha256 {hashlib.sha256(content).hexdigest()[:12]})"
         return {
             "env": self.env.facts(),
@@ -172,7 +175,7 @@ class Pretraining(Component):
         return PictureStore(root, self.frames.size, self.data)
 
 
-def _frames(encoder: TaskEncoder.Config) -> FrameRequest:
+def _frames(encoder: task.TaskEncoder.Config) -> FrameRequest:
     frames = encoder.frames()
     assert frames is not None
     return frames
@@ -187,6 +190,11 @@ def parts(config: Pretraining.Config) -> list[tuple[int, int]]:
 
 def resolve(config: Pretraining.Config) -> Pretraining.Config:
     """Fill in what is chosen automatically, once. UserError where the device isn't here."""
+    import torch
+
+    from rrl.encoders.base import cpu_has_bf16
+    from rrl.run import placement
+
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rrl.agents.base import Agent
+from rrl.agents.settings.base import Agent
 from rrl.demos import DemoSet
-from rrl.encoders.base import Encoder
+from rrl.encoders.settings.base import Encoder
 from rrl.envs.base import EnvFactory
 from rrl.machine.cores import MOST_THREADS
 from rrl.registry import Component, Count, CountOrZero, Mistake, Seed, Width, mistakes, register

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from rrl.report import notices, numbers
 from rrl.report.groups import ABSENT, Group, Report, collect, seed_of, setting
 from rrl.report.numbers import ENOUGH, SPACES, Pair, Scores, finite, short
 from rrl.store import results
-from rrl.store.results import ID, OTHERWISE, PARTS, Result
+from rrl.store.results import ID, OTHERWISE, Result
 
 MOMENTS = 4  # equal parts of what both trained for, at whose ends the curves are compared
 TOLD = frozenset({"env", "encoder", "agent", "iterations"})
@@ -61,16 +61,16 @@ def compare(
     if width is None and sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
     for name, group in (("A", a), ("B", b)):
-        say(wrapped(f"{name}  {_heading(group)}", width))
+        say(wrapped(f"{name}  {heading(group)}", width))
     for text in warnings:
         say(wrapped(f"WARNING: {text}", width))
     for title, key in (("settings that differ", "settings"), ("what they ran on, where it differs", "facts")):
-        _section(title, [(name, *values) for name, values in differences[key].items()], say, width)
-    _section("numbers", [_shown(line) for line in lines], say, width, "A - B (95 %)")
+        section(title, [(name, *values) for name, values in differences[key].items()], say, width)
+    section("numbers", [_shown(line) for line in lines], say, width, "A - B (95 %)")
     how = dict.fromkeys(line.pair.how for line in lines if line.pair)
     if how:
         say(wrapped(f"  intervals of A - B: {'; '.join(how)}", width))
-    _section("time", list(_time(a, b)), say, width)
+    section("time", list(_time(a, b)), say, width)
 
 
 def side(name: str, root: Path | None = None) -> Group:
@@ -119,9 +119,14 @@ def doubts(a: Group, b: Group) -> Iterator[str]:
 def settings(a: Group, b: Group) -> dict[str, tuple[str, str]]:
     """Name -> (A's value, B's value) of the settings that differ; of components that differ, those that both have."""
     names = dict.fromkeys(name for group in (a, b) for run in group.runs for name in run.params)
-    found = {name: (_value(a, name), _value(b, name)) for name in names}
+    return differing(*({name: _value(group, name) for name in names} for group in (a, b)))
+
+
+def differing(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Flat name -> (A's value, B's value) where these differ; of components that differ, what both have."""
+    found = {name: (a.get(name, ABSENT), b.get(name, ABSENT)) for name in {**a, **b}}
     found = {name: values for name, values in found.items() if values[0] != values[1]}
-    others = tuple(f"{part}." for part in PARTS if part in found)
+    others = tuple(f"{name}." for name, values in found.items() if "()" not in values)  # () has nothing inside
     return {n: values for n, values in found.items() if not (ABSENT in values and n.startswith(others))}
 
 
@@ -179,7 +184,8 @@ def _lines(what: str, step: int | None, a: Scores, b: Scores) -> Iterator[Line]:
 # How it is shown
 
 
-def _heading(group: Group) -> str:
+def heading(group: Group) -> str:
+    """`3f2a1b0c  door · ResNet34 · DAPG  seed 0  1.2M steps`"""
     ids = ", ".join(run.run_id[:ID] for run in group.runs)
     seeds = ", ".join(str(seed_of(run)) for run in group.runs)
     return f"{ids}  {group.label}  seed{'s' * (len(group.runs) > 1)} {seeds}  {_steps(group)} steps"
@@ -206,10 +212,10 @@ def _time(a: Group, b: Group) -> Iterator[tuple[str, str, str]]:
     yield "environment steps/s", *(f"{end.speed:.0f}" if end.speed else ABSENT for end in ends)  # type: ignore[misc]
 
 
-def _section(
+def section(
     title: str, rows: Sequence[Sequence[str]], say: Callable[[str], None], width: int | None, *more: str
 ) -> None:
-    """Columns that stand below each other; where the screen is too narrow, the values below their name."""
+    """Print columns that stand below each other; where the screen is too narrow, the values below their name."""
     if not rows:
         return
     table = [(title, "A", "B", *more), *((f"  {row[0]}", *row[1:]) for row in rows)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 
 from rrl.report.groups import Group, Report, seed_of
-from rrl.score import Space
+from rrl.score import Score, Space
 from rrl.statistics import (
     Floats,
     align,
@@ -26,6 +27,8 @@ from rrl.statistics import (
 )
 from rrl.store.results import Result
 
+Axis = Literal["steps", "log-steps", "hours"]
+"""What curves are drawn over: environment steps, linear or logarithmic, or hours on the runs' clocks."""
 SPACES: tuple[Space, ...] = ("train", "eval")
 """Whose curves are drawn."""
 THRESHOLDS = (50.0, 90.0)
@@ -40,15 +43,15 @@ SOURCES = {"final": "final", "eval": "last", "train": "training", "summary": "tr
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric of a group over environment steps."""
+    """A metric of a group over environment steps, or over hours."""
 
-    steps: Sequence[int]
+    x: Sequence[float]
     mean: Floats
     low: Floats
     high: Floats
     band: str
     """What `low` to `high` is, in words; empty for a single seed whose score is not counted."""
-    seeds: Sequence[tuple[Sequence[int], Sequence[float]]]
+    seeds: Sequence[tuple[Sequence[float], Sequence[float]]]
     """Every run's own curve."""
     short: Sequence[Result]
     """Runs that are not in the mean because they ended before the others."""
@@ -67,17 +70,21 @@ def reach(group: Group, metric: str) -> int:
     return min(finished) if finished else max((step for _, step in ends), default=0)
 
 
-def curve(group: Group, space: Space) -> Curve | None:
-    """The score's mean over the seeds that got as far as the group (`reach`), in their common range; None if it
-    was never measured."""
+def curve(group: Group, space: Space, x: Axis = "steps") -> Curve | None:
+    """The score's mean over the seeds that got as many steps as the group (`reach`), in their common range of `x`; None
+    if it was never measured. Over hours without runs that have no clock; on a logarithmic axis without step 0, which
+    has no place there."""
     metric = group.score.metric(space)
-    series = [(run, points) for run in group.runs if (points := run.series(metric))[0]]
+    if x == "hours":
+        group = replace(group, runs=tuple(run for run in group.runs if run.clock is not None))
+    measured = {run.run_id: _placed(run, metric, x) for run in group.runs}
+    series = [(run, points) for run in group.runs if (points := measured[run.run_id])]
     if not series:
         return None
     end = reach(group, metric)
-    whole = [(run, points) for run, points in series if points[0][-1] >= end]
-    grid, values = align([points for _, points in whole])
-    intervals = _intervals(whole[0][0], metric) if len(whole) == 1 else []
+    whole = [points for _, points in series if points[-1][1].step >= end]
+    grid, values = align([_line(points) for points in whole])
+    intervals = _intervals(whole[0], group.score) if len(whole) == 1 else []
     if len(whole) >= ENOUGH and len(grid):
         low, high = mean_band(values)
         band = "95 % bootstrap interval of the mean over seeds"
@@ -87,15 +94,26 @@ def curve(group: Group, space: Space) -> Curve | None:
     else:
         low, high = values.min(axis=0), values.max(axis=0)
         band = "lowest to highest seed" if len(whole) > 1 else ""
-    short = [run for run, points in series if points[0][-1] < end]
-    return Curve(grid.tolist(), values.mean(axis=0), low, high, band, [points for _, points in series], short)
+    short = [run for run, points in series if points[-1][1].step < end]
+    return Curve(grid.tolist(), values.mean(axis=0), low, high, band, [_line(points) for _, points in series], short)
 
 
-def _intervals(run: Result, metric: str) -> list[tuple[float, float]]:
-    """Wilson intervals of each point of a counted score; none if the episodes of a point are not known."""
+def _placed(run: Result, metric: str, x: Axis) -> list[tuple[float, Measured]]:
+    """(place on the axis, what was measured), in order."""
     points = measurements(run, metric)
-    known = run.score.counted and all(point.episodes for point in points)
-    return [wilson(point.wins, point.episodes) for point in points] if known else []
+    if x == "hours":
+        return [(point.seconds / 3600, point) for point in points if point.seconds is not None]
+    return [(point.step, point) for point in points if point.step > 0 or x == "steps"]
+
+
+def _line(points: Sequence[tuple[float, Measured]]) -> tuple[list[float], list[float]]:
+    return [place for place, _ in points], [point.value for _, point in points]
+
+
+def _intervals(points: Sequence[tuple[float, Measured]], score: Score) -> list[tuple[float, float]]:
+    """Wilson intervals of each point of a counted score; none if the episodes of a point are not known."""
+    known = score.counted and all(point.episodes for _, point in points)
+    return [wilson(point.wins, point.episodes) for _, point in points] if known else []
 
 
 @dataclass(frozen=True)
@@ -109,6 +127,8 @@ class Measured:
     wins: int
     """0 if it is not counted."""
     episodes: int
+    seconds: float | None = None
+    """On the run's clock; None if it has none."""
 
 
 def measurements(run: Result, metric: str) -> list[Measured]:
@@ -116,11 +136,12 @@ def measurements(run: Result, metric: str) -> list[Measured]:
     # `eval/success` -> `eval/episodes`, `final/success_sampled` -> `final/episodes_sampled`
     episodes = f"{metric.partition('/')[0]}/episodes" + ("_sampled" if metric.endswith("_sampled") else "")
     points = []
-    for row in run.rows:
+    clock: Sequence[float | None] = run.clock or [None] * len(run.rows)
+    for row, seconds in zip(run.rows, clock, strict=True):
         value, count = row.metrics.get(metric, math.nan), row.metrics.get(episodes, 0.0)
         if math.isfinite(value):  # of an agent that diverged it may be no number
             wins = round(value / 100 * count) if run.score.counted else 0
-            points.append(Measured(row.step, value, wins, round(count)))
+            points.append(Measured(row.step, value, wins, round(count), seconds))
     return points
 
 
@@ -385,7 +406,7 @@ def compute(group: Group) -> Compute:
     other = max(0.0, sampling - sum(seconds.values()))
     evaluating = max(0.0, mean("iteration") - sampling - learning)
     seconds |= {"learning": learning, "evaluating": evaluating, "other": other}
-    devices = dict.fromkeys(_device(run) for run in group.all_runs if run.tags)
+    devices = dict.fromkeys(device(run) for run in group.all_runs if run.tags)
     return Compute(group, seconds, sum(run.seconds for run in group.all_runs) / 3600, list(devices))
 
 
@@ -455,7 +476,8 @@ def _timed(run: Result) -> Iterator[dict[str, float]]:
         yield seconds
 
 
-def _device(run: Result) -> str:
+def device(run: Result) -> str:
+    """What it computed on, in words."""
     kind = run.params.get("device", "?")
     name = run.tags.get("device", "unknown device")
     return name if kind == "cuda" else f"{name}, {run.params.get('threads', '?')} threads"

@@ -49,7 +49,7 @@ def render(
     aggregates, space, step = numbers.aggregates(report)
     counted, numeric = report.judged(counted=True), report.judged(counted=False)
     context = _head(report, title) | {
-        "figures": {name: [{"svg": Markup(d.svg), "name": d.name} for d in ds] for name, ds in drawn.items()},
+        "figures": {name: [{"svg": Markup(d.inline), "name": d.name} for d in ds] for name, ds in drawn.items()},
         "files": files,
         "verdict": verdict,
         "notices": notices.notices(report),

@@ -1,17 +1,20 @@
-"""`rrl report`: reads runs, draws figures, and writes the page with its files."""
+"""`rrl report`: reads runs, draws figures, and writes the page with its files, or the figures alone."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from rrl.machine.paths import unusable, writable
 from rrl.registry import UserError
 from rrl.report import csv_files, figures, numbers, page, tables
-from rrl.report.figures import Drawn, Published
+from rrl.report.figures import DRAWN_BY, Drawn, Make, Published
 from rrl.report.groups import Report, collect
+from rrl.report.numbers import Axis
 from rrl.store import files as store_files
 from rrl.store import results
 
@@ -34,14 +37,10 @@ def write(
     UserError if a name means no run, there are none, or `out` exists and is no report.
     """
     check(out)
-    runs = results.find(names, root)
-    if not runs:
-        folder = (root or results.ROOT).resolve()
-        raise UserError(f"there are no runs in {folder}; `rrl run quickstart` makes one in minutes")
+    report = _read(names, root)
     files = out.with_name(f"{out.stem}_files")
     if files.exists() and not out.exists():
         raise UserError(f"{files} is there already, but not the report that it would belong to; remove it")
-    report = collect(runs)
     looks = figures.looks(report)
     drawn = draw(report, looks, published)
     title = "rrl report: " + ", ".join(report.tasks)
@@ -58,8 +57,9 @@ def write(
     try:
         files.mkdir(parents=True, exist_ok=True)
         for figure in (figure for section in drawn.values() for figure in section):
-            with store_files.writing(files / f"{figure.name}.png") as file:
-                file.write(figure.png)
+            for ending, data in figure.files.items():
+                with store_files.writing(files / f"{figure.name}.{ending}") as file:
+                    file.write(data)
         csv_files.write_all(report, files)
         store_files.write_text(out, text)
     except BaseException as error:
@@ -70,6 +70,70 @@ def write(
         raise
     say(f"{len(report.runs)} runs in {len(report.groups)} groups: {out} ({out.stat().st_size / 1e6:.1f} MB)")
     say(f"figures and numbers: {files}")
+
+
+def write_figures(
+    names: list[str],
+    folder: Path,
+    say: Callable[[str], None],
+    *,
+    x: Axis = "steps",
+    published: Sequence[Published] = (),
+    root: Path | None = None,
+) -> None:
+    """Write the report's figures alone into `folder`, each as PNG, SVG and PDF; `x`: what curves are drawn over.
+
+    UserError if a name means no run, there are none, nothing is measured, or a file is there that `rrl report` did not
+    draw: then nothing is written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder, and figures go into one; name another, or remove it first")
+    writable(folder)
+    report = _read(names, root)
+    drawn = draw(report, figures.looks(report), published, x)
+    made = {
+        folder / f"{figure.name}.{ending}": data
+        for section in drawn.values()
+        for figure in section
+        for ending, data in figure.files.items()
+    }
+    if not made:
+        raise UserError("these runs have measured nothing yet: there is nothing to draw")
+    replaced = {path for path in made if os.path.lexists(path)}
+    for path in sorted(replaced):
+        if unusable(path) or DRAWN_BY.encode() not in path.read_bytes():
+            raise UserError(f"{path} exists and is no figure of rrl's; choose another folder or remove it first")
+    if x == "hours":
+        _tell_clocks(report, published, say)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, data in made.items():
+            with store_files.writing(path) as file:
+                file.write(data)
+            say(f"{path} (replaced)" if path in replaced else f"{path}")
+    except OSError as error:
+        raise UserError(f"the figures can't be written: {error}; choose another folder with --out") from error
+
+
+def _tell_clocks(report: Report, published: Sequence[Published], say: Callable[[str], None]) -> None:
+    """What hides behind hours."""
+    silent = [run.run_id[: results.ID] for run in report.runs if run.rows and run.clock is None]
+    if silent:
+        say(f"not drawn over hours, as their version of rrl did not time updates: {', '.join(silent)}")
+    devices = sorted({numbers.device(run) for group in report.groups for run in group.measured})
+    if len(devices) > 1:
+        say(f"hours of different devices are no comparison of methods: {'; '.join(devices)}")
+    if published:
+        say("published curves are not drawn over hours, which nobody published")
+
+
+def _read(names: list[str], root: Path | None) -> Report:
+    """UserError if there are no runs."""
+    runs = results.find(names, root)
+    if not runs:
+        folder = (root or results.ROOT).resolve()
+        raise UserError(f"there are no runs in {folder}; `rrl run quickstart` makes one in minutes")
+    return collect(runs)
 
 
 def check(out: Path) -> None:
@@ -83,22 +147,31 @@ def check(out: Path) -> None:
         raise UserError(f"{out} exists and is no report of rrl's; choose another name or remove it first")
 
 
-def draw(report: Report, looks: tables.Looks, published: Sequence[Published]) -> dict[str, list[Drawn]]:
-    """The page's figures by section: `train`, `eval`, `aggregate`, `compute`."""
-    drawn: dict[str, list[Drawn]] = {"train": [], "eval": [], "aggregate": [], "compute": []}
+def draw(
+    report: Report, looks: tables.Looks, published: Sequence[Published], x: Axis = "steps"
+) -> dict[str, list[Drawn]]:
+    """The page's figures by section: `train`, `eval`, `aggregate`, `compute`; and `tasks`, panels of all tasks, for
+    which a page has no room."""
+    sections: dict[str, list[Drawn]] = {"train": [], "eval": [], "tasks": [], "aggregate": [], "compute": []}
+
+    def add(section: str, make: Make, name: str, title: str) -> None:
+        drawn = figures.draw(make, name, title)
+        if drawn is not None:
+            sections[section].append(drawn)
+
+    over, ending = ("hours", "-hours") if x == "hours" else ("environment steps", "-log" if x == "log-steps" else "")
     words = {"train": "training {}, sampled action", "eval": "evaluation {}, mean action"}
     for space in numbers.SPACES:
         for task, groups in report.tasks.items():
-            figure = figures.curves(groups, space, published, looks)
-            if figure is not None:
-                name = f"curves-{space}-{re.sub(r'[^A-Za-z0-9_-]', '_', task)}"
-                title = f"{task}: {words[space].format(groups[0].score.name)} over environment steps"
-                drawn[space].append(figures.draw(figure, name, title))
+            name = f"curves-{space}-{re.sub(r'[^A-Za-z0-9_-]', '_', task)}{ending}"
+            title = f"{task}: {words[space].format(groups[0].score.name)} over {over}"
+            add(space, partial(figures.curves, groups, space, published, looks, x=x), name, title)
+        title = f"All tasks: {words[space].format('score')} over {over}"
+        make = partial(figures.grid, report.tasks, space, published, looks, x=x)
+        add("tasks", make, f"tasks-{space}{ending}", title)
     aggregates, _, step = numbers.aggregates(report)
-    figure = figures.aggregate(aggregates, looks, step)
-    if figure is not None:
-        drawn["aggregate"].append(figures.draw(figure, "aggregate", "Interquartile mean of success"))
-    figure = figures.times([numbers.compute(group) for group in report.groups], report)
-    if figure is not None:
-        drawn["compute"].append(figures.draw(figure, "compute", "Seconds per update by part"))
-    return drawn
+    make = partial(figures.aggregate, aggregates, looks, step)
+    add("aggregate", make, "aggregate", "Interquartile mean of success")
+    computes = [numbers.compute(group) for group in report.groups]
+    add("compute", partial(figures.times, computes, report), "compute", "Seconds per update by part")
+    return sections

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from rrl.agents.base import Agent, Episodes
+from rrl.agents.settings.base import Agent, Episodes
 from rrl.config import ginfile
-from rrl.demos.replay import cache_folder
 from rrl.envs.base import EnvFactory
 from rrl.evaluators.base import Evaluator
 from rrl.machine.cores import cores
+from rrl.machine.paths import caches
 from rrl.registry import build
 from rrl.run import speed
 from rrl.run.experiment import Experiment
@@ -109,7 +109,7 @@ def measured(config: Experiment.Config) -> speed.Speed:
 
 
 def _path() -> Path:
-    return cache_folder().parent / "speeds.json"
+    return caches() / "speeds.json"
 
 
 def _runs_the_policy(evaluator: Evaluator.Config) -> bool:

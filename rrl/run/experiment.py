@@ -5,26 +5,31 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from rrl.agents.base import Agent, Progress
+from rrl.agents.settings import base as agents
 from rrl.config import ginfile
 from rrl.demos import DemoSet, pictures
 from rrl.demos.replay import NoPolicy
-from rrl.encoders import backends
-from rrl.encoders.base import Encoder, Inference, cpu_has_bf16
+from rrl.encoders.settings import base as encoders
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.evaluators.base import Evaluator
 from rrl.machine.cores import MOST_THREADS
+from rrl.machine.progress import Progress
 from rrl.registry import Component, Mistake, Seed, UserError, build, code_of, mistake, mistakes, register
 from rrl.rollout.data import Obs, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.run import provenance
+
+if TYPE_CHECKING:  # torch: whoever only reads a configuration needs none
+    import torch
+
+    from rrl.agents.base import Agent
+    from rrl.encoders.base import Encoder, Inference
 
 ROOMS = ("rrl.envs", "rrl.rollout", "rrl.encoders", "rrl.demos")
 """Whose code makes features: a checkout's changes between two versions."""
@@ -60,9 +65,9 @@ class Experiment(Component):
 
         env: EnvFactory.Config
         """The environment, such as @Adroit()."""
-        encoder: Encoder.Config
+        encoder: encoders.Encoder.Config
         """What turns pictures into features, such as @ResNet(); @State() uses no pictures."""
-        agent: Agent.Config
+        agent: agents.Agent.Config
         """What acts and learns, such as @DAPG()."""
         demos: DemoSet.Config | None = None
         """Demonstrations to learn from: @DemoSet()."""
@@ -119,6 +124,8 @@ class Experiment(Component):
 
     def __init__(self, config: Config) -> None:
         """UserError where weights or demonstrations are missing, or the simulator refuses its settings."""
+        import torch
+
         self.config = config
         self.env: EnvFactory = build(config.env)
         self.frames = config.encoder.frames()
@@ -139,6 +146,8 @@ class Experiment(Component):
 
     def make_inference(self, collector: Collector, progress: Progress) -> Inference:
         """How this run's encoder computes; int8 takes its ranges from the collector's environments."""
+        from rrl.encoders.base import Inference
+
         cfg, envs, calibration = self.config, collector.envs, None
         assert cfg.threads is not None
         assert cfg.precision != "auto"
@@ -165,6 +174,7 @@ class Experiment(Component):
             seed=seed,
             inference=inference,
             slots=envs.num_envs,
+            privileged=self.env.privileged,
         )
         return agent
 
@@ -181,6 +191,9 @@ class Experiment(Component):
 
     def _key(self, collector: Collector, agent: Agent, encoder: Encoder, inference: Inference) -> dict[str, str] | None:
         """All that decides what the agent observes, as `DemoSet.replay` takes it; None where it can't be told."""
+        from rrl.agents.base import Agent
+        from rrl.encoders import backends
+
         backend, kind = backends.get(inference.backend), type(agent)
         observe = kind.observe if kind.observe_demo is Agent.observe_demo else kind.observe_demo
         codes = provenance.codes([*provenance.classes(encoder, self.env), kind, type(backend)])
@@ -233,6 +246,10 @@ class Experiment(Component):
 
 def known_backend(backend: str, owner: str) -> str:
     """For validators of `backend`: the name of a registered one, or 'auto'."""
+    if backend == "auto":
+        return backend
+    from rrl.encoders import backends
+
     if backend not in (known := ["auto", *backends.names()]):
         message = f"{owner}.backend must be {', '.join(map(repr, known))}; got {backend!r}"
         close = difflib.get_close_matches(backend, known, 1)
@@ -243,6 +260,10 @@ def known_backend(backend: str, owner: str) -> str:
 
 def _processor(device: torch.device) -> str:
     """What kind of processor rounds: another kind, other bits."""
+    import torch
+
+    from rrl.encoders.base import cpu_has_bf16
+
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     return torch.backends.cpu.get_cpu_capability() + (" bf16" if cpu_has_bf16() else "")

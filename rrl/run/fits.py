@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from rrl.agents.base import Episodes
+from rrl.agents.settings.base import Episodes
 from rrl.encoders import backends
 from rrl.envs.base import EnvFactory
 from rrl.machine.processes import available_memory, in_bytes

@@ -7,7 +7,8 @@ import os
 import torch
 
 from rrl.encoders import backends
-from rrl.encoders.base import Encoder, cpu_has_bf16
+from rrl.encoders.base import cpu_has_bf16
+from rrl.encoders.settings.base import Encoder
 from rrl.machine.cores import MOST_THREADS, cores
 from rrl.registry import UserError
 from rrl.run.experiment import Experiment

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from rrl.agents.base import Episodes
+from rrl.agents.settings.base import Episodes
 from rrl.machine.console import COLUMNS, duration, wrapped
 from rrl.machine.cores import cores
 from rrl.machine.processes import available_memory, in_bytes

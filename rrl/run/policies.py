@@ -12,7 +12,6 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,18 @@ from rrl.agents.base import Agent
 from rrl.config import ginfile
 from rrl.config.files import Finder
 from rrl.config.files import find as find_file
-from rrl.demos.replay import cache_folder
 from rrl.encoders import backends
 from rrl.encoders.base import Encoder, Inference, Precision, cpu_has_bf16
 from rrl.envs.base import EnvFactory
-from rrl.machine.paths import expanded, unusable
+from rrl.machine.paths import caches
 from rrl.registry import Component, InputFile, UserError, build
 from rrl.rollout.slots import Slots
 from rrl.run import provenance
 from rrl.run.experiment import Experiment
+from rrl.run.shipped import find as find
+from rrl.run.shipped import shipped as shipped
 from rrl.store import checkpoint
-from rrl.store.files import shipped_first, writing
+from rrl.store.files import writing
 
 FILE = "file."
 """Beginning of the names of tensors that are no part of the policy, but the bytes of files that its configuration
@@ -91,7 +91,7 @@ def carry(path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> lis
 
 def _unpacked(name: str, data: bytes) -> Path:
     """A carried file in the cache, under a checksum of its content."""
-    path = cache_folder().parent / "files" / hashlib.sha256(data).hexdigest()[:32] / name
+    path = caches() / "files" / hashlib.sha256(data).hexdigest()[:32] / name
     if not path.is_file() or path.read_bytes() != data:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,25 +99,6 @@ def _unpacked(name: str, data: bytes) -> Path:
                 file.write(data)
         except OSError as error:
             raise UserError(f"the policy's {name} can't be unpacked: {error}; RRL_CACHE names another cache") from error
-    return path
-
-
-def shipped() -> dict[str, Path]:
-    """Name -> file of the policies that come with the package: state experts, and pixel policies."""
-    folder = Path(str(files("rrl"))) / "data"
-    paths = [*folder.glob("experts/*.safetensors"), *folder.glob("policies/*.safetensors")]
-    return {path.stem: path for path in sorted(paths)}
-
-
-def find(source: str | Path) -> Path:
-    """The policy file that a path or the name of a shipped policy means; UserError if there is none."""
-    known = shipped()
-    path = shipped_first(str(source), known, expanded(source))
-    if why := unusable(path):
-        raise UserError(
-            f"{why}, nor a shipped policy of that name ({', '.join(known)}); "
-            "runs write policy.safetensors and best_policy.safetensors"
-        )
     return path
 
 
@@ -158,6 +139,7 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
         action_dim=values["action_dim"],
         seed=config.seed,
         inference=inference,
+        privileged=env.privileged,
     )
     own = {name: t for name, t in tensors.items() if not name.startswith(FILE)}
     agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in own.items()})
@@ -234,6 +216,8 @@ class LoadedPolicy:
             has = ", ".join(obs) or "nothing"
             raise UserError(f"this policy needs {' and '.join(needs)}; the observation has {has}")
         state = np.asarray(obs["state"], np.float32)
+        if self.env.privileged and state.shape[-1] == self.facts["state_dim"] - self.env.privileged:
+            state = np.concatenate((state, np.zeros((*state.shape[:-1], self.env.privileged), np.float32)), axis=-1)
         if state.shape[-1] != self.facts["state_dim"]:
             raise UserError(
                 f"this policy's state has {self.facts['state_dim']} numbers; got {state.shape[-1]}: "
@@ -264,8 +248,8 @@ class LoadedPolicy:
 
 
 def load_policy(source: str | Path) -> LoadedPolicy:
-    """A policy from its file, or a shipped one by name (see `shipped`); UserError if there is none. Warns where
-    versions or a plugin's code are others than in its training."""
+    """A policy from its file, the folder of an exported one or a run, or a shipped one by name (see `shipped`);
+    UserError if there is none. Warns where versions or a plugin's code are others than in its training."""
     config, agent, facts = load(find(source))
     if facts["others"]:
         warnings.warn(f"{source} was trained with {', '.join(facts['others'])}", stacklevel=2)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rrl.agents.base import Agent
+from rrl.agents.settings.base import Agent
 from rrl.config import ginfile
 from rrl.machine.console import Display, optional_output
 from rrl.machine.paths import writable

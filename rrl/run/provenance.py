@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-from rrl.encoders.base import Encoder, same_weights
+from rrl.encoders.settings.base import same_weights
 from rrl.envs.base import EnvFactory
 from rrl.registry import Component, source_of
+
+if TYPE_CHECKING:
+    from rrl.encoders.base import Encoder
 
 EXACT = ("torch", "mujoco", "numpy")
 """Other versions of these may compute other bits, whatever the parts say."""

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rrl.agents.base import SILENCE, Agent, AgentSteps
+from rrl.agents.base import Agent, AgentSteps
 from rrl.config import ginfile
 from rrl.encoders.base import Inference
 from rrl.machine.processes import die_with, keep_freed_memory, memory, python
+from rrl.machine.progress import SILENCE
 from rrl.rollout.data import Episode, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Stepper

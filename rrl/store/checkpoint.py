@@ -9,22 +9,25 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from rrl.machine.paths import unusable
 from rrl.registry import UserError
 from rrl.store.files import writing
 
+if TYPE_CHECKING:
+    import torch
+
 
 def pack(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Arrays of any numeric type as tensors of bytes, and the JSON-able layout that `unpack` needs:
     safetensors and torch don't know all of numpy's types."""
+    import torch
+
     tensors, layout = {}, {}
     for name, array in arrays.items():
         flat = np.ascontiguousarray(array).reshape(-1)
@@ -52,6 +55,8 @@ def fault(tensors: Mapping[str, torch.Tensor]) -> str:
 def save_file(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
     """Write or replace `path` so that a crash at any moment leaves the old or the new file, whole. UserError, and the
     old file, if a tensor has a `fault`."""
+    from safetensors.torch import save
+
     if found := fault(tensors):
         raise UserError(f"{path} is not written: {found}")
     metadata = {"format": "rrl", "values": json.dumps(values)}
@@ -63,7 +68,7 @@ def save_file(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[s
 def load_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(tensors, values) of a file written by `save_file`; UserError if it is anything else, or a tensor has a
     `fault` (earlier versions wrote such files)."""
-    with _opened(path) as (file, values):
+    with _opened(path, "pt") as (file, values):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if found := fault(tensors):
         raise UserError(f"{path} is of a training that diverged: {found}")
@@ -72,16 +77,16 @@ def load_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 def load_values(path: Path) -> dict[str, Any]:
     """The values alone, from the file's header; UserError as `load_file`."""
-    with _opened(path) as (_, values):
+    with _opened(path, "np") as (_, values):  # no tensors: no torch
         return values
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _opened(path: Path, framework: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     if why := unusable(path):
         raise UserError(why)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != "rrl":
                 raise UserError(f"{path} is a safetensors file, but not one that rrl wrote")

@@ -114,6 +114,20 @@ class Result(Setup):
         return sum(self.series("time/iteration")[1])
 
     @property
+    def clock(self) -> list[float] | None:
+        """Seconds spent by the end of each row: in the warm start, in updates, in evaluations between them. Rows add
+        up over resumes: pauses, starting up and what a crash cut off are in none. None for a run of a version that did
+        not time its updates."""
+        seconds, clock = 0.0, []
+        for row in self.rows:
+            if "iteration" in row.metrics and "time/iteration" not in row.metrics:
+                return None
+            before = row.metrics.get("time/warm_start", 0.0) + row.metrics.get("time/evaluate", 0.0)
+            seconds += row.metrics.get("time/iteration", before)  # which has its evaluation in it
+            clock.append(seconds)
+        return clock
+
+    @property
     def unseen(self) -> frozenset[str]:
         """Settings that decide nothing here: those about pictures, in a run without any."""
         return frozenset() if self.pictures else frozenset({"precision", "backend", *self.visual})

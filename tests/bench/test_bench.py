@@ -48,7 +48,7 @@ def test_progress_has_a_total_and_a_time_left_once_all_cases_were_timed():
 
 @pytest.mark.parametrize("name", registry.names("encoder"))
 def test_every_frozen_encoder_has_a_configuration_to_be_timed(name):
-    if issubclass(registry.get(name), FrozenEncoder):
+    if issubclass(registry.implementation(registry.get(name)), FrozenEncoder):
         assert sampling.encoder_config(name).frames()
 
 

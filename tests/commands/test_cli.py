@@ -251,39 +251,45 @@ def test_shipped_policies_are_listed(tmp_path, monkeypatch):
     rows = {line.split()[0]: line for line in alone.splitlines()[1:]}
     assert rows.keys() == policies.shipped().keys()
     assert rows["adroit_door_mobilenetv2"].endswith("MobileNetV2, DAPG, 45 updates")
-    readme = (ROOT / "README.md").read_text().partition("\n## Policies\n")[2].partition("\n## ")[0]
-    assert all(f"`{name}`" in readme for name in rows)
+    page = (ROOT / "docs" / "policies.md").read_text()
+    assert all(f"`{name}`" in page for name in rows)
+
+
+GUIDES = ("your_agent", "your_encoder", "your_environment", "your_evaluator", "your_task", "your_training", "tutorial")
+"""Followed to the letter, in test_guides."""
+PAGES = [ROOT / "README.md", *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.stem not in GUIDES)]
 
 
 def readme_commands():
-    """Lines of code blocks that begin with rrl, of the README and of the page on sweeps."""
-    pages = (ROOT / "README.md", ROOT / "docs" / "sweeps.md")
-    text = "\n".join(page.read_text() for page in pages).replace("\\\n", " ")
-    return re.findall(r"^(?: {4})?(?:\$ )?((?:\.venv/bin/)?rrl [a-z-].*)$", text, re.M)
+    """Lines of code blocks that begin with rrl, of the README and the documentation's pages."""
+    text = "\n".join(page.read_text() for page in PAGES).replace("\\\n", " ")
+    return re.findall(r"^(?: {4})(?:\$ )?((?:\.venv/bin/)?rrl [a-z-].*)$", text, re.M)
 
 
 def test_the_readmes_figures_are_among_the_results():
-    """Of every rate and count of episodes in the README, the results page says where it comes from."""
+    """Of every rate and count of episodes in the README and the short results, the notes say where it comes from."""
     figure = re.compile(r"\d+(?:\.\d+)? %|\d+ of \d+|\d+ min \d+ s|\d[\d,]* (?:steps|episodes)")
-    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
-    found = figure.findall(" ".join((ROOT / "README.md").read_text().split()))
+    notes = " ".join(" ".join(page.read_text() for page in (ROOT / "docs" / "notes").glob("*.md")).split())
+    short = (ROOT / "README.md", ROOT / "docs" / "results.md")
+    found = figure.findall(" ".join(" ".join(page.read_text() for page in short).split()))
     assert len(found) > 10
-    assert [each for each in found if each not in page] == []
+    assert [each for each in found if each not in notes] == []
 
 
 def test_ferms_rows_say_what_their_files_expect():
-    """Of each file that the README's table names, the header has the success with the mean action."""
-    rows = re.findall(r"`rrl run (results/door_ferm\w*)` \| ([\d.]+) %", (ROOT / "README.md").read_text())
+    """Of each file that the page's table names, the header has the success with the mean action."""
+    page = (ROOT / "docs" / "shipped.md").read_text()
+    rows = re.findall(r"`rrl run (results/door_ferm\w*)` \| ([\d.]+) %", page)
     assert [name for name, _ in rows] == [f"results/door_ferm{kind}" for kind in ("_bc", "_imitation", "")]
     for name, success in rows:
         header = ginfile.find(name).read_text().partition("\n\n")[0]
         assert float(success) in [float(each) for each in re.findall(r"([\d.]+) %", header)], name
 
 
-def test_the_readmes_gin_files_are_what_it_says():
+def test_the_pages_gin_files_are_what_they_say():
     """The quickstart as it is shipped, and a file of one's own."""
-    text = (ROOT / "README.md").read_text().split("## A gin file")[1]
-    quickstart, own = blocks(text)[:2]
+    quickstart, own = blocks((ROOT / "docs" / "configuration.md").read_text())[:2]
+    assert own in blocks((ROOT / "README.md").read_text())
     assert quickstart == (ROOT / "gin" / "quickstart.gin").read_text().split("\n\n", 1)[1]
     assert ginfile.loads(own) == ginfile.load("ablations/door_resnet18")
 
@@ -304,16 +310,16 @@ def test_readme_commands_are_as_the_program_takes_them(line):
             found = [name.removeprefix("gin/") for name in names]
             ginfile.load(found, sets, finder=lambda component, mark, text, folders: text)  # files of the reader's
         except ginfile.ConfigError as error:  # shown on purpose: then the README quotes what it says
-            readme = " ".join((ROOT / "README.md").read_text().split())
+            pages = " ".join(" ".join(page.read_text() for page in PAGES).split())
             for problem in error.problems:
-                assert problem.message in readme
+                assert problem.message in pages
     if words[:1] == ["sweep"]:
         sources = words[1 : next((i for i, word in enumerate(words) if word.startswith("--")), None)]
         _, sweep = request([str(ROOT / s) if s.startswith("gin/") else s for s in sources])
         for text in (words[i + 1] for i, word in enumerate(words) if word == "--grid"):
             axis(text)
         assert sweep.files
-    command = words[:2] if words[0] in ("weights", "demos") else words[:1]
+    command = words[:2] if words[0] in ("bench", "demos", "weights") else words[:1]
     usage = CliRunner().invoke(cli.app, ["--help"] if command[0].startswith("-") else [*command, "--help"])
     assert usage.exit_code == 0, usage.output
     for word in words:

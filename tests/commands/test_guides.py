@@ -48,11 +48,21 @@ QUICKLY = {
     "arm.gin": (*episodes("NPG"), *ALONE, "Experiment.workers = 1"),
     "expert.gin": (*ONCE, *episodes("NPG"), *HERE, *ALONE, "MyArm.radius = 9.0"),
     "arm.gin method/rrl": CLONE,
+    "pen.gin": (*CLONE, "Adroit.horizon = 5", "DAPG.policy_hidden = (8,)"),
+    "pendulum.gin": (
+        *ONCE,
+        *HERE,
+        "Experiment.num_envs = 2",
+        "Reinforce.trajectories = 2",
+        "EpisodeReturn.episodes = 1",
+    ),
 }
 
 
 def quickly(words):
     """What makes a run take seconds."""
+    if words[0] == "sweep":
+        return (*ALWAYS, *(text for text in QUICKLY[words[1]] if not text.startswith("DemoSet.episodes")))
     if words[0] != "run":
         return ()
     return (*ALWAYS, *QUICKLY[" ".join(words[1:]).split(" --set")[0]])
@@ -131,6 +141,33 @@ def test_your_own_environment_class(plugged):
     assert "then kept in" in said[[*said][-1]]  # features of demonstrations
     assert results.read(Path("runs") / newest()).labels["env"] == "MyArm"
     goes_on_bit_for_bit(registry.get("MyArm"))
+
+
+def test_your_own_agent(plugged):
+    said = plugged.follow("your_agent.md")
+    assert "Reinforce      REINFORCE: log-likelihoods of actions" in said["rrl list agent"]
+    assert "Reinforce.lr = 0.003" in said["rrl describe Reinforce"]
+    assert re.search(r"update 1/1 .* std \d\.\d\d ", said["rrl run pendulum.gin"])
+    assert "resumed after 1 updates" in said["rrl resume RUN --iterations 110"]
+
+
+def test_your_own_evaluator(plugged):
+    said = plugged.follow("your_evaluator.md")
+    assert (
+        "Experiment.evaluators = (@SuccessRate(), @Smoothness())"
+        in said["rrl check adroit_door_mobilenetv2 smooth.gin"]
+    )
+    assert re.search(r"moves by 0\.0\d\d a step", said["rrl eval adroit_door_expert --with smooth.gin"])
+
+
+def test_the_tutorial(here):
+    said = Reader(quickly).follow("tutorial.md")
+    assert "DAPG.trajectories = 50" in said["rrl check pen.gin"]
+    assert "resumed after 1 updates" in said["rrl resume RUN --iterations 10"]
+    sweeps = [text for line, text in said.items() if line.startswith("rrl sweep")]
+    assert len(sweeps) == 2
+    assert Path("all.html").stat().st_size > 10_000
+    assert len([*Path("runs").glob("*/learning_curve.png")]) == 5
 
 
 class Scripts(Reader):

@@ -240,8 +240,8 @@ def test_a_shipped_policy_acts_in_five_lines():
     assert policy.config.env.task == "door"
 
 
-def test_the_readmes_lines_run():
-    text = (Path(__file__).parents[2] / "README.md").read_text()
+def test_the_pages_lines_run():
+    text = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
     (block,) = re.findall(r"^    import rrl\n(?:    .*\n)+", text, re.M)
     code = textwrap.dedent(block) + "print(obs['state'].shape)\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

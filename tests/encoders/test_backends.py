@@ -18,7 +18,7 @@ from rrl.encoders.backends import pytorch as torch_backend
 from rrl.encoders.backends.openvino import CHUNK, parity
 from rrl.encoders.backends.pytorch import StaticBatch, compile_or_warn
 from rrl.encoders.base import Inference
-from rrl.encoders.mobilenet import WHEEL
+from rrl.encoders.settings.mobilenet import WHEEL
 from rrl.registry import UserError
 
 CPU = torch.device("cpu")

@@ -20,6 +20,7 @@ from rrl import registry
 from rrl.encoders import R3M, VC1, VDVAE, VIP, vdvae, weights
 from rrl.encoders.base import Inference
 from rrl.encoders.weights import WeightsError
+from rrl.registry import build
 
 IMAGENET = T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LAYOUTS = {
@@ -295,7 +296,7 @@ def test_users_are_told_where_to_get_the_file(name):
         cls.Config()
     config = cls.Config(weights="/no/such.pt")
     with pytest.raises(WeightsError) as error:
-        cls(config, cameras=1)
+        build(config, cameras=1)
     assert f"{name}.weights = '/no/such.pt': there is no file /no/such.pt" in str(error.value)
     assert f"get it from {config.source.address}" in str(error.value) and "None: untrained" in str(error.value)
     assert cls.Config(weights=None).label().endswith("(UNTRAINED)")

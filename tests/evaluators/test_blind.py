@@ -17,6 +17,6 @@ def test_the_blind_encoder_sees_nothing_and_says_so():
 @pytest.mark.parametrize("name", registry.names("encoder"))
 def test_what_an_encoder_offers_as_blind_control_is_one(name):
     cls = registry.get(name)
-    assert issubclass(cls, Encoder)
+    assert issubclass(registry.implementation(cls), Encoder)
     config = cls.blind_control()
     assert config is None or (config.blind_on_purpose and config.component is cls)

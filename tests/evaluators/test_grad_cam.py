@@ -18,7 +18,7 @@ from rrl.config import ginfile
 from rrl.demos.replay import NoPolicy
 from rrl.encoders import ResNet
 from rrl.envs.vector import WorkerVectorEnv
-from rrl.evaluators import grad_cam
+from rrl.evaluators import grad_cam, heat
 from rrl.evaluators.base import Context
 from rrl.registry import UserError, build
 from rrl.rollout.episodes import Collector
@@ -64,7 +64,7 @@ def stretched(weights, maps):
 def test_a_map_of_the_features_is_the_closed_form(encoder, shots):
     """Features f are means of the last channels, so d|f| / d(channel) is f / |f|, spread evenly."""
     maps, features = channels(encoder, shots.frames)
-    found = grad_cam.heat(encoder, shots)
+    found = heat.heat(encoder, shots.frames, shots.state)
     assert found.shape == (2, 2, 224, 224)
     np.testing.assert_allclose(found, stretched(features.view(4, 512), maps), atol=1e-4)
 
@@ -75,16 +75,16 @@ def test_a_map_of_the_action_is_the_closed_form(encoder, shots):
     maps, features = channels(encoder, shots.frames)
     rows = torch.cat((features, torch.from_numpy(shots.state)), 1)
     expected = stretched((rows @ matrix.T @ matrix)[:, :1024].reshape(4, 512), maps)
-    found = grad_cam.heat(encoder, shots, lambda row: row @ matrix.T)
+    found = heat.heat(encoder, shots.frames, shots.state, lambda row: row @ matrix.T)
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert np.abs(found - grad_cam.heat(encoder, shots)).max() > 0.1
+    assert np.abs(found - heat.heat(encoder, shots.frames, shots.state)).max() > 0.1
     assert not encoder.learns and all(p.grad is None for p in encoder.parameters())
 
 
 def test_tokens_are_no_maps(shots):
     frames = shots._replace(frames=shots.frames[:, :96, :96, :3].copy())
     with pytest.raises(UserError, match=r"network of convolutions, .*: its last layers give \[1, 36, 32\]"):
-        grad_cam.heat(Attention96(Attention96.Config(), cameras=1), frames)
+        heat.heat(Attention96(Attention96.Config(), cameras=1), frames.frames, frames.state)
 
 
 @pytest.mark.parametrize("encoder", ["State", "PixelCNN"])

@@ -7,8 +7,8 @@ from torchvision.models import get_model
 from rrl import registry
 from rrl.encoders import FixedEncoder, FrozenEncoder, PixelCNN, Timm, weights
 from rrl.encoders.fixed import save_encoder
-from rrl.encoders.mobilenet import WHEEL
 from rrl.encoders.pixel import PixelEncoder
+from rrl.encoders.settings.mobilenet import WHEEL
 
 TINY = "test_vit.r160_in1k"
 """One of the networks of timm that are made for tests: a transformer of 160-px pictures."""
@@ -17,7 +17,8 @@ SMALLEST = {"R3M": {"depth": 18}, "VDVAE": {"size": 32}, "Timm": {"model": TINY}
 
 NETWORKS = ["resnet18", "resnet34", "resnet50", "mobilenet_v2", "shufflenet_v2_x1_0"]
 """Those of torchvision."""
-FROZEN = [cls for cls in map(registry.get, registry.names("encoder")) if issubclass(cls, FrozenEncoder)]
+ALL = [registry.implementation(registry.get(name)) for name in registry.names("encoder")]
+FROZEN = [cls for cls in ALL if issubclass(cls, FrozenEncoder)]
 needs_wheel = pytest.mark.skipif(not weights.wheel_file(WHEEL.file), reason="pip install 'rrl[offline]'")
 
 

@@ -53,6 +53,7 @@ def make(
     state_dim=STATE,
     action_dim=ACTION,
     slots=1,
+    privileged=0,
     cameras=1,
     precision="fp32",
     device="cpu",
@@ -72,6 +73,7 @@ def make(
         seed=seed,
         inference=Inference(precision=precision, device=torch.device(device)),
         slots=slots,
+        privileged=privileged,
     )
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from rrl.cli import app
 from rrl.config import ginfile
 from rrl.encoders import VAE
-from rrl.encoders.task import read_header
+from rrl.encoders.settings.task import read_header
 from rrl.machine.multiply_adds import counted
 from rrl.pretrain import sheet
 from rrl.pretrain.pretraining import Pretraining, resolve

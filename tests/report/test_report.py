@@ -299,7 +299,7 @@ def test_means_end_where_the_group_got_to(tmp_path: Path) -> None:
     (group,) = report_of(tmp_path).groups
     curve = numbers.curve(group, "train")
     assert curve is not None
-    assert curve.steps == [1000, 2000, 3000, 4000, 5000]
+    assert curve.x == [1000, 2000, 3000, 4000, 5000]
     assert len(curve.seeds) == 3
     assert [run.run_id for run in curve.short] == ["a2"]
     own = [run.series("train/success")[1][:5] for run in group.runs[:2]]
@@ -438,7 +438,8 @@ def test_every_section_is_there(mixed: Path) -> None:
 def test_files_beside_the_page(mixed: Path) -> None:
     page_of(mixed)
     folder = mixed / "report_files"
-    pictures = {"curves-train-door.png", "curves-eval-door.png", "aggregate.png", "compute.png"}
+    names = ("curves-train-door", "curves-eval-door", "aggregate", "compute")
+    pictures = {f"{name}.{ending}" for name in names for ending in ("png", "svg", "pdf")}
     assert {p.name for p in folder.iterdir()} == pictures | {"curves.csv", "table.csv"}
     with (folder / "curves.csv").open() as file:
         lines = list(csv.DictReader(file))

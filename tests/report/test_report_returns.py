@@ -173,8 +173,10 @@ def test_a_page_about_returns_speaks_of_no_success_rate(scored: Path) -> None:
     assert "nan" not in Parsed(text).text.split()
     assert "not checked" in section(text, "scores")
     names = {path.name for path in (scored / "report_files").iterdir()}
-    curves = {f"curves-{kind}-{task}.png" for kind in ("train", "eval") for task in ("cartpole_swingup", "walker_walk")}
-    assert names == curves | {"compute.png", "curves.csv", "table.csv", "scores.csv", "returns.csv"}
+    curves = {f"curves-{kind}-{task}" for kind in ("train", "eval") for task in ("cartpole_swingup", "walker_walk")}
+    drawn = curves | {"tasks-train", "tasks-eval", "compute"}
+    pictures = {f"{name}.{ending}" for name in drawn for ending in ("png", "svg", "pdf")}
+    assert names == pictures | {"curves.csv", "table.csv", "scores.csv", "returns.csv"}
     assert lines_of(scored / "report_files" / "table.csv") == []
 
 

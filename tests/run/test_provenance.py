@@ -20,7 +20,7 @@ from rrl.commands import policies as evaluation
 from rrl.demos import DemoSet, sets
 from rrl.encoders import weights
 from rrl.encoders.base import fingerprint
-from rrl.encoders.mobilenet import WHEEL
+from rrl.encoders.settings.mobilenet import WHEEL
 from rrl.envs.adroit import Adroit
 from rrl.machine.console import Display
 from rrl.registry import UserError
