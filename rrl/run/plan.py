@@ -104,7 +104,7 @@ def _training(experiment: Experiment) -> str:
         return "the warm start alone"
     total = f"{fits.training_steps(config):,} environment steps"
     if isinstance(wants, Episodes):
-        return f"{total} at most, {config.iterations:,} updates of {wants.count:,} episodes"
+        return f"{total} at most, {config.iterations:,} update{'s' * (config.iterations > 1)} of {wants.count:,} episodes"
     return f"{total}, written down every {fits.iteration_steps(config):,}"
 
 
