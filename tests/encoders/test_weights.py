@@ -194,7 +194,7 @@ def test_a_damaged_cached_file_is_refused(tmp_path):
 
 def test_remedies_where_nothing_can_be_had(tmp_path, monkeypatch):
     source, _ = published(tmp_path / "x", {})
-    monkeypatch.setattr(ResNet, "pretrained", (source,))
+    monkeypatch.setattr(ResNet.Config.component, "pretrained", (source,))
     with pytest.raises(WeightsError) as error:
         weights.resolve(source, "imagenet", "Net")
     text = str(error.value)
@@ -319,7 +319,7 @@ def test_todays_word_of_an_earlier_runs_weights():
 def test_fetch_knows_names_and_keeps_what_is_there(server, monkeypatch):
     folder, address = server
     source, file = published(folder, {"a": torch.ones(3)}, address)
-    monkeypatch.setattr(ResNet, "pretrained", (source,))
+    monkeypatch.setattr(ResNet.Config.component, "pretrained", (source,))
     target = folder / "carried"
     assert weights.fetch("net", target).read_bytes() == file.read_bytes()
     file.unlink()
