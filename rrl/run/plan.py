@@ -104,7 +104,8 @@ def _training(experiment: Experiment) -> str:
         return "the warm start alone"
     total = f"{fits.training_steps(config):,} environment steps"
     if isinstance(wants, Episodes):
-        return f"{total} at most, {config.iterations:,} update{'s' * (config.iterations > 1)} of {wants.count:,} episodes"
+        updates = "1 update" if config.iterations == 1 else f"{config.iterations:,} updates"
+        return f"{total} at most, {updates} of {wants.count:,} episodes"
     return f"{total}, written down every {fits.iteration_steps(config):,}"
 
 
