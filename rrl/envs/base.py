@@ -241,6 +241,10 @@ class EnvFactory(Component, abc.ABC):
         """How many numbers at the state vector's end only critics may see."""
         return sum(part.size for part in self.parts if part.privileged)
 
+    def for_critics(self) -> dict[str, int]:
+        """What an agent's constructor is told of that, if there is any: most agents don't know the word."""
+        return {"privileged": self.privileged} if self.privileged else {}
+
     def faults(self) -> Faults | None:
         """How the sensors of its joints can fail; None: it has no such settings, or observes no joints."""
         return None

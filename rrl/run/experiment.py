@@ -174,7 +174,7 @@ class Experiment(Component):
             seed=seed,
             inference=inference,
             slots=envs.num_envs,
-            privileged=self.env.privileged,
+            **self.env.for_critics(),
         )
         return agent
 

@@ -139,7 +139,7 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
         action_dim=values["action_dim"],
         seed=config.seed,
         inference=inference,
-        privileged=env.privileged,
+        **env.for_critics(),
     )
     own = {name: t for name, t in tensors.items() if not name.startswith(FILE)}
     agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in own.items()})
