@@ -147,7 +147,7 @@ def test_your_own_agent(plugged):
     said = plugged.follow("your_agent.md")
     assert "Reinforce      REINFORCE: log-likelihoods of actions" in said["rrl list agent"]
     assert "Reinforce.lr = 0.003" in said["rrl describe Reinforce"]
-    assert re.search(r"update 1/1 .* std \d\.\d\d ", said["rrl run pendulum.gin"])
+    assert re.search(r"update 1/1 .*\bstd \d\.\d\d", said["rrl run pendulum.gin"], re.S)
     assert "resumed after 1 updates" in said["rrl resume RUN --iterations 110"]
 
 
