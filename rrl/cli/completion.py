@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from functools import wraps
+from io import StringIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ def _quiet(complete: F) -> F:
 
     @wraps(complete)
     def wrapped(*args: object, **kwargs: object) -> Offers:
-        with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+        with redirect_stderr(StringIO()):
             try:
                 return complete(*args, **kwargs)
             except Exception:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import termios
 from collections.abc import Callable
@@ -15,6 +16,7 @@ def on_terminal(root: Path, arguments: list[str], *, hangup: bool) -> tuple[subp
     here, there = pty.openpty()
 
     def adopt() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as a shell gives a program in front; jobs behind ignore it
         if hangup:
             fcntl.ioctl(there, termios.TIOCSCTTY, 0)
 
