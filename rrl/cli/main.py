@@ -109,7 +109,7 @@ def sweep(
     """Run many gin files, seeds and settings; the same command again goes on where it stopped."""
     seconds, numbers = seconds_of(budget), numbers_of(seeds)
     from rrl.sweeps import command
-    from rrl.sweeps.plan import request
+    from rrl.sweeps.plan import request, written
 
     label, config = request(
         sources,
@@ -121,7 +121,8 @@ def sweep(
         metric=metric,
     )
     options = {"jobs": jobs, "budget": seconds, "backend": backend, "slurm": slurm or []}
-    raise typer.Exit(command.sweep(name or label, config, dry_run=dry_run, new=new, **options))  # type: ignore[arg-type]
+    places = written(sources)
+    raise typer.Exit(command.sweep(name or label, config, places, dry_run=dry_run, new=new, **options))  # type: ignore[arg-type]
 
 
 @app.command()
@@ -484,7 +485,9 @@ def export(
     from rrl.commands import policies as evaluation
 
     if [policy, encoder, onnx, hub].count(None) != 3:
-        raise typer.BadParameter("say what to export: --policy FILE, --encoder FILE, --onnx FILE or --hub FOLDER")
+        raise typer.BadParameter(
+            "say what to export, one at a time: --policy FILE, --encoder FILE, --onnx FILE or --hub FOLDER"
+        )
     if onnx is not None and half:
         raise typer.BadParameter("--half is for --policy: an ONNX graph computes in float32")
     if encoder is not None and (best or half):

@@ -244,6 +244,11 @@ def load(path: Path) -> Demos:
     path = npz(path)
     if why := unusable(path):
         raise UserError(f"no demonstrations: {why}; shipped ones are {', '.join(shipped())}")
+    if why := unusable(path.with_suffix(".json")):
+        raise UserError(
+            f"{path} is not a set of demonstrations that rrl wrote: {why}\n"
+            "  put the .json of the set beside it; other people's files are taken over by `rrl demos import`"
+        )
     try:
         facts = json.loads(path.with_suffix(".json").read_text())
         with np.load(path, allow_pickle=False) as file:
@@ -255,7 +260,11 @@ def load(path: Path) -> Demos:
             facts=facts,
         )
     except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(f"{path} is not a set of demonstrations that rrl wrote: {error}") from error
+        missing = f"it has no array {error}" if isinstance(error, KeyError) else error
+        raise UserError(
+            f"{path} is not a set of demonstrations that rrl wrote: {missing}\n"
+            "  make the set anew; other people's files are taken over by `rrl demos import`"
+        ) from error
     whole = facts.get("contents", demos.contents()) == demos.contents()  # earlier versions wrote the other alone
     if facts.get("checksum") != demos.checksum() or not whole:
         raise UserError(f"{path} does not match the checksum in its .json: the file was changed or cut short")

@@ -293,7 +293,10 @@ def read(path: Path, source: Pretrained) -> Tensors:
         reason = (str(error).splitlines() or [""])[0]
         if "weights_only" in reason:  # torch advises to run what is in it
             reason = "it is cut short, or holds more than tensors: code in it is never run"
-        raise WeightsError(f"cannot read {path} as {_expected(source)}\n  {reason}") from error
+        raise WeightsError(
+            f"cannot read {path} as {_expected(source)}\n"
+            f"  {reason if path.stat().st_size else 'it is empty'}; name another file"
+        ) from error
     if source.checkpoint:
         content = source.checkpoint.state(content)
     whole = isinstance(content, Mapping) and all(isinstance(n, str) and _plain(t) for n, t in content.items())
@@ -437,6 +440,8 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     path = folder / source.file
     if path.is_file() and source.is_genuine(path):
         return path
+    if folder.exists() and not folder.is_dir():
+        raise WeightsError(f"{folder} is no folder; name one to put {source.file} into")
     if os.path.lexists(path):
         raise WeightsError(f"{path} is there, but not that file: remove it first, or name another folder")
     try:

@@ -315,6 +315,10 @@ def folders(names: Iterable[str], root: Path | None = None) -> list[Path]:
     return list(chosen)
 
 
+class NoSuchRun(UserError):
+    """A name that means no run."""
+
+
 def folder_of(name: str, root: Path | None = None, *, sweeps: bool = True) -> Path:
     """The folder of a run, or of a sweep where `sweeps` are asked for, given as a folder, an id or the beginning of
     one. UserError for a name that means nothing, or more than one thing."""
@@ -339,7 +343,7 @@ def folder_of(name: str, root: Path | None = None, *, sweeps: bool = True) -> Pa
         raise UserError(f"{name} is an encoder's training, not a {what}; `rrl pretrain`, as before, goes on with it")
     if name and any(root.glob(f"{glob.escape(name)}*/{PROBE}")):
         raise UserError(f"{name} is a probe, not a {what}; `rrl probe`, as before, goes on with it")
-    raise UserError(f"there is no {what} {name or repr(name)} in {root.resolve()}. {_near(name, known)}")
+    raise NoSuchRun(f"there is no {what} {name or repr(name)} in {root.resolve()}. {_near(name, known)}")
 
 
 def _near(name: str, known: Mapping[str, Path]) -> str:

@@ -86,8 +86,8 @@ def _folder(source: str) -> Path:
         ) from error
     except Exception as error:  # a malformed id; no such dataset; no internet, in the words of some library
         raise UserError(
-            f"{source} is no Minari dataset of this machine (`minari list local` names them), and none that "
-            f"could be downloaded: {error}"
+            f"{source} is no file or folder here, no Minari dataset of this machine (`minari list local` names them), "
+            f"and none that could be downloaded: {error}"
         ) from error
 
 
