@@ -509,6 +509,12 @@ class _Reader:
 
     def _include(self, statement: Include, stack: list[tuple[Path, str]], via: tuple[Place, ...]) -> list[Layered]:
         name = stack[-1][1]
+        if not statement.path.strip():
+            self.problems.append(
+                Problem.at(statement.place, "include names no file", "write `include 'method/rrl.gin'`")
+            )
+            self.complete = False
+            return []
         paths = [folder / expanded(statement.path) for folder in self.folders[name]]
         path = next((path for path in paths if not unusable(path)), paths[0])
         shown = os.path.normpath(Path(name).parent / statement.path) if path == paths[0] else _display(path)
@@ -540,7 +546,7 @@ class _Reader:
             hint = "save it as UTF-8"
         except OSError as error:
             message = f"cannot read {shown}: {error.strerror or error}"
-            hint = _instead(path, written, above)
+            hint = "you may not read it" if path.exists() and not path.is_dir() else _instead(path, written, above)
         self.problems.append(Problem.at(place, message, hint))
         self.complete = False
         return None
@@ -563,7 +569,7 @@ def _repaired(problem: Problem, text: str, shown: str) -> Problem:
     guess = repair.statement(problem.text)
     if not guess:
         return problem
-    lines[index] = lines[index][: len(lines[index]) - len(lines[index].lstrip())] + guess
+    lines[index] = lines[index][: len(lines[index]) - len(lines[index].lstrip(" \t"))] + guess
     _, error = parse("\n".join(lines), shown)
     if error is not None and error.line <= problem.line:
         return problem
@@ -575,8 +581,6 @@ def _instead(path: Path, written: str, above: Sequence[Path]) -> str:
     """What to do about an include that cannot be read; `above`: files that it would lead back to."""
     if moved := _moved(written):
         return f"it is now {moved}"
-    if not written.strip():
-        return "write `include 'method/rrl.gin'`"
     inside = _gin_files(path)
     near = {other.stem: other for other in _gin_files(path.parent) if _real(other) not in above}
     close = [Path(written).with_name(near[name].name).as_posix() for name in closest(path.stem, near)]

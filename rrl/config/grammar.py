@@ -356,8 +356,8 @@ def _explain(error: Exception, lines: list[str], first: int, line: int) -> tuple
         if token.lower() in ("nan", "inf", "infinity"):
             return f"{token} is not a value", "numbers must be finite"
         if re.fullmatch(r"[A-Za-z_]\w*", token):
-            hint = f"strings need quotes: '{token}'; components are written @Name()"
-            return f"{token} is not a value", hint
+            hint = f"strings need quotes: '{cut(token)}'; components are written @Name()"
+            return f"{cut(token)} is not a value", hint
         if token[:1] in "'\"" and "\\" in token:
             return f"{cut(token)} is not a value", "double a backslash in a string, or write paths with /"
         if re.fullmatch(r"-?\d+", token):
