@@ -74,8 +74,7 @@ class Problem:
     def what(self) -> str:
         """All of it but its place: equal for mistakes of one kind."""
         text = f"\n    {cut(self.text)}" if self.line and self.text else ""
-        strange = foreign(self.text) if self.line else ""
-        hints = "".join(f"\n  {hint}" for hint in (strange, self.hint) if hint)
+        hints = "".join(f"\n  {hint}" for hint in (foreign(self.text), self.hint) if hint)
         return f"{self.message}{text}{hints}"
 
     def __str__(self) -> str:
