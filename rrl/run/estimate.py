@@ -135,7 +135,7 @@ def kind(config: Experiment.Config) -> str:
     settings = {
         name: value
         for name, value in ginfile.flatten(config).items()
-        if name not in ignored and not name.startswith(("evaluators", "demos"))
+        if name not in ignored and not name.startswith(("evaluators", "demos", "trackers", "system_metrics"))
     }
     facts = {"rrl": version("rrl"), "torch": version("torch"), "cores": str(cores())}
     facts["measured"] = ",".join(speed.Speed.__dataclass_fields__) + ", per environment step"
