@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -72,15 +72,15 @@ def record(experiment: Experiment, inference: Inference, renderer: str, folder: 
     files.write_json(folder / TAGS, values)
     tracker.tags(values)
     if experiment.demos is not None:
-        tracker.dataset(_dataset(experiment.demos, ginfile.flatten(experiment.config, project(folder))))
+        told = ginfile.flatten(experiment.demos.config, project(folder))["source"]
+        tracker.dataset(_dataset(experiment.demos, experiment.identity["demos"], told))
 
 
-def _dataset(demos: DemoSet, params: Mapping[str, str]) -> Dataset:
-    """The demonstrations as MLflow lists a run's data."""
-    source = params["demos.source"] if demos.config.source else demos.name
+def _dataset(demos: DemoSet, checksum: str, source: str) -> Dataset:
+    """The demonstrations as MLflow lists a run's data; `source` as the settings tell it."""
     episodes, steps = len(demos.demos), int(demos.demos.lengths.sum())
     profile = {"episodes": episodes, "steps": steps, "origin": demos.demos.origin}
-    return Dataset(demos.config.label() or demos.name, demos.demos.checksum(), source, profile)
+    return Dataset(demos.name, checksum, source if demos.config.source else demos.name, profile)
 
 
 def moved(folder: Path, changes: Iterable[tuple[str, object, object]], steps: int) -> None:

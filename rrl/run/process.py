@@ -26,7 +26,7 @@ from rrl.run.saving import CHECKPOINT
 from rrl.run.trackers import Trackers
 from rrl.store import files
 from rrl.store.results import LOCK, ROOT, TOLD, folder_of, project, said, write_config, write_status
-from rrl.store.tracking import MLflowTracker
+from rrl.store.tracking import NOTE, MLflowTracker
 from rrl.store.tracking import moved as moved_store
 from rrl.trackers.base import Run
 
@@ -221,16 +221,16 @@ def _execute(
     experiment: Experiment,
     folder: Path,
     mlflow: MLflowTracker,
-    said: dict[str, Any],
+    facts: dict[str, Any],
     budget: float | None,
     stopping: Stopping,
     *,
     resumed: bool = False,
 ) -> int:
-    """Train; `said` is what the run's `run.json` says."""
+    """Train; `facts` is what the run's `run.json` says."""
     params = ginfile.flatten(experiment.config, project(folder))
-    note = plan.note(experiment, mlflow.run_id, said.get("source", ""), said.get("overrides", ()))
-    run = Run(mlflow.run_id, said.get("name", ""), project(folder), said.get("sweep"), note, params, resumed)
+    note = plan.note(experiment, mlflow.run_id, facts.get("source", ""), facts.get("overrides", ()))
+    run = Run(mlflow.run_id, facts.get("name", ""), project(folder), facts.get("sweep"), note, params, resumed)
     tracker = Trackers(mlflow, experiment.config.trackers, run)
 
     def work(display: Display) -> loop.Ended:
@@ -241,7 +241,8 @@ def _execute(
             display.line(f"{'WARNING' if mismatch.serious else 'note'}: {mismatch.text}")
         tracker.begin(display.line)
         tracker.params(params)
-        mlflow.note(note)
+        if not resumed:  # people can edit it in MLflow's pages
+            mlflow.tags({NOTE: note})
         tracker.artifact(folder / "config.gin")
         tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
         return loop.train(experiment, folder, tracker, display, budget, stopping)

@@ -17,7 +17,6 @@ class Trackers:
     def __init__(self, mlflow: MLflowTracker, others: Iterable[Tracker.Config], run: Run) -> None:
         self.mlflow = mlflow
         self.run_id, self.uri = mlflow.run_id, mlflow.uri
-        self.run = run
         self._others: list[Tracker] = [build(config, run=run) for config in others]
         self._told: set[str] = set()
 

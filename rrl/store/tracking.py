@@ -276,15 +276,6 @@ class MLflowTracker:
         entities = [RunTag(key, value) for key, value in tags.items()]
         self._safely("tags", lambda: self.client.log_batch(self.run_id, tags=entities))
 
-    def note(self, text: str) -> None:
-        """Describe the run in Markdown, where nobody has described it yet: people can edit it in MLflow's pages."""
-
-        def send() -> None:
-            if NOTE not in self.client.get_run(self.run_id).data.tags:
-                self.client.set_tag(self.run_id, NOTE, text)
-
-        self._safely("note", send)
-
     def dataset(self, dataset: Dataset) -> None:
         from mlflow.entities import Dataset as Entity
         from mlflow.entities import DatasetInput, InputTag

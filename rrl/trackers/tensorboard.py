@@ -33,6 +33,7 @@ class TensorBoard(Tracker):
         from torch.utils.tensorboard import SummaryWriter
 
         folder = self.run.project / FOLDER / self.run.own_name
+        self._facts: dict[str, str] = {}
         earlier = list(folder.glob("events.out.tfevents.*"))
         # Its first event tells a TensorBoard that is open on the earlier file to forget what it read there.
         self._writer = SummaryWriter(str(folder), purge_step=0)
@@ -52,8 +53,9 @@ class TensorBoard(Tracker):
         self._writer.flush()
 
     def tags(self, tags: Mapping[str, str]) -> None:
-        """As a table of text."""
-        self._writer.add_text("facts", _table(tags), 0)
+        """As a table of text: a later one takes the earlier one's place."""
+        self._facts |= tags
+        self._writer.add_text("facts", _table(self._facts), 0)
 
     def end(self, status: str) -> None:
         """Closes the file."""
