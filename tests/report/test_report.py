@@ -56,8 +56,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- groups ----------------------------------------------------------------------------------------------
 
 
-def test_runs_that_differ_in_seed_and_place_are_one_group(tmp_path: Path) -> None:
-    make_run(tmp_path, "a0", seed=0)
+def test_runs_that_differ_in_seed_place_and_evaluations_are_one_group(tmp_path: Path) -> None:
+    make_run(tmp_path, "a0", seed=0, overrides=["Experiment.eval_every = 7"])
     make_run(tmp_path, "a1", seed=1, overrides=["Experiment.precision = 'bf16'"])  # no pictures: decides nothing
     make_run(tmp_path, "a2", seed=2, overrides=["DAPG.lam_0 = 0.02"])
     settings = tmp_path / "a1" / results.PARAMS
