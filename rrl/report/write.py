@@ -50,7 +50,7 @@ def write(
         looks,
         title=title,
         files=files.name,
-        published=[p.label for p in published if any(p.beside(group) for group in report.groups)],
+        published=list(dict.fromkeys(p.label for p in published if any(map(p.beside, report.groups)))),
         verdict=verdict,
     )
     fresh = not files.exists()
