@@ -234,8 +234,8 @@ def implementation(component: type[Component]) -> type[Component]:
     module = vars(component).get("implemented_in")  # its own: a subclass of one's own does its work itself
     if not module:
         return component
-    found: type[Component] = getattr(importlib.import_module(module), component.__name__)
-    return found
+    working: type[Component] = getattr(importlib.import_module(module), component.__name__)
+    return working
 
 
 def build(config: Config, *args: Any, **context: Any) -> Any:

@@ -257,18 +257,30 @@ def report(
         Literal["steps", "log-steps", "hours"],
         typer.Option(help="Of --only figures: draw curves over environment steps, or over hours on the runs' clocks."),
     ] = "steps",
+    published: Annotated[
+        str | None,
+        typer.Option(metavar="FIGURE", help="Draw the authors' curves beside ours, of every task of a figure: fig4."),
+    ] = None,
 ) -> None:
     """Write one page about runs: curves, tables, comparisons, videos. It opens offline."""
     from rrl.report import write
 
+    theirs = []
+    if published is not None:
+        from rrl.reproduce import published as figures
+
+        curves = figures.every(published)
+        theirs = [each.drawn() for each in curves]
+        for line in figures.compared(curves, write.read(names or [])):
+            typer.echo(line)
     if only == "figures":
-        write.write_figures(names or [], out or Path("figures"), typer.echo, x=x)
+        write.write_figures(names or [], out or Path("figures"), typer.echo, x=x, published=theirs)
         return
     if x != "steps":
         raise typer.BadParameter(
             f"the page's curves are over environment steps; for others: rrl report --only figures --x {x}"
         )
-    write.write(names or [], out or Path("report.html"), typer.echo)
+    write.write(names or [], out or Path("report.html"), typer.echo, published=theirs)
 
 
 @app.command()

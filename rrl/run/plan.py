@@ -134,12 +134,12 @@ def _training(experiment: Experiment) -> str:
 
 
 def _evaluations(experiment: Experiment) -> str:
-    found = estimate.evaluations(experiment.config, experiment.env)
+    planned = estimate.evaluations(experiment.config, experiment.env)
     parts = [
         f"{evaluator.component.__name__} {'at the end' if evaluator.when == 'end' else f'{times:,} times'}"
-        for evaluator, times, _ in found
+        for evaluator, times, _ in planned
     ]
-    steps = sum(times * each for _, times, each in found)
+    steps = sum(times * each for _, times, each in planned)
     return f"{', '.join(parts)}: {steps:,} environment steps at most" if parts else "none"
 
 
