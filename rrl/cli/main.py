@@ -63,8 +63,8 @@ def resume(
         list[str] | None,
         typer.Option(
             "--set",
-            help="What this machine decides otherwise, in gin syntax: Experiment.device, backend, workers, threads. "
-            "Repeatable.",
+            help="What this machine decides otherwise, in gin syntax: Experiment.device, backend, workers, threads; or "
+            "other trackers. Repeatable.",
         ),
     ] = None,
 ) -> None:
@@ -258,18 +258,30 @@ def report(
         Literal["steps", "log-steps", "hours"],
         typer.Option(help="Of --only figures: draw curves over environment steps, or over hours on the runs' clocks."),
     ] = "steps",
+    published: Annotated[
+        str | None,
+        typer.Option(metavar="FIGURE", help="Draw the authors' curves beside ours, of every task of a figure: fig4."),
+    ] = None,
 ) -> None:
     """Write one page about runs: curves, tables, comparisons, videos. It opens offline."""
     from rrl.report import write
 
+    theirs = []
+    if published is not None:
+        from rrl.reproduce import published as figures
+
+        curves = figures.every(published)
+        theirs = [each.drawn() for each in curves]
+        for line in figures.compared(curves, write.read(names or [])):
+            typer.echo(line)
     if only == "figures":
-        write.write_figures(names or [], out or Path("figures"), typer.echo, x=x)
+        write.write_figures(names or [], out or Path("figures"), typer.echo, x=x, published=theirs)
         return
     if x != "steps":
         raise typer.BadParameter(
             f"the page's curves are over environment steps; for others: rrl report --only figures --x {x}"
         )
-    write.write(names or [], out or Path("report.html"), typer.echo)
+    write.write(names or [], out or Path("report.html"), typer.echo, published=theirs)
 
 
 @app.command()
@@ -471,6 +483,13 @@ def export(
             "evaluation's numbers, the learning curve, the last video.",
         ),
     ] = None,
+    mlflow: Annotated[
+        bool,
+        typer.Option("--mlflow", help="Log the policy as a model in the run's MLflow run."),
+    ] = False,
+    register: Annotated[
+        str | None, typer.Option(help="With --mlflow: the model's name in MLflow's registry, as its next version.")
+    ] = None,
     best: Annotated[
         bool,
         typer.Option("--best", help="The one with the best return (SAC and its kin: in evaluations), not the last."),
@@ -478,16 +497,21 @@ def export(
     half: Annotated[bool, typer.Option("--half", help="Network weights in float16: half the size, rounded.")] = False,
 ) -> None:
     """Copy a run's policy, or the encoder that it trained, into a file of its own, with where it comes from; or the
-    policy into a folder that others can read; or write an ONNX graph of what is frozen, for programs without rrl.
+    policy into a folder that others can read, or into MLflow; or write an ONNX graph of what is frozen, for programs
+    without rrl.
 
     `FixedEncoder.file` takes an exported encoder: frozen features for other tasks and agents.
     """
     from rrl.commands import policies as evaluation
 
-    if [policy, encoder, onnx, hub].count(None) != 3:
+    if [policy, encoder, onnx, hub, mlflow or None].count(None) != 4:
         raise typer.BadParameter(
-            "say what to export, one at a time: --policy FILE, --encoder FILE, --onnx FILE or --hub FOLDER"
+            "say what to export, one at a time: --policy FILE, --encoder FILE, --onnx FILE, --hub FOLDER or --mlflow"
         )
+    if register is not None and not mlflow:
+        raise typer.BadParameter("--register is for --mlflow: the registry is MLflow's")
+    if mlflow and half:
+        raise typer.BadParameter("--half is for --policy: a model's policy is whole")
     if onnx is not None and half:
         raise typer.BadParameter("--half is for --policy: an ONNX graph computes in float32")
     if encoder is not None and (best or half):
@@ -506,6 +530,10 @@ def export(
         from rrl.commands import hub as hub_export
 
         hub_export.export(run, hub, typer.echo)
+    if mlflow:
+        from rrl.commands import mlflow_export
+
+        mlflow_export.export(run, typer.echo, best=best, register=register)
 
 
 @app.command()

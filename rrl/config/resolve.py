@@ -201,8 +201,8 @@ class Resolver:
     def origins(self, config: Config, field: str) -> list[Origin]:
         """Where the value of a field comes from: one for each gin scope in which an equal config was built; none for a
         default."""
-        found = [(scope, bound[field]) for made, scope, bound in self._bindings if made == config and field in bound]
-        return [self._origin(scope, binding) for scope, binding in found]
+        deciding = [(scope, bound[field]) for made, scope, bound in self._bindings if made == config and field in bound]
+        return [self._origin(scope, binding) for scope, binding in deciding]
 
     def _origin(self, scope: Scope, binding: Binding) -> Origin:
         through = {binding.label: binding}
