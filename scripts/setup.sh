@@ -110,6 +110,10 @@ installed() {
     esac
 }
 
+pip_install() { # Python compiles a module when it is first imported: all 25,000 beforehand would take minutes
+    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off --no-compile "$@"
+}
+
 # --- PyTorch: of the CUDA build the venv is 5 GB, which nobody needs who has no NVIDIA GPU ---------------
 
 has_nvidia() { grep -qs 0x10de /sys/bus/pci/devices/*/vendor || [ -e /dev/dxg ] || ls /dev/nvidia[0-9]* >/dev/null 2>&1; }
@@ -126,8 +130,7 @@ install_cpu_build() { # where the index that pip is configured for has it, for b
         return
     fi
     say "no NVIDIA GPU: PyTorch $torch, torchvision $torchvision"
-    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q \
-        "torch==$torch" "torchvision==$torchvision" || say "these could not be installed; going on without"
+    pip_install -q "torch==$torch" "torchvision==$torchvision" || say "these could not be installed; going on without"
 }
 
 if ! installed; then
@@ -136,7 +139,7 @@ if ! installed; then
     if $linux && ! has_nvidia && ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
         install_cpu_build
     fi
-    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -e ".[$extras]" ||
+    pip_install -e ".[$extras]" ||
         fail "pip could not install the dependencies; see above, then run the same command again"
     echo "$wanted" >"$stamp"
 fi

@@ -5,8 +5,8 @@
 
 The wheel goes into a new virtual environment in a temporary folder, by the index that pip is configured for: some 6 GB,
 and as many minutes as that takes to fetch. What is typed there runs in another empty folder, with an empty home and
-none of this shell's variables but those that pip needs and OMP_NUM_THREADS. Pictures are rendered. Needs Python's venv and the system
-packages of docs/install.md, and nothing that is installed for the python that runs it.
+none of this shell's variables but OMP_NUM_THREADS and those that pip needs. Pictures are rendered. Needs Python's venv
+and the system packages of docs/install.md, and nothing that is installed for the python that runs it.
 """
 
 from __future__ import annotations
@@ -143,6 +143,7 @@ def tour(user: User, version: str) -> None:
 
 
 def main() -> None:
+    """Build if no wheel is given, install, try; exit code 1 and the failing command's output where one fails."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rrl-release-") as name:
         scratch = Path(name)
