@@ -1,5 +1,6 @@
 """The programs of docs/python.md, as processes of their own, and what programs may import."""
 
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from helpers.guides import ROOT, blocks
 from PIL import Image
 
 import rrl
+from rrl.run import process
 
 PUBLIC = {
     "EncodedObservation",
@@ -29,7 +31,7 @@ PUBLIC = {
 QUICKLY = {
     'task="door"': 'task="door", horizon=5',
     "trajectories=25": "trajectories=2, bc_epochs=1, policy_hidden=(8,)",
-    "DemoSet.Config()": "DemoSet.Config(episodes=2)",
+    "DemoSet.Config()": "DemoSet.Config(episodes=1)",
     "episodes=50": "episodes=2",
     "iterations=2": "iterations=1, workers=1, threads=1",
     "num_envs=25": "num_envs=2",
@@ -37,7 +39,7 @@ QUICKLY = {
 
 
 def python(*arguments, cwd):
-    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=400)
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -64,15 +66,17 @@ def test_encoding_pictures(programs):
 
 
 @needs_wheel
-def test_training_without_a_gin_file(programs):
+def test_training_without_a_gin_file(programs, monkeypatch):
+    monkeypatch.setenv("RRL_CACHE", str(programs / "cache"))
     *said, last = python("train.py", cwd=programs).splitlines()
     folder, updates = last.split()
     assert updates == "1" and any("mean action: success" in line for line in said)
     assert "SuccessRate.episodes = 2" in (programs / folder / "config.gin").read_text()
     assert '"name": "train-seed0"' in (programs / folder / "run.json").read_text()
-    again = [sys.executable, "-m", "rrl", "resume", Path(folder).name, "--iterations", "2"]
-    done = subprocess.run(again, cwd=programs, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0 and "resumed after 1 updates" in done.stdout, done.stdout + done.stderr
+    monkeypatch.chdir(programs)
+    assert process.resume(Path(folder).name, iterations=2) == 0
+    rows = [json.loads(line) for line in (programs / folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 10, 10, 20, 20]  # warm start; each time an update and the last word
 
 
 def test_a_policy_acts(programs):
@@ -96,3 +100,16 @@ def test_importing_rrl_imports_nothing_else(tmp_path):
     script = "import sys; before = {*sys.modules}; import rrl; print(*({*sys.modules} - before))"
     imported = {module.split(".")[0] for module in python("-c", script, cwd=tmp_path).split()}
     assert imported - sys.stdlib_module_names == {"rrl"}
+
+
+def test_one_version(tmp_path):
+    assert python("-m", "rrl", "--version", cwd=tmp_path) == f"rrl {rrl.__version__}\n"
+    assert f"\nversion: {rrl.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {rrl.__version__} (" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_type_checkers_see_every_default():
+    """Without pydantic's plugin they know `Field(default=0.9)` and take `Field(0.9)` for a field without one."""
+    hidden = re.compile(r"^ +\w+: .* = Field\((?![a-z_]+=)", re.M)
+    assert hidden.search("    gamma: float = Field(0.9, gt=0)") and not hidden.search("    a: int = Field(gt=0)")
+    assert [path.name for path in (ROOT / "rrl").rglob("*.py") if hidden.search(path.read_text())] == []
