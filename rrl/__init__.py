@@ -1,7 +1,8 @@
 """rrl: visual robot learning as a matter of configuration.
 
 `__all__` holds what other programs may count on, beside the names of the rooms (`rrl.envs`, `rrl.encoders`,
-`rrl.agents`, `rrl.demos`, `rrl.evaluators`). Importing this imports nothing else: neither torch nor numpy.
+`rrl.agents`, `rrl.demos`, `rrl.evaluators`, `rrl.trackers`). Importing this imports nothing else: neither torch nor
+numpy.
 """
 
 from __future__ import annotations

@@ -24,13 +24,14 @@ from pydantic_core import PydanticCustomError
 ROOTS = {"experiment": "run", "sweep": "sweep", "pretraining": "pretrain", "probe": "probe"}
 """Kinds of what a whole gin file describes, each with the command that does it; the first is meant where nothing says
 otherwise."""
-KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator", *list(ROOTS)[1:])
+KINDS = ("experiment", "environment", "encoder", "agent", "demos", "evaluator", "tracker", *list(ROOTS)[1:])
 BUILT_IN = (
     "rrl.envs",
     "rrl.encoders",
     "rrl.agents",
     "rrl.demos",
     "rrl.evaluators",
+    "rrl.trackers",
     "rrl.run.experiment",
     "rrl.sweeps",
     "rrl.pretrain",
@@ -101,6 +102,10 @@ class Parts(Protocol):
     @property
     def evaluators(self) -> tuple[Any, ...]:
         """`Evaluator.Config`s"""
+
+    @property
+    def trackers(self) -> tuple[Any, ...]:
+        """`Tracker.Config`s"""
 
     @property
     def iterations(self) -> int:
@@ -229,8 +234,8 @@ def implementation(component: type[Component]) -> type[Component]:
     module = vars(component).get("implemented_in")  # its own: a subclass of one's own does its work itself
     if not module:
         return component
-    found: type[Component] = getattr(importlib.import_module(module), component.__name__)
-    return found
+    working: type[Component] = getattr(importlib.import_module(module), component.__name__)
+    return working
 
 
 def build(config: Config, *args: Any, **context: Any) -> Any:

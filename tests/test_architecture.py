@@ -31,7 +31,7 @@ FLOORS = (
     "envs",
     "rollout",
     "encoders",
-    "agents demos evaluators",
+    "agents demos evaluators trackers",
     "run",
     "commands report pretrain",
     "sweeps",
@@ -51,9 +51,17 @@ BASES = {
     },
     "agents": {"rrl.agents.base", "rrl.agents.settings.base"},
     "evaluators": {"rrl.evaluators.base"},
+    "trackers": {"rrl.trackers.base"},
 }
-ONLY_IN = {"gin": {"config"}, "mlflow": {"store", "cli"}, "typer": {"cli", "commands"}}
+ONLY_IN = {
+    "gin": {"config"},
+    "mlflow": {"store", "cli"},
+    "typer": {"cli", "commands"},
+    "wandb": {"trackers"},
+    "trackio": {"trackers"},
+}
 HEAVY = {
+    *("wandb", "tensorboard", "trackio"),
     *("torch", "torchvision", "mlflow", "fastapi", "pandas", "scipy"),
     *("mujoco", "gymnasium_robotics", "dm_control", "matplotlib", "av"),
 }
@@ -89,9 +97,16 @@ GENERAL = (
     "probes",
     "commands",
 )
-KIND_OF = {"envs": "environment", "encoders": "encoder", "agents": "agent", "demos": "demos", "evaluators": "evaluator"}
+KIND_OF = {
+    "envs": "environment",
+    "encoders": "encoder",
+    "agents": "agent",
+    "demos": "demos",
+    "evaluators": "evaluator",
+    "trackers": "tracker",
+}
 ROOTS = ("Experiment", "Sweep", "Pretraining", "Probe")
-SLOTS = ("env", "encoder", "agent", "demos", "evaluators")
+SLOTS = ("env", "encoder", "agent", "demos", "evaluators", "trackers")
 
 
 def imports(path: Path) -> Iterator[str]:

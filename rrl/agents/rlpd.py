@@ -28,9 +28,7 @@ from rrl.agents.replay import LAST, Batch, Replay
 from rrl.agents.rlpd_networks import Ensemble, Principal, Privileged, Standardised, Trunk, TrunkActor
 from rrl.agents.sac import Actor
 from rrl.agents.settings import rlpd as settings
-from rrl.registry import (
-    UserError,
-)
+from rrl.registry import UserError
 from rrl.rollout.data import Obs, Rollout
 
 NOISE_CLIP = 0.3
@@ -95,11 +93,9 @@ class RLPD(settings.RLPD, DemonstratedSAC):
     def make_trunk(self) -> Trunk | None:
         """If the settings ask for one and there are features."""
         width, features = self.config.trunk, self.feature_dim
-        return (
-            Trunk(features, self.row - self.privileged, self.stack, width, self.generator)
-            if width and features
-            else None
-        )
+        if not (width and features):
+            return None
+        return Trunk(features, self.row - self.privileged, self.stack, width, self.generator)
 
     def target_entropy(self) -> float:
         """In nats."""

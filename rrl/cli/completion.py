@@ -41,9 +41,9 @@ def gin_files(incomplete: str) -> Offers:
 
     folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
     here = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [str(path) for path in here if path.suffix == ".gin" and path.is_file()]
-    found += [f"{path}/" for path in here if path.is_dir() and any(any(path.glob(p)) for p in ("*.gin", "*/*.gin"))]
-    return [name for name in dict.fromkeys([*ginfile.shipped(), *found]) if name.startswith(incomplete)]
+    typed = [str(path) for path in here if path.suffix == ".gin" and path.is_file()]
+    typed += [f"{path}/" for path in here if path.is_dir() and any(any(path.glob(p)) for p in ("*.gin", "*/*.gin"))]
+    return [name for name in dict.fromkeys([*ginfile.shipped(), *typed]) if name.startswith(incomplete)]
 
 
 @_quiet

@@ -4,14 +4,13 @@ tables, the rest by folder and family."""
 from __future__ import annotations
 
 import re
-import shutil
-import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rrl.config import ginfile
+from rrl.machine import terminal
 from rrl.registry import ROOTS
 
 PARTS = "parts of runs"
@@ -56,15 +55,15 @@ def header(name: str, path: Path) -> Header:
 def groups() -> dict[str, list[Header]]:
     """The shipped files by what they belong to; a file that names two figures stands below both."""
     parts = set(ginfile.fragments())
-    found: dict[str, list[Header]] = {}
+    belonging: dict[str, list[Header]] = {}
     for name, path in ginfile.shipped().items():
         each = header(name, path)
         folder = name.rpartition("/")[0]
         family = folder or name.split("_")[0]
         belongs = [f"{PARTS}, {folder}"] if name in parts else each.figures or [family]
         for group in dict.fromkeys(belongs):
-            found.setdefault(group, []).append(each)
-    return dict(sorted(found.items(), key=_order))
+            belonging.setdefault(group, []).append(each)
+    return dict(sorted(belonging.items(), key=_order))
 
 
 def _order(group: tuple[str, list[Header]]) -> tuple[int, int, str]:
@@ -79,8 +78,7 @@ def _order(group: tuple[str, list[Header]]) -> tuple[int, int, str]:
 def show(line: Callable[[str], None], width: int | None = None) -> None:
     """Print a line for each file. `width`: columns of the screen; None: of the terminal, or where there is none, all of
     the headers, with tabs between."""
-    if width is None and sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
+    width = width or terminal.width()
     for text in _use():
         line(text)
     for title, files in groups().items():

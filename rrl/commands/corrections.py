@@ -27,7 +27,7 @@ def _settings_without_option(app: Any, line: Line, error: Exception) -> None:
     rest = list(line.arguments)
     while rest:
         word = rest.pop(0)
-        is_setting = re.match(r"[A-Za-z_][\w./]*\s*[=:]", word) or (rest and re.match(r"[=:]=?", rest[0]))
+        is_setting = re.match(r"[A-Za-z_][\w./]*\s*[=:](?!//)", word) or (rest and re.match(r"[=:]=?", rest[0]))
         if Path(word).exists() or not is_setting:
             kept.append(word)
             continue
@@ -244,8 +244,10 @@ def _other_things(app: Any, line: Line, error: Exception) -> None:
 def _source(app: Any, line: Line, word: str) -> str | None:
     is_id = re.fullmatch(r"[0-9a-f]{4,32}", word) and any(ROOT.glob(f"{word}*/run.json"))
     if (Path(word) / "run.json").is_file() or is_id:
-        line.become(app, "resume")
         line.fix(f"{word} is a run, not a gin file")
+        if line.path != ["run"]:
+            return str(Path(word if Path(word).is_dir() else next(ROOT.glob(f"{word}*")), "config.gin"))
+        line.become(app, "resume")
     elif word.endswith(".safetensors"):
         line.become(app, "eval")
         line.fix(f"{word} is a policy, not a gin file")
@@ -304,7 +306,11 @@ def _folder(app: Any, line: Line, word: str) -> str | None:
 
 
 def _kind(app: Any, line: Line, word: str) -> str | None:
-    known = (*registry.KINDS, "files")
+    from rrl.commands import new
+
+    if line.path == ["new"]:
+        return next(iter(closest(word, new.NEXT)), word)
+    known = (*registry.KINDS, "policies", "files")
     if word in known:
         return word
     if word in registry.names():

@@ -20,13 +20,13 @@ def components() -> dict[str, list[str]]:
     path, code = caches() / "components.json", _code()
     kept = files.read_json(path)
     if kept.get("code") == code:
-        found: dict[str, list[str]] = kept["components"]
-        return found
-    found = {name: list(registry.get(name).Config.model_fields) for name in registry.names()}
+        fields: dict[str, list[str]] = kept["components"]
+        return fields
+    fields = {name: list(registry.get(name).Config.model_fields) for name in registry.names()}
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, {"code": code, "components": found})
-    return found
+        files.write_json(path, {"code": code, "components": fields})
+    return fields
 
 
 def _code() -> str:

@@ -14,6 +14,7 @@ import annotated_types
 
 from rrl.commands.corrections import RULES
 from rrl.commands.typed import Line, annotation, kinds, placeholder, read
+from rrl.config.grammar import ConfigError
 from rrl.config.words import type_words
 from rrl.registry import UserError
 
@@ -27,9 +28,15 @@ def told(error: Exception, app: Any, words: Sequence[str]) -> str:
     if not hasattr(line.command, "commands"):
         for rule in RULES:
             rule(app, line, error)
-    if line.fixed and not line.wrong:
+    if line.fixed and not line.wrong and (line.reason or not _elsewhere(error, words)):
         return f"{line.reason or what}\n  try: {line}"
     return f"{what}\n  `{where} --help` shows what it takes" if usage else what
+
+
+def _elsewhere(error: Exception, words: Sequence[str]) -> bool:
+    """Does a mistake stand in a file, which no other words would mend?"""
+    problems = error.problems if isinstance(error, ConfigError) else ()
+    return any(problem.line or not (problem.file.startswith("--") or problem.file in words) for problem in problems)
 
 
 def _plainly(error: Exception, where: str, line: Line) -> str:
@@ -37,7 +44,7 @@ def _plainly(error: Exception, where: str, line: Line) -> str:
     if kind == "NoSuchOption":
         return f"{where} has no option {getattr(error, 'option_name', '')}"
     if unknown := re.match(r"No such command '(.*?)'", said):
-        return f"{where} has no command {unknown[1]}"
+        return f"{where} has no command {unknown[1] or repr('')}"
     if kind == "BadOptionUsage":
         return f"{getattr(error, 'option_name', '')} needs a value"
     if kind == "MissingParameter" and param is not None:

@@ -40,7 +40,7 @@ def write(kind: str, name: str, into: Path, say: Callable[[str], None]) -> None:
     _check_name(name, module, placeholder.sub("", "\n".join(texts.values())))
 
     def filled(text: str) -> str:
-        return placeholder.sub(lambda found: names[found[0]], text)
+        return placeholder.sub(lambda match: names[match[0]], text)
 
     with files.making(folder) as part:
         for file, text in texts.items():

@@ -15,6 +15,7 @@ import torch
 from rrl.agents.base import Agent
 from rrl.commands.kept_evaluation import KeptEvaluation
 from rrl.config import ginfile
+from rrl.config.words import closest
 from rrl.encoders import fixed
 from rrl.envs.base import EnvFactory
 from rrl.envs.vector import WorkerVectorEnv
@@ -191,11 +192,14 @@ def locate(source: str, best: bool) -> Path:
             raise UserError("--best chooses between the policies of a run; this is one file")
         return policies.find(source)  # warns where it is both
     try:
-        return policy_of(run_of(source), best)
-    except UserError as error:
+        results.folder_of(source)
+    except results.NoSuchRun as error:
+        close = closest(source, known)
+        hint = f"\n  did you mean {close[0]}?" if close else ""
         raise UserError(
-            f"{source} is no policy file and no shipped policy ({', '.join(known)}), and as a run: {error}"
+            f"{source} is no policy file and no shipped policy ({', '.join(known)}), and as a run: {error}{hint}"
         ) from error
+    return policy_of(run_of(source), best)
 
 
 def run_of(source: str) -> Result:

@@ -7,7 +7,7 @@ import re
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from rrl.config import ginfile
 from rrl.config.words import closest
@@ -130,7 +130,11 @@ def _command(app: Any, group: Any, word: str, rest: list[str]) -> list[str]:
         return [inside[0], name]
     if group is app and is_gin(word):
         return ["run", word]
-    return closest(name, group.commands)
+    elsewhere = (
+        {other: meant for meant, names in OTHER_NAMES.items() for other in names.split()} if group is app else {}
+    )
+    near = closest(name, [*group.commands, *elsewhere])
+    return elsewhere.get(near[0], near[0]).split() if near else []
 
 
 def _read_rest(line: Line, rest: list[str]) -> None:
@@ -205,4 +209,6 @@ def annotation(command: Any, param: Any) -> Any:
 def kinds(command: Any, param: Any) -> list[Any]:
     """Types that the parameter takes, without None."""
     inner = get_args(annotation(command, param))[0]
+    if get_origin(inner) is Literal:
+        return [inner]
     return [kind for kind in get_args(inner) or (inner,) if kind is not type(None)]

@@ -26,7 +26,7 @@ from rrl.config.files import Finder, beside
 from rrl.config.files import find as find_file
 from rrl.config.grammar import Binding, Block, ConfigError, Import, Include, Place, Problem, parse, references_in
 from rrl.config.resolve import Layer, Layered, Names, Resolver, replaced, unused
-from rrl.config.words import a_kind, closest, describe, dumps, files_of, flatten, flatten_text, literal
+from rrl.config.words import a_kind, closest, describe, dumps, either, files_of, flatten, flatten_text, literal
 from rrl.machine.paths import expanded, is_pipe, unusable
 from rrl.registry import PLUGIN_GROUP, Config, UserError
 
@@ -305,7 +305,7 @@ def near(name: str) -> list[str]:
     bare = name.removesuffix(".gin")
     if moved := _moved(name):
         return [moved]
-    files = [p for p in _gin_files(Path()) + _gin_files(Path("gin")) if p.resolve() not in known.values()]
+    files = [p for p in _gin_files(Path()) + _gin_files(Path("gin")) if _real(p) not in known.values()]
     local = {path.with_suffix("").as_posix(): path.as_posix() for path in files}
     options = local | {other: other for other in known}
     by_stem = {other.rpartition("/")[2]: other for other in known}
@@ -440,11 +440,11 @@ class _Reader:
 
     def layers(self, files: Sequence[tuple[Path, str]]) -> list[Layered]:
         """All bindings of files as if one included them: shipped ones may bind more than the run uses."""
-        known = {path.resolve(): name for name, path in shipped().items()}
+        known = {_real(path): name for name, path in shipped().items()}
         parts = set(fragments())
         layered: list[Layered] = []
         for path, shown in files:
-            name = known.get(path.resolve(), "")
+            name = known.get(_real(path), "")
             bindings = self.file(path, shown)
             if name in parts:
                 gives = FRAGMENTS[name.split("/")[0]]
@@ -509,37 +509,44 @@ class _Reader:
 
     def _include(self, statement: Include, stack: list[tuple[Path, str]], via: tuple[Place, ...]) -> list[Layered]:
         name = stack[-1][1]
+        if not statement.path.strip():
+            self.problems.append(
+                Problem.at(statement.place, "include names no file", "write `include 'method/rrl.gin'`")
+            )
+            self.complete = False
+            return []
         paths = [folder / expanded(statement.path) for folder in self.folders[name]]
         path = next((path for path in paths if not unusable(path)), paths[0])
         shown = os.path.normpath(Path(name).parent / statement.path) if path == paths[0] else _display(path)
         bare = statement.path.removesuffix(".gin")
         if unusable(path) and bare in (known := shipped()):
             path, shown = known[bare], _display(known[bare])
-        above = [other.resolve() for other, _ in stack]
-        if path.resolve() in above:
-            circle = [name for _, name in stack[above.index(path.resolve()) :]]
+        above = [_real(other) for other, _ in stack]
+        if _real(path) in above:
+            circle = [name for _, name in stack[above.index(_real(path)) :]]
             message = f"include goes round in a circle: {' -> '.join([*circle, circle[0]])}"
             self.problems.append(Problem.at(statement.place, message, "remove one of these includes"))
             self.complete = False
             return []
-        text = self._text(path, shown, statement.place, statement.path)
+        text = self._text(path, shown, statement.place, statement.path, above)
         if text is None:
             return []
         return self._bindings(text, [*stack, (path, shown)], (statement.place, *via))
 
-    def _text(self, path: Path, shown: str, place: Place, written: str) -> str | None:
-        """A file's text; None, with a problem at `place`, if it cannot be read."""
+    def _text(self, path: Path, shown: str, place: Place, written: str, above: Sequence[Path] = ()) -> str | None:
+        """A file's text; None, with a problem at `place`, if it cannot be read. `above`: files that include it."""
         try:
-            return _read(path)
+            text = _read(path)
+            if "\0" not in text:
+                return text
+            line = text[: text.index("\0")].count("\n") + 1
+            message, hint = f"{shown} is not UTF-8 text: a NUL in line {line}", "save it as UTF-8"
         except UnicodeDecodeError as error:
             message = f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}"
             hint = "save it as UTF-8"
         except OSError as error:
-            close = closest(path.name, [other.name for other in _gin_files(path.parent)])
-            meant = Path(written).with_name(close[0]).as_posix() if close else _shipped_like(written)
             message = f"cannot read {shown}: {error.strerror or error}"
-            hint = f"did you mean `include '{meant}'`?" if meant else "paths are relative to the including file"
-            hint = f"it is now {moved}" if (moved := _moved(written)) else hint
+            hint = "you may not read it" if path.exists() and not path.is_dir() else _instead(path, written, above)
         self.problems.append(Problem.at(place, message, hint))
         self.complete = False
         return None
@@ -562,12 +569,33 @@ def _repaired(problem: Problem, text: str, shown: str) -> Problem:
     guess = repair.statement(problem.text)
     if not guess:
         return problem
-    lines[index] = lines[index][: len(lines[index]) - len(lines[index].lstrip())] + guess
+    lines[index] = lines[index][: len(lines[index]) - len(lines[index].lstrip(" \t"))] + guess
     _, error = parse("\n".join(lines), shown)
     if error is not None and error.line <= problem.line:
         return problem
     rule = "" if problem.hint.startswith("did you mean") else problem.hint
     return replace(problem, hint=f"did you mean `{guess}`? {rule}".rstrip())
+
+
+def _instead(path: Path, written: str, above: Sequence[Path]) -> str:
+    """What to do about an include that cannot be read; `above`: files that it would lead back to."""
+    if moved := _moved(written):
+        return f"it is now {moved}"
+    inside = _gin_files(path)
+    near = {other.stem: other for other in _gin_files(path.parent) if _real(other) not in above}
+    close = [Path(written).with_name(near[name].name).as_posix() for name in closest(path.stem, near)]
+    close = [Path(written, other.name).as_posix() for other in inside] or close or [_shipped_like(written)]
+    if any(close):
+        lines = either(f"`include '{name}'`" for name in close[:5])
+        return f"did you mean {lines}?"
+    if Path(written).is_absolute() or "://" in written:
+        return "include a file that is here, or a shipped one (`rrl list files`)"
+    return "paths are relative to the including file"
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads, by all links; one whose links go round in a circle too."""
+    return Path(os.path.realpath(path))
 
 
 def _gin_files(folder: Path) -> list[Path]:

@@ -21,7 +21,16 @@ from gin.config_parser import (
     IncludeStatement,
 )
 
+from rrl.config.characters import foreign
 from rrl.registry import UserError
+
+LONGEST = 200
+"""Characters of a line or a value that an error shows."""
+
+
+def cut(text: str, most: int = LONGEST) -> str:
+    """The text, without its middle if it is longer than that."""
+    return text if len(text) <= most else f"{text[: most - 50]} ... {text[-40:]}"
 
 
 @dataclass(frozen=True)
@@ -64,9 +73,9 @@ class Problem:
     @property
     def what(self) -> str:
         """All of it but its place: equal for mistakes of one kind."""
-        text = f"\n    {self.text}" if self.line and self.text else ""
-        hint = f"\n  {self.hint}" if self.hint else ""
-        return f"{self.message}{text}{hint}"
+        text = f"\n    {cut(self.text)}" if self.line and self.text else ""
+        hints = "".join(f"\n  {hint}" for hint in (foreign(self.text), self.hint) if hint)
+        return f"{self.message}{text}{hints}"
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -152,7 +161,9 @@ Statement = Binding | Include | Block | Import
 
 _KEY = re.compile(r"\s*([A-Za-z_][\w./]*)")
 _OTHER_SIGN = re.compile(r"\s*[A-Za-z_][\w./]*\s*(?:==|:=|->|<-|=>|:(?=.*\S))")
+_MORE = re.compile(r"[,;]\s*[A-Za-z_][\w./]*\s*=")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
+_NO_VALUE = "has no value"
 _VALUES = "gin takes numbers, strings, True, False, None, tuples, @Name() and %macro"
 _START = re.compile(r"\s*(?:[A-Za-z_][\w./]*\s*(?:=|:\s*(?:#.*)?$)|(?:include|import|from)\b)")
 
@@ -176,7 +187,7 @@ def parse(text: str, file: str, numbered: bool = True) -> tuple[list[Statement],
     lines = text.split("\n")
 
     def place(line: int) -> Place:
-        return Place(file, line if numbered else 0, lines[line - 1].strip())
+        return Place(file, line if numbered else 0, lines[line - 1].strip(" \t\r"))
 
     statements: list[Statement] = []
     try:
@@ -282,7 +293,7 @@ def _diagnose(error: Exception, lines: list[str]) -> tuple[int, str, str]:
         opened = _open_bracket(lines[first - 1 : line - 1 if runs_on else None])
         return first, f"the bracket {opened} is never closed", f"add the closing `{_CLOSING[opened]}`"
     message, hint = _explain(error, lines, first, line)
-    return line, message, hint
+    return (first if message.endswith(_NO_VALUE) else line), message, hint
 
 
 def _open_bracket(lines: list[str]) -> str:
@@ -310,9 +321,18 @@ def _head_without_colon(lines: list[str], first: int) -> bool:
     return "=" not in line and len(_indent(below)) > len(_indent(line))
 
 
+def _before(lines: list[str], first: int) -> str:
+    """The line above, but for empty ones."""
+    return next((other for other in reversed(lines[: first - 1]) if other.strip()), "")
+
+
+def _tabs_and_spaces(lines: list[str], first: int) -> bool:
+    here, above = _indent(lines[first - 1]), _indent(_before(lines, first))
+    return bool(here) and bool(above) and ("\t" in here) != ("\t" in above)
+
+
 def _bad_indentation(error: Exception, lines: list[str], first: int) -> bool:
-    before = next((other for other in reversed(lines[: first - 1]) if other.strip()), "")
-    deeper = len(_indent(lines[first - 1])) > len(_indent(before))
+    deeper = len(_indent(lines[first - 1])) > len(_indent(_before(lines, first)))
     unexpected = str(error.args[0]).startswith("Invalid identifier") and deeper
     return unexpected or isinstance(error, IndentationError)
 
@@ -324,6 +344,8 @@ def _explain(error: Exception, lines: list[str], first: int, line: int) -> tuple
     location = error.args[1] if len(error.args) > 1 else (None, line, 0, text)
     rest = text[location[2] or 0 :].split("#")[0].strip()
     form = "write `Component.field = value`, `name = value`, `Component:` or `include 'file.gin'`"
+    if _tabs_and_spaces(lines, first):
+        return "this line is indented otherwise than the one above: tabs and spaces mix", "indent by spaces alone"
     if _bad_indentation(error, lines, first):
         return "this line's indentation fits no line above it", "indent all lines of a block alike"
     if "Failed to parse token" in said:
@@ -333,15 +355,19 @@ def _explain(error: Exception, lines: list[str], first: int, line: int) -> tuple
         if token.lower() in ("nan", "inf", "infinity"):
             return f"{token} is not a value", "numbers must be finite"
         if re.fullmatch(r"[A-Za-z_]\w*", token):
-            hint = f"strings need quotes: '{token}'; components are written @Name()"
-            return f"{token} is not a value", hint
-        return f"{token} is not a value", _VALUES
+            hint = f"strings need quotes: '{cut(token)}'; components are written @Name()"
+            return f"{cut(token)} is not a value", hint
+        if token[:1] in "'\"" and "\\" in token:
+            return f"{cut(token)} is not a value", "double a backslash in a string, or write paths with /"
+        if re.fullmatch(r"-?\d+", token):
+            return f"{cut(token)} is not a value", "no number of gin's is that long"
+        return f"{cut(token)} is not a value", _VALUES
     if said.startswith("Unable to parse value"):
         if not rest:
-            return f"{key} has no value", f"write `{key} = value`"
+            return f"{key} {_NO_VALUE}", f"write `{key} = value`"
         if rest[0] in "'\"":
             return "the string is never closed", "add the closing quotes"
-        return f"{rest} is not a value", _VALUES
+        return f"{cut(rest)} is not a value", _VALUES
     if said == "Expected ')'.":
         name = re.sub(r".*@([\w/.]+)\($", r"\1", text[: location[2]].rstrip())
         hint = f"write `{name}.field = value` on a line of its own"
@@ -349,17 +375,18 @@ def _explain(error: Exception, lines: list[str], first: int, line: int) -> tuple
     if _OTHER_SIGN.match(lines[first - 1]) and not rest.startswith(("'", '"')):
         return f"a setting is written with `=`: cannot read {lines[first - 1].strip()}", ""
     if said.startswith("Expected newline"):
-        if rest.startswith(","):
-            return f"unexpected {rest} after the value", "tuples need brackets: (1, 2)"
-        return f"unexpected {rest} after the value", "one statement a line; gin does no arithmetic"
+        return f"unexpected {cut(rest)} after the value", _rule_for_more(rest, key)
     if said.startswith("Expected ',' or"):
-        return f"expected a comma before {rest}", "separate the items of a tuple by commas"
+        if rest[:1] in _CLOSING.values():
+            opened = next(opening for opening, closing in _CLOSING.items() if f"'{closing}'" in said)
+            return f"the bracket {opened} is closed by {rest[0]}", f"close it by `{_CLOSING[opened]}`"
+        return f"expected a comma before {cut(rest)}", "separate the items of a tuple by commas"
     if said.startswith("Expected '='") and lines[first - 1] != lines[first - 1].lstrip():
         hint = "leave the component's name away, or end the indentation"
         return "inside a block stands `field = value`", hint
     if said.startswith("Expected file path") or key == "include":
         return "include takes a file name in quotes", "write `include 'method/rrl.gin'`"
-    if said.startswith("Malformatted"):
+    if said.startswith("Malformatted") and not foreign(text):
         return "spaces or doubled separators inside a name", form
     if _head_without_colon(lines, first):
         return f"{key} is followed by an indented block but has no colon", f"did you mean `{key}:`?"
@@ -367,4 +394,19 @@ def _explain(error: Exception, lines: list[str], first: int, line: int) -> tuple
         return f"the value of {key} cannot be read", "fields take no dicts and no sets"
     if isinstance(error, RecursionError):
         return f"the value of {key} is nested too deeply", ""
-    return f"cannot read {lines[first - 1].strip()}", form
+    if re.match(r"<{7}|={7}|>{7}", text):
+        form = "two versions were merged here: keep the lines of one, and delete these marks"
+    return f"cannot read {cut(lines[first - 1].strip())}", form
+
+
+def _rule_for_more(rest: str, key: str) -> str:
+    """What gin has of what stands behind a whole value."""
+    if rest[:1] in _CLOSING.values():
+        return "no bracket is open here: delete it"
+    if key == "include":
+        return "one include a line"
+    if _MORE.match(rest):
+        return "one statement a line, and one to each --set"
+    if rest.startswith(","):
+        return "tuples need brackets: (1, 2)"
+    return "macros take no brackets" if rest == "()" else "one statement a line; gin does no arithmetic"

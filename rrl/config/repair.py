@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterator
 
 from rrl import registry
+from rrl.config.characters import plain
 from rrl.config.grammar import Binding, Reference, macros_in, parse, references_in
 from rrl.config.resolve import fits, guesses
 from rrl.config.words import candidates, closest, component_types, literal
 
-_TYPOGRAPHY = str.maketrans({**dict.fromkeys("“”„‟″＂‘’‚‛′＇`´", "'"), "\u00a0": " "})  # noqa: RUF001
 _LINE = re.compile(r"(?:set\s+|let\s+|--?\s*|[@%&$])?([A-Za-z_][\w./]*)\s*(==|:=|=>|->|<-|[:=]|\s)\s*(\S.*)")
+_IN_BLOCK = re.compile(r"([A-Za-z_][\w/]*)\s*:\s*(\w+)\s*=(?!=)")
 _INCLUDE = re.compile(r"#?\s*include\s*[:=(<]?\s*['\"]?([^'\"<>()\s;]+)['\"]?[)>;]*$")
 _WORDS = {"True": ("true", "yes", "on"), "False": ("false", "no", "off"), "None": ("none", "null", "nil", "~")}
 _CLOSING = {"(": ")", "[": "]"}
@@ -27,16 +28,18 @@ def statement(line: str, each: bool = False) -> str:
     """
     if "\\" in line:  # what Python makes of it is nobody's guess
         return ""
-    text = line.translate(_TYPOGRAPHY).strip()
+    text = _IN_BLOCK.sub(r"\1.\2 =", plain(line).strip())
     if text[:1] in "'\"" and text[:1] == text[-1:]:
         text = text[1:-1]
     if include := _INCLUDE.fullmatch(text):
         return f"include '{include[1]}'"
     match = _LINE.fullmatch(text)
-    if match is None:
+    if match is None or match[1] in ("include", "import", "from"):
         return ""
+    sign, said = match[2].strip(), match[3].strip()
     for key in _keys(match[1]):
-        for value in _values(match[3].strip(), key):
+        # `del x` is no macro named del.
+        for value in _values(said, key) if sign or "." in key else (said,):
             if _right(guess := f"{key} = {value}", each):
                 return guess
     return ""
@@ -64,6 +67,8 @@ def _keys(key: str) -> Iterator[str]:
 def _values(text: str, key: str) -> Iterator[str]:
     """The value in gin's words, most likely first."""
     yield text
+    if text.startswith("$"):  # a shell's variable, which nobody fills in here
+        return
     bare = text.split(" //")[0].split(" #")[0].strip().rstrip(";,").strip()
     yield bare
     yield from (word for word, others in _WORDS.items() if bare.lower() in others)
@@ -74,6 +79,7 @@ def _values(text: str, key: str) -> Iterator[str]:
         yield from (f"@{f'{scope}/' if scope else ''}{other}()" for other in closest(last, _components(key)))
     if not re.search(r"['\"]", inner):
         yield f"'{inner}'"
+    yield from (bare[:end] for end in range(len(bare) - 1, 0, -1) if set(bare[end:]) <= set(_CLOSING.values()))
     yield from _bracketed(bare)
     if re.fullmatch(r"\d{1,3}(,\d{3})+", bare):
         yield bare.replace(",", "")

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from rrl import registry
 from rrl.config.files import Finder, find
-from rrl.config.grammar import Binding, Block, Macro, Place, Problem, Reference, macros_in, references_in
+from rrl.config.grammar import LONGEST, Binding, Block, Macro, Place, Problem, Reference, cut, macros_in, references_in
 from rrl.config.words import (
     a_kind,
     candidates,
@@ -155,6 +155,8 @@ class Resolver:
         self.macros: dict[str, Binding] = {}
         self.fields: dict[str, dict[str, dict[str, Binding]]] = {}
         """Bindings by component, scope and field."""
+        self.meant: set[str] = set()
+        """Macros that an unknown name was probably meant as."""
         self._replaced: dict[str, list[Binding]] = {}
         """By label, bindings that a later one takes the place of."""
         for binding in bindings:
@@ -199,8 +201,8 @@ class Resolver:
     def origins(self, config: Config, field: str) -> list[Origin]:
         """Where the value of a field comes from: one for each gin scope in which an equal config was built; none for a
         default."""
-        found = [(scope, bound[field]) for made, scope, bound in self._bindings if made == config and field in bound]
-        return [self._origin(scope, binding) for scope, binding in found]
+        deciding = [(scope, bound[field]) for made, scope, bound in self._bindings if made == config and field in bound]
+        return [self._origin(scope, binding) for scope, binding in deciding]
 
     def _origin(self, scope: Scope, binding: Binding) -> Origin:
         through = {binding.label: binding}
@@ -279,7 +281,9 @@ class Resolver:
         try:
             return self._finder(component, mark, raw, self._folders.get(slot.source.place.file, ()))
         except UserError as error:
-            self._report(slot.source, f"{slot.target.label} = {raw!r}: {error}", mark.remedy())
+            close = closest(raw, mark.names(component))
+            hint = "\n  ".join(filter(None, (f"did you mean {close[0]!r}?" if close else "", mark.remedy())))
+            self._report(slot.source, f"{slot.target.label} = {cut(repr(raw))}: {cut(str(error), 5 * LONGEST)}", hint)
             return _BAD
 
     def _reference(self, raw: Reference, scope: Scope, slot: _Slot) -> Any:
@@ -317,6 +321,7 @@ class Resolver:
         binding = self.macros.get(raw.name)
         if binding is None:
             close = closest(raw.name, [*self.macros, REQUIRED])
+            self.meant.update(close)
             hint = f"did you mean %{close[0]}?" if close else f"define it: `{raw.name} = value`"
             self._missing(source, f"no macro is named {raw.name}", hint)
             return self._lost(slot)
@@ -461,7 +466,7 @@ def _refusal(config_type: type[Config], field: str, values: dict[str, Any], labe
         verb = "takes"
         close = closest(str(value), candidates(accepted))
         hint = hint or (f"did you mean @{close[0]}()?" if close else "components are written @Name()")
-    return f"{label} {verb} {type_words(info.annotation, info.metadata)}; got {literal(value)}", hint
+    return f"{label} {verb} {type_words(info.annotation, info.metadata)}; got {cut(literal(value))}", hint
 
 
 def _own_scope(scope: Scope, bound: Iterable[Binding], values: Iterable[Any]) -> str:
@@ -512,7 +517,7 @@ def unused(
     `before` is what the same run uses without overrides: they may idle it. Included files may bind more than a
     run uses. `alone`: what to do about components that aren't part of it; "": refer to them.
     """
-    mentioned = _mentioned_macros(bindings)
+    mentioned = _mentioned_macros(bindings) | run.meant
     used = {binding.label for binding in run.used}
     for binding, layer in bindings:
         if layer == Layer.INCLUDED or binding in names.misnamed:
@@ -532,6 +537,8 @@ def unused(
             in_run = [n for n in run.referred if binding.name in registry.get(n).Config.model_fields]
             forgotten = [f"{n}.{binding.name} = {literal(binding.value)}" for n in in_run]
             hint = f"refer to it as %{binding.name}, or delete the line"
+            if binding.name in registry.names():
+                hint = f"{binding.name} is a component: write `{binding.name}.field = value`"
             hint = f"did you mean `{forgotten[0]}`?" if forgotten else hint
             yield Problem.at(binding.place, f"nothing uses the macro {binding.name}", hint)
 

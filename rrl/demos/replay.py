@@ -77,10 +77,15 @@ class DemoSet(Component):
         self.demos = load(shipped_first(source, known, file) if config.source else known.get(source, file))
         recorded = self.demos.facts.get("env")
         if recorded != env.name:
-            raise UserError(f"demonstrations {name} are of {recorded}, but the environment is {env.name}")
+            raise UserError(
+                f"demonstrations {name} are of {recorded}, but the environment is {env.name}\n"
+                "  name a set of this task in `DemoSet.source`, or take the environment that they are of"
+            )
         if config.episodes is not None:
             if config.episodes > len(self.demos):
-                raise UserError(f"DemoSet.episodes is {config.episodes}, but {name} holds {len(self.demos)} episodes")
+                raise UserError(
+                    f"DemoSet.episodes is {config.episodes}, but {name} holds {len(self.demos)} episodes; None: all"
+                )
             chosen = np.arange(len(self.demos))
             if config.pick_seed is not None:
                 chosen = np.random.default_rng(config.pick_seed).permutation(chosen)

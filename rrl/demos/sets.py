@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -244,8 +245,15 @@ def load(path: Path) -> Demos:
     path = npz(path)
     if why := unusable(path):
         raise UserError(f"no demonstrations: {why}; shipped ones are {', '.join(shipped())}")
+    if why := unusable(path.with_suffix(".json")):
+        raise UserError(
+            f"{path} is not a set of demonstrations that rrl wrote: {why}\n"
+            "  put the .json of the set beside it; other people's files are taken over by `rrl demos import`"
+        )
     try:
         facts = json.loads(path.with_suffix(".json").read_text())
+        if not isinstance(facts, dict):
+            raise ValueError("its .json holds no facts with names")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         demos = Demos(
@@ -254,8 +262,16 @@ def load(path: Path) -> Demos:
             initial={k[8:]: v for k, v in arrays.items() if k.startswith("initial.")},
             facts=facts,
         )
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(f"{path} is not a set of demonstrations that rrl wrote: {error}") from error
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        why = str(error) if is_zipfile(path) else "it is no .npz, or cut short"
+        if isinstance(error, KeyError):
+            why = f"it has no array {error}"
+        elif "pickle" in why:  # numpy tells how to run what is in it
+            why = "it holds Python objects, which are never read"
+        raise UserError(
+            f"{path} is not a set of demonstrations that rrl wrote: {why}\n"
+            "  make the set anew; other people's files are taken over by `rrl demos import`"
+        ) from error
     whole = facts.get("contents", demos.contents()) == demos.contents()  # earlier versions wrote the other alone
     if facts.get("checksum") != demos.checksum() or not whole:
         raise UserError(f"{path} does not match the checksum in its .json: the file was changed or cut short")

@@ -293,7 +293,11 @@ def read(path: Path, source: Pretrained) -> Tensors:
         reason = (str(error).splitlines() or [""])[0]
         if "weights_only" in reason:  # torch advises to run what is in it
             reason = "it is cut short, or holds more than tensors: code in it is never run"
-        raise WeightsError(f"cannot read {path} as {_expected(source)}\n  {reason}") from error
+        elif not path.stat().st_size:
+            reason = "it is empty"
+        elif path.suffix != ".safetensors" and not zipfile.is_zipfile(path):
+            reason = "it is no file that torch wrote"
+        raise WeightsError(f"cannot read {path} as {_expected(source)}\n  {reason}; name another file") from error
     if source.checkpoint:
         content = source.checkpoint.state(content)
     whole = isinstance(content, Mapping) and all(isinstance(n, str) and _plain(t) for n, t in content.items())
@@ -355,7 +359,7 @@ def load(path: Path, source: Pretrained, network: torch.nn.Module) -> None:
         more = [f"... and {len(differences) - 3} more"] if len(differences) > 3 else []
         raise WeightsError(
             "\n  ".join([f"{path} doesn't hold {_expected(source)}:", *differences[:3], *more])
-            + "\nname another file, or set the encoder to the one that these weights belong to"
+            + "\n  name another file, or set the encoder to the one that these weights belong to"
         )
     network.load_state_dict(tensors, strict=False)
 
@@ -437,6 +441,8 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     path = folder / source.file
     if path.is_file() and source.is_genuine(path):
         return path
+    if folder.exists() and not folder.is_dir():
+        raise WeightsError(f"{folder} is no folder; name one to put {source.file} into")
     if os.path.lexists(path):
         raise WeightsError(f"{path} is there, but not that file: remove it first, or name another folder")
     try:

@@ -152,10 +152,11 @@ class Adroit(MuJoCoFactory):
             known = TASKS[task].cameras(protocol)
             if not cameras:
                 raise ValueError(f"must name at least one camera: {', '.join(known)}")
-            for name in cameras:
-                if name not in known:
-                    only = f"only {', '.join(known)}{meant(name, known)}"
-                    raise ValueError(f"{task} has no camera {name!r} under protocol {protocol!r}, {only}")
+            if unknown := [name for name in cameras if name not in known]:
+                only = f"only {', '.join(known)}{''.join(meant(name, known) for name in unknown)}"
+                raise ValueError(
+                    f"{task} has no camera {' and no '.join(map(repr, unknown))} under protocol {protocol!r}, {only}"
+                )
             if len(set(cameras)) < len(cameras):
                 raise ValueError(f"must name each camera once; got {', '.join(cameras)}")
             return cameras

@@ -65,7 +65,8 @@ class DMControl(MuJoCoFactory):
                 try:
                     dmcontrol_sim.check(domain, task)
                 except UserError as error:
-                    context = {"message": f"DMControl: {error}", "field": "task", "hint": ""}
+                    wrong = "task" if dmcontrol_sim.has_domain(domain) else "domain"
+                    context = {"message": f"DMControl: {error}", "field": wrong, "hint": ""}
                     raise PydanticCustomError("config", "{message}", context) from error
             return task
 

@@ -158,6 +158,11 @@ def names() -> list[tuple[str, str]]:
     return [pair for pair in pairs if pair != WITH_RENDERER]
 
 
+def has_domain(domain: str) -> bool:
+    """Has the suite tasks of this domain?"""
+    return domain in suite.TASKS_BY_DOMAIN
+
+
 def check(domain: str, task: str) -> None:
     """UserError with a suggestion if the suite has no task of that name, or not here."""
     domains = suite.TASKS_BY_DOMAIN

@@ -24,7 +24,7 @@ from rrl.pretrain.pretraining import KINDS, Pretraining, parts
 from rrl.registry import UserError
 from rrl.run.saving import CHECKPOINT
 from rrl.store import checkpoint
-from rrl.store.tracking import Log, Tracker
+from rrl.store.tracking import Log, Tracking
 
 OFTEN = 50
 """Batches after which progress is told and losses are looked at: looking waits for a GPU."""
@@ -153,7 +153,7 @@ class Teacher:
 class Training:
     """A training under way in a folder, which gets metrics and a checkpoint after each epoch."""
 
-    def __init__(self, teacher: Teacher, folder: Path, tracker: Tracker, display: Display) -> None:
+    def __init__(self, teacher: Teacher, folder: Path, tracker: Tracking, display: Display) -> None:
         """From the folder's checkpoint, if it has one."""
         self.teacher, self.config = teacher, teacher.config
         self.folder, self.tracker, self.display = folder, tracker, display

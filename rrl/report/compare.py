@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rrl.machine import terminal
 from rrl.machine.console import duration, wrapped
 from rrl.registry import UserError
 from rrl.report import notices, numbers
@@ -58,8 +57,7 @@ def compare(
         told = {"a": _side(a), "b": _side(b), "warnings": warnings, **differences}
         say(json.dumps({**told, "numbers": [_line(line) for line in lines]}, indent=2, allow_nan=False))
         return
-    if width is None and sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
+    width = width or terminal.width()
     for name, group in (("A", a), ("B", b)):
         say(wrapped(f"{name}  {heading(group)}", width))
     for text in warnings:
@@ -124,10 +122,10 @@ def settings(a: Group, b: Group) -> dict[str, tuple[str, str]]:
 
 def differing(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Flat name -> (A's value, B's value) where these differ; of components that differ, what both have."""
-    found = {name: (a.get(name, ABSENT), b.get(name, ABSENT)) for name in {**a, **b}}
-    found = {name: values for name, values in found.items() if values[0] != values[1]}
-    others = tuple(f"{name}." for name, values in found.items() if "()" not in values)  # () has nothing inside
-    return {n: values for n, values in found.items() if not (ABSENT in values and n.startswith(others))}
+    both = {name: (a.get(name, ABSENT), b.get(name, ABSENT)) for name in {**a, **b}}
+    differences = {name: values for name, values in both.items() if values[0] != values[1]}
+    others = tuple(f"{name}." for name, values in differences.items() if "()" not in values)  # () has nothing inside
+    return {n: values for n, values in differences.items() if not (ABSENT in values and n.startswith(others))}
 
 
 def _value(group: Group, name: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from rrl.config.files import Finder, find
 from rrl.config.grammar import Binding
 from rrl.config.resolve import Origin
 from rrl.config.words import places
+from rrl.machine import terminal
 from rrl.machine.console import wrapped
 from rrl.registry import UserError
 from rrl.report import compare
@@ -50,18 +49,17 @@ def diff(
     a, b = side(first, root), side(second, root)
     if a.root != b.root:
         raise UserError(f"{first} describes {a.root}, {second} {b.root}: they have no settings in common")
-    found = compare.differing(a.values, b.values)
+    names = compare.differing(a.values, b.values)
     if as_json:
-        settings = {name: {"a": _record(a, name), "b": _record(b, name)} for name in found}
+        settings = {name: {"a": _record(a, name), "b": _record(b, name)} for name in names}
         say(json.dumps({"a": a.title, "b": b.title, "settings": settings}, indent=2))
         return
-    if width is None and sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
+    width = width or terminal.width()
     for name, each in (("A", a), ("B", b)):
         say(wrapped(f"{name}  {each.title}", width))
-    if not found:
+    if not names:
         say("no setting differs")
-    rows = [(name, *(_told(each, name) for each in (a, b))) for name in found]
+    rows = [(name, *(_told(each, name) for each in (a, b))) for name in names]
     compare.section("settings that differ", rows, say, width)
 
 

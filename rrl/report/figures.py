@@ -113,6 +113,12 @@ class Published:
     high: Sequence[float]
     space: Space = "train"
     """The figure that it belongs in."""
+    score: str = "success"
+    """The name of what its numbers are."""
+
+    def beside(self, group: Group) -> bool:
+        """Does it belong beside this group's curve: is it of its task, and of what that is judged by?"""
+        return self.task == group.task and self.score == group.score.name
 
     def over(self, x: Axis) -> Published | None:
         """What of it has a place on this axis, as of our curves: on a logarithmic one not step 0; nobody published
@@ -229,12 +235,12 @@ def _panel(
     width: float,
 ) -> list[Line2D]:
     """Draw one task's curves into a panel of so many inches; the legend's entries of what others published on it."""
-    task, score = lines[0][0].task, lines[0][0].score
+    first = lines[0][0]
     axes.set_xscale("log" if x == "log-steps" else "linear")
     for group, line in lines:
         _line(axes, line, styles[group.key], medium)
     left, own = axes.get_xlim()
-    published = [placed for p in published if p.task == task and (placed := p.over(x))]
+    published = [placed for p in published if p.beside(first) and (placed := p.over(x))]
     handles = []
     for other in published:
         axes.fill_between(other.steps, other.low, other.high, color=INK, alpha=0.1, linewidth=0)
@@ -243,12 +249,12 @@ def _panel(
         axes.plot(other.steps, other.mean, **style)  # what was published are the points, not the line
         handles.append(Line2D([], [], label=textwrap.fill(other.label, medium.longest), **style))
     reach = max((max(p.steps) for p in published), default=0)
-    right = max(own, min(reach, 2 * own))  # ours must not shrink to a corner
+    right = max(own, 1.1 * reach if x == "log-steps" else min(reach, 2 * own))  # ours must not shrink to a corner
     _x_axis(axes, x, left, right, max(2, round(12 * width / medium.text)))
-    if score.counted:
+    if first.score.counted:
         axes.set_ylim(-3, 103)
     axes.grid(True)
-    axes.set_title(task, loc="left", fontweight="bold")
+    axes.set_title(first.task, loc="left", fontweight="bold")
     return handles
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from rrl.score import Score
 from rrl.store.results import PARTS, Result
 
-# Which run of a group it is, and where and how fast it computed; `groups` follows from device and workers.
-WITHIN = frozenset({"seed", "device", "threads", "workers", "groups"})
+# Which run of a group it is, where and how fast it computed, how often it was evaluated; `groups` follows from device
+# and workers.
+WITHIN = frozenset({"seed", "device", "threads", "workers", "groups", "eval_every"})
 ABSENT = "-"
 IN_LABEL = 4  # settings
 

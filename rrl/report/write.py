@@ -37,7 +37,7 @@ def write(
     UserError if a name means no run, there are none, or `out` exists and is no report.
     """
     check(out)
-    report = _read(names, root)
+    report = read(names, root)
     files = out.with_name(f"{out.stem}_files")
     if files.exists() and not out.exists():
         raise UserError(f"{files} is there already, but not the report that it would belong to; remove it")
@@ -50,7 +50,7 @@ def write(
         looks,
         title=title,
         files=files.name,
-        published=[p.label for p in published if p.task in report.tasks],
+        published=list(dict.fromkeys(p.label for p in published if any(map(p.beside, report.groups)))),
         verdict=verdict,
     )
     fresh = not files.exists()
@@ -89,7 +89,7 @@ def write_figures(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is no folder, and figures go into one; name another, or remove it first")
     writable(folder)
-    report = _read(names, root)
+    report = read(names, root)
     drawn = draw(report, figures.looks(report), published, x)
     made = {
         folder / f"{figure.name}.{ending}": data
@@ -110,9 +110,10 @@ def write_figures(
         for path, data in made.items():
             with store_files.writing(path) as file:
                 file.write(data)
-            say(f"{path} (replaced)" if path in replaced else f"{path}")
     except OSError as error:
         raise UserError(f"the figures can't be written: {error}; choose another folder with --out") from error
+    for path in made:
+        say(f"{path} (replaced)" if path in replaced else f"{path}")
 
 
 def _tell_clocks(report: Report, published: Sequence[Published], say: Callable[[str], None]) -> None:
@@ -127,8 +128,8 @@ def _tell_clocks(report: Report, published: Sequence[Published], say: Callable[[
         say("published curves are not drawn over hours, which nobody published")
 
 
-def _read(names: list[str], root: Path | None) -> Report:
-    """UserError if there are no runs."""
+def read(names: list[str], root: Path | None = None) -> Report:
+    """The runs of these names (none: all), in groups. UserError if there are none."""
     runs = results.find(names, root)
     if not runs:
         folder = (root or results.ROOT).resolve()

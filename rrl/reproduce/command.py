@@ -20,7 +20,6 @@ from rrl.machine.console import Display
 from rrl.machine.paths import charts
 from rrl.pretrain.command import pretrain
 from rrl.registry import UserError
-from rrl.report.figures import Published
 from rrl.report.groups import collect
 from rrl.report.write import check, write
 from rrl.reproduce import chart, published
@@ -181,7 +180,7 @@ def _curves(figure: Training, asked: Request) -> int:
     for line in lines:
         asked.table.line(line)
     if ours:
-        write(names, out, asked.table.line, published=[_drawn(each) for each in curves], verdict="\n".join(lines))
+        write(names, out, asked.table.line, published=[each.drawn() for each in curves], verdict="\n".join(lines))
     return code
 
 
@@ -216,21 +215,6 @@ def _too_early(runs: Sequence[Result], curves: Curves) -> str:
     least = min(runs, key=lambda run: run.steps, default=None)
     ours = f"our run {least.name} has reached {least.steps:,}" if least else "none of our runs has begun"
     return f"NO VERDICT: the published curve begins at {first:,} steps, {ours} ({curves.label})"
-
-
-def _drawn(curves: Curves) -> Published:
-    """The published curve for the report's figure: mean and range over seeds."""
-    steps = sorted({x for xs, _ in curves.seeds.values() for x in xs})
-    values = [list(curves.at(step).values()) for step in steps]
-    return Published(
-        label=curves.label,
-        task=curves.task,
-        steps=steps,
-        mean=[sum(scores) / len(scores) for scores in values],
-        low=[min(scores) for scores in values],
-        high=[max(scores) for scores in values],
-        space=curves.space,
-    )
 
 
 # Evaluations of finished policies

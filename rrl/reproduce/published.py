@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 
 from rrl.registry import UserError
+from rrl.report.figures import Published
+from rrl.report.groups import Report
 from rrl.score import Score, Space
 from rrl.store.results import Result
+
+FOLDER = Path(str(resources.files("rrl"))) / "data" / "published"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,21 @@ class Curves:
         """First and last environment step of any seed."""
         return min(x[0] for x, _ in self.seeds.values()), max(x[-1] for x, _ in self.seeds.values())
 
+    def drawn(self) -> Published:
+        """What a report's figure shows of it: mean and range over seeds."""
+        steps = sorted({x for xs, _ in self.seeds.values() for x in xs})
+        values = [list(self.at(step).values()) for step in steps]
+        return Published(
+            label=self.label,
+            task=self.task,
+            steps=steps,
+            mean=[sum(scores) / len(scores) for scores in values],
+            low=[min(scores) for scores in values],
+            high=[max(scores) for scores in values],
+            space=self.space,
+            score=self.score.name,
+        )
+
     def differences(self, run: Result) -> list[str]:
         """What is not as it was in the published runs, in words; empty: comparable."""
         differences = []
@@ -82,13 +101,36 @@ def load(figure: str, task: str) -> list[Curves]:
     return [_curves(facts | more, task) for more in ({}, *facts.get("also", ()))]
 
 
+def every(figure: str) -> list[Curves]:
+    """The published curves of all tasks of a figure. UserError, with what there is, if none come with the package."""
+    tasks = _facts(figure).get("tasks", ()) if figure in known() else ()
+    if curves := [each for task in tasks for each in load(figure, task)]:
+        return curves
+    there = [name for name in known() if "samples" in _facts(name)]
+    raise UserError(f"no curves of {figure} come with the package; there are those of {', '.join(there)}")
+
+
+def known() -> list[str]:
+    """Figures and tables of which anything comes with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def compared(curves: Sequence[Curves], report: Report) -> Iterator[str]:
+    """A line for each group beside which one of them stands: what is not as in the published runs."""
+    for each, group in ((each, group) for each in curves for group in report.groups):
+        if each.drawn().beside(group):
+            differences = "; ".join(each.differences(group.runs[0]))
+            said = f"NOT COMPARABLE: {differences}" if differences else "comparable: no listed condition differs"
+            yield f"{group.label} and {each.label}: {said}"
+
+
 def label(figure: str) -> str:
     """What numbers of a figure come with the package, in a few words; empty: none."""
     return str(_facts(figure).get("label", ""))
 
 
 def _facts(figure: str) -> dict[str, Any]:
-    path = Path(str(resources.files("rrl"))) / "data" / "published" / f"{figure}.json"
+    path = FOLDER / f"{figure}.json"
     facts: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return facts
 

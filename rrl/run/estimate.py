@@ -101,11 +101,11 @@ def known(config: Experiment.Config) -> speed.Speed | None:
 
 def measured(config: Experiment.Config) -> speed.Speed:
     """Measured now, in a process of its own, and kept. RuntimeError, OSError or ValueError if it fails."""
-    found = speed.measure(ginfile.dumps(config))
+    fast = speed.measure(ginfile.dumps(config))
     with suppress(OSError):  # then it is measured again next time
         _path().parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(_path(), files.read_json(_path()) | {kind(config): asdict(found)})
-    return found
+        files.write_json(_path(), files.read_json(_path()) | {kind(config): asdict(fast)})
+    return fast
 
 
 def _path() -> Path:
@@ -135,7 +135,7 @@ def kind(config: Experiment.Config) -> str:
     settings = {
         name: value
         for name, value in ginfile.flatten(config).items()
-        if name not in ignored and not name.startswith(("evaluators", "demos"))
+        if name not in ignored and not name.startswith(("evaluators", "demos", "trackers", "system_metrics"))
     }
     facts = {"rrl": version("rrl"), "torch": version("torch"), "cores": str(cores())}
     facts["measured"] = ",".join(speed.Speed.__dataclass_fields__) + ", per environment step"

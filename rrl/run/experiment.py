@@ -24,6 +24,7 @@ from rrl.registry import Component, Mistake, Seed, UserError, build, code_of, mi
 from rrl.rollout.data import Obs, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.run import provenance
+from rrl.trackers.base import Tracker
 
 if TYPE_CHECKING:  # torch: whoever only reads a configuration needs none
     import torch
@@ -63,6 +64,7 @@ class Experiment(Component):
     class Config(Component.Config):
         """The components of a run and how long it lasts."""
 
+        later: ClassVar[frozenset[str]] = frozenset({"trackers", "system_metrics"})
         env: EnvFactory.Config
         """The environment, such as @Adroit()."""
         encoder: encoders.Encoder.Config
@@ -102,6 +104,10 @@ class Experiment(Component):
         workers: Annotated[int, Field(ge=0, le=1_024)] | None = None
         """Processes that simulate and render (once `groups` is chosen, they change no bit); None: one per
         core; 0: in this process."""
+        trackers: tuple[Tracker.Config, ...] = ()
+        """Where the run is shown beside MLflow, such as (@TensorBoard(), @WandB())."""
+        system_metrics: bool = False
+        """Also log how busy the machine is, `system/...`: processor since the last row, memory now."""
 
         @field_validator("backend")
         @classmethod
@@ -118,7 +124,7 @@ class Experiment(Component):
 
         def misfits(self) -> Iterator[Mistake]:
             """What keeps the parts from working together."""
-            for part in (self.env, self.encoder, self.agent, self.demos, *self.evaluators):
+            for part in (self.env, self.encoder, self.agent, self.demos, *self.evaluators, *self.trackers):
                 if part is not None:
                     yield from part.misfit(self)
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 
+from rrl.config import ginfile
+from rrl.demos import DemoSet
 from rrl.encoders import backends
 from rrl.encoders.base import Inference
 from rrl.run.experiment import Experiment
 from rrl.store import files
-from rrl.store.results import OTHERWISE, TAGS
-from rrl.store.tracking import Tracker
+from rrl.store.results import OTHERWISE, TAGS, project
+from rrl.store.tracking import Dataset, Tracking
 
 RESUMED = "resumed."
 """Tags of what changed on the way begin so."""
@@ -59,7 +61,7 @@ def tags(experiment: Experiment, inference: Inference, renderer: str) -> dict[st
     return facts
 
 
-def record(experiment: Experiment, inference: Inference, renderer: str, folder: Path, tracker: Tracker) -> None:
+def record(experiment: Experiment, inference: Inference, renderer: str, folder: Path, tracker: Tracking) -> None:
     """Tags go to MLflow and, for reports, beside the run; a resumed run tells all its commits."""
     values = tags(experiment, inference, renderer)
     known = files.read_json(folder / TAGS)
@@ -69,6 +71,16 @@ def record(experiment: Experiment, inference: Inference, renderer: str, folder: 
         values["git_commit"] = f"{before}, then {values['git_commit']}"
     files.write_json(folder / TAGS, values)
     tracker.tags(values)
+    if experiment.demos is not None:
+        told = ginfile.flatten(experiment.demos.config, project(folder))["source"]
+        tracker.dataset(_dataset(experiment.demos, experiment.identity["demos"], told))
+
+
+def _dataset(demos: DemoSet, checksum: str, source: str) -> Dataset:
+    """The demonstrations as MLflow lists a run's data; `source` as the settings tell it."""
+    episodes, steps = len(demos.demos), int(demos.demos.lengths.sum())
+    profile = {"episodes": episodes, "steps": steps, "origin": demos.demos.origin}
+    return Dataset(demos.name, checksum, source if demos.config.source else demos.name, profile)
 
 
 def moved(folder: Path, changes: Iterable[tuple[str, object, object]], steps: int) -> None:

@@ -25,8 +25,8 @@ def check(experiment: Experiment) -> None:
         reason = backends.get(config.backend).refusal(config.device, config.precision)
         if reason:
             raise UserError(reason)
-    for evaluator in config.evaluators:
-        if reason := evaluator.refusal():
+    for reason in (*(e.refusal() for e in config.evaluators), *(t.refusal() for t in config.trackers)):
+        if reason:
             raise UserError(reason)
     needed, what = max(_kept(experiment))
     free = available_memory()

@@ -18,6 +18,7 @@ from rrl.evaluators.base import Context, Evaluator
 from rrl.machine.console import COLUMNS, Display, duration, wrapped
 from rrl.machine.processes import keep_freed_memory
 from rrl.machine.signals import Stopping
+from rrl.machine.usage import Usage
 from rrl.registry import UserError, build
 from rrl.rollout.data import Policy
 from rrl.rollout.episodes import Collector
@@ -31,7 +32,7 @@ from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY, Checkpoint
 from rrl.statistics import wilson
 from rrl.store.plots import learning_curve
 from rrl.store.results import project
-from rrl.store.tracking import Log, Tracker
+from rrl.store.tracking import Log, Tracking
 
 Ended = Literal["finished", "budget"]
 
@@ -48,7 +49,7 @@ class BudgetOver(Exception):
 def train(
     experiment: Experiment,
     folder: Path,
-    tracker: Tracker,
+    tracker: Tracking,
     display: Display,
     budget: float | None = None,
     stopping: Stopping | None = None,
@@ -98,7 +99,7 @@ class Loop:
         experiment: Experiment,
         collector: Collector,
         folder: Path,
-        tracker: Tracker,
+        tracker: Tracking,
         log: Log,
         display: Display,
         deadline: float | None,
@@ -131,6 +132,7 @@ class Loop:
         """What the best policy has most of: a return, of the very policy that is kept. (Success, a share of few
         episodes, has ties.)"""
         self.pace = Pace(self.config, self.env)
+        self.usage = Usage(experiment.device) if self.config.system_metrics else None
         self.ledger = Ledger(experiment.encoder, experiment.frames)
         self.evaluating: tuple[str, int] = "", 0
         """The evaluation that goes on, as the display shows it: name and steps."""
@@ -214,6 +216,7 @@ class Loop:
         metrics |= {"iteration": self.iteration, "time/iteration": time.monotonic() - start}
         metrics |= summary(self.log.rows, self.steps, metrics, self.env.score)
         metrics |= self.ledger.add(metrics, self.experiment.device)
+        metrics |= self.usage() if self.usage else {}
         self.log.append(self.steps, metrics)
         self.commit()
         self.expect()
@@ -428,7 +431,7 @@ def _interval(low: float, high: float) -> str:
     return f"95 %: {low:.1f} to {high:.1f}"
 
 
-def _artifacts(experiment: Experiment, folder: Path, log: Log, tracker: Tracker) -> None:
+def _artifacts(experiment: Experiment, folder: Path, log: Log, tracker: Tracking) -> None:
     """Plot the curve and hand all files to the tracker."""
     learning_curve(log.rows, facts.title(experiment), experiment.env.score, folder / "learning_curve.png")
     for name in ("learning_curve.png", "metrics.jsonl", CHECKPOINT, BEST_POLICY, POLICY):

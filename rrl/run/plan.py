@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rrl.agents.settings.base import Episodes
 from rrl.machine.console import COLUMNS, duration, wrapped
 from rrl.machine.cores import cores
 from rrl.machine.processes import available_memory, in_bytes
-from rrl.run import estimate, fits
+from rrl.run import estimate, facts, fits
 from rrl.run.experiment import Experiment
 from rrl.run.speed import Speed
+from rrl.store.results import ID
 
 SHORT = 20_000
 """Environment steps of a run that is over, or has told its ETA, about as soon as its speed would be measured."""
@@ -42,6 +44,28 @@ def lines(experiment: Experiment, root: Path, budget: float | None, fast: Speed 
         *_cost(experiment, root, budget, fast, source),
         f"  results: {root.absolute()}/<id>/",
     ]
+
+
+def note(experiment: Experiment, run_id: str, source: str, overrides: Sequence[str]) -> str:
+    """What trackers' pages say of a run, in Markdown: what it is, how it is repeated and looked at. `source`: its gin
+    files as they were typed."""
+    short = run_id[:ID]
+    command = " ".join(["rrl run", source, *(f"--set {shlex.quote(each)}" for each in overrides)])
+    return "\n".join(
+        [
+            f"**{facts.title(experiment)}**",
+            "",
+            f"- task: {_task(experiment)}",
+            f"- policy sees: {_seen(experiment)}",
+            f"- demonstrations: {_demonstrations(experiment)}",
+            f"- training: {_training(experiment)}",
+            "",
+            f"Again: `{command}`, or `rrl run config.gin` with the file among the run's artifacts, which has all its "
+            "settings.",
+            f"Its page: `rrl report {short}`. Its policy: `rrl eval {short}`; as a model of MLflow's: `rrl export "
+            f"{short} --mlflow`.",
+        ]
+    )
 
 
 def _speed(experiment: Experiment, measure: bool, say: Callable[[str], None]) -> tuple[Speed | None, str]:
@@ -110,12 +134,12 @@ def _training(experiment: Experiment) -> str:
 
 
 def _evaluations(experiment: Experiment) -> str:
-    found = estimate.evaluations(experiment.config, experiment.env)
+    planned = estimate.evaluations(experiment.config, experiment.env)
     parts = [
         f"{evaluator.component.__name__} {'at the end' if evaluator.when == 'end' else f'{times:,} times'}"
-        for evaluator, times, _ in found
+        for evaluator, times, _ in planned
     ]
-    steps = sum(times * each for _, times, each in found)
+    steps = sum(times * each for _, times, each in planned)
     return f"{', '.join(parts)}: {steps:,} environment steps at most" if parts else "none"
 
 

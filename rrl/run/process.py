@@ -23,10 +23,12 @@ from rrl.run import fits, loop, plan, saving
 from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
 from rrl.run.saving import CHECKPOINT
+from rrl.run.trackers import Trackers
 from rrl.store import files
-from rrl.store.results import LOCK, ROOT, folder_of, project, said, write_config, write_status
-from rrl.store.tracking import MLflowTracker
+from rrl.store.results import LOCK, ROOT, TOLD, folder_of, project, said, write_config, write_status
+from rrl.store.tracking import NOTE, MLflowTracker
 from rrl.store.tracking import moved as moved_store
+from rrl.trackers.base import Run
 
 MACHINE = ("device", "backend", "workers", "threads")
 """Fields of a run that say where it is computed, not what: another machine may need others."""
@@ -95,14 +97,14 @@ def _begin(
                     "uri": tracker.uri,
                     "run_id": tracker.run_id,
                     "name": name,
-                    "source": " ".join(together),
+                    "source": shlex.join(together),
                     "overrides": overrides,
                 }
                 facts |= place
                 facts |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "argv": sys.argv}
                 facts["versions"] = experiment.versions
                 files.write_json(folder / "run.json", facts)  # a folder with a run.json is a run that can be resumed
-                return folder, _execute(experiment, folder, tracker, budget, stopping)
+                return folder, _execute(experiment, folder, tracker, facts, budget, stopping)
         except BaseException:
             tracker.end("FAILED")
             raise
@@ -183,7 +185,8 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None,
                     run_facts.moved(folder, moved, last.values.get("steps", 0))
                     words = ", ".join(f"{name} {then} -> {now}" for name, then, now in moved)
                     print(f"note: {words}: the result need not equal an uninterrupted run's bit for bit")
-                if longer or renamed or moved:
+                otherwise = [name for name in TOLD if getattr(asked, name) != getattr(began, name)]
+                if longer or renamed or moved or otherwise:
                     write_config(folder, config)
                 if unsaid := [name for name in experiment.identity if last and name not in last.values["identity"]]:
                     print(f"note: an earlier version wrote the checkpoint, without {', '.join(unsaid)}: not compared")
@@ -193,7 +196,7 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None,
                             f"note: this run began with {package} {versions[package]}, here is {here}: "
                             "the result need not equal an uninterrupted run's bit for bit"
                         )
-                return _execute(experiment, folder, tracker, budget, stopping)
+                return _execute(experiment, folder, tracker, facts, budget, stopping, resumed=True)
             except BaseException:
                 tracker.end("FAILED")
                 raise
@@ -202,7 +205,9 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None,
 def _only_of_the_machine(began: Experiment.Config, config: Experiment.Config) -> None:
     """UserError if more differs than where the run is computed."""
     before, now = ginfile.flatten(began), ginfile.flatten(config)
-    other = [name for name in before | now if before.get(name) != now.get(name) and name not in MACHINE]
+    free = {*MACHINE, *TOLD}
+    changed = [name for name in before | now if before.get(name) != now.get(name)]
+    other = [name for name in changed if name.partition(".")[0] not in free]
     if not other:
         return
     if other[0] == "iterations":
@@ -211,7 +216,8 @@ def _only_of_the_machine(began: Experiment.Config, config: Experiment.Config) ->
     raise UserError(
         f"{before.get(owner, 'Experiment')}.{field} can't change on the way from {before.get(other[0])} to "
         f"{now.get(other[0])}: it decides the numbers that the run computes. With --set a resumed run takes another "
-        f"{', '.join(MACHINE[:-1])} or {MACHINE[-1]}, which are the machine's business; start a new run for the rest"
+        f"{', '.join(MACHINE[:-1])} or {MACHINE[-1]}, which are the machine's business, or other "
+        f"{' and '.join(sorted(TOLD))}; start a new run for the rest"
     )
 
 
@@ -233,15 +239,31 @@ def _may_be_lengthened(config: Experiment.Config, iterations: int, facts: dict[s
 
 
 def _execute(
-    experiment: Experiment, folder: Path, tracker: MLflowTracker, budget: float | None, stopping: Stopping
+    experiment: Experiment,
+    folder: Path,
+    mlflow: MLflowTracker,
+    facts: dict[str, Any],
+    budget: float | None,
+    stopping: Stopping,
+    *,
+    resumed: bool = False,
 ) -> int:
+    """Train; `facts` is what the run's `run.json` says."""
+    params = ginfile.flatten(experiment.config, project(folder))
+    note = plan.note(experiment, mlflow.run_id, facts.get("source", ""), facts.get("overrides", ()))
+    run = Run(mlflow.run_id, facts.get("name", ""), project(folder), facts.get("sweep"), note, params, resumed)
+    tracker = Trackers(mlflow, experiment.config.trackers, run)
+
     def work(display: Display) -> loop.Ended:
         display.line(f"run {tracker.run_id}: {run_facts.title(experiment)}")
         if not experiment.encoder.trained:
             display.line("WARNING: the encoder is UNTRAINED (weights = None): random features")
         for mismatch in experiment.encoder.mismatches(experiment.env):
             display.line(f"{'WARNING' if mismatch.serious else 'note'}: {mismatch.text}")
-        tracker.params(ginfile.flatten(experiment.config, project(folder)))
+        tracker.begin(display.line)
+        tracker.params(params)
+        if not resumed:  # people can edit it in MLflow's pages
+            mlflow.tags({NOTE: note})
         tracker.artifact(folder / "config.gin")
         tracker.text((folder / "config.gin").read_text(), "config.gin.txt")  # the UI previews only .txt
         return loop.train(experiment, folder, tracker, display, budget, stopping)
@@ -256,7 +278,7 @@ def _execute(
 def supervised(
     work: Callable[[Display], loop.Ended],
     folder: Path,
-    tracker: MLflowTracker,
+    tracker: MLflowTracker | Trackers,
     stopping: Stopping,
     again: Callable[[], str],
     left: str = "",

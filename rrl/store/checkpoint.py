@@ -98,4 +98,4 @@ def _opened(path: Path, framework: str) -> Iterator[tuple[Any, dict[str, Any]]]:
                 raise UserError(f"{path} has a damaged header: it holds {values!r}")
             yield file, values
     except SafetensorError as error:
-        raise UserError(f"{path} is not a whole safetensors file: {error}") from error
+        raise UserError(f"{path} is not a whole safetensors file, but cut short or of another kind: {error}") from error

@@ -33,6 +33,8 @@ OTHERWISE = {"encoder.other_task": True, "encoder.other_pictures": False}
 STATUS, TAGS, PARAMS, LOCK, CONFIG = "status.json", "tags.json", "params.json", "lock", "config.gin"
 ID = 8
 """Characters of an id that people are shown: any beginning that no other run shares means it."""
+TOLD = frozenset({"trackers", "system_metrics"})
+"""Fields of a run that decide what is told of it, and no number that it reaches."""
 PARTS = {"env": "environment", "encoder": "encoder", "agent": "agent"}
 """Those that every run has, and whose names tell runs apart; and their kinds."""
 
@@ -188,8 +190,9 @@ def setup_of(config: Config, folder: Path) -> Setup:
     """What an experiment's configuration says of the run in a folder."""
     run: Any = config
     env: Any = build(run.env)
+    params = ginfile.flatten(config, project(folder))
     return Setup(
-        params=ginfile.flatten(config, project(folder)),
+        params={name: value for name, value in params.items() if name.partition(".")[0] not in TOLD},
         labels={part: getattr(run, part).label() for part in PARTS},
         score=env.score,
         flags=tuple(env.flags),
@@ -315,6 +318,10 @@ def folders(names: Iterable[str], root: Path | None = None) -> list[Path]:
     return list(chosen)
 
 
+class NoSuchRun(UserError):
+    """A name that means no run."""
+
+
 def folder_of(name: str, root: Path | None = None, *, sweeps: bool = True) -> Path:
     """The folder of a run, or of a sweep where `sweeps` are asked for, given as a folder, an id or the beginning of
     one. UserError for a name that means nothing, or more than one thing."""
@@ -339,7 +346,7 @@ def folder_of(name: str, root: Path | None = None, *, sweeps: bool = True) -> Pa
         raise UserError(f"{name} is an encoder's training, not a {what}; `rrl pretrain`, as before, goes on with it")
     if name and any(root.glob(f"{glob.escape(name)}*/{PROBE}")):
         raise UserError(f"{name} is a probe, not a {what}; `rrl probe`, as before, goes on with it")
-    raise UserError(f"there is no {what} {name or repr(name)} in {root.resolve()}. {_near(name, known)}")
+    raise NoSuchRun(f"there is no {what} {name or repr(name)} in {root.resolve()}. {_near(name, known)}")
 
 
 def _near(name: str, known: Mapping[str, Path]) -> str:

@@ -27,6 +27,8 @@ EXPERIMENT = "rrl"
 SQLITE = "sqlite:///"
 ARTIFACTS = "mlartifacts"
 """Folder beside a local store."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow's pages show as a run's description."""
 NO_NAME = re.compile(r"[^\w\-. :/]")
 """What MLflow takes in no metric's name."""
 
@@ -63,7 +65,20 @@ class Log:
         self.rows.append(row)
 
 
-class Tracker(Protocol):
+@dataclass(frozen=True)
+class Dataset:
+    """What a run learns from beside its own episodes."""
+
+    name: str
+    digest: str
+    """Checksum of its content, of at most 36 characters."""
+    source: str
+    """Where it is: a name that rrl knows, or a path from the project on."""
+    profile: Mapping[str, object]
+    """What people want to know of it, such as its number of episodes."""
+
+
+class Tracking(Protocol):
     """Shows a run to people. Nothing it does may fail the training: it warns instead."""
 
     run_id: str
@@ -73,6 +88,9 @@ class Tracker(Protocol):
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Facts about the run; later values replace earlier ones."""
+
+    def dataset(self, dataset: Dataset) -> None:
+        """What the run learns from; the same one may come again."""
 
     def metrics(self, rows: Sequence[Row]) -> None:
         """All rows of the run so far; those already recorded are not recorded twice."""
@@ -144,6 +162,7 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -205,12 +224,7 @@ class MLflowTracker:
     @classmethod
     def beside(cls, uri: str, run_id: str) -> MLflowTracker:
         """Add to a run without going on with it: its status stays. UserError if the store can't be reached."""
-        try:
-            client = _client(uri)
-            client.get_run(run_id)
-        except Exception as error:
-            raise UserError(f"run {run_id} can't be found in the MLflow store {uri}: {error}") from error
-        return cls(client, uri, run_id)
+        return cls(connected(uri, run_id), uri, run_id)
 
     @staticmethod
     def ended(uri: str, run_id: str) -> bool:
@@ -262,6 +276,20 @@ class MLflowTracker:
         entities = [RunTag(key, value) for key, value in tags.items()]
         self._safely("tags", lambda: self.client.log_batch(self.run_id, tags=entities))
 
+    def dataset(self, dataset: Dataset) -> None:
+        from mlflow.entities import Dataset as Entity
+        from mlflow.entities import DatasetInput, InputTag
+
+        entity = Entity(
+            name=dataset.name,
+            digest=dataset.digest,
+            source_type="local",
+            source=json.dumps({"uri": dataset.source}),
+            profile=json.dumps(dict(dataset.profile)),
+        )
+        inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+        self._safely("dataset", lambda: self.client.log_inputs(self.run_id, inputs))
+
     def metrics(self, rows: Sequence[Row]) -> None:
         from mlflow.entities import Metric
 
@@ -298,6 +326,16 @@ class MLflowTracker:
             warnings.warn(f"MLflow did not take this run's {what} ({error}); the training goes on", stacklevel=3)
             return False
         return True
+
+
+def connected(uri: str, run_id: str) -> MlflowClient:
+    """A client of the store that holds this run; UserError if it can't be reached."""
+    try:
+        client = _client(uri)
+        client.get_run(run_id)
+    except Exception as error:
+        raise UserError(f"run {run_id} can't be found in the MLflow store {uri}: {error}") from error
+    return client
 
 
 def _client(uri: str) -> MlflowClient:

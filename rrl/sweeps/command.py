@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
+from rrl.config.grammar import Place
 from rrl.machine.console import optional_output
 from rrl.machine.cores import cores
 from rrl.sweeps import backends, estimate
@@ -18,6 +19,7 @@ from rrl.sweeps.table import Table
 def sweep(
     name: str,
     config: Sweep.Config,
+    places: Mapping[str, Place] | None = None,
     *,
     jobs: int | None = None,
     budget: float | None = None,
@@ -26,11 +28,11 @@ def sweep(
     dry_run: bool = False,
     new: bool = False,
 ) -> int:
-    """Check everything, print the plan, run it; returns the exit code."""
+    """Check everything (`places`: see `plan`), print the plan, run it; returns the exit code."""
     with nullcontext() if dry_run else optional_output():  # a plan that was asked for is needed
         place, settings = backends.find(backend, slurm)
         table = Table()
-        planned = plan(name, config)
+        planned = plan(name, config, places)
         if not dry_run:
             planned.refuse()
         count = len(planned.jobs) or (config.trials or 0) * len(config.files) * max(1, len(config.seeds))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from rrl.config import ginfile
-from rrl.config.grammar import ConfigError, Problem
+from rrl.config.grammar import ConfigError, Place, Problem
 from rrl.config.resolve import checked
 from rrl.config.words import literal
 from rrl.envs.base import EnvFactory
@@ -140,15 +140,37 @@ def request(
     return name, sweep
 
 
-def plan(name: str, sweep: Sweep.Config) -> Plan:
-    """All jobs, and what they lack here; ConfigError with the mistakes of all files and of the grid together."""
+def written(arguments: Sequence[str]) -> dict[str, Place]:
+    """Of a sweep's file, the lines that name its files, its settings and its grid, by each entry's text; nothing where
+    the command line names them."""
+    sweeps = [file for argument in arguments for file in _files(argument) if ginfile.binds(file, "Sweep")]
+    if len(sweeps) != 1:
+        return {}
+    config, run = ginfile.resolved(sweeps[0], root="Sweep")
+    folders = ginfile.folders_of(sweeps[0])
+    places: dict[str, Place] = {}
+    for name in ("files", "set", "grid"):
+        for origin in run.origins(config, name)[:1]:
+            for text in getattr(config, name):
+                places[text if name == "files" else ginfile.placed(text, folders)] = origin.bindings[0].place
+    return places
+
+
+def plan(name: str, sweep: Sweep.Config, places: Mapping[str, Place] | None = None) -> Plan:
+    """All jobs, and what they lack here; ConfigError with the mistakes of all files and of the grid together, at the
+    `places` of a sweep's file that tell them (see `written`)."""
+    places = places or {}
     problems: list[Problem] = []
     axes: list[Axis] = []
     for text in sweep.grid:
         try:
             axes.append(axis(text))
         except ConfigError as error:
-            problems += error.problems
+            problems += [_at(problem, places) for problem in error.problems]
+    for index, one in enumerate(axes):
+        if first := next((other for other in axes[:index] if other.field == one.field), None):
+            message = f"{one.field} is varied twice; first by {first.place}"
+            problems.append(_at(Problem.at(one.place, message, "list all its values in one of the two"), places))
     if problems:
         raise ConfigError(problems)
     planned = Plan(name, sweep, axes)
@@ -159,7 +181,7 @@ def plan(name: str, sweep: Sweep.Config) -> Plan:
         points = [draw(axes, rng) for _ in range(sweep.trials or 0)]
     else:
         points = list(product(axes))
-    builder = Builder(sweep, axes)
+    builder = Builder(sweep, axes, places)
     jobs = [job for file in sweep.files for job in builder.jobs(file, points)]
     problems = builder.problems()
     if problems:
@@ -175,8 +197,8 @@ def plan(name: str, sweep: Sweep.Config) -> Plan:
 class Builder:
     """Makes jobs of files and points, and remembers what did not fit."""
 
-    def __init__(self, sweep: Sweep.Config, axes: Sequence[Axis]) -> None:
-        self.sweep, self.axes = sweep, list(axes)
+    def __init__(self, sweep: Sweep.Config, axes: Sequence[Axis], places: Mapping[str, Place] | None = None) -> None:
+        self.sweep, self.axes, self._places = sweep, list(axes), places or {}
         self._problems: dict[Problem, None] = {}
         self._fits: dict[str, set[str]] = {text: set() for text in self._texts()}
         """Entries of grid and overrides as the user wrote them, each with the files whose runs use it."""
@@ -209,7 +231,7 @@ class Builder:
         return [
             *self._problems,
             *(
-                Problem(f"{text} fits none of the files", where, 0, text, hint)
+                _at(Problem(f"{text} fits none of the files", where, 0, text, hint), self._places)
                 for text, where in self._texts().items()
                 if text in unfit
             ),
@@ -240,7 +262,8 @@ class Builder:
         try:
             config, used = ginfile.fitting(lambda some: ginfile.load(file, some), [*chosen.values(), *seeds])
         except ConfigError as error:
-            self._problems |= dict.fromkeys(error.problems)
+            entries = {chosen[axis.field]: axis.place.text for axis in self.axes if axis.field in chosen}
+            self._problems |= dict.fromkeys(_at(problem, self._places, entries) for problem in error.problems)
             return None
         chosen = {text: statement for text, statement in chosen.items() if statement in used}
         for text in chosen:
@@ -259,6 +282,18 @@ class Builder:
             name = f"{stem}-{count}-seed{seed}"
         self._names.add(name)
         return name
+
+
+def _at(problem: Problem, places: Mapping[str, Place], grid: Mapping[str, str] | None = None) -> Problem:
+    """The problem where its user wrote what it is about: in the line of a sweep's file, or as an entry of the `grid`,
+    of which a run has one value (statement -> entry)."""
+    option = re.fullmatch(r'--(?:set|grid) "(.*)"', problem.file, re.DOTALL)
+    text = option[1] if option else problem.file
+    entry = (grid or {}).get(text, text)
+    if problem.line == 0 and (place := places.get(entry)):
+        told = replace(problem, message=f"{text!r}: {problem.message}")
+        return replace(told, file=place.file, line=place.line, text=place.text)
+    return problem if entry == text else replace(problem, file=f'--grid "{entry}"', text=entry)
 
 
 def _short(value: Any) -> str:
@@ -324,7 +359,7 @@ def _files(argument: str) -> list[str]:
     if path.is_dir():
         files = sorted(str(p) for p in path.glob("*.gin"))
         if not files:
-            raise UserError(f"the folder {argument} holds no gin file")
+            raise UserError(f"the folder {argument} holds no gin file; name gin files, or a folder of some")
         return files
     bare = argument.strip("/").removeprefix("gin/")
     inside = [name for name in ginfile.shipped() if name.startswith(f"{bare}/")]

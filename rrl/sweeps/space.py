@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rrl.config.grammar import Binding, ConfigError, Place, Problem, parse
+from rrl.config.grammar import Binding, ConfigError, Place, Problem, cut, parse
 from rrl.config.words import literal
 
 _NUMBER = r"([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
@@ -68,7 +68,7 @@ def axis(text: str) -> Axis:
         whole = all(re.fullmatch(r"[-+]?[\d_]+", ends[i]) for i in (1, 2))
         return Axis(binding.label, Range(low, high, bool(ends[3]), whole), place)
     if not isinstance(binding.value, (list, tuple)) or not binding.value:
-        message = f"a grid entry lists the values of {binding.label} in brackets"
+        message = f"a grid entry lists the values of {binding.label} in brackets; got {cut(literal(binding.value))}"
         raise ConfigError([Problem.at(place, message, hint)])
     values = tuple(binding.value)
     texts = [literal(value) for value in values]

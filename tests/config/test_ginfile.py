@@ -187,7 +187,7 @@ def test_each_mistake_is_told_once_with_place_and_remedy(mistake: dict[str, Any]
         assert (f"{problem.file}:{problem.line}" if problem.line else problem.file) == place
         assert message in problem.message
         assert hint in problem.hint if hint else True
-        assert problem.text == (lines[problem.line - 1].strip() if problem.line else problem.file[7:-1])
+        assert problem.text == (lines[problem.line - 1].strip(" \t\r") if problem.line else problem.file[7:-1])
         assert str(problem) in str(caught.value)
 
 
@@ -235,6 +235,27 @@ def test_a_long_file_of_broken_lines_is_told_at_once():
     (problem,) = caught.value.problems
     assert (problem.line, problem.message) == (4, "no is not a value")
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Experiment.seed = " + "9" * 5_000,
+        "Experiment.seed = (" + "3, " * 2_000 + "'x')",
+        "Experiment.sed = 3  # " + "x" * 5_000,
+        "Experiment.seed = " + "x" * 5_000,
+        "Experiment.seed = 3 " + "x" * 5_000,
+        "Experiment.seed 3 " + "x" * 5_000,
+        "ResNet.weights = 'a' " + "'" + "x" * 5_000 + "'" + ", 'b'",
+    ],
+    ids=lambda line: line[:24],
+)
+def test_of_a_very_long_line_a_part_is_shown(line: str):
+    with pytest.raises(ConfigError) as caught:
+        loads(BASE + line, "x.gin")
+    (problem,) = caught.value.problems
+    assert problem.line == 4
+    assert max(map(len, str(problem).split("\n"))) < 400, str(problem)
 
 
 def test_unknown_root():

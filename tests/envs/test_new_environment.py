@@ -158,6 +158,8 @@ class Notebook:
     def tags(self, tags):
         self.seen_tags |= tags
 
+    def dataset(self, dataset): ...
+
     def metrics(self, rows):
         self.rows = list(rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,10 @@ def test_a_logarithmic_axis_has_no_step_0(tmp_path: Path) -> None:
     assert figure is not None
     (axes,) = figure.axes
     assert axes.get_xscale() == "log" and axes.get_xlim()[0] > 0
+    far = figures.Published("paper", "door", [4000, 10**7], [30.0, 90.0], [20.0, 80.0], [40.0, 95.0], "eval")
+    whole, part = (figures.curves([group], "eval", [far], x=x) for x in ("log-steps", "steps"))
+    assert whole is not None and part is not None
+    assert whole.axes[0].get_xlim()[1] > 10**7 > 100 * part.axes[0].get_xlim()[1]
     assert [line.get_xdata().tolist() for line in axes.get_lines() if line.get_linestyle() == ":"] == [[4000]]  # type: ignore[union-attr]
     make_run(tmp_path / "cloned", "b0", overrides=BC, updates=0)
     assert figures.curves(report_of(tmp_path / "cloned").groups, "eval", x="log-steps") is None
@@ -160,7 +165,8 @@ def test_several_tasks_are_panels_with_one_legend(tmp_path: Path) -> None:
     make_run(tmp_path, "c0", "adroit_pen_mobilenetv2")
     report = report_of(tmp_path)
     other = figures.Published("paper", "pen", [0, 5000], [30.0, 90.0], [20.0, 80.0], [40.0, 95.0])
-    figure = figures.grid(report.tasks, "train", [other])
+    returns = replace(other, score="return")  # which is no percentage
+    figure = figures.grid(report.tasks, "train", [other, returns])
     assert figure is not None
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["door", "pen"]
     assert [axes.get_ylabel() for axes in figure.axes] == ["success (%)", ""]

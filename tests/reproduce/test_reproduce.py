@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from rrl.cli import app
 from rrl.config import ginfile
 from rrl.registry import UserError
+from rrl.report.groups import collect
 from rrl.reproduce.figures import FIGURES, Training, Wanted
-from rrl.reproduce.published import Curves, label, load
+from rrl.reproduce.published import Curves, compared, every, label, load
 from rrl.reproduce.verdict import judge, judge_scores
 from rrl.score import success
 from rrl.statistics import wilson
@@ -78,6 +79,20 @@ def test_published_numbers_belong_to_curves(figure: str) -> None:
 def test_tasks_without_published_numbers_are_told() -> None:
     with pytest.raises(UserError, match="pen, door"):
         load("fig4", "peg")
+
+
+def test_published_curves_stand_beside_runs_of_their_tasks(tmp_path: Path) -> None:
+    curves = every("fig4")
+    assert {each.task for each in curves} == {"pen", "door", "hammer", "relocate"}
+    with pytest.raises(UserError, match=r"no curves of table1 .* those of fig4$"):
+        every("table1")
+    make_run(tmp_path / "runs", "a0", "adroit_door_state")
+    (line,) = compared(curves, collect(results.find(["a0"], tmp_path / "runs")))
+    assert line.startswith("door · State · DAPG and authors' logs, RRL(ResNet34): NOT COMPARABLE: ")
+    assert "encoder State (theirs ResNet)" in line
+    told = rrl(tmp_path, "report", "--only", "figures", "--published", "fig4", "--x", "log-steps")
+    assert line in told
+    assert "authors' logs" in (tmp_path / "figures" / "curves-train-door-log.svg").read_text()
 
 
 def test_published_means_are_those_of_the_logs() -> None:

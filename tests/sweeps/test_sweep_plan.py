@@ -156,7 +156,7 @@ def test_mistakes_of_all_files_are_told_at_once(tmp_path) -> None:
     assert len(texts) == 3, texts
     assert any("a.gin:2" in text and "gama" in text for text in texts)
     assert any("b.gin:2" in text and "DAPG.gamma" in text for text in texts)
-    assert any("DAPG.lam_0 = 'x'" in text for text in texts)
+    assert any("--grid \"DAPG.lam_0 = (0.5, 'x')\"" in text and "got 'x'" in text for text in texts)
 
 
 def test_equal_runs_are_done_once() -> None:

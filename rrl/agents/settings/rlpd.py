@@ -161,8 +161,14 @@ class RLPD(DemonstratedSAC):
             return self.views * (self.principal or features)
 
         def misfit(self, run: Parts) -> Iterable[Mistake]:
-            """A clone of pictures: it sees a frozen encoder's features."""
+            """A clone of pictures: it sees a frozen encoder's features. Views of no pictures."""
             yield from super().misfit(run)
+            if self.views > 1 and run.encoder.frames() is None:
+                yield Mistake(
+                    "agent",
+                    f"RLPD.views is {self.views}, but {run.encoder.component.__name__} sees no pictures",
+                    "set `RLPD.views = 1`, or take an encoder of pictures",
+                )
             if run.encoder.component.trainable and build(run.env).privileged:
                 yield Mistake(
                     "encoder",

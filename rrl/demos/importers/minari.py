@@ -74,9 +74,11 @@ def _folder(source: str) -> Path:
         inside = Path(source) / "data"
         return inside if inside.is_dir() else Path(source)
     try:
-        parse_dataset_id(source.rpartition("://")[2])
+        version = parse_dataset_id(source.rpartition("://")[2])[-1]
         local = Path(get_dataset_path(source)) / "data"
         if not local.is_dir():
+            if version is None:
+                raise ValueError("an id ends in a version, such as -v0")
             minari.download_dataset(source)
         return local
     except ImportError as error:  # in words that name the package
@@ -86,8 +88,8 @@ def _folder(source: str) -> Path:
         ) from error
     except Exception as error:  # a malformed id; no such dataset; no internet, in the words of some library
         raise UserError(
-            f"{source} is no Minari dataset of this machine (`minari list local` names them), and none that "
-            f"could be downloaded: {error}"
+            f"{source} is no file or folder here, no Minari dataset of this machine (`minari list local` names them), "
+            f"and none that could be downloaded: {error}"
         ) from error
 
 
