@@ -2,10 +2,13 @@
 # All set-up on a bare machine: system packages, a virtual environment in .venv, this package in it.
 # `make demo` and `make test` call it; when nothing has changed it returns within a second.
 #
-#   PYTHON=/path/to/python3  use this interpreter instead of looking for one
+#   sh scripts/setup.sh [EXTRAS]   these extras of pyproject.toml; without the argument all that work here needs
+#   PYTHON=/path/to/python3        use this interpreter instead of looking for one
 set -eu
 cd "$(dirname "$0")/.."
 
+everything=offline,cpu,timm,look,onnx,sweep,demos,metaworld,docs,dev
+extras=${1:-$everything}
 venv=.venv
 minor=11 # the oldest Python 3 that pyproject.toml admits
 linux=false
@@ -95,15 +98,48 @@ python=$(find_python)
 [ -n "$python" ] || fail "found no Python 3.$minor or newer; name one: PYTHON=/path/to/python3 make setup"
 
 # The stamp says what was installed where: a changed pyproject.toml installs again (quickly), a moved or
-# broken environment is made anew.
+# broken environment is made anew, and where everything is, a part of it is too.
 stamp=$venv/installed
-wanted="$(cksum <pyproject.toml) $PWD"
+of_project="$(cksum <pyproject.toml) $PWD"
+wanted="$of_project $extras"
 works() { recent "$venv/bin/python" && "$venv/bin/pip" --version >/dev/null 2>&1; }
+installed() {
+    recent "$venv/bin/python" && case "$(cat "$stamp" 2>/dev/null)" in
+    "$wanted" | "$of_project $everything") true ;;
+    *) false ;;
+    esac
+}
 
-if ! recent "$venv/bin/python" || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+pip_install() { # Python compiles a module when it is first imported: all 25,000 beforehand would take minutes
+    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off --no-compile "$@"
+}
+
+# --- PyTorch: of the CUDA build the venv is 5 GB, which nobody needs who has no NVIDIA GPU ---------------
+
+has_nvidia() { grep -qs 0x10de /sys/bus/pci/devices/*/vendor || [ -e /dev/dxg ] || ls /dev/nvidia[0-9]* >/dev/null 2>&1; }
+
+newest_cpu_build() { # of a package: its newest version that ends in +cpu, or nothing
+    "$venv/bin/python" -m pip index versions "$1" 2>/dev/null | sed -n 's/^Available versions: //p' |
+        tr -d ' ' | tr ',' '\n' | grep -m 1 '+cpu$' || true
+}
+
+install_cpu_build() { # where the index that pip is configured for has it, for both packages
+    torch=$(newest_cpu_build torch) torchvision=$(newest_cpu_build torchvision)
+    if [ -z "$torch" ] || [ -z "$torchvision" ]; then
+        say "pip's index has no CPU build of PyTorch and torchvision, so pip brings the CUDA build (docs/install.md)"
+        return
+    fi
+    say "no NVIDIA GPU: PyTorch $torch, torchvision $torchvision"
+    pip_install -q "torch==$torch" "torchvision==$torchvision" || say "these could not be installed; going on without"
+}
+
+if ! installed; then
     say "installing into $venv with $("$python" --version); the first time brings PyTorch and takes minutes"
     works || "$python" -m venv --clear "$venv"
-    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -e '.[offline,cpu,timm,look,onnx,sweep,demos,metaworld,docs,dev]' ||
+    if $linux && ! has_nvidia && ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
+        install_cpu_build
+    fi
+    pip_install -e ".[$extras]" ||
         fail "pip could not install the dependencies; see above, then run the same command again"
     echo "$wanted" >"$stamp"
 fi

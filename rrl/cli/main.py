@@ -13,7 +13,6 @@ from rrl.cli.options import Budget, Sets, Sources, numbers_of, path, seconds_of,
 
 app = typer.Typer(
     cls=Group,
-    help="Visual robot learning as a matter of configuration.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -23,6 +22,23 @@ weights_app = typer.Typer(help="Pretrained encoder weights.", no_args_is_help=Tr
 app.add_typer(weights_app, name="weights")
 app.add_typer(demos.app, name="demos")
 app.add_typer(bench.app, name="bench")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from rrl import __version__
+
+        typer.echo(f"rrl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show rrl's version and exit.")
+    ] = False,
+) -> None:
+    """Visual robot learning as a matter of configuration."""
 
 
 @app.command()

@@ -47,7 +47,7 @@ def write(kind: str, name: str, into: Path, say: Callable[[str], None]) -> None:
             files.write_text(part / filled(file), filled(text))
     say(f"{folder}: {', '.join(map(filled, texts))}")
     say("next:")
-    steps = ("pip install -e .", "python -m pytest", "rrl describe {name}", *NEXT[kind])
+    steps = ("pip install -e . pytest", "python -m pytest", "rrl describe {name}", *NEXT[kind])
     for line in (f"cd {quoted(str(folder))}", *(step.format(name=name, module=module) for step in steps)):
         say(f"  {line}")
     say(f"docs/your_{kind}.md says what else it may do")

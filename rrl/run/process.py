@@ -46,7 +46,6 @@ class Job:
     """Of the configuration that the sweep asked for."""
 
 
-@optional_output()
 def start(
     sources: str | Sequence[str],
     overrides: list[str],
@@ -55,6 +54,26 @@ def start(
     job: Job | None = None,
 ) -> int:
     """Run a gin file, or several laid over each other; returns the process's exit code."""
+    return _begin(sources, overrides, name, budget, job)[1]
+
+
+def train(config: Experiment.Config, name: str | None = None, budget: float | None = None) -> Path:
+    """As `rrl.train`."""
+    folder, code = _begin(config, [], name or f"{Path(sys.argv[0]).stem or 'python'}-seed{config.seed}", budget)
+    if code:
+        raise SystemExit(code)
+    return folder
+
+
+@optional_output()
+def _begin(
+    sources: str | Sequence[str] | Experiment.Config,
+    overrides: list[str],
+    name: str | None = None,
+    budget: float | None = None,
+    job: Job | None = None,
+) -> tuple[Path, int]:
+    """Begin a run; returns its folder and the process's exit code."""
     display = Display()
     with told(display.line, "no run was begun"):
         experiment = _checked(sources, overrides)
@@ -62,6 +81,8 @@ def start(
         if job is None:  # a sweep has told its own
             plan.tell(experiment, ROOT, budget, display.line)
     config = experiment.config
+    if isinstance(sources, Experiment.Config):
+        sources = "config.gin"  # the run's own: nobody wrote one
     together = [sources] if isinstance(sources, str) else sources
     name = name or f"{'+'.join(Path(source).stem for source in together)}-seed{config.seed}"
     place = {"sweep": job.sweep, "job": job.name, "fingerprint": job.fingerprint} if job else {}
@@ -83,7 +104,7 @@ def start(
                 facts |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "argv": sys.argv}
                 facts["versions"] = experiment.versions
                 files.write_json(folder / "run.json", facts)  # a folder with a run.json is a run that can be resumed
-                return _execute(experiment, folder, tracker, facts, budget, stopping)
+                return folder, _execute(experiment, folder, tracker, facts, budget, stopping)
         except BaseException:
             tracker.end("FAILED")
             raise
@@ -99,9 +120,9 @@ def dry_run(sources: Sequence[str], overrides: list[str], budget: float | None =
     return 0
 
 
-def _checked(sources: str | Sequence[str], overrides: list[str]) -> Experiment:
+def _checked(sources: str | Sequence[str] | Experiment.Config, overrides: list[str]) -> Experiment:
     """The run that gin files describe, of a resolved configuration; UserError where it can't run here."""
-    config = ginfile.load(sources, overrides)
+    config = sources if isinstance(sources, Experiment.Config) else ginfile.load(sources, overrides)
     assert isinstance(config, Experiment.Config)
     experiment = Experiment(resolve(config))  # whatever is missing (weights, demonstrations) shows now
     fits.check(experiment)

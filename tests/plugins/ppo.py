@@ -36,9 +36,9 @@ class PPO(FrozenAgent):
         """Steps per gradient step (paper)."""
         lr: Positive = 3e-4
         """Adam's learning rate (paper)."""
-        gamma: float = Field(0.99, gt=0, le=1)
+        gamma: float = Field(default=0.99, gt=0, le=1)
         """Discount per agent step (paper)."""
-        gae_lambda: float = Field(0.95, ge=0, le=1)
+        gae_lambda: float = Field(default=0.95, ge=0, le=1)
         """Lambda of generalised advantage estimation (paper)."""
         clip: Positive = 0.2
         """epsilon: how far the ratio of likelihoods may go from 1 (paper)."""

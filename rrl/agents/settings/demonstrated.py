@@ -17,7 +17,7 @@ class DemonstratedConfig(SACConfig):
     offline_updates: CountOrZero = 0
     """Updates on the demonstrations alone, after cloning and before learning online. Of actor and critics: the
     critics move convolutions that learn, and an actor that stands still loses what it cloned on them."""
-    demo_share: float | None = Field(None, gt=0, lt=1)
+    demo_share: float | None = Field(default=None, gt=0, lt=1)
     """Share of an update's transitions that are the demonstrations', which then stay for good (RLPD: 0.5). None:
     they lie in the memory and age like everything else."""
     bc_weight: PositiveOrZero = 0.0

@@ -56,9 +56,9 @@ class NPGConfig(PolicyConfig):
     """Episodes per iteration (paper: 200; pen 400)."""
     step_size: Positive = 0.05
     """Normalised step size delta: twice the KL divergence of a step, in nats (paper)."""
-    gamma: float = Field(0.995, gt=0, le=1)
+    gamma: float = Field(default=0.995, gt=0, le=1)
     """Discount per environment step (paper)."""
-    gae_lambda: float = Field(0.97, ge=0, le=1)
+    gae_lambda: float = Field(default=0.97, ge=0, le=1)
     """Lambda of generalised advantage estimation (paper)."""
     cg_iterations: Count = 10
     """Conjugate-gradient iterations for the natural gradient (authors' code)."""
@@ -138,7 +138,7 @@ class DAPG(NPG):
 
         lam_0: PositiveOrZero = 0.01
         """Weight of the demonstrations in the first update (paper); 0: cloning, then plain NPG."""
-        lam_1: float = Field(0.95, ge=0, le=1)
+        lam_1: float = Field(default=0.95, ge=0, le=1)
         """Factor on that weight per update (paper)."""
 
     demos: ClassVar[Literal["none", "required"]] = "required"

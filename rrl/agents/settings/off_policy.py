@@ -49,15 +49,15 @@ class OffPolicyConfig(Agent.Config):
     """Adam's learning rate of the actor."""
     critic_lr: Positive = 1e-4
     """Adam's learning rate of the critics, and of the encoder's part in the critics' loss."""
-    beta: float = Field(0.9, ge=0, lt=1)
+    beta: float = Field(default=0.9, ge=0, lt=1)
     """Adam's beta1 of actor and critics."""
     actor_every: Count = 1
     """Updates between steps of actor and temperature."""
     target_every: Count = 2
     """Updates between moves of the target networks."""
-    critic_tau: float = Field(0.005, gt=0, le=1)
+    critic_tau: float = Field(default=0.005, gt=0, le=1)
     """How far the target critics move towards the critics."""
-    encoder_tau: float = Field(0.05, gt=0, le=1)
+    encoder_tau: float = Field(default=0.05, gt=0, le=1)
     """How far the target encoder moves (RAD, CURL, SAC+AE: 0.05)."""
     encoder_loss: Literal["never", "warm_start", "always"] = "always"
     """When an encoder with an objective of its own (CURL, SAC+AE) is trained on it; `warm_start`: FERM's."""

@@ -26,13 +26,13 @@ class PixelSACConfig(SACConfig):
     """Adam's learning rate of critics and encoder (cheetah: 2e-4)."""
     actor_every: Count = 2
     """Updates between steps of actor and temperature."""
-    critic_tau: float = Field(0.01, gt=0, le=1)
+    critic_tau: float = Field(default=0.01, gt=0, le=1)
     """How far the target critics move towards the critics."""
     log_std_min: LogStd = -10.0
     """Lower bound of the log exploration std before the tanh."""
     log_prob: Literal["stable", "clipped"] = "clipped"
     """Form of the tanh's correction: of the clipped 1 - a^2, plus 1e-6; or `stable`, as pytorch_sac's."""
-    alpha_beta: float = Field(0.5, ge=0, lt=1)
+    alpha_beta: float = Field(default=0.5, ge=0, lt=1)
     """Adam's beta1 of log alpha."""
 
 

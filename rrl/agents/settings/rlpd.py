@@ -56,9 +56,9 @@ class RLPD(DemonstratedSAC):
         """Temperature at the start (RLPD from pixels: 0.1)."""
         critic_norm: bool = True
         """LayerNorm in the critics, without which values run away (RLPD)."""
-        demo_share: float = Field(0.5, gt=0, lt=1)
+        demo_share: float = Field(default=0.5, gt=0, lt=1)
         """Share of an update's transitions that are the demonstrations'."""
-        target_entropy: float | None = Field(None, ge=-1e6, le=1e6)
+        target_entropy: float | None = Field(default=None, ge=-1e6, le=1e6)
         """What the temperature holds the policy's entropy at, in nats; None: -m / 2 of m actions (RLPD)."""
 
         encoder_loss: Literal["never", "always"] = "always"
@@ -69,7 +69,7 @@ class RLPD(DemonstratedSAC):
         """Of so many, drawn for each update, the least value is the target's (REDQ)."""
         entropy_backup: bool = True
         """Does the value of what follows hold the policy's entropy? (RLPD on Adroit: False.)"""
-        dropout: float = Field(0.0, ge=0, lt=1)
+        dropout: float = Field(default=0.0, ge=0, lt=1)
         """Share of the critics' hidden units that are 0, drawn anew for each transition of the critics' loss and of
         targets, before LayerNorm (DroQ; 0.01 did for four critics what ten do without)."""
         soft_bound: bool = False

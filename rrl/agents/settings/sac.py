@@ -25,16 +25,16 @@ class SACConfig(OffPolicyConfig):
     """Temperature at the start."""
     alpha_lr: Positive = 1e-4
     """Adam's learning rate of log alpha."""
-    alpha_beta: float = Field(0.9, ge=0, lt=1)
+    alpha_beta: float = Field(default=0.9, ge=0, lt=1)
     """Adam's beta1 of it (pixels: 0.5)."""
-    gamma: float = Field(0.99, gt=0, le=1)
+    gamma: float = Field(default=0.99, gt=0, le=1)
     """Discount per agent step."""
     critic_norm: bool = False
     """LayerNorm after each hidden layer of the critics, before its ReLU, which keeps them from overrating actions that
     nobody has taken (RLPD)."""
     bounded_targets: bool = False
     """Cut what the critics learn to what rewards allow: the least and the greatest one seen so far, earned for ever."""
-    target_entropy: float | None = Field(None, ge=-1e6, le=1e6)
+    target_entropy: float | None = Field(default=None, ge=-1e6, le=1e6)
     """What the temperature holds the policy's entropy at, in nats; None: -m of m actions (SAC)."""
 
     @model_validator(mode="after")
