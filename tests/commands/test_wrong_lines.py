@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer.testing
 from helpers.report_runs import make_run
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from rrl import cli
@@ -68,6 +70,15 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def _made_once():
+    """The program's commands, which the runner would make anew for each line: half of the time."""
+    command = get_command(cli.app)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", lambda app: command)
+        yield
+
+
 def put(path: Path, what: str, runs: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if what in ("a run", "two runs"):
@@ -85,6 +96,7 @@ def listed(folder: Path) -> list[str]:
     return sorted(str(path) for path in folder.rglob("*") if path.name != "lock")
 
 
+@pytest.mark.usefixtures("_made_once")
 @pytest.mark.parametrize("wrong", WRONG, ids=[f"{wrong['kind']}: {wrong['name']}" for wrong in WRONG])
 def test_what_is_wrong_is_told_exactly(tmp_path, monkeypatch, runs, wrong):
     monkeypatch.chdir(tmp_path)
