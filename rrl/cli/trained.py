@@ -10,21 +10,24 @@ import typer
 from rrl.cli import completion
 from rrl.cli.options import EPISODES, SEED, Sets, path, word
 
+Policy = Annotated[
+    str,
+    typer.Argument(
+        parser=word,
+        autocompletion=completion.runs,
+        help="A run (id or the beginning of one), a policy file or exported folder, or a shipped policy's name.",
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="Decides the episodes; default: the run's.", min=0, max=SEED)]
+
 
 def eval_(
-    policy: Annotated[
-        str,
-        typer.Argument(
-            parser=word,
-            autocompletion=completion.runs,
-            help="A run (id or the beginning of one), a policy file or exported folder, or a shipped policy's name.",
-        ),
-    ],
+    policy: Policy,
     episodes: Annotated[
         int | None,
         typer.Option(help="Default: the run's own final evaluation, the same episodes.", min=1, max=EPISODES),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides the episodes; default: the run's.", min=0, max=SEED)] = None,
+    seed: Seed = None,
     best: Annotated[
         bool,
         typer.Option("--best", help="Of a run, the policy with the best return (SAC and its kin: in evaluations)."),
@@ -76,19 +79,12 @@ def eval_(
 
 
 def play(
-    policy: Annotated[
-        str,
-        typer.Argument(
-            parser=word,
-            autocompletion=completion.runs,
-            help="A run (id or the beginning of one), a policy file or exported folder, or a shipped policy's name.",
-        ),
-    ],
+    policy: Policy,
     out: Annotated[
         Path | None, typer.Option(parser=path, help="The .mp4 to write; default: a window, where there is a screen.")
     ] = None,
     episodes: Annotated[int, typer.Option(help="The first ones of its evaluation.", min=1, max=1_000)] = 3,
-    seed: Annotated[int | None, typer.Option(help="Decides the episodes; default: the run's.", min=0, max=SEED)] = None,
+    seed: Seed = None,
     sampled: Annotated[bool, typer.Option("--sampled", help="Sampled actions instead of the mean one.")] = False,
     best: Annotated[bool, typer.Option("--best", help="Of a run, the policy with the best return.")] = False,
     camera: Annotated[
