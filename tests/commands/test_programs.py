@@ -105,7 +105,7 @@ def test_importing_rrl_imports_nothing_else(tmp_path):
 def test_one_version(tmp_path):
     assert python("-m", "rrl", "--version", cwd=tmp_path) == f"rrl {rrl.__version__}\n"
     assert f"\nversion: {rrl.__version__}\n" in (ROOT / "CITATION.cff").read_text()
-    assert f"\n## {rrl.__version__} (" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\n## {rrl.__version__} " in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_type_checkers_see_every_default():
