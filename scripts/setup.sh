@@ -110,8 +110,11 @@ installed() {
     esac
 }
 
-pip_install() { # Python compiles a module when it is first imported: all 25,000 beforehand would take minutes
-    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off --no-compile "$@"
+# Python compiles a module when it is first imported: all 25,000 beforehand would take minutes. Where it may not keep what
+# it compiled, as in many containers, every process would do that again.
+[ -n "${PYTHONDONTWRITEBYTECODE:-}" ] && compile=--compile || compile=--no-compile
+pip_install() {
+    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$compile" "$@"
 }
 
 # --- PyTorch: of the CUDA build the venv is 5 GB, which nobody needs who has no NVIDIA GPU ---------------
