@@ -166,6 +166,7 @@ def test_the_tutorial(here):
     assert "resumed after 1 updates" in said["rrl resume RUN --iterations 10"]
     sweeps = [text for line, text in said.items() if line.startswith("rrl sweep")]
     assert len(sweeps) == 2
+    assert said["rrl runs --name episodes="].count("finished") == 4
     assert Path("all.html").stat().st_size > 10_000
     assert len([*Path("runs").glob("*/learning_curve.png")]) == 5
 
