@@ -238,7 +238,7 @@ def test_check_tells_what_config_gin_leaves_out(tmp_path, monkeypatch):
     assert ginfile.loads(text) == config
     own, comments = ([line for line in text.splitlines() if line.startswith("#") == such] for such in (False, True))
     assert "\n".join(own) == ginfile.dumps(config).rstrip("\n")
-    unsaid = {f"{part.component.__name__}.{name}" for part in (config.env, config.agent) for name in part.later}
+    unsaid = {f"{part.component.__name__}.{name}" for part in (config, config.env, config.agent) for name in part.later}
     told = {line.removeprefix("# at its default: ").partition(" = ")[0] for line in comments}
     assert told == unsaid - {"FERM.bc_weight", "FERM.demo_share"}
     assert "# at its default: FERM.critic_norm = False" in comments
