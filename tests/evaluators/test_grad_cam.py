@@ -127,7 +127,8 @@ def test_a_missing_package_is_told_before_anything(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     (evaluator,) = ginfile.loads(JUDGED, "x.gin").evaluators
-    experiment = SimpleNamespace(config=SimpleNamespace(precision="fp32", evaluators=(evaluator,)), frames=None)
+    config = SimpleNamespace(precision="fp32", evaluators=(evaluator,), trackers=())
+    experiment = SimpleNamespace(config=config, frames=None)
     with pytest.raises(UserError, match=r"pip install 'rrl\[look\]'"):
         fits.check(experiment)
     with pytest.raises(UserError, match=r"pip install 'rrl\[look\]'"):
