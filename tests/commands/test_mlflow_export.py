@@ -40,10 +40,9 @@ PICTURES = [
 def here(tmp_path, monkeypatch):
     """A folder with a store, which MLflow's own functions use too."""
     monkeypatch.chdir(prepared(tmp_path))
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    yield tmp_path
-    mlflow.set_tracking_uri(before)
+    # Not `mlflow.set_tracking_uri`, which sets it for good.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    return tmp_path
 
 
 def run(source, settings, folder):
