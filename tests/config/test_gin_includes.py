@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from rrl import registry
-from rrl.config import ginfile
+from rrl.config import ginfile, sources
 from rrl.config.ginfile import ConfigError, load, loads
 from rrl.registry import Component
 
@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(registry, "_plugins_loaded", True)
     registry.register(Lens)
     registry.register(Experiment)
-    monkeypatch.setattr(ginfile, "__file__", str(tmp_path / "site" / "rrl" / "config" / "ginfile.py"))
+    monkeypatch.setattr(sources, "__file__", str(tmp_path / "site" / "rrl" / "config" / "sources.py"))
     work = tmp_path / "work"
     (work / "base").mkdir(parents=True)
     monkeypatch.chdir(work)
