@@ -58,6 +58,7 @@ def test_iqm_is_the_mean_of_the_middle(values: list[float]) -> None:
     cut = len(values) // 4
     middle = sorted(values)[cut : len(values) - cut]
     assert float(iqm(values)) == pytest.approx(sum(middle) / len(middle), abs=1e-9)
+    assert float(iqm(values)) == pytest.approx(float(stats.trim_mean(values, 0.25)), abs=1e-9)
 
 
 def test_iqm_by_hand() -> None:

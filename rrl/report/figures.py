@@ -360,14 +360,14 @@ Make = Callable[..., Figure | None]
 
 
 def draw(make: Make, name: str, title: str) -> Drawn | None:
-    """A figure, made for each medium: for the page as PNG with its legend, and as inline SVG, its legend left to the
-    page; for a paper as SVG and PDF. None if there is nothing to draw."""
+    """A figure, made for each medium: for the page as inline SVG, its legend left to the page; for a paper, and slides,
+    as one picture in three formats. None if there is nothing to draw."""
     page, paper = make(medium=PAGE), make(medium=PAPER)
     if page is None or paper is None:
         return None
     made = {"Title": title, "Creator": DRAWN_BY}
     files = {
-        "png": saved(page, medium=PAGE, format="png", dpi=160, facecolor="white", metadata={"Software": DRAWN_BY}),
+        "png": saved(paper, medium=PAPER, format="png", dpi=300, facecolor="white", metadata={"Software": DRAWN_BY}),
         "svg": saved(paper, medium=PAPER, format="svg", metadata={**made, "Date": None}),
         "pdf": saved(paper, medium=PAPER, format="pdf", metadata={**made, "CreationDate": None}),
     }
@@ -381,9 +381,11 @@ def draw(make: Make, name: str, title: str) -> Drawn | None:
 
 @styled
 def saved(figure: Figure, *, medium: Medium, **options: Any) -> bytes:
-    """The file that `savefig` makes of a figure with these options, in the style of its medium."""
+    """The file that `savefig` makes of a figure with these options, in the style of its medium. The first one lays the
+    figure out, which takes as long as drawing it."""
     file = io.BytesIO()
     figure.savefig(file, **options)
+    figure.set_layout_engine("none")
     return file.getvalue()
 
 
