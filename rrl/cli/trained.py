@@ -81,7 +81,8 @@ def eval_(
 def play(
     policy: Policy,
     out: Annotated[
-        Path | None, typer.Option(parser=path, help="The .mp4 to write; default: a window, where there is a screen.")
+        Path | None,
+        typer.Option(parser=path, help="The .mp4, or for Rerun's viewer .rrd, to write; default: a window."),
     ] = None,
     episodes: Annotated[int, typer.Option(help="The first ones of its evaluation.", min=1, max=1_000)] = 3,
     seed: Seed = None,
@@ -94,7 +95,7 @@ def play(
     size: Annotated[int, typer.Option(help="Side of a camera's picture in pixels; even.", min=16, max=4_096)] = 480,
     every: Annotated[int, typer.Option(help="Film every so many steps.", min=1, max=10**6)] = 4,
 ) -> None:
-    """Show a policy at work: in a video through any camera, or in MuJoCo's viewer."""
+    """Show a policy at work: in a video through any camera, in a recording for Rerun, or in MuJoCo's viewer."""
     from rrl.commands import playing
     from rrl.machine.console import Display
 

@@ -1,8 +1,9 @@
-"""`rrl play`: a policy at work, in a video through any camera, or in MuJoCo's viewer."""
+"""`rrl play`: a policy at work, in a video through any camera, as a Rerun recording, or in MuJoCo's viewer."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from rrl.commands import rerun_recording
 from rrl.commands.demos import Filming, Say
 from rrl.commands.policies import locate
 from rrl.envs.base import EnvFactory, FrameRequest
@@ -39,14 +41,17 @@ def play(
     size: int,
     every: int,
 ) -> None:
-    """Let a policy act in the first episodes of its evaluation stream, and show them: as a video in `out`, through the
-    given cameras (none: its own) side by side; without `out`, in a window. UserError where either can't be."""
+    """Let a policy act in the first episodes of its evaluation stream, and show them: as a video (.mp4) or a Rerun
+    recording (.rrd) in `out`, through the given cameras (none: its own) side by side; without `out`, in a window.
+    UserError where either can't be."""
     if out is None:
         _need_screen()
     else:
-        if out.suffix != ".mp4":
-            raise UserError(f"a video is an .mp4; got {out}")
-        if size % 2:
+        if out.suffix not in (".mp4", ".rrd"):
+            raise UserError(f"a video is an .mp4, a recording for Rerun an .rrd; got {out}")
+        if out.suffix == ".rrd":
+            rerun_recording.need()
+        elif size % 2:
             raise UserError(f"--size {size}: a video's sides are even numbers of pixels (H.264); take {size + 1}")
         new_file(out)
     config, agent, _ = policies.load(locate(source, best), as_run=True)
@@ -64,6 +69,12 @@ def play(
         _window(env, acted, verdicts, say)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".rrd":
+        progress.phase("recording", len(rollout.t))
+        with closing(WorkerVectorEnv(filmed, 1, FrameRequest(size, size), 0)) as envs:
+            rerun_recording.write(out, envs, acted, rollout, verdicts, every, progress.advance)
+        say(f"{out}: {count} episodes ({', '.join(verdicts)}); look at it with: rerun {shlex.quote(str(out))}")
+        return
     shown = 0
     with closing(WorkerVectorEnv(filmed, 1, FrameRequest(size, size), 0)) as envs, video(out) as write:
         collector = Collector(envs)
