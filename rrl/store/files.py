@@ -63,6 +63,21 @@ def making(path: Path) -> Iterator[Path]:
     _sync(path.parent)
 
 
+@contextmanager
+def placing(path: Path) -> Iterator[Path]:
+    """A name for a file that other code makes, which becomes `path` when the block ends: a crash at any moment leaves
+    all of it or nothing. OSError where it can't be written."""
+    part = _part(path)  # a folder, as that code may put others beside it
+    part.mkdir()
+    try:
+        yield part / path.name
+        _sync(part / path.name)
+        (part / path.name).replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    _sync(path.parent)
+
+
 def _part(path: Path) -> Path:
     """What `path` is called until it is whole. Removes what processes that were killed left behind."""
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):

@@ -194,6 +194,7 @@ class MLflowTracker:
         tags = {"mlflow.parentRunId": job["sweep"], **job} if job else {}
         try:
             with _one_at_a_time(uri):
+                _make(uri)
                 client = _client(uri)
                 experiment = client.get_experiment_by_name(EXPERIMENT)
                 if experiment is None:
@@ -336,6 +337,15 @@ def connected(uri: str, run_id: str) -> MlflowClient:
     except Exception as error:
         raise UserError(f"run {run_id} can't be found in the MLflow store {uri}: {error}") from error
     return client
+
+
+def _make(uri: str) -> None:
+    """Make a local store that isn't there yet, whole or not at all: MLflow takes seconds to, and none of its versions
+    goes on with half a database that an interrupted start has left."""
+    path = local(uri)
+    if path and not path.exists():
+        with files.placing(path) as whole:
+            _client(address(whole)).search_experiments(max_results=1)
 
 
 def _client(uri: str) -> MlflowClient:

@@ -1,4 +1,8 @@
-"""Addresses of MLflow stores."""
+"""MLflow stores: their addresses, and their beginning."""
+
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -40,3 +44,18 @@ def test_a_store_that_moved_with_its_project_is_found(tmp_path):
     (old / "mlflow.db").touch()
     assert tracking.moved(uri, new) == uri
     assert tracking.moved("http://127.0.0.1:5000", new) == "http://127.0.0.1:5000"
+
+
+def test_an_interrupted_first_start_leaves_no_half_of_a_store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start = "from rrl.store.tracking import MLflowTracker; MLflowTracker.start('x')"
+    child = subprocess.Popen([sys.executable, "-c", start])
+    while not [*tmp_path.rglob("mlflow.db-journal")]:  # its first tables are being written
+        assert child.poll() is None
+        time.sleep(0.001)
+    child.kill()
+    child.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    run = tracking.MLflowTracker.start("y")
+    assert run.client.get_run(run.run_id).info.run_name == "y"
+    assert sorted(path.name for path in tmp_path.glob("mlflow.db*")) == ["mlflow.db", "mlflow.db.lock"]
