@@ -271,6 +271,11 @@ class Resolver:
             return self._reference(raw, scope, slot)
         if isinstance(raw, Macro):
             return self._macro(raw, slot)
+        if isinstance(raw, dict) and slot.accepted:  # pydantic would make a component of it
+            names = candidates(slot.accepted)
+            hint = f"write @{names[0]}(), and its settings as `{names[0]}.field = value`" if len(names) == 1 else ""
+            self._report(slot.source, f"{slot.target.label} must be {slot.words}; got {cut(literal(raw))}", hint)
+            return self._lost(slot)
         return self._file(raw, slot.file, slot) if slot.file and isinstance(raw, str) else raw
 
     def _file(self, raw: str, mark: InputFile, slot: _Slot) -> Any:
@@ -479,6 +484,9 @@ def _own_scope(scope: Scope, bound: Iterable[Binding], values: Iterable[Any]) ->
 
 def fits(config_type: type[Config], values: dict[str, Any], field: str, value: Any) -> bool:
     """Would the field take this value?"""
+    whole = value if isinstance(value, tuple) else (value,)
+    if component_types(config_type.model_fields[field].annotation) and any(isinstance(part, dict) for part in whole):
+        return False  # a component's settings are no component
     try:
         config_type(**{**values, field: value})
     except pydantic.ValidationError as error:
