@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -48,11 +49,8 @@ class SweepFolder:
 
     @classmethod
     def _find(cls, name: str, new: bool) -> SweepFolder:
-        sweeps = [
-            (facts["started"], path.parent, facts)
-            for path in results.ROOT.glob(f"*/{FILE}")
-            if (facts := json.loads(path.read_text()))["name"] == name
-        ]
+        known = [(path.parent, facts) for path in results.ROOT.glob(f"*/{FILE}") if (facts := _facts(path))]
+        sweeps = [(facts["started"], folder, facts) for folder, facts in known if facts["name"] == name]
         if sweeps and not new:
             _, folder, facts = max(sweeps, key=lambda sweep: sweep[0])
             return cls(folder, MLflowTracker.resume(moved(facts["uri"], results.project(folder)), facts["run_id"]))
@@ -89,3 +87,13 @@ class SweepFolder:
     def log(self, job: Job) -> Path:
         """Where a job's output goes."""
         return self.folder / "logs" / f"{job.name}.log"
+
+
+def _facts(path: Path) -> dict[str, Any] | None:
+    """What a sweep's file says; None, with a warning, where it is damaged: other sweeps go on."""
+    facts = files.read_json(path)
+    words = ("name", "started", "uri", "run_id")
+    if all(isinstance(facts.get(word), str) for word in words) and isinstance(facts.get("jobs"), list):
+        return facts
+    warnings.warn(f"{path} is damaged, so this sweep is not known by its name; its runs stay as they are", stacklevel=5)
+    return None
