@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from rrl.registry import UserError
-from rrl.store.tracking import experiment_id, local, quiet_mlflow, store
+from rrl.store.tracking import experiment_id, local, quiet_mlflow, store, unmasked
 
 
 def open_ui(port: int, line: Callable[[str], None]) -> None:
@@ -23,5 +23,5 @@ def open_ui(port: int, line: Callable[[str], None]) -> None:
     link = f"http://127.0.0.1:{port}/#/experiments/{experiment_id(uri)}/runs?workflowType=machine_learning"
     line(f"MLflow UI of {uri}, in a few seconds: {link}  (Ctrl-C ends it)")
     os.chdir("/")  # uvicorn takes modules of the working folder first, whatever Python was told
-    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", uri]
+    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", unmasked(uri)]
     os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])

@@ -29,6 +29,10 @@ ARTIFACTS = "mlartifacts"
 """Folder beside a local store."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow's pages show as a run's description."""
+STORE = "MLFLOW_TRACKING_URI"
+"""The variable that names the store."""
+HIDDEN = "***"
+"""Stands in a password's place."""
 NO_NAME = re.compile(r"[^\w\-. :/]")
 """What MLflow takes in no metric's name."""
 
@@ -106,19 +110,48 @@ class Tracking(Protocol):
 
 
 def store() -> str:
-    """The MLflow store: `MLFLOW_TRACKING_URI`, or `mlflow.db` in the working directory.
+    """The MLflow store: `MLFLOW_TRACKING_URI`, its password masked, or `mlflow.db` in the working directory.
 
     UserError for MLflow's file store: it would record points twice after a resume.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    uri = masked(os.environ.get(STORE) or f"{SQLITE}mlflow.db")
     if path := local(uri):
         return address(path.absolute())  # a run may be resumed from elsewhere
     if uri.startswith("file:") or "://" not in uri:
         raise UserError(
-            f"MLFLOW_TRACKING_URI is {uri}, a store of plain files, which MLflow itself gave up; use "
+            f"{STORE} is {uri}, a store of plain files, which MLflow itself gave up; use "
             "sqlite:///mlflow.db, or the address of a server"
         )
     return uri
+
+
+def masked(uri: str) -> str:
+    """An address as it may be shown and kept: without its password."""
+    try:
+        parts = urlsplit(uri)
+        password = parts.password
+    except ValueError:  # no address: told where it is used
+        return uri
+    if not password:
+        return uri
+    _, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{parts.username or ''}:{HIDDEN}@{host}").geturl()
+
+
+def unmasked(uri: str) -> str:
+    """The address with its password, which only `MLFLOW_TRACKING_URI` tells. UserError where that is another one."""
+    known, gap = os.environ.get(STORE, ""), f":{HIDDEN}@"
+    if masked(known) == uri and gap not in known:
+        return known
+    if gap in uri:
+        raise UserError(f"passwords of MLflow stores are not kept: set {STORE} to {uri} with its password in place")
+    return uri
+
+
+def _told(error: Exception) -> str:
+    """What an error says, without the password that MLflow repeats with the address."""
+    known = os.environ.get(STORE, "")
+    return str(error).replace(known, masked(known)) if known else str(error)
 
 
 def local(uri: str) -> Path | None:
@@ -145,7 +178,7 @@ def address(path: Path) -> str:
     quoted = URL.create("sqlite+pysqlite", database=str(path)).render_as_string(hide_password=False)
     uri = next((uri for uri in (plain, quoted) if local(uri) == path), None)
     if uri is None:
-        raise UserError(f"MLflow takes no store in {path.parent}: set MLFLOW_TRACKING_URI to one elsewhere")
+        raise UserError(f"MLflow takes no store in {path.parent}: set {STORE} to one elsewhere")
     return uri
 
 
@@ -179,7 +212,7 @@ class MLflowTracker:
 
     def __init__(self, client: MlflowClient, uri: str, run_id: str) -> None:
         self.client = client
-        self.uri = uri
+        self.uri = masked(uri)
         self.run_id = run_id
         self._sent = 0
 
@@ -206,7 +239,7 @@ class MLflowTracker:
                     experiment_id = experiment.experiment_id
                 run = client.create_run(experiment_id, run_name=name, tags=tags)
         except Exception as error:  # MLflow, SQLAlchemy, alembic and requests each raise their own
-            raise UserError(f"the MLflow store {uri} can't be used: {error}") from error
+            raise UserError(f"the MLflow store {uri} can't be used: {_told(error)}") from error
         return cls(client, uri, run.info.run_id)
 
     @classmethod
@@ -219,7 +252,7 @@ class MLflowTracker:
                     client.delete_tag(run_id, tag)
                 client.update_run(run_id, status="RUNNING")
         except Exception as error:
-            raise UserError(f"run {run_id} can't be found in the MLflow store {uri}: {error}") from error
+            raise UserError(f"run {run_id} can't be found in the MLflow store {masked(uri)}: {_told(error)}") from error
         return cls(client, uri, run_id)
 
     @classmethod
@@ -324,7 +357,7 @@ class MLflowTracker:
             with _one_at_a_time(self.uri):
                 call()
         except Exception as error:
-            warnings.warn(f"MLflow did not take this run's {what} ({error}); the training goes on", stacklevel=3)
+            warnings.warn(f"MLflow did not take this run's {what} ({_told(error)}); the training goes on", stacklevel=3)
             return False
         return True
 
@@ -335,7 +368,7 @@ def connected(uri: str, run_id: str) -> MlflowClient:
         client = _client(uri)
         client.get_run(run_id)
     except Exception as error:
-        raise UserError(f"run {run_id} can't be found in the MLflow store {uri}: {error}") from error
+        raise UserError(f"run {run_id} can't be found in the MLflow store {masked(uri)}: {_told(error)}") from error
     return client
 
 
@@ -352,7 +385,7 @@ def _client(uri: str) -> MlflowClient:
     quiet_mlflow()
     from mlflow import MlflowClient
 
-    client = MlflowClient(uri)
+    client = MlflowClient(unmasked(uri))
     if path := local(uri):
         _keep_artifacts_beside(client, path)
     return client

@@ -69,7 +69,10 @@ def main(text: str) -> int:
 
 def do(task: Task) -> int:
     """Do the task in this process; returns the exit code."""
-    os.environ["MLFLOW_TRACKING_URI"] = task.uri
+    from rrl.store.tracking import STORE, masked
+
+    if masked(os.environ.get(STORE, "")) != task.uri:
+        os.environ[STORE] = task.uri
     from rrl.registry import UserError
     from rrl.run import placement, process  # heavy: after the above
     from rrl.store import files

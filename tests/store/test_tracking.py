@@ -59,3 +59,33 @@ def test_an_interrupted_first_start_leaves_no_half_of_a_store(tmp_path, monkeypa
     run = tracking.MLflowTracker.start("y")
     assert run.client.get_run(run.run_id).info.run_name == "y"
     assert sorted(path.name for path in tmp_path.glob("mlflow.db*")) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_passwords_are_neither_shown_nor_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    address = "http://me:s3cret@127.0.0.1:9"  # nothing listens there
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    shown = "http://me:***@127.0.0.1:9"
+    assert tracking.store() == shown and tracking.unmasked(shown) == address
+    with pytest.raises(UserError, match=r"http://me:\*\*\*@127\.0\.0\.1:9 can't be used") as told:
+        tracking.MLflowTracker.start("x")
+    assert "s3cret" not in str(told.value)
+    assert tracking.MLflowTracker(None, address, "x").uri == shown
+    for other in ("http://you:s3cret@127.0.0.1:9", shown):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+        with pytest.raises(UserError, match="passwords of MLflow stores are not kept: set MLFLOW_TRACKING_URI to"):
+            tracking.unmasked(shown)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql+psycopg2://me:a%40b@host:5432/runs?x=1", "postgresql+psycopg2://me:***@host:5432/runs?x=1"),
+        ("http://me@host", "http://me@host"),
+        ("sqlite:///a:b@c/mlflow.db", "sqlite:///a:b@c/mlflow.db"),
+        ("http://[", "http://["),
+    ],
+)
+def test_of_an_address_the_password_alone_is_masked(address, shown):
+    assert tracking.masked(address) == shown
