@@ -2,7 +2,9 @@
 
 import os
 import sys
+from contextlib import suppress
 
+import psutil
 import pytest
 
 # One thread per library: pytest-xdist already keeps the cores busy, and rounding stays the same everywhere.
@@ -32,6 +34,14 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     stand_ins.put(folder)
     return folder
+
+
+def pytest_exception_interact(node: pytest.Item) -> None:
+    """A run that a failed test has begun would go on for hours beside the others."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(word == "rrl.cli" or word.endswith("/rrl") for word in child.cmdline()):
+                child.kill()
 
 
 @pytest.fixture
