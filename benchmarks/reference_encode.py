@@ -26,7 +26,7 @@ AUTHORS = transform(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 @torch.no_grad()
 def encode(network: nn.Module, pictures: np.ndarray, transform: transforms.Compose = AUTHORS) -> np.ndarray:
     """uint8 [N, side, side, 3] -> float32 [N, features]; `network` takes what `transform` gives."""
-    device = next(network.parameters()).device
+    device = next((each.device for each in network.parameters()), torch.device("cpu"))
     features = []
     for picture in pictures:
         x = transform(Image.fromarray(picture)).unsqueeze(0).to(device)

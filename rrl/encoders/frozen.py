@@ -114,12 +114,14 @@ class FrozenEncoder(settings.FrozenEncoder, Encoder):
 
     @property
     def trained(self) -> bool:
-        """False for `weights = None`."""
-        return self.config.weights is not None
+        """False for `weights = None`, where there are weights."""
+        return self.config.weights is not None or not self.source.learnt
 
     def facts(self) -> dict[str, str]:
         """`weights`: where from, and the checksum of the tensors in use. `input`: where it isn't ImageNet's."""
-        if self.config.weights is None:
+        if not self.source.learnt:
+            origin = "none"
+        elif self.config.weights is None:
             origin = f"untrained:seed{self.config.seed}"
         else:
             origin = self.config.weights if self.config.weights in self.source.words else "file"

@@ -92,6 +92,9 @@ class Pretrained:
     """How the published file holds the tensors; None: as they are."""
     address: str | None = None
     """Where the publisher gives a file whose name doesn't tell its sha256, so that users get it by hand."""
+    learnt: bool = True
+    """False: there are no weights, as of a histogram or a fixed filter. Nothing of it is called untrained; such an
+    encoder's Config has `weights: None = None`."""
 
     @property
     def file(self) -> str:

@@ -399,6 +399,8 @@ def _nameless() -> Iterator[Row]:
     known = {encoder for _, encoder in sources().values()}
     for encoder in (name for name in registry.names("encoder") if name not in known):
         cls = registry.get(encoder)
+        if not all(source.learnt for source in getattr(cls, "pretrained", ())):
+            continue
         for mark in filter(None, map(cls.Config.input_file, cls.Config.model_fields)):
             yield Row("-", ", ".join(mark.names(cls)) or "(a path)", encoder, mark.remedy(), None)
 

@@ -11,10 +11,14 @@ from safetensors.torch import save_file
 from torchvision.models import get_model, get_model_weights
 
 from rrl import registry
+from rrl.bench.measure import reference
 from rrl.encoders import MobileNetV2, ResNet, State, backends, weights
 from rrl.encoders.backends.openvino import parity
 from rrl.encoders.base import Inference
+from rrl.encoders.frozen import FrozenEncoder
+from rrl.encoders.input import Input
 from rrl.encoders.settings.mobilenet import WHEEL
+from rrl.encoders.weights import Pretrained
 from rrl.envs.base import FrameRequest
 
 pytestmark = pytest.mark.usefixtures("empty_hub", "shallow")
@@ -272,3 +276,32 @@ def test_state_encodes_nothing():
     assert state.config.frames() is None and state.dim == 0 and not state.learns
     assert state(torch.zeros(4, 1)).shape == (4, 0)
     assert state.inference(Inference())(torch.zeros(4, 1)).shape == (4, 0)
+
+
+class Means(FrozenEncoder):
+    """Mean colours of four quarters: nothing is learnt, so there are no weights."""
+
+    pretrained = (Pretrained("means", 12, Input(64, (0.5,) * 3, (0.5,) * 3), learnt=False),)
+
+    class Config(FrozenEncoder.Config):
+        """Settings of `Means`."""
+
+        weights: None = None
+
+    def make_network(self):
+        """[N, 3, 64, 64] -> [N, 12]."""
+        return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+
+
+def test_an_encoder_without_weights_is_not_untrained(monkeypatch):
+    monkeypatch.setattr(registry, "_components", dict(registry._components))
+    registry.register(Means)
+    encoder = Means(Means.Config(), cameras=2)
+    frames = pictures(2, 64, cameras=2)
+    assert torch.equal(encoder(frames), encoder.inference(Inference())(frames)) and encoder.dim == 24
+    assert encoder.trained and Means.Config().label() == "Means"
+    assert encoder.facts()["weights"].startswith("none:")
+    assert reference("reference_encode").encode(encoder.network, frames[..., :3].numpy()).shape == (2, 12)
+    with pytest.raises(ValidationError):
+        Means.Config(weights="imagenet")
+    assert [row for row in weights.rows() if row.encoder == "Means"] == []

