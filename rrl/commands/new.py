@@ -16,7 +16,11 @@ from rrl.registry import UserError
 from rrl.store import files
 
 NEXT = {
-    "encoder": ("rrl check {module}.gin", "rrl bench encoders --encoder {name}", "rrl run {module}.gin"),
+    "encoder": (
+        "rrl check quickstart {module}.gin",
+        "rrl bench encoders --encoder {name}",
+        "rrl run quickstart {module}.gin",
+    ),
     "agent": ("rrl check {module}.gin", "rrl run {module}.gin"),
     "environment": ("rrl inspect {module}.gin encoder/mobilenetv2 --picture first.png", "rrl run {module}.gin"),
     "evaluator": ("rrl eval adroit_door_expert --with {module}.gin",),

@@ -45,6 +45,6 @@ def test_a_file_of_weights_is_used(tmp_path):
     assert not torch.equal(made()(pictures), other(pictures))
 
 
-def test_its_gin_file_is_a_run():
-    config = ginfile.load(Path(__file__).with_name("my_encoder.gin"))
+def test_its_gin_file_is_laid_over_a_run():
+    config = ginfile.load(["adroit_door_mobilenetv2", Path(__file__).with_name("my_encoder.gin")])
     assert isinstance(config.encoder, MyEncoder.Config)
