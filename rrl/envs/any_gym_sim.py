@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import random
 import sys
 import traceback
@@ -141,10 +142,12 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         if key in info:
             return self._counted(info[key]) > self._config.success_threshold
         if ended:
+            near = difflib.get_close_matches(key, map(str, info), 1)
             self._tell(
                 "success",
                 f"Gymnasium.success = {key!r}, but at the end of an episode {self._name} has no such key in "
-                f"its info (it has {', '.join(map(str, info)) or 'none'}): such steps count as no success",
+                f"its info (it has {', '.join(map(str, info)) or 'none'}): such steps count as no success"
+                + (f". Did you mean {near[0]!r}?" if near else ""),
             )
         return False
 

@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,9 @@ def spec_of(name: str) -> Any:
         if module:
             importlib.import_module(module)
     except (Exception, SystemExit) as error:  # whatever a stranger's module raises
-        how = INSTALL.get(module, "install it")
+        here = any(path.exists() for path in (Path(f"{module}.py"), Path(module, "__init__.py")))
+        how = "install it (`pip install -e .` where its pyproject.toml is), or put PYTHONPATH=. before the command"
+        how = how if here else INSTALL.get(module, "install it")
         raise UserError(f"{name!r} needs the module {module}, which can't be imported ({error})\n{how}") from error
     try:
         return gymnasium.spec(short)

@@ -19,7 +19,7 @@ from rrl.registry import UserError
 from rrl.report.groups import collect, seed_of
 from rrl.report.numbers import SOURCES, finite, scores, short
 from rrl.store import files, results
-from rrl.store.results import CONFIG, ID, LOCK, PRETRAINING, PROBE, RUN, SWEEP, Result, Status
+from rrl.store.results import CONFIG, ID, LOCK, PRETRAINING, PROBE, RUN, SWEEP, WHERE, Result, Status
 
 Record = dict[str, Any]
 DAMAGED = "damaged"
@@ -144,7 +144,7 @@ def _fits(record: Record, wanted: Mapping[str, str | None]) -> bool:
 
 def _none(everything: Sequence[Record], root: Path) -> str:
     if not everything:
-        return f"there are no runs in {root}; `rrl run quickstart` makes one in minutes"
+        return f"there are no runs in {root}: {WHERE}"
     held = {key: dict.fromkeys(r[key] for r in everything if r[key]) for key in ("task", "method", "status")}
     words = "; ".join(f"{key} {', '.join(list(values)[:8])}" for key, values in held.items() if values)
     return f"none of the {len(everything)} runs in {root} is like that; there are: {words}"

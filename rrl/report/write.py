@@ -133,7 +133,9 @@ def read(names: list[str], root: Path | None = None) -> Report:
     runs = results.find(names, root)
     if not runs:
         folder = (root or results.ROOT).resolve()
-        raise UserError(f"there are no runs in {folder}; `rrl run quickstart` makes one in minutes")
+        raise UserError(
+            f"there are no runs in {folder}: {results.WHERE}"
+        )
     return collect(runs)
 
 

@@ -25,7 +25,7 @@ from rrl.run.placement import resolve
 from rrl.run.saving import CHECKPOINT
 from rrl.run.trackers import Trackers
 from rrl.store import files
-from rrl.store.results import LOCK, ROOT, TOLD, folder_of, project, said, write_config, write_status
+from rrl.store.results import ID, LOCK, ROOT, TOLD, folder_of, project, said, write_config, write_status
 from rrl.store.tracking import NOTE, MLflowTracker
 from rrl.store.tracking import moved as moved_store
 from rrl.trackers.base import Run
@@ -169,7 +169,9 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None,
         last = saving.last(folder, experiment.identity)
         if last.finished(config.iterations) and MLflowTracker.ended(uri, run_id):
             write_status(folder, "FINISHED")
-            print(f"this run is finished: {folder}")
+            longer = "sweep" not in facts and config.agent.component.needs_rollouts  # type: ignore[attr-defined]
+            more = f"; for more: rrl resume {folder.name[:ID]} --iterations N" if longer else ""
+            print(f"this run is finished, {config.iterations} iterations: {folder}{more}")
             return 0
         fits.check(experiment)
         changed = [name for name in MACHINE if getattr(asked, name) != getattr(began, name)]

@@ -22,6 +22,7 @@ from rrl.config import ginfile
 from rrl.encoders.base import Inference
 from rrl.machine.processes import die_with, keep_freed_memory, memory, python
 from rrl.machine.progress import SILENCE
+from rrl.registry import UserError
 from rrl.rollout.data import Episode, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Stepper
@@ -30,6 +31,8 @@ from rrl.run.experiment import Experiment
 PROGRAM = "from rrl.run.speed import main; main()"
 LEAST = 2.0  # seconds of sampling to measure
 MOST = 40.0  # seconds after which an agent with long updates is measured no longer than it must
+MISTAKE = 2  # exit code
+TOLD = "mistake: "
 SAMPLES = 4096  # of the update that is timed
 
 
@@ -52,10 +55,13 @@ class Speed:
 
 
 def measure(source: str) -> Speed:
-    """Measure a run of this (resolved) gin source. RuntimeError with the process' last words if it fails."""
+    """Measure a run of this (resolved) gin source. UserError as the run itself would raise it; RuntimeError with the
+    process' last words if it fails otherwise."""
     command = python(PROGRAM, str(os.getpid()))
     start = time.monotonic()
     process = subprocess.run(command, input=source, capture_output=True, text=True)
+    if process.returncode == MISTAKE:
+        raise UserError(process.stderr.partition(TOLD)[2].strip())
     if process.returncode != 0:
         raise RuntimeError((process.stderr.strip().splitlines() or ["no output"])[-1])
     measured, worked = json.loads(process.stdout.splitlines()[-1])
@@ -163,4 +169,8 @@ def _steps(agent: Agent, collector: Collector, count: int) -> tuple[float, float
 def main() -> None:
     """Print the `Speed` of the source on the standard input; ends with the process whose number is the argument."""
     die_with(int(sys.argv[1]))
-    print(json.dumps(_probe(sys.stdin.read())))
+    try:
+        print(json.dumps(_probe(sys.stdin.read())))
+    except UserError as error:
+        print(f"{TOLD}{error}", file=sys.stderr)
+        sys.exit(MISTAKE)

@@ -26,6 +26,7 @@ from rrl.store.tracking import Row
 Status = Literal["finished", "stopped", "failed", "running"]
 ENDS: tuple[Status, ...] = ("finished", "stopped", "failed")
 ROOT = Path("runs")
+WHERE = "runs stand in the folder where `rrl run` was typed; `rrl run quickstart` makes one in minutes"
 RUN, SWEEP, PRETRAINING, PROBE = "run.json", "sweep.json", "pretraining.json", "probe.json"
 """What makes a folder that of a run, of a sweep, of an encoder's training, or of a comparison of encoders."""
 OTHERWISE = {"encoder.other_task": True, "encoder.other_pictures": False}
@@ -352,7 +353,7 @@ def folder_of(name: str, root: Path | None = None, *, sweeps: bool = True) -> Pa
 def _near(name: str, known: Mapping[str, Path]) -> str:
     """What may have been meant: ids that begin alike, runs of this name, or the newest ones."""
     if not known:
-        return "There are none here; `rrl run quickstart` makes one in minutes"
+        return f"There are none here: {WHERE}"
     by_time = sorted(known, key=lambda run_id: known[run_id].stat().st_mtime)
     called = [run_id for run_id in by_time if files.read_json(known[run_id] / RUN).get("name") == name]
     if called:

@@ -100,7 +100,7 @@ def _speed(name: str, config: Experiment.Config, say: Callable[[str], None]) -> 
     say(f"measuring the speed of {name} ...")
     try:
         return estimate.measured(config)
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, UserError) as error:
         say(f"note: its speed could not be measured ({error}); no hours and memory for it")
         return None
 

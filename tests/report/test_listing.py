@@ -134,7 +134,7 @@ def test_filters_and_limit(root: Path) -> None:
 
 
 def test_without_runs_it_says_how_to_make_one(tmp_path: Path) -> None:
-    assert lines(tmp_path) == [f"there are no runs in {tmp_path}; `rrl run quickstart` makes one in minutes"]
+    assert lines(tmp_path) == [f"there are no runs in {tmp_path}: {results.WHERE}"]
     assert told(tmp_path / "nowhere") == []
 
 

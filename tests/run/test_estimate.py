@@ -19,8 +19,9 @@ from rrl.encoders.state import State
 from rrl.envs.adroit import Adroit
 from rrl.envs.dmcontrol import DMControl
 from rrl.evaluators.base import Evaluator
+from rrl.registry import UserError
 from rrl.rollout.steps import Stepper
-from rrl.run import estimate
+from rrl.run import estimate, speed
 from rrl.run.experiment import Experiment
 from rrl.run.iteration import on_steps
 from rrl.run.ledger import Ledger
@@ -172,3 +173,9 @@ def test_both_kinds_of_agents_are_measured(agents: Any, tmp_path: Any) -> None:
         assert speed.files == 3 * 4 * agents.WEIGHTS
         assert 0 < speed.learning < speed.sampling < 0.01
         assert 5e7 < speed.memory < 5e9
+
+
+def test_what_a_run_would_refuse_measuring_refuses_in_the_same_words() -> None:
+    with pytest.raises(UserError, match=r"^<string>:1: Experiment\.env takes an environment") as told:
+        speed.measure("Experiment.env = 3")
+    assert "Traceback" not in str(told.value)
