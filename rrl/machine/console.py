@@ -171,7 +171,8 @@ class Display:
 
     def eta(self) -> str:
         """Such as `ETA 12 min (3 min of it evaluating)`; nothing if nobody knows, or if it should be over already."""
-        left = self._end - time.monotonic() if self._end else 0.0
+        # What goes on may be slower than was expected.
+        left = max(self._end - time.monotonic(), self._seconds_left()) if self._end else 0.0
         if left < 1:
             return ""
         share = f"{duration(self._evaluating)} of it evaluating" if self._evaluating < left else "evaluating"
@@ -207,10 +208,15 @@ class Display:
         return f"{self._per_second():,.0f} steps/s" if self._done > self._skipped else ""
 
     def _left(self) -> str:
+        left = self._seconds_left()
+        return f"{duration(left)} left" if left else ""
+
+    def _seconds_left(self) -> float:
+        """Of what goes on; 0: over, or nobody knows."""
         # While nearly all that was counted needed no work, nobody knows how much of the rest does.
         if 11 * self._skipped >= 10 * self._done or self._done >= self._total:
-            return ""
-        return f"{duration((self._total - self._done) / self._per_second())} left"
+            return 0.0
+        return (self._total - self._done) / self._per_second()
 
     def _per_second(self) -> float:
         return (self._done - self._skipped) / max(time.monotonic() - self._began, 1e-9)

@@ -216,6 +216,15 @@ def test_the_end_of_the_run_in_words(expected: tuple[float, float], words: str) 
     assert display.eta() == ""  # it should be over: no `0 s` that stands for minutes
 
 
+def test_a_run_does_not_end_before_what_goes_on() -> None:
+    display = Display(Console(file=io.StringIO()))
+    display.phase("evaluating: SuccessRate", 10_000)
+    display.expect(120.0, 120.0)
+    display._began -= 100
+    display.advance(2_500)  # in 100 seconds
+    assert display.now().endswith("5 min left") and display.eta() == "ETA 5 min (2 min of it evaluating)"
+
+
 def test_without_a_terminal_a_line_tells_the_run_s_end_too() -> None:
     file = io.StringIO()
     display = Display(Console(file=file, width=80))
