@@ -469,7 +469,7 @@ class ExactSimEnv(SimEnv, Protocol):
 OPTIONAL = {
     "render": "be filmed for people",
     "dress": "have its pictures changed (light, colours, a new object)",
-    "simulator": "be shown in MuJoCo's viewer",
+    "simulator": "be shown in a window by `rrl play`, which films it",
     "about": "say what it has beside its spaces",
     "initial": "start an episode where a recorded one began",
     "physics": "record its states",

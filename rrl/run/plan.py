@@ -109,7 +109,7 @@ def _seen(experiment: Experiment) -> str:
     if not env.has_state:
         return f"{seen}; no state{hidden}"
     if not env.parts:
-        return f"{seen}; a state"
+        return f"{seen}; a state (`rrl inspect` shows its numbers)"
     parts = [part for part in env.parts if not part.privileged]
     state = ", ".join(f"{part.name} ({part.size})" for part in parts)
     return f"{seen}; a state of {sum(part.size for part in parts)} numbers, {state}{hidden}"
