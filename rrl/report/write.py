@@ -133,9 +133,7 @@ def read(names: list[str], root: Path | None = None) -> Report:
     runs = results.find(names, root)
     if not runs:
         folder = (root or results.ROOT).resolve()
-        raise UserError(
-            f"there are no runs in {folder}: {results.WHERE}"
-        )
+        raise UserError(f"there are no runs in {folder}: {results.WHERE}")
     return collect(runs)
 
 
