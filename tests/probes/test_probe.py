@@ -178,6 +178,7 @@ def test_an_id_means_that_very_probe_and_not_the_newest_of_its_name(project, cap
     assert (old.folder / "leaderboard.csv").exists() and not (newer.folder / "pieces").exists()
 
 
+@pytest.mark.slow
 def test_killed_on_the_way_it_goes_on_where_it_was(project, monkeypatch):
     write(ONE, "Probe.controls = False\n")
     Path("tiny.gin").write_text(Path("tiny.gin").read_text().replace("Probe.clones = 2", "Probe.clones = 4"))

@@ -154,7 +154,11 @@ def reproduced(figure, task, sets, *more, code=0):
     return done.output
 
 
-@pytest.mark.parametrize("figure", FIGURES)
+SLOW = ("fig2", "fig6", "fig7", "fig8")
+"""Made as others are: of runs, and of policies."""
+
+
+@pytest.mark.parametrize("figure", [pytest.param(f, marks=pytest.mark.slow) if f in SLOW else f for f in FIGURES])
 def test_it_is_made_and_goes_on(project, figure, monkeypatch):
     known, (task, sets) = FIGURES[figure], TINY[figure]
     if figure in FEW:

@@ -38,7 +38,7 @@ def agent(envs):
     )
 
 
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("groups", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_rollouts_are_equal_for_any_number_of_workers(groups):
     env = Adroit(Adroit.Config(task="pen", look="fast", horizon=40))
     frames = MobileNetV2.Config().frames()

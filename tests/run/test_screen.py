@@ -133,7 +133,7 @@ app()
 
 def test_the_status_is_settled_whatever_signals_come_meanwhile(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", INSISTENT, *command(iterations=10_000)[3:]]
-    done = subprocess.run(arguments, cwd=prepared(tmp_path), capture_output=True, text=True, timeout=100)
+    done = subprocess.run(arguments, cwd=prepared(tmp_path), capture_output=True, text=True, timeout=300)
     assert done.returncode == 143, done.stderr
     assert outcome(tmp_path)[:3] == ("STOPPED", "SIGTERM", "KILLED")
 
@@ -141,12 +141,12 @@ def test_the_status_is_settled_whatever_signals_come_meanwhile(tmp_path: Path) -
 def test_two_sigterms_a_millisecond_apart(tmp_path: Path) -> None:
     with (prepared(tmp_path) / "log.txt").open("w") as log:
         process = subprocess.Popen(command(iterations=10_000), cwd=tmp_path, stdout=log, stderr=log)
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300
     while "update 1/" not in (tmp_path / "log.txt").read_text():
         assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log.txt").read_text()
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
+    assert process.wait(200) == 143
     assert outcome(tmp_path)[:3] == ("STOPPED", "SIGTERM", "KILLED")

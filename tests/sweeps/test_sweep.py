@@ -88,6 +88,7 @@ def _is_child(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_on_one_store(tmp_path: Path) -> None:
     pair = [
         begun(tmp_path, "adroit_door_state", "--seeds", seeds, "--jobs", "2", "--name", seeds)
