@@ -22,6 +22,7 @@ def open_ui(port: int, line: Callable[[str], None]) -> None:
         raise UserError(f"there is no {path} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI")
     link = f"http://127.0.0.1:{port}/#/experiments/{experiment_id(uri)}/runs?workflowType=machine_learning"
     line(f"MLflow UI of {uri}, in a few seconds: {link}  (Ctrl-C ends it)")
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight processes for what runs don't have
     os.chdir("/")  # uvicorn takes modules of the working folder first, whatever Python was told
     command = [sys.executable, "-P", "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", unmasked(uri)]
     os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])

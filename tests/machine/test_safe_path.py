@@ -16,6 +16,7 @@ from helpers.sweep_runs import RRL, SMALL
 from helpers.traps import set_traps, untouched
 
 from rrl.bench import sampling
+from rrl.machine.processes import family
 
 
 def test_a_run_with_worker_processes_and_mlflows_pages(tmp_path: Path) -> None:
@@ -38,6 +39,7 @@ def test_a_run_with_worker_processes_and_mlflows_pages(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.2)
         assert untouched(folder)
+        assert len(family(server.pid)) <= 3  # none of MLflow's job runners
     finally:
         server.terminate()
         server.wait(20)
