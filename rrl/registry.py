@@ -185,6 +185,8 @@ C = TypeVar("C", bound=type[Component])
 
 _components: dict[str, type[Component]] = {}
 _plugins_loaded = False
+left_out: list[str] = []
+"""Names of plugins that can't be imported, as a note has told."""
 
 
 def register(cls: C) -> C:
@@ -264,6 +266,7 @@ def load_plugins() -> None:
                 raise
             except BaseException as error:  # whatever a stranger's module raises, SystemExit too
                 _tell(point, f"is left out: {type(error).__name__}: {error}")
+                left_out.append(point.name)
         for text in dict.fromkeys(str(warning.message) for warning in caught):
             _tell(point, f"says: {text}")
 

@@ -21,6 +21,7 @@ from rrl.registry import Component
 def _empty(monkeypatch: pytest.MonkeyPatch):
     """An empty registry that imports no built-in components."""
     monkeypatch.setattr(registry, "_components", {})
+    monkeypatch.setattr(registry, "left_out", [])
     monkeypatch.setattr(registry, "_plugins_loaded", False)
     monkeypatch.setattr(registry, "BUILT_IN", ())
     monkeypatch.setattr(registry, "entry_points", lambda group: [])

@@ -104,7 +104,11 @@ class Names:
             first, *others = sorted(set(places), key=lambda place: (files.index(place.file), place.line))
             also = f" (also at {', '.join(map(str, others))})" if others else ""
             hint = meant(name.rsplit(".", 1)[-1], self.expected.get(name) or registry.names())
-            hint += "" if hint.startswith("did you mean") else "; if a plugin has it, install that"
+            if registry.left_out:
+                which = f"{'plugin' if len(registry.left_out) == 1 else 'plugins'} {', '.join(registry.left_out)}"
+                hint = f"is it of the {which}, which can't be imported (the note above says why)? Else {hint}"
+            elif not hint.startswith("did you mean"):
+                hint += "; if a plugin has it, install that"
             yield Problem.at(first, f"no component is named {name}{also}", hint)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -586,3 +587,17 @@ def test_importing_is_light_and_finds_the_installed_gin():
     )
     root = Path(registry.__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=60)
+
+
+def test_a_component_of_a_plugin_that_cannot_be_imported(monkeypatch, capsys):
+    broken = metadata.EntryPoint("colour_grid", "no_such_module_anywhere", registry.PLUGIN_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [broken])
+    monkeypatch.setattr(registry, "BUILT_IN", ())
+    monkeypatch.setattr(registry, "_components", dict(registry._components))
+    monkeypatch.setattr(registry, "_plugins_loaded", False)
+    monkeypatch.setattr(registry, "left_out", [])
+    with pytest.raises(ConfigError) as error:
+        loads("Experiment.encoder = @ColourGrid()\n", "x.gin")
+    hint = error.value.problems[0].hint
+    assert hint.startswith("is it of the plugin colour_grid, which can't be imported (the note above says why)? Else ")
+    assert "the plugin colour_grid = no_such_module_anywhere is left out" in capsys.readouterr().err

@@ -28,4 +28,5 @@ def found_in(monkeypatch, folder, *modules):
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(TESTS), *sys.path]))
     monkeypatch.setattr(registry, "_components", dict(registry._components))
+    monkeypatch.setattr(registry, "left_out", [])
     monkeypatch.setattr(registry, "_plugins_loaded", False)
