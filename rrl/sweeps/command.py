@@ -12,7 +12,7 @@ from rrl.sweeps import backends, estimate
 from rrl.sweeps.engine import Engine
 from rrl.sweeps.plan import Sweep, plan
 from rrl.sweeps.search import OptunaSearch
-from rrl.sweeps.state import SweepFolder
+from rrl.sweeps.state import SweepFolder, finished
 from rrl.sweeps.table import Table
 
 
@@ -40,7 +40,8 @@ def sweep(
         if place.here and not jobs:
             jobs = estimate.fitting(estimates, count)
         where = f"{jobs} at a time on {cores()} cores" if place.here else f"on {backend}"
-        estimate.show(planned, estimates, count, jobs, place.here, where, table.console)
+        done = set() if new else finished(name)
+        estimate.show(planned, estimates, count, jobs, place.here, where, table.console, done)
         if dry_run:
             planned.refuse()
             return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from rich import box
 from rich.console import Console
@@ -61,15 +61,18 @@ def show(
     here: bool,
     where: str,
     console: Console,
+    done: Collection[str] = (),
 ) -> None:
-    """Print the plan. `where` the runs are done, in words; `here`: on this machine's cores, which they share."""
+    """Print the plan. `where` the runs are done, in words; `here`: on this machine's cores, which they share; `done`:
+    fingerprints of jobs that an earlier call has finished."""
     table = Table(box=box.SIMPLE, pad_edge=False)
     for name in ("run", "updates", "steps", "hours", "memory", "disk"):
         table.add_column(name, justify="left" if name == "run" else "right")
     for job in plan.samples[:40]:
         cost = estimates.get(job.fingerprint)
-        costs = [_hours(cost.seconds), _bytes(cost.memory), _bytes(cost.disk)] if cost else ["missing"]
-        table.add_row(escape(job.name), str(job.config.iterations), f"{training_steps(job.config):,}", *costs)
+        row = [_hours(cost.seconds), _bytes(cost.memory), _bytes(cost.disk)] if cost else ["missing"]
+        row = ["finished"] if job.fingerprint in done else row
+        table.add_row(escape(job.name), str(job.config.iterations), f"{training_steps(job.config):,}", *row)
     console.print(table)
     if len(plan.samples) > 40:
         console.print(f"and {len(plan.samples) - 40} more")
@@ -77,17 +80,20 @@ def show(
         console.print(f"{count} runs, of combinations that the search will choose; above: one of them", highlight=False)
     share = count / max(len(plan.samples), 1)
     without = f" without the {len(plan.samples) - len(estimates)} that lack something" if plan.missing else ""
-    seconds = share * sum(each.seconds for each in estimates.values())
+    finished = sum(job.fingerprint in done for job in plan.jobs)
+    left = [each for fingerprint, each in estimates.items() if fingerprint not in done]
+    seconds = share * sum(each.seconds for each in left)
     if not here:
         seconds /= jobs or 1
-    largest = max((each.memory for each in estimates.values()), default=0.0) * (jobs or 1)
-    disk = share * sum(each.disk for each in estimates.values())
-    console.print(
-        f"{count} runs, {where}: about {_hours(seconds)}{without}"
-        f"{'' if here else ' if its machines are as fast as this one'}, "
-        f"{_bytes(largest)} of memory, {_bytes(disk)} on disk",
-        highlight=False,
+    largest = max((each.memory for each in left), default=0.0) * (jobs or 1)
+    disk = share * sum(each.disk for each in left)
+    costs = (
+        f"{where}: about {_hours(seconds)}{without}{'' if here else ' if its machines are as fast as this one'}, "
+        f"{_bytes(largest)} of memory, {_bytes(disk)} on disk"
     )
+    if finished:
+        costs = f"{finished} of them finished already" + (f", {costs}" if finished < count else "")
+    console.print(f"{count} runs, {costs}", highlight=False)
     for note in plan.notes:
         console.print(f"note: {escape(note)}", highlight=False)
 

@@ -49,10 +49,8 @@ class SweepFolder:
 
     @classmethod
     def _find(cls, name: str, new: bool) -> SweepFolder:
-        known = [(path.parent, facts) for path in results.ROOT.glob(f"*/{FILE}") if (facts := _facts(path))]
-        sweeps = [(facts["started"], folder, facts) for folder, facts in known if facts["name"] == name]
-        if sweeps and not new:
-            _, folder, facts = max(sweeps, key=lambda sweep: sweep[0])
+        if not new and (latest := _latest(name)):
+            folder, facts = latest
             return cls(folder, MLflowTracker.resume(moved(facts["uri"], results.project(folder)), facts["run_id"]))
         tracker = MLflowTracker.start(name)
         tracker.tags({"kind": "sweep"})
@@ -87,6 +85,21 @@ class SweepFolder:
     def log(self, job: Job) -> Path:
         """Where a job's output goes."""
         return self.folder / "logs" / f"{job.name}.log"
+
+
+def finished(name: str) -> set[str]:
+    """Fingerprints of the jobs that are finished of the sweep that has this name; none where there is no such sweep."""
+    if (latest := _latest(name)) is None:
+        return set()
+    done = [folder for folder in results.runs_of(latest[0].name) if results.read_status(folder) == ("finished", "")]
+    return {str(files.read_json(folder / results.RUN).get("fingerprint")) for folder in done}
+
+
+def _latest(name: str) -> tuple[Path, dict[str, Any]] | None:
+    """(folder, facts) of the newest sweep of this name; None without one."""
+    known = [(path.parent, facts) for path in results.ROOT.glob(f"*/{FILE}") if (facts := _facts(path))]
+    sweeps = [(folder, facts) for folder, facts in known if facts["name"] == name]
+    return max(sweeps, key=lambda sweep: sweep[1]["started"], default=None)
 
 
 def _facts(path: Path) -> dict[str, Any] | None:

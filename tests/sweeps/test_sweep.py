@@ -77,6 +77,8 @@ def test_killed_parent_then_killed_child_then_called_again(tmp_path: Path, monke
     assert "RUNNING" not in {run.info.status for run in stored}
 
     # And once more: nothing to do.
+    planned = sweep(tmp_path, *call, "--dry-run")
+    assert "3 runs, 3 of them finished already\n" in planned
     assert "3 of 3 runs are finished already" in sweep(tmp_path, *call)
     assert (sweep_folder(tmp_path) / "report.html").exists()
 
