@@ -72,7 +72,7 @@ class Table:
                 self.line(text)
 
     def _table(self, entries: Sequence[Entry], *, everything: bool) -> RichTable:
-        scores = dict.fromkeys(entry.job.score.name for entry in entries)
+        scores = dict.fromkeys(entry.job.score.metric("train") for entry in entries)
         names = ["run", "state", "update", " or ".join(scores) or "score", "this call", "left"]
         shown, hidden = list(entries), 0
         room = max(self.console.height - 6, 5)

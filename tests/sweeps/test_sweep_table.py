@@ -42,7 +42,7 @@ def test_a_narrow_terminal_breaks_no_words(width: int, tmp_path: Path) -> None:
     Table(console).show(entries, last=True)
     text = console.export_text()
     assert max(map(len, text.split("\n"))) <= width
-    known = {"run", "state", "update", "success", "this", "call", "left", "running", "finished", "short"}
+    known = {"run", "state", "update", "train/success", "this", "call", "left", "running", "finished", "short"}
     known |= {"2/10", "97.5", "%", "17", "min", "1", "h", "57"}
     for word in text.replace("─", " ").split():
         assert word in known or (long.startswith(word[:-1]) and word.endswith("…")), word
