@@ -38,7 +38,7 @@ def write(
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Replay the episodes of `rollout` in the one environment of `envs` and write what they were, a picture of each
-    camera every so many steps. Each is an entity of its own, `episode 1` and so on, over the timeline `step`."""
+    camera every so many steps. Each is an entity of its own, `episode_1` and so on, over the timeline `step`."""
     import rerun as rr
 
     collector = Collector(envs)

@@ -10,6 +10,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +57,8 @@ class Speed:
 
 
 def measure(source: str) -> Speed:
-    """Measure a run of this (resolved) gin source. UserError as the run itself would raise it; RuntimeError with the
-    process' last words if it fails otherwise."""
+    """Measure a run of this (resolved) gin source. UserError as the run itself would raise it before it learns;
+    RuntimeError with the process' last words if it fails otherwise."""
     command = python(PROGRAM, str(os.getpid()))
     start = time.monotonic()
     process = subprocess.run(command, input=source, capture_output=True, text=True)
@@ -114,15 +116,25 @@ def _episodes(agent: Agent, collector: Collector) -> tuple[float, float, NDArray
     repeat = envs.factory.action_repeat
     sampling = rollout.seconds["total"] / (length * envs.num_envs * repeat)
     learning = 0.0
-    if agent.demos == "required":
-        agent.warm_start(_made_up(rollout, SAMPLES // 4, envs.factory.horizon, rng))
-    if agent.needs_rollouts:
-        agent.update(_made_up(rollout, SAMPLES // 4, envs.factory.horizon, rng))
-        batch = _made_up(rollout, SAMPLES, envs.factory.horizon, rng)
-        start = time.perf_counter()
-        agent.update(batch)
-        learning = (time.perf_counter() - start) / (SAMPLES * repeat)
+    few, many = (_made_up(rollout, count, envs.factory.horizon, rng) for count in (SAMPLES // 4, SAMPLES))
+    with _unlike_the_run():
+        if agent.demos == "required":
+            agent.warm_start(few)
+        if agent.needs_rollouts:
+            agent.update(few)
+            start = time.perf_counter()
+            agent.update(many)
+            learning = (time.perf_counter() - start) / (SAMPLES * repeat)
     return sampling, learning, rollout.obs[0]
+
+
+@contextmanager
+def _unlike_the_run() -> Iterator[None]:
+    """What learning refuses here, from other data than the run's, the run itself need not: RuntimeError."""
+    try:
+        yield
+    except UserError as error:
+        raise RuntimeError(str(error)) from error
 
 
 def _made_up(like: Rollout, count: int, horizon: int, rng: np.random.Generator) -> Rollout:
@@ -158,7 +170,8 @@ def _steps(agent: Agent, collector: Collector, count: int) -> tuple[float, float
         start = time.perf_counter()
         rollout = stepper.collect(agent, count)
         middle = time.perf_counter()
-        agent.update(rollout)
+        with _unlike_the_run():
+            agent.update(rollout)
         if rounds >= 0:
             sampling, learning = sampling + middle - start, learning + time.perf_counter() - middle
         rounds += 1

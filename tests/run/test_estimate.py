@@ -179,3 +179,9 @@ def test_what_a_run_would_refuse_measuring_refuses_in_the_same_words() -> None:
     with pytest.raises(UserError, match=r"^<string>:1: Experiment\.env takes an environment") as told:
         speed.measure("Experiment.env = 3")
     assert "Traceback" not in str(told.value)
+
+
+def test_what_learning_from_made_up_data_refuses_the_run_need_not() -> None:
+    config = ginfile.load("adroit_door_state", ["DAPG.bc_lr = 1e30", "DAPG.bc_epochs = 1", "Experiment.workers = 0"])
+    with pytest.raises(RuntimeError, match=r"DAPG\.bc_lr"):
+        speed.measure(ginfile.dumps(resolve(config)))
