@@ -310,7 +310,7 @@ def test_a_sweeps_table_shows_returns_where_there_is_no_success(tmp_path: Path) 
         return console.export_text()
 
     text = shown(entries)
-    assert "success or return" in text
+    assert "train/success or train/return" in text
     assert "61.5 %" in text
     assert re.search(r"812\.3(?! %)", text)
     assert "success" not in shown(entries[1:])
