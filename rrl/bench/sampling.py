@@ -22,7 +22,7 @@ import pydantic
 
 from rrl import registry
 from rrl.bench.measure import REFERENCE, Case, Entry, Sample, interleave, reference
-from rrl.config.resolve import refusals
+from rrl.config.refusals import refusals
 from rrl.envs.adroit import Adroit
 from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.envs.vector import WorkerVectorEnv

@@ -20,8 +20,9 @@ from rrl import registry
 from rrl.config.files import Finder, beside
 from rrl.config.files import find as find_file
 from rrl.config.grammar import Binding, ConfigError, Place, Problem, parse, references_in
+from rrl.config.idle import replaced, unused
 from rrl.config.reading import FRAGMENTS, Reader, bound_in, fragments, read_text
-from rrl.config.resolve import Layered, Names, Resolver, replaced, unused
+from rrl.config.resolve import Layered, Names, Resolver
 from rrl.config.sources import display, find, locate, near, shipped
 from rrl.config.words import a_kind, describe, dumps, files_of, flatten, flatten_text, literal
 from rrl.registry import Config, UserError

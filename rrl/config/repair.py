@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from rrl import registry
 from rrl.config.characters import plain
 from rrl.config.grammar import Binding, Reference, macros_in, parse, references_in
-from rrl.config.resolve import fits, guesses
+from rrl.config.refusals import fits, guesses
 from rrl.config.words import candidates, closest, component_types, literal
 
 _LINE = re.compile(r"(?:set\s+|let\s+|--?\s*|[@%&$])?([A-Za-z_][\w./]*)\s*(==|:=|=>|->|<-|[:=]|\s)\s*(\S.*)")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any
 
 import pydantic
 from pydantic.fields import FieldInfo
@@ -17,6 +14,7 @@ from pydantic.fields import FieldInfo
 from rrl import registry
 from rrl.config.files import Finder, find
 from rrl.config.grammar import LONGEST, Binding, Block, Macro, Place, Problem, Reference, cut, macros_in, references_in
+from rrl.config.refusals import by_field, own_words, refusal
 from rrl.config.words import (
     a_kind,
     candidates,
@@ -30,15 +28,11 @@ from rrl.config.words import (
     summary,
     type_words,
 )
-from rrl.registry import Config, InputFile, Mistake, UserError
+from rrl.registry import Config, InputFile, UserError
 
 REQUIRED = "gin.REQUIRED"
 _BAD: Any = type("Bad", (), {"__repr__": lambda self: "<reported already>"})()
 """Stands for a value whose problem was reported."""
-_OWN_WORDS = ("value_error", "assertion_error", "config")
-"""Kinds of pydantic error that a component's own validators raise: their messages are shown as they are."""
-
-C = TypeVar("C", bound=Config)
 
 
 @dataclass(frozen=True)
@@ -378,10 +372,10 @@ class Resolver:
     ) -> None:
         """One problem for each field that pydantic refuses, and for each rule across fields."""
         name = config_type.component.__name__
-        for field, items in _by_field(error).items():
+        for field, items in by_field(error).items():
             if field in bad or (not field and (bad or not self._complete)):
                 continue
-            if own := _own_words(name, field, items):
+            if own := own_words(name, field, items):
                 for mistake in own:
                     binding = bound.get(mistake.field)
                     where = binding.place if binding else place
@@ -410,72 +404,9 @@ class Resolver:
         while isinstance(source.value, Macro):
             source = self.macros[source.value.name]
         via = f" ({source.label} at {source.place})" if source is not binding else ""
-        message, hint = _refusal(config_type, field, values, binding.label)
+        message, hint = refusal(config_type, field, values, binding.label)
         self._report(binding, message + via, hint)
         self._excuse(candidates(component_types(config_type.model_fields[field].annotation)))
-
-
-def checked(config_type: type[C], settings: Mapping[str, Any]) -> C:
-    """A config with these settings; UserError says what is wrong with them as the gin reader does."""
-    try:
-        return config_type.model_validate(dict(settings))
-    except pydantic.ValidationError as error:
-        raise UserError(refusals(error, config_type, settings)) from error
-
-
-def refusals(error: pydantic.ValidationError, config_type: type[Config], settings: Mapping[str, Any]) -> str:
-    """What pydantic refuses of a config that no gin file describes, in the gin reader's words."""
-    name, fields = config_type.component.__name__, config_type.model_fields
-    told: list[tuple[str, str]] = []
-    for field, items in _by_field(error).items():
-        if own := _own_words(name, field, items):
-            told += [(mistake.message, mistake.hint) for mistake in own]
-        elif field not in fields:
-            told.append((f"{name} has no field {field}", meant(field, fields)))
-        elif field in settings:
-            told.append(_refusal(config_type, field, dict(settings), f"{name}.{field}"))
-        else:
-            told.append((f"{name} needs {field}", f"it takes {type_words(fields[field].annotation)}"))
-    return "\n".join(message + (f"\n  {hint}" if hint else "") for message, hint in told)
-
-
-def _by_field(error: pydantic.ValidationError) -> dict[str, list[Any]]:
-    """What pydantic says of each field; "": of several together."""
-    by_field: dict[str, list[Any]] = {}
-    for item in error.errors(include_url=False):
-        by_field.setdefault(str(item["loc"][0]) if item["loc"] else "", []).append(item)
-    return by_field
-
-
-def _own_words(name: str, field: str, items: Sequence[Any]) -> list[Mistake]:
-    """What a component's own validators say; none if pydantic speaks for itself."""
-    own = next((item for item in items if item["type"] in _OWN_WORDS), None)
-    if own is None and field:
-        return []
-    said = own or items[0]
-    context = said.get("ctx", {})
-    message = str(context.get("error", said["msg"]))
-    if said["type"].startswith("model_"):
-        message = f"{name} has settings with names; got something else"
-    message = f"{name}.{field}: {message}" if field and name not in message else message
-    first = Mistake(str(context.get("field", field)), message, str(context.get("hint", "")))
-    return [first, *context.get("more", ())]  # several: see `registry.mistakes`
-
-
-def _refusal(config_type: type[Config], field: str, values: dict[str, Any], label: str) -> tuple[str, str]:
-    """Message and hint for a value of the wrong type or outside the limits."""
-    info, value = config_type.model_fields[field], values[field]
-    accepted = component_types(info.annotation)
-    better = (guess for guess in guesses(value, info.annotation) if fits(config_type, values, field, guess))
-    hint = next((f"did you mean {literal(guess)}?" for guess in better), "")
-    if isinstance(value, float) and not math.isfinite(value):
-        hint = "numbers must be finite"
-    verb = "must be"
-    if accepted and not isinstance(value, (Config, tuple)):
-        verb = "takes"
-        close = closest(str(value), candidates(accepted))
-        hint = hint or (f"did you mean @{close[0]}()?" if close else "components are written @Name()")
-    return f"{label} {verb} {type_words(info.annotation, info.metadata)}; got {cut(literal(value))}", hint
 
 
 def _own_scope(scope: Scope, bound: Iterable[Binding], values: Iterable[Any]) -> str:
@@ -484,123 +415,3 @@ def _own_scope(scope: Scope, bound: Iterable[Binding], values: Iterable[Any]) ->
     deciding = {binding.scope for binding in bound} | {scope_of(item) for item in items if isinstance(item, Config)}
     prefixes = ("/".join(scope[:depth]) for depth in range(len(scope), 0, -1))
     return next((prefix for prefix in prefixes if prefix in deciding), "")
-
-
-def fits(config_type: type[Config], values: dict[str, Any], field: str, value: Any) -> bool:
-    """Would the field take this value?"""
-    whole = value if isinstance(value, tuple) else (value,)
-    if component_types(config_type.model_fields[field].annotation) and any(isinstance(part, dict) for part in whole):
-        return False  # a component's settings are no component
-    try:
-        config_type(**{**values, field: value})
-    except pydantic.ValidationError as error:
-        return not any(item["loc"][:1] == (field,) for item in error.errors())
-    return True
-
-
-def guesses(value: Any, annotation: Any) -> Iterator[Any]:
-    """What the user may have meant by a refused value, most likely first."""
-    if isinstance(value, str) and "\\" not in value:
-        with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            yield ast.literal_eval(value)
-        yield from closest(value, [option for option in _options(annotation) if isinstance(option, str)])
-    elif isinstance(value, float) and value.is_integer():
-        yield int(value)
-    elif isinstance(value, (bool, int, float)):
-        yield str(value)
-    if isinstance(value, tuple) and len(value) == 1:
-        yield value[0]
-    elif not isinstance(value, tuple):
-        yield (value,)
-
-
-def _options(annotation: Any) -> list[Any]:
-    """All values of the Literals in a type."""
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    return [option for part in get_args(annotation) for option in _options(part)]
-
-
-def unused(
-    bindings: Sequence[Layered], run: Resolver, before: set[Binding], names: Names, alone: str = ""
-) -> Iterator[Problem]:
-    """Bindings and macros of the file that nothing uses, and overrides without effect.
-
-    `before` is what the same run uses without overrides: they may idle it. Included files may bind more than a
-    run uses. `alone`: what to do about components that aren't part of it; "": refer to them.
-    """
-    mentioned = _mentioned_macros(bindings) | run.meant
-    used = {binding.label for binding in run.used}
-    for binding, layer in bindings:
-        if layer == Layer.INCLUDED or binding in names.misnamed:
-            continue
-        if layer == Layer.FILE and binding.label in used and binding.field:  # by a file laid over this one, at most
-            continue
-        if layer == Layer.OVERRIDE:
-            idle = binding not in run.used
-        elif binding.field:
-            idle = binding not in run.used and binding not in before
-        else:
-            idle = binding.name not in mentioned
-        if idle and binding.field:
-            why, override = _why_unused(binding, run, alone), layer == Layer.OVERRIDE
-            yield Problem.at(binding.place, f"nothing uses {binding.label}", why, idle=override)
-        elif idle:
-            in_run = [n for n in run.referred if binding.name in registry.get(n).Config.model_fields]
-            forgotten = [f"{n}.{binding.name} = {literal(binding.value)}" for n in in_run]
-            hint = f"refer to it as %{binding.name}, or delete the line"
-            if binding.name in registry.names():
-                hint = f"{binding.name} is a component: write `{binding.name}.field = value`"
-            hint = f"did you mean `{forgotten[0]}`?" if forgotten else hint
-            yield Problem.at(binding.place, f"nothing uses the macro {binding.name}", hint)
-
-
-def replaced(given: Iterable[Binding], run: Resolver, before: set[Binding], root: str) -> Iterator[Problem]:
-    """Parts that were named for what a later one, or the run's own lines, decide otherwise; or for what another root
-    than a run's reads elsewhere."""
-    for binding in given:
-        winner = run.winner(root, binding.field, ())
-        same = winner is not None and winner.value == binding.value
-        if binding.name != root and not same:
-            for name in [reference.name for reference in references_in(binding.value)]:
-                fields = [field for field in registry.get(root).Config.model_fields if field.startswith(binding.field)]
-                value = f"@{name}()" if binding.field in fields else f"(..., @{name}())"
-                use = f'name it there: --set "{root}.{fields[0]} = {value}"' if fields else "leave it out"
-                yield Problem.at(binding.place, f"{root} doesn't read {binding.label}", use)
-        elif winner is not None and binding not in run.used | before and not same:
-            message = f"this part is not used: {winner.place} decides {binding.label}"
-            yield Problem.at(binding.place, message, "name this part after it, or leave it out")
-
-
-def _mentioned_macros(bindings: Sequence[Layered]) -> set[str]:
-    """Macros that a binding mentions, or a macro that a binding mentions, ..."""
-    values: dict[str, list[Any]] = {}
-    waiting: list[str] = []
-    for binding, _ in bindings:
-        if binding.field:
-            waiting += macros_in(binding.value)
-        else:
-            values.setdefault(binding.name, []).append(binding.value)
-    mentioned: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        if name not in mentioned:
-            mentioned.add(name)
-            waiting += [other for value in values.get(name, []) for other in macros_in(value)]
-    return mentioned
-
-
-def _why_unused(binding: Binding, run: Resolver, alone: str) -> str:
-    references = run.referred.get(binding.name)
-    if not references:
-        kind = registry.get(binding.name).kind
-        for name in run.referred:
-            cls = registry.get(name)
-            if cls.kind == kind and binding.field in cls.Config.model_fields:
-                return f"the {kind} of this run is {name}: did you mean {name}.{binding.field}?"
-        return alone or f"no {binding.name} is part of this run: refer to it as @{binding.name}(), or delete the line"
-    for other in (b for bindings in run.fields[binding.name].values() for b in bindings.values()):
-        inner = f"{other.scope}/".startswith(f"{binding.scope}/" if binding.scope else "")
-        if inner and other.field == binding.field and other in run.used:
-            return f"{other.label} ({other.place}) goes before it everywhere"
-    return f"this run uses {' and '.join(dict.fromkeys(references))}"

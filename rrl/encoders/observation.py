@@ -21,7 +21,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rrl.config import resolve
+from rrl.config import refusals
 from rrl.encoders import backends
 from rrl.encoders.base import Encoder, Inference
 from rrl.envs.base import FrameRequest, meant
@@ -279,7 +279,7 @@ def _built(encoder: str | Encoder.Config | Encoder, cameras: int, settings: Mapp
         known = names("encoder")
         if encoder not in known:
             raise UserError(f"no encoder is named {encoder!r}{meant(encoder, known)} (one of {', '.join(known)})")
-        encoder = resolve.checked(get(encoder).Config, settings)  # type: ignore[assignment]
+        encoder = refusals.checked(get(encoder).Config, settings)  # type: ignore[assignment]
     elif not isinstance(encoder, Encoder.Config | Encoder):
         raise UserError(f"an encoder is a name, such as 'MobileNetV2', a Config or a built one; got {encoder!r}")
     elif settings:

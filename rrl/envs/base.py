@@ -110,9 +110,9 @@ class EnvFactory(Component, abc.ABC):
             fields = cls.model_fields
             if unknown := [name for name in settings if name not in fields]:
                 raise UserError(f"{cls.component.__name__} has no setting {unknown[0]!r}; it takes {', '.join(fields)}")
-            from rrl.config import resolve  # not for worker processes, which check nothing
+            from rrl.config import refusals  # not for worker processes, which check nothing
 
-            return resolve.checked(cls, settings)
+            return refusals.checked(cls, settings)
 
         def whole(self) -> Self:
             """The same task with all that it can observe in the state vector; as it is, where there is no such

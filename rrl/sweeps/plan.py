@@ -14,7 +14,7 @@ from pydantic import Field
 
 from rrl.config import ginfile
 from rrl.config.grammar import ConfigError, Place, Problem
-from rrl.config.resolve import checked
+from rrl.config.refusals import checked
 from rrl.config.words import literal
 from rrl.envs.base import EnvFactory
 from rrl.machine.paths import expanded

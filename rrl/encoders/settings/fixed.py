@@ -11,7 +11,7 @@ import pydantic
 from pydantic import field_validator
 
 from rrl import registry
-from rrl.config.resolve import refusals
+from rrl.config.refusals import refusals
 from rrl.encoders.pretrained import WeightsError
 from rrl.encoders.settings.base import Encoder
 from rrl.encoders.settings.pixel import PixelEncoder

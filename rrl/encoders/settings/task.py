@@ -10,7 +10,7 @@ import pydantic
 from pydantic import field_validator, model_validator
 
 from rrl.config import ginfile
-from rrl.config.resolve import refusals
+from rrl.config.refusals import refusals
 from rrl.encoders.pretrained import WeightsError
 from rrl.encoders.settings.frozen import FrozenEncoder
 from rrl.machine.paths import expanded
