@@ -9,7 +9,7 @@ import typer
 
 from rrl.cli.options import Sets, finite, path, word
 
-app = typer.Typer(help="Speed of this machine, against plain references timed in the same run.", no_args_is_help=True)
+app = typer.Typer(help="This machine's speed, against plain references.", no_args_is_help=True)
 
 Task = Annotated[str, typer.Option(help="pen, door, hammer or relocate.")]
 Encoders = Annotated[list[str] | None, typer.Option("--encoder", help="Repeatable; default: all.")]
@@ -52,7 +52,10 @@ def bench_rendering(task: Task = "door", repeats: Repeats = 5, seconds: Length =
 
 @app.command("encoders")
 def bench_encoders(encoder: Encoders = None, task: Task = "door", repeats: Repeats = 5, json: Json = None) -> None:
-    """Images per second by backend, precision and batch; and how far features are from float32's."""
+    """Images per second by backend, precision and batch.
+
+    And how far features are from float32's.
+    """
     from rrl.bench import report
 
     report.encoders(encoder, task, repeats, json)
@@ -60,7 +63,10 @@ def bench_encoders(encoder: Encoders = None, task: Task = "door", repeats: Repea
 
 @app.command("updates")
 def bench_updates(repeats: Repeats = 5, json: Json = None) -> None:
-    """NPG updates and value fits on 40,000 samples, and RLPD's updates of 256, against their plain forms."""
+    """Updates of agents, against their plain forms.
+
+    NPG updates and value fits on 40,000 samples, and RLPD's updates of 256.
+    """
     from rrl.bench import report
 
     report.updates(repeats, json)
@@ -68,7 +74,7 @@ def bench_updates(repeats: Repeats = 5, json: Json = None) -> None:
 
 @app.command("sac")
 def bench_sac(repeats: Repeats = 5, json: Json = None) -> None:
-    """RAD's gradient updates per second from pixels, against its plain form."""
+    """RAD's updates per second from pixels, against its plain form."""
     from rrl.bench import report
 
     report.sac(repeats, json)
@@ -76,7 +82,7 @@ def bench_sac(repeats: Repeats = 5, json: Json = None) -> None:
 
 @app.command("pretrain")
 def bench_pretrain(repeats: Repeats = 5, json: Json = None) -> None:
-    """Pictures per second that `rrl pretrain` trains a VAE on, against a bare torch loop."""
+    """Pictures per second of pretraining, against a bare torch loop."""
     from rrl.bench import report
 
     report.pretrain(repeats, json)
@@ -86,7 +92,10 @@ def bench_pretrain(repeats: Repeats = 5, json: Json = None) -> None:
 def bench_startup(
     repeats: Annotated[int, typer.Option(help="Turns; medians are over them.", min=1, max=1_000)] = 7, json: Json = None
 ) -> None:
-    """Processor seconds of commands, and of a run up to its first step, against those of `import torch`."""
+    """Processor seconds of commands, against `import torch`.
+
+    And of a run up to its first step.
+    """
     from rrl.bench import report
 
     report.startup(repeats, json)
@@ -105,8 +114,10 @@ def bench_compute(
     ] = None,
     set_: Sets = None,
 ) -> None:
-    """What runs compute per environment step, and in the paper's 4M steps (figure 5, left): multiply-adds and time,
-    without simulation and rendering."""
+    """What runs compute per environment step.
+
+    And in the paper's 4M steps (figure 5, left): multiply-adds and time, without simulation and rendering.
+    """
     from rrl.bench import report
 
     report.compute(files or [], repeats, json, chart, set_ or [])

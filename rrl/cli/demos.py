@@ -48,8 +48,10 @@ def demos_make(
         ),
     ] = 0.0,
 ) -> None:
-    """Record demonstrations with a policy (mean action), keeping the successful episodes, or without a success test
-    the first ones."""
+    """Record demonstrations with a policy (mean action).
+
+    The successful episodes are kept, or without a success test the first ones.
+    """
     from rrl.commands import demos
     from rrl.machine.console import Display, optional_output
 
@@ -85,8 +87,11 @@ def demos_import(
         str | None, typer.Option(help="Who acted, for tables and comparisons; default: as the file says, else human.")
     ] = None,
 ) -> None:
-    """Take over other people's demonstrations; their actions are replayed here, from where their episodes began. How
-    far that is from what was recorded is said. Nothing in a file is run."""
+    """Take over other people's demonstrations.
+
+    Their actions are replayed here, from where their episodes began. How far that is from what was recorded is said.
+    Nothing in a file is run.
+    """
     from rrl.commands import demo_imports
     from rrl.machine.console import Display, optional_output
 
@@ -158,9 +163,10 @@ def demos_export(
         int | None, typer.Option(help="lerobot: steps a second; default: as the simulator says.", min=1, max=10_000)
     ] = None,
 ) -> None:
-    """Write demonstrations as a local Minari dataset (state observations), or as a LeRobotDataset (pictures too).
+    """Write demonstrations for Minari or LeRobot.
 
-    Either is read back by `rrl demos import`.
+    As a local Minari dataset (state observations), or as a LeRobotDataset (pictures too). Either is read back by `rrl
+    demos import`.
     """
     from rrl.machine.console import Display, optional_output
 
@@ -197,7 +203,7 @@ def demos_export(
 def demos_verify(
     source: Annotated[str, typer.Argument(parser=word, help="A shipped set or a file.")],
 ) -> None:
-    """Replay demonstrations on this machine and compare with what was recorded."""
+    """Replay demonstrations and compare with what was recorded."""
     from rrl.commands import demos
     from rrl.machine.console import Display
 

@@ -51,7 +51,7 @@ def run(
         bool, typer.Option("--dry-run", help="Check everything, measure this machine's speed, print the plan, stop.")
     ] = False,
 ) -> None:
-    """Train what a gin file describes, or several laid over each other."""
+    """Train what a gin file describes. Several are laid over each other."""
     seconds = seconds_of(budget)
     from rrl.config import ginfile
     from rrl.run import process
@@ -122,7 +122,10 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Begin a new sweep, whatever there is.")] = False,
 ) -> None:
-    """Run many gin files, seeds and settings; the same command again goes on where it stopped."""
+    """Run many gin files, seeds and settings.
+
+    The same command again goes on where it stopped.
+    """
     seconds, numbers = seconds_of(budget), numbers_of(seeds)
     from rrl.sweeps import command
     from rrl.sweeps.plan import request, written
@@ -149,9 +152,10 @@ def probe(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say how long it takes, stop.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Begin a new folder, whatever there is.")] = False,
 ) -> None:
-    """Compare encoders on a task without training in it; the same command again goes on where it stopped.
+    """Compare encoders on a task without training in it.
 
-    Exit code 2: an encoder could not be had, or failed; its row says why, and the others are done.
+    The same command again goes on where it stopped. Exit code 2: an encoder could not be had, or failed; its row says
+    why, and the others are done.
     """
     from rrl.probes import command
 
@@ -170,7 +174,10 @@ def pretrain(
         str | None, typer.Option(help="Stop cleanly after this time, such as 90s or 2h; the same command goes on.")
     ] = None,
 ) -> None:
-    """Train an encoder on a task's pictures, before anything acts; the same command again goes on where it stopped."""
+    """Train an encoder on a task's pictures, before anything acts.
+
+    The same command again goes on where it stopped.
+    """
     seconds = seconds_of(budget)
     from rrl.config import ginfile
     from rrl.pretrain import command
@@ -214,9 +221,10 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", autocompletion=completion.runs, help="What to compare it with.")],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show what two runs differ in, settings and numbers, and what forbids comparing them.
+    """Show what two runs differ in, settings and numbers.
 
-    `rrl diff` is for gin files, and tells of settings alone."""
+    And what forbids comparing them. `rrl diff` is for gin files, and tells of settings alone.
+    """
     from rrl.report.compare import compare as show
 
     show(a, b, typer.echo, as_json=json)
@@ -240,10 +248,12 @@ def diff(
     ],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show the settings in which two gin files, or a gin file and a run, or two runs, differ, each with the line that
-    decided it.
+    """Show the settings in which two gin files or runs differ.
 
-    `rrl compare` tells of two runs also their numbers, and what they ran on."""
+    Each stands with the line that decided it; a file can be compared with a run, too.
+
+    `rrl compare` tells of two runs also their numbers, and what they ran on.
+    """
     from rrl.report.diff import diff as show
 
     show(a, b, typer.echo, as_json=json)
@@ -332,8 +342,11 @@ def reproduce(
         bool, typer.Option("--list", help="Say what there is to reproduce, or what this figure is, and what it costs.")
     ] = False,
 ) -> None:
-    """Reproduce a figure of the paper and say how ours compares with the published numbers; the same command again goes
-    on where it stopped (fig2 and fig5_left, of minutes, begin anew until they are drawn)."""
+    """Reproduce a figure of the paper.
+
+    How ours compares with the published numbers is said. The same command again goes on where it stopped (fig2 and
+    fig5_left, of minutes, begin anew until they are drawn).
+    """
     seconds, numbers = None if budget == "paper" else seconds_of(budget), numbers_of(seeds)
     from rrl.reproduce import command
 
@@ -361,8 +374,12 @@ app.command()(trained.export)
 
 @app.command()
 def check(sources: Sources, set_: Sets = None) -> None:
-    """Check a gin file of a run, a sweep, a probe or a pretraining (or several, laid over each other), and print the
-    whole configuration; newer settings at their default, which a run's `config.gin` leaves out, as comments."""
+    """Check a gin file, and print the whole configuration.
+
+    It may be of a run, a sweep, a probe or a pretraining, or several laid over each other. Nothing is built: `rrl run
+    --dry-run` also makes the environment, looks for weights, and says what the run will cost. Newer settings at their
+    default, which a run's `config.gin` leaves out, are comments.
+    """
     from rrl.config import ginfile
 
     root = ginfile.root_together(sources)
@@ -376,8 +393,11 @@ def show(
     all_: Annotated[bool, typer.Option("--all", help="Also what nothing binds: the schema's defaults.")] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show the settings of a gin file (or several, laid over each other), as `rrl check` resolves them, each with the
-    line that decided it, the includes that led there, and what it took the place of. What is printed is a gin file."""
+    """Show the settings of a gin file, and where each comes from.
+
+    Settings are as `rrl check` resolves them (of several files, laid over each other), each with the line that decided
+    it, the includes that led there, and what it took the place of. What is printed is a gin file.
+    """
     from rrl.commands import showing
     from rrl.config import ginfile
 
@@ -394,7 +414,10 @@ def inspect(
         typer.Option("--picture", parser=path, help="Write the first picture, as the encoder gets it, to this .png."),
     ] = None,
 ) -> None:
-    """Try a run's environment for one episode: actions, observation, cameras, infos, the first picture."""
+    """Try a run's environment for one episode.
+
+    Shows actions, observation, cameras, infos, and the first picture.
+    """
     from rrl.commands import inspection
     from rrl.config import ginfile
 
@@ -413,7 +436,10 @@ def new(
     ],
     into: Annotated[Path, typer.Option(parser=path, help="The folder to make it in.")] = Path(),
 ) -> None:
-    """Write a package with a component of your own, its test and a gin file, to begin from."""
+    """Write a package with a component of your own, to begin from.
+
+    It has a test and a gin file.
+    """
     from rrl.commands import new as package
 
     package.write(kind, name, into, typer.echo)
@@ -426,7 +452,7 @@ def list_(
         typer.Argument(autocompletion=completion.kinds, help="Only this kind, such as encoder; or policies, or files."),
     ] = None,
 ) -> None:
-    """List the components that a gin file can name, the shipped policies and the shipped gin files."""
+    """List components, shipped policies and shipped gin files."""
     if kind == "files":  # which need no component, and so no torch
         from rrl.commands import contents
 
@@ -439,7 +465,12 @@ def list_(
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(autocompletion=completion.components, help="A component, such as DAPG.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=completion.components, help="A component or one of its settings, such as DAPG.gamma."
+        ),
+    ],
 ) -> None:
     """Show a component's settings with types, defaults and meanings."""
     from rrl.config import ginfile
@@ -458,9 +489,10 @@ def schema(
         ),
     ] = None,
 ) -> None:
-    """Print the settings of a component, or of all, as JSON Schema, for editors and programs.
+    """Print the settings of components as JSON Schema, for editors.
 
-    It is that of `rrl show --json`'s values: a component stands there as '@Name()', as in gin files."""
+    It is that of `rrl show --json`'s values: a component stands there as '@Name()', as in gin files.
+    """
     import json
 
     from rrl.config import schema as schemas
@@ -470,7 +502,7 @@ def schema(
 
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65_535)] = 5000) -> None:
-    """Open MLflow's UI on the store that runs in this folder write to (this machine only)."""
+    """Open MLflow's UI on this folder's runs (this machine only)."""
     from rrl.commands.ui import open_ui
 
     open_ui(port, typer.echo)
@@ -478,7 +510,10 @@ def ui(port: Annotated[int, typer.Option(help="Port on this machine.", min=1, ma
 
 @app.command()
 def doctor() -> None:
-    """Show what this machine offers: rendering, torch, weights, demonstrations."""
+    """Show what this machine offers.
+
+    Rendering, torch, weights, demonstrations.
+    """
     from rrl.commands import doctor as checks
 
     raise typer.Exit(0 if checks.report(typer.echo) else 1)

@@ -47,7 +47,10 @@ def eval_(
     ] = None,
     set_: Sets = None,
 ) -> None:
-    """Evaluate a policy from its file alone: mean and sampled actions, both success rules, intervals."""
+    """Evaluate a policy from its file alone.
+
+    By mean and by sampled actions, by both success rules, with intervals.
+    """
     from rrl.commands import policies as evaluation
     from rrl.machine import signals
     from rrl.machine.console import Display
@@ -95,7 +98,10 @@ def play(
     size: Annotated[int, typer.Option(help="Side of a camera's picture in pixels; even.", min=16, max=4_096)] = 480,
     every: Annotated[int, typer.Option(help="Film every so many steps.", min=1, max=10**6)] = 4,
 ) -> None:
-    """Show a policy at work: in a video through any camera, in a recording for Rerun, or in MuJoCo's viewer."""
+    """Show a policy at work.
+
+    In a video through any camera, in a recording for Rerun, or in MuJoCo's viewer.
+    """
     from rrl.commands import playing
     from rrl.machine.console import Display
 
@@ -163,9 +169,10 @@ def export(
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="Network weights in float16: half the size, rounded.")] = False,
 ) -> None:
-    """Copy a run's policy, or the encoder that it trained, into a file of its own, with where it comes from; or the
-    policy into a folder that others can read, or into MLflow; or write an ONNX graph of what is frozen, for programs
-    without rrl.
+    """Copy a run's policy or trained encoder into a file of its own.
+
+    With where it comes from; or the policy into a folder that others can read, or into MLflow; or write an ONNX graph
+    of what is frozen, for programs without rrl.
 
     `FixedEncoder.file` takes an exported encoder: frozen features for other tasks and agents.
     """
@@ -220,7 +227,10 @@ def look(
     size: Annotated[int, typer.Option(help="Side of a picture in the sheet, in pixels.", min=16, max=1_024)] = 224,
     set_: Sets = None,
 ) -> None:
-    """Draw a sheet of Grad-CAM maps: where in its pictures a frozen network looks, as in the paper's figure 2."""
+    """Draw where in its pictures a frozen network looks (Grad-CAM).
+
+    One sheet of maps, as the paper's figure 2.
+    """
     if of not in ("features", "action"):
         raise typer.BadParameter(f"--of is features or action; got {of!r}")
     from rrl.commands import looking

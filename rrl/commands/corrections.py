@@ -195,14 +195,14 @@ def _values(app: Any, line: Line, error: Exception) -> None:
 
 
 def _time(text: str) -> str:
-    """`2 hours` -> `2h`, `1h30m` -> `90m`, `120` -> `120s`"""
+    """`2 hours` -> `2h`, `1h30m` -> `90m`, `30` -> `30m`"""
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.lower())
-    units = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+    units = {"": 60, "s": 1, "m": 60, "h": 3600, "d": 86_400}
     if any(unit[:1] not in units for _, unit in parts) or not any(float(number) for number, _ in parts):
         return ""
     (number, unit), *more = parts
     if not more and unit[:1] != "d":
-        return f"{number}{unit[:1] or 's'}"
+        return f"{number}{unit[:1] or 'm'}"
     seconds = sum(float(n) * units[u[:1]] for n, u in parts)
     return f"{seconds / 60:g}m" if seconds % 60 == 0 else f"{seconds:g}s"
 
@@ -329,8 +329,12 @@ def _component(app: Any, line: Line, word: str) -> str | None:
     if word not in known and is_gin(word):
         line.become(app, "check")
         return word
-    name = word.lstrip("@").removesuffix("()").rpartition("/")[2].split(".")[0]
-    return name if name in known else next(iter(closest(name, known)), word)
+    typed, _, field = word.lstrip("@").removesuffix("()").rpartition("/")[2].partition(".")
+    name = typed if typed in known else next(iter(closest(typed, known)), "")
+    if not name or not field or line.path != ["describe"]:
+        return name or word
+    fields = registry.get(name).Config.model_fields
+    return ".".join([name, *([field] if field in fields else closest(field, fields)[:1])])
 
 
 def _what_is_missing(app: Any, line: Line, error: Exception) -> None:

@@ -149,19 +149,25 @@ def summary(field: FieldInfo) -> str:
 
 
 def describe(name: str) -> str:
-    """What `rrl describe NAME` prints: a component's docstring, its fields with types, defaults, docstrings.
+    """What `rrl describe NAME` prints: a component's docstring, its fields with types, defaults, docstrings; or of
+    `Component.field` that field alone.
 
     Raises UserError for an unknown name.
     """
-    if name not in registry.names():
-        raise UserError(f"no component is named {name}\n  {meant(name, registry.names())}")
-    cls = registry.get(name)
-    lines = [f"{name} ({cls.kind})"]
-    if cls.__dict__.get("__doc__"):
+    owner, _, wanted = name.partition(".")
+    if owner not in registry.names():
+        raise UserError(f"no component is named {owner}\n  {meant(owner, registry.names())}")
+    cls = registry.get(owner)
+    fields = cls.Config.model_fields
+    if wanted and wanted not in fields:
+        raise UserError(f"{owner} has no field {wanted}\n  {meant(wanted, fields)}")
+    lines = [f"{owner} ({cls.kind})"]
+    if cls.__dict__.get("__doc__") and not wanted:
         lines += ["", *_indented(inspect.cleandoc(cls.__doc__ or ""), 2)]
-    for key, field in cls.Config.model_fields.items():
+    for key in [wanted] if wanted else fields:
+        field = fields[key]
         default = f" = {literal(field.get_default(call_default_factory=True))}"
-        lines += ["", f"  {name}.{key}{' (required)' if field.is_required() else default}"]
+        lines += ["", f"  {owner}.{key}{' (required)' if field.is_required() else default}"]
         lines += [f"      takes {type_words(field.annotation, field.metadata)}"]
         lines += _indented(inspect.cleandoc(field.description or ""), 6)
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from rrl.bench import report as bench
 from rrl.commands import looking, policies
 from rrl.commands.typed import is_gin
 from rrl.config import ginfile
+from rrl.config.words import closest, either
 from rrl.machine import signals
 from rrl.machine.console import Display
 from rrl.machine.paths import charts
@@ -136,7 +137,12 @@ def reproduce(
 
 def _known(name: str) -> Figure:
     if name not in FIGURES:
-        raise UserError(f"rrl reproduce knows {', '.join(FIGURES)} (`rrl reproduce` tells what they are); got {name}")
+        parts = [figure for figure in FIGURES if figure.startswith(f"{name}_")]
+        close = parts or closest(name, FIGURES)
+        hint = f"did you mean {either(close)}? " if close else ""
+        raise UserError(
+            f"rrl reproduces no {name}\n  {hint}(one of {', '.join(FIGURES)}; `rrl reproduce` tells what they are)"
+        )
     return FIGURES[name]
 
 

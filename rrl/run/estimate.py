@@ -25,6 +25,8 @@ from rrl.store import files
 ARRAYS = 3.5
 """Memory of an update over the size of its observations: the rollout itself and what learning adds (measured,
 docs/performance.md: 193 MB beside the 86 MB of 40,000 x 536)."""
+TRACKING = 2e8
+"""Memory of what a run imports and the measurement doesn't: MLflow with its database, the plot (measured: 206 MB)."""
 BESIDE = 3e6
 """Bytes that a run leaves beside its tensors: video, plot, texts; with MLflow's copies."""
 
@@ -64,7 +66,7 @@ def of_run(config: Experiment.Config, fast: speed.Speed) -> Estimate:
         + fast.learning * training
         + other,
         other=other,
-        memory=fast.memory + stored + batch,
+        memory=fast.memory + TRACKING + stored + batch,
         disk=2 * fast.files + BESIDE + stored,  # MLflow keeps copies
     )
 

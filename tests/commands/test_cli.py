@@ -13,6 +13,7 @@ import torch
 import torchvision
 from helpers.guides import blocks
 from helpers.stores import prepared
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from rrl import cli, registry
@@ -22,6 +23,7 @@ from rrl.sweeps.plan import request
 from rrl.sweeps.space import axis
 
 ROOT = Path(__file__).parents[2]
+COLUMNS = 80
 TINY = (
     "Experiment.iterations = 1",
     "Experiment.num_envs = 1",
@@ -35,6 +37,20 @@ TINY = (
     "DemoSet.episodes = 1",
     "ResNet.depth = 18",
 )
+
+
+def _groups(command, path=("rrl",)):
+    if commands := getattr(command, "commands", {}):
+        yield path, commands
+    for name, inner in commands.items():
+        yield from _groups(inner, (*path, name))
+
+
+@pytest.mark.parametrize(("path", "commands"), _groups(get_command(cli.app)), ids=lambda value: " ".join(value))
+def test_what_a_command_does_is_said_in_whole_on_its_line(path, commands):
+    room = COLUMNS - 2 - 6 - max(map(len, commands))  # as click lays them out
+    for name, command in commands.items():
+        assert not command.get_short_help_str(room).endswith("..."), (*path, name)
 
 
 def rrl(folder, *arguments):

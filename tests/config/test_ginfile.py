@@ -541,6 +541,11 @@ def test_describe():
     assert "Experiment.env (required)\n      takes an environment (Adroit)\n      Where it learns." in experiment
     assert "Experiment.evaluators = ()\n      takes a tuple of evaluators (SuccessRate or Video)" in experiment
     assert "takes an encoder (ResNet, State or VAE) or None" in experiment
+    assert ginfile.describe("ResNet.depth") == (
+        "ResNet (encoder)\n\n  ResNet.depth = 34\n      takes 18, 34 or 50\n      Number of layers (table 1)."
+    )
+    with pytest.raises(UserError, match=r"ResNet has no field dept\n  did you mean depth\?"):
+        ginfile.describe("ResNet.dept")
     with pytest.raises(UserError, match=r"no component is named Resnt\n  did you mean ResNet\?"):
         ginfile.describe("Resnt")
 

@@ -252,6 +252,7 @@ def test_what_can_not_be_drawn_is_refused_before_any_work(project):
     assert "--budget means nothing for fig12" in refused("fig12", "--budget", "1h", task="door")
     assert "--seeds means nothing beside --run" in refused("fig5_centre", *door, "--seeds", "1")
     assert "--budget means nothing beside --run" in refused("fig5_centre", *door, "--budget", "1h")
+    assert "did you mean fig5_left, fig5_centre or fig5_right?" in refused("fig5")
     assert "no component is named Foo" in refused("fig5_centre", *door, sets=["Foo.bar = 3"])
     saved(project / "blind.safetensors", BLIND, 28, 28)
     words = "shows a policy's pictures, and blind.safetensors (State (blind)) sees none: take one that does"

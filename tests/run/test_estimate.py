@@ -63,7 +63,7 @@ def test_an_agent_that_wants_episodes(agents: Any) -> None:
     assert estimate.training_steps(run) == training
     of_run = estimate.of_run(run, SPEED)
     assert of_run.seconds == pytest.approx(seconds(training))
-    assert of_run.memory == 10**9 + estimate.ARRAYS * 20 * 6 * HORIZON
+    assert of_run.memory == 10**9 + estimate.TRACKING + estimate.ARRAYS * 20 * 6 * HORIZON
     assert of_run.disk == 2 * 10**6 + estimate.BESIDE
 
 
@@ -75,7 +75,7 @@ def test_an_agent_that_wants_steps(agents: Any) -> None:
     assert estimate.training_steps(run) == 10 * 2048
     of_run = estimate.of_run(run, SPEED)
     assert of_run.seconds == pytest.approx(seconds(10 * 2048))
-    assert of_run.memory == 10**9 + 500 * 20
+    assert of_run.memory == 10**9 + estimate.TRACKING + 500 * 20
     assert of_run.disk == 2 * 10**6 + estimate.BESIDE + 500 * 20
     all_kept = config(agents.WantsSteps.Config(album=10**6), log_every=1_025)
     assert estimate.of_run(all_kept, SPEED).disk == 2 * 10**6 + estimate.BESIDE + 10 * 2048 // REPEAT * 20
