@@ -140,6 +140,10 @@ class UserError(Exception):
     """A mistake that the user can mend: shown as plain text, never as a traceback; exit code 2."""
 
 
+class MachineError(RuntimeError):
+    """A fault of the machine, which no setting mends: shown as plain text; exit code 1."""
+
+
 class Component:
     """Base of everything that a gin file can name. Subclasses set `kind` once per family."""
 

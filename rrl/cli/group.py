@@ -41,8 +41,11 @@ class Group(TyperGroup):
             _live_somewhere()
             return work(*arguments)
         except Exception as error:
-            from rrl.registry import UserError
+            from rrl.registry import MachineError, UserError
 
+            if isinstance(error, MachineError):
+                typer.echo(f"error: {error}", err=True)
+                raise typer.Exit(1) from None
             if not isinstance(error, (UserError, _UsageError)) or type(error).__name__ == "NoArgsIsHelpError":
                 raise
             from rrl.commands import mistyped

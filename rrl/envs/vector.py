@@ -2,21 +2,13 @@
 
 gymnasium's `AsyncVectorEnv` runs one process per environment; here `num_envs` is a setting of the
 experiment (it fixes the batches that the networks see) while the number of processes is the
-machine's business and changes no bit. Workers share one GL context among their environments and write
-frames straight into shared memory. They never import torch, and they end with their parent: a closed pipe
-stops them.
+machine's business and changes no bit (`rrl.envs.workers`).
 """
 
 from __future__ import annotations
 
-import signal
-import time
-import traceback
-from collections import deque
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from typing import Any
 
 import gymnasium
@@ -25,21 +17,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from rrl.envs.base import OPTIONAL, EnvFactory, FrameRequest, SimEnv
-from rrl.machine.processes import safe_path
-from rrl.registry import UserError
+from rrl.envs.workers import Buffers, Pending, Raw, Simulators, Work, Worker, context, view
+from rrl.registry import MachineError, UserError
 
-Buffers = dict[str, NDArray[Any]]
-DEAD = "an environment worker died (killed, or out of memory?)"
-
-
-@dataclass(eq=False)
-class Pending:
-    """Work that was sent to the environments; `WorkerVectorEnv.wait` collects its answers."""
-
-    missing: set[int] = field(default_factory=set)
-    """Workers that have not answered yet."""
-    answers: dict[int, Any] = field(default_factory=dict)
-    """Answers by worker."""
+DEATHS = 3
+"""So many deaths of workers in one update are no accident."""
 
 
 class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], NDArray[Any]]):
@@ -83,39 +65,22 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
             **{name: (space.shape, space.dtype) for name, space in spaces.items()},
         }
         self.workers = workers = min(workers, num_envs)
-        # forkserver: workers inherit neither threads nor GL or CUDA state of this process.
-        context = get_context("forkserver")
+        self.deaths = 0
+        """Workers that were replaced since the caller last set it to 0."""
         self._buffers: Buffers = {}
-        raw: dict[str, tuple[Any, tuple[int, ...], str]] = {}
+        raw: Raw = {}
         for name, (shape, dtype) in layout.items():
             size = num_envs * int(np.prod(shape)) * np.dtype(dtype).itemsize
             # RawArray is anonymous shared memory: the kernel frees it even after kill -9.
             memory = context.RawArray("b", size) if workers else bytearray(size)
             raw[name] = (memory, (num_envs, *shape), np.dtype(dtype).str)
-            self._buffers[name] = _view(raw[name])
-
-        self._local: _Slots | None = None
-        self._pipes: list[Connection] = []
-        self._unanswered: list[deque[Pending]] = [deque() for _ in range(workers)]
-        self._slots_of: list[range] = []
-        self._processes = []
-        if not workers:
-            self._local = _Slots(factory, frames, range(num_envs), self._buffers)
-            self._slots_of = [range(num_envs)]
-        for w in range(workers):
-            slots = range(w, num_envs, workers)  # any run of neighbouring slots is spread over all workers
-            here, there = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(there, factory, frames, slots, raw), daemon=True, name=f"rrl-env-{w}"
-            )
-            with safe_path():  # the first one starts multiprocessing's server
-                process.start()
-            there.close()
-            self._processes.append(process)
-            self._pipes.append(here)
-            self._slots_of.append(slots)
-        for pipe in self._pipes:
-            _answer(pipe)  # built, or the reason why not
+            self._buffers[name] = view(raw[name])
+        self._local = None if workers else Simulators(factory, frames, range(num_envs), self._buffers)
+        self._workers = [  # any run of neighbouring slots is spread over all workers
+            Worker(w, factory, frames, range(w, num_envs, workers), raw, self._died) for w in range(workers)
+        ]
+        for worker in self._workers:
+            worker.built()
 
     @property
     def state_dim(self) -> int:
@@ -203,131 +168,42 @@ class WorkerVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.float32], ND
     def _send(self, command: str, jobs_of: Any) -> Pending:
         pending = Pending()
         if self._local is not None:
-            pending.answers[0] = self._local.do(command, jobs_of(self._slots_of[0]))
+            pending.answers[0] = self._local.do(command, jobs_of(range(self.num_envs)))
             return pending
-        for w, (pipe, slots) in enumerate(zip(self._pipes, self._slots_of, strict=True)):
-            jobs = jobs_of(slots)
-            if jobs:
-                try:
-                    pipe.send((command, jobs))
-                except (BrokenPipeError, ConnectionResetError):
-                    raise RuntimeError(DEAD) from None
+        for w, worker in enumerate(self._workers):
+            if jobs := jobs_of(worker.slots):
+                stepping = jobs if command == "step" else []
+                actions = {slot: self._buffers["action"][slot].copy() for slot in stepping}
                 pending.missing.add(w)
-                self._unanswered[w].append(pending)
+                worker.send(Work(pending, command, jobs, actions))
         return pending
 
     def wait(self, pending: Pending) -> list[Any]:
-        """The answers to what was sent, in the workers' order, once all are there."""
+        """The answers to what was sent, in the workers' order, once all are there. MachineError if workers die again
+        and again."""
         for w in sorted(pending.missing):
             while w in pending.missing:  # earlier work of this worker is answered first
-                first = self._unanswered[w].popleft()
+                first, answer = self._workers[w].answer()
                 first.missing.discard(w)
-                first.answers[w] = _answer(self._pipes[w])
+                first.answers[w] = answer
         return [pending.answers[w] for w in sorted(pending.answers)]
+
+    def _died(self, how: str, steps: int) -> None:
+        self.deaths += 1
+        if self.deaths >= DEATHS:
+            raise MachineError(f"environment workers ended {self.deaths} times in one update, the last one {how}")
+        warnings.warn(f"an environment worker ended ({how}): replaced, and {steps:,} steps made again", stacklevel=2)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the workers; gymnasium's `close` calls this once."""
         if self._local is not None:
             self._local.do("close", [])
-        for pipe in self._pipes:
-            pipe.close()  # a worker leaves when its pipe ends
-        for process in self._processes:
-            process.join(timeout=5)
-            if process.is_alive():
-                process.kill()
-
-
-class _Slots:
-    """The environments of one process and what can be asked of them."""
-
-    def __init__(self, factory: EnvFactory, frames: FrameRequest | None, slots: range, buffers: Buffers) -> None:
-        self.buffers = buffers
-        self.flags = factory.flags
-        self.envs: dict[int, SimEnv] = {}
-        for slot in slots:
-            self.envs[slot] = env = factory.make_one(frames)
-            if frames is not None and hasattr(env, "frame_buffer"):
-                env.frame_buffer = buffers["frames"][slot]
-
-    def do(self, command: str, jobs: list[Any]) -> list[tuple[int, Any]]:
-        if command == "step":
-            for slot in jobs:
-                self._step(slot)
-            return []
-        if command == "reset":
-            for slot, seed, initial in jobs:
-                options = None if initial is None else {"initial": initial}
-                self._observed(slot, self.envs[slot].reset(seed=seed, options=options)[0])
-            return []
-        if command == "close":
-            for env in self.envs.values():
-                env.close()
-            return []
-        answers: list[tuple[int, Any]] = []
-        for slot, args in jobs:
-            value = getattr(self.envs[slot], command)(*args)
-            if command in ("show", "set_state"):  # these change the observation
-                self._observed(slot, value)
-                value = None
-            answers.append((slot, value))
-        return answers
-
-    def _observed(self, slot: int, observation: dict[str, NDArray[Any]]) -> None:
-        out = self.buffers
-        out["state"][slot] = observation["state"]
-        if "frames" in out and observation["frames"] is not getattr(self.envs[slot], "frame_buffer", None):
-            out["frames"][slot] = observation["frames"]
-
-    def _step(self, slot: int) -> None:
-        out = self.buffers
-        begun = time.perf_counter()
-        observation, reward, terminated, truncated, info = self.envs[slot].step(out["action"][slot])
-        self._observed(slot, observation)
-        out["reward"][slot] = reward
-        out["terminated"][slot] = terminated
-        out["truncated"][slot] = truncated
-        out["flags"][slot] = [info[flag] for flag in self.flags]
-        out["seconds"][slot] = getattr(self.envs[slot], "seconds", None) or (time.perf_counter() - begun, 0.0)
+        for worker in self._workers:
+            worker.close()
+        for worker in self._workers:
+            worker.join()
 
 
 def has(env: SimEnv, method: str) -> bool:
     """Has it a method of its own? gymnasium's base class has some that only raise."""
     return getattr(type(env), method, None) not in (None, getattr(gymnasium.Env, method, None))
-
-
-def _view(raw: tuple[Any, tuple[int, ...], str]) -> NDArray[Any]:
-    memory, shape, dtype = raw
-    return np.frombuffer(memory, dtype=dtype).reshape(shape)
-
-
-def _serve(
-    pipe: Connection, factory: EnvFactory, frames: FrameRequest | None, slots: range, raw: dict[str, Any]
-) -> None:
-    """Worker: build the environments, then answer commands until the pipe ends."""
-    # These often reach the whole process group; the parent decides what happens then.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    try:
-        envs = _Slots(factory, frames, slots, {name: _view(entry) for name, entry in raw.items()})
-        pipe.send(("ok", None))
-        while True:
-            command, jobs = pipe.recv()
-            pipe.send(("ok", envs.do(command, jobs)))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the parent closed the pipe or died
-    except UserError as error:
-        pipe.send(("user", str(error)))
-    except Exception:
-        pipe.send(("fault", traceback.format_exc()))
-
-
-def _answer(pipe: Connection) -> Any:
-    try:
-        status, value = pipe.recv()
-    except (EOFError, ConnectionResetError):
-        raise RuntimeError(DEAD) from None
-    if status == "user":
-        raise UserError(value)
-    if status == "fault":
-        raise RuntimeError(f"an environment worker failed:\n{value}")
-    return value

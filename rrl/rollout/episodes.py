@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.envs.scene import Scene
-from rrl.envs.vector import Pending, WorkerVectorEnv
+from rrl.envs.vector import WorkerVectorEnv
+from rrl.envs.workers import Pending
 from rrl.rollout.data import Episode, Policy, Rollout
 from rrl.rollout.effects import seen
 from rrl.rollout.slots import Slots, check_actions, check_rewards

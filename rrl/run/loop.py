@@ -19,7 +19,7 @@ from rrl.machine.console import COLUMNS, Display, duration, wrapped
 from rrl.machine.processes import keep_freed_memory
 from rrl.machine.signals import Stopping
 from rrl.machine.usage import Usage
-from rrl.registry import UserError, build
+from rrl.registry import MachineError, UserError, build
 from rrl.rollout.data import Policy
 from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Stepper
@@ -188,10 +188,11 @@ class Loop:
             self.stage = "final"
             self.expect()
             final = self.evaluate("end")
-        except UserError as error:
+        except (UserError, MachineError) as error:
             point = f"update {self.saved}" if self.saved else "the warm start"
             kept = f"checkpoint and policies stay as they were after {point}: `rrl resume` begins there"
-            raise UserError(f"{error}\n  {kept}") from error
+            kind = MachineError if isinstance(error, MachineError) else UserError
+            raise kind(f"{error}\n  {kept}") from error
         self.log.append(self.steps, final)
         self.commit(finished=True)
 
@@ -200,6 +201,7 @@ class Loop:
         usual = self.seconds / max(self.iteration, 1)
         if self.deadline is not None and usual > self.deadline - time.monotonic():
             raise BudgetOver  # another update of the usual length would not fit
+        self.collector.envs.deaths = 0
         start = time.monotonic()
         name = f"update {self.iteration + 1}/{self.config.iterations}"
         metrics, steps = self.collect_and_update(name)
