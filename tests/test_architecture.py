@@ -42,7 +42,7 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 # Of components, rooms up to `run` see the bases alone.
 BASES = {
-    "envs": {"rrl.envs.base", "rrl.envs.scene", "rrl.envs.vector"},
+    "envs": {"rrl.envs.base", "rrl.envs.scene", "rrl.envs.vector", "rrl.envs.workers"},
     "encoders": {
         "rrl.encoders.base",
         "rrl.encoders.settings.base",

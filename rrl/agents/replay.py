@@ -51,6 +51,21 @@ class _Segment:
     first: int
     count: int
 
+    @classmethod
+    def of(cls, slot: int, first: int, count: int) -> _Segment:
+        """The one of these places."""
+        return cls(f"{slot}-{first:012d}-{first + count - 1:012d}.npz", slot, first, count)
+
+    def fits(self, head: NDArray[np.int64]) -> bool:
+        """Is it one that a memory with these newest places wrote?"""
+        numbers = (self.slot, self.first, self.count)
+        return (
+            all(type(number) is int and number >= 0 for number in numbers)
+            and self.slot < len(head)
+            and self.first + self.count <= head[self.slot] + 1
+            and self == _Segment.of(*numbers)
+        )
+
 
 class Replay:
     """The latest `capacity` observations of N slots, in a ring for each slot.
@@ -193,11 +208,11 @@ class Replay:
                 continue
             first = max(self._saved[slot], self.head[slot] + 1 - self.size)
             places = np.arange(first, self.head[slot] + 1)
-            name = f"{slot}-{first:012d}-{self.head[slot]:012d}.npz"
+            segment = _Segment.of(slot, int(first), len(places))
             arrays = {key: getattr(self, key)[slot, places % self.size] for key in ARRAYS}
-            with files.writing(folder / name) as file:
+            with files.writing(folder / segment.name) as file:
                 np.savez(file, allow_pickle=False, **arrays)
-            self._segments.append(_Segment(name, slot, int(first), len(places)))
+            self._segments.append(segment)
             self._saved[slot] = self.head[slot]  # the newest place is still open: it is written again
         oldest = self.head + 1 - self.size
         gone = [s.name for s in self._segments if s.first + s.count <= oldest[s.slot]]
@@ -212,10 +227,19 @@ class Replay:
         self._dropped = []
 
     def load(self, folder: Path, manifest: dict[str, Any]) -> None:
-        """Undo of `commit`; files that the manifest doesn't name are deleted. UserError if one is missing."""
-        self._allocate(len(manifest["head"]))
-        self.head = np.array(manifest["head"], np.int64)
-        self._segments = [_Segment(**values) for values in manifest["segments"]]
+        """Undo of `commit`; files that the manifest doesn't name are deleted. UserError if one is missing, or none that
+        `commit` wrote."""
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link: a replay memory's files lie in their run's own folder")
+        try:
+            head = np.array(manifest["head"], np.int64).reshape(len(manifest["head"]))
+            self._segments = [_Segment(**values) for values in manifest["segments"]]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"what the checkpoint says of its replay memory is damaged: {error}") from error
+        self._allocate(len(head))
+        self.head = head
+        if strange := [segment for segment in self._segments if not segment.fits(self.head)]:
+            raise UserError(f"the checkpoint names a file that is none of a replay memory's: {strange[0]}")
         self._saved = self.head.copy()
         for segment in self._segments:
             try:

@@ -16,7 +16,7 @@ from rrl.run import provenance
 from rrl.run.saving import BEST_POLICY
 from rrl.store import files, results
 from rrl.store.pieces import Pieces
-from rrl.store.tracking import MLflowTracker, Row, moved
+from rrl.store.tracking import MLflowTracker, Row, store_of
 
 FOLDER = "evaluations"
 NUMBERS = "numbers.json"
@@ -82,7 +82,7 @@ class KeptEvaluation:
         if self._run is None:
             return told
         facts: dict[str, Any] = files.read_json(self._run.folder / results.RUN)
-        tracker = MLflowTracker.beside(moved(facts["uri"], results.project(self._run.folder)), facts["run_id"])
+        tracker = MLflowTracker.beside(store_of(facts["uri"], results.project(self._run.folder)), facts["run_id"])
         named = {f"{self.space}/{name}": value for name, value in metrics.items()}
         tracker.metrics([Row(self._run.steps_by(updates), int(time.time() * 1000), named)])
         for path in sorted(self.folder.rglob("*")):

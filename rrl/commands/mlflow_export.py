@@ -13,7 +13,7 @@ from rrl.run import policies
 from rrl.run.saving import POLICY
 from rrl.store import checkpoint, files, results
 from rrl.store.mlflow_models import log_policy
-from rrl.store.tracking import moved
+from rrl.store.tracking import store_of
 
 
 def export(source: str, say: Say, *, best: bool = False, register: str | None = None) -> str:
@@ -31,7 +31,7 @@ def export(source: str, say: Say, *, best: bool = False, register: str | None = 
     with tempfile.TemporaryDirectory() as passing:
         checkpoint.save_file(file := Path(passing, POLICY), tensors, values)
         address, number = log_policy(
-            moved(said["uri"], results.project(run.folder)),
+            store_of(said["uri"], results.project(run.folder)),
             said["run_id"],
             path.stem,
             file,

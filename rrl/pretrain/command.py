@@ -26,7 +26,7 @@ from rrl.run import facts, process, provenance
 from rrl.run.loop import Ended
 from rrl.store import checkpoint, files
 from rrl.store.results import CONFIG, PRETRAINING, ROOT, project
-from rrl.store.tracking import MLflowTracker, moved
+from rrl.store.tracking import MLflowTracker, store_of
 
 ENCODER, SHEET = "encoder.safetensors", "reconstructions.png"
 DATA = "pictures"
@@ -178,7 +178,7 @@ def _opened(
                 same = {name: getattr(before, name) for name in MACHINE if getattr(asked, name) in (None, "auto")}
                 config = resolve(config.model_copy(update=same))
                 said = files.read_json(folder / PRETRAINING)
-                tracker = MLflowTracker.resume(moved(said["uri"], project(folder)), said["run_id"])
+                tracker = MLflowTracker.resume(store_of(said["uri"], project(folder)), said["run_id"])
         try:
             yield folder, tracker, config
         except BaseException:
@@ -190,7 +190,12 @@ def _record(folder: Path, tracker: MLflowTracker, pretraining: Pretraining, sour
     """What the folder of a new training says of it."""
     config = pretraining.config
     files.write_text(folder / CONFIG, ginfile.dumps(config, folder, project(folder)))
-    said = {"uri": tracker.uri, "run_id": tracker.run_id, "name": config.title, "source": source, "argv": sys.argv}
+    said = {
+        **tracker.place(project(folder)),
+        "name": config.title,
+        "source": source,
+        "argv": sys.argv,
+    }
     said |= {"fingerprint": pretraining.fingerprint, "started": datetime.now(UTC).isoformat(timespec="seconds")}
     files.write_json(folder / PRETRAINING, said)
 

@@ -17,7 +17,7 @@ from rrl.probes.settings import Probe
 from rrl.registry import UserError
 from rrl.run import process
 from rrl.store import files, results
-from rrl.store.tracking import MLflowTracker, moved
+from rrl.store.tracking import MLflowTracker, store_of
 from rrl.store.tracking import Row as Point
 
 MAY_CHANGE = ("encoders", "controls", "clones", "episodes", "changes", "shown", "threads", "workers")
@@ -64,13 +64,18 @@ class ProbeFolder:
             known = None if new else there or cls.named(name)
             if known:
                 folder, facts = known
-                uri = moved(facts["uri"], results.project(folder))
+                uri = store_of(facts["uri"], results.project(folder))
                 return cls(folder, MLflowTracker.resume(uri, facts["run_id"]))
             tracker = MLflowTracker.start(name)
             tracker.tags({"kind": "probe"})
             folder = results.ROOT / tracker.run_id
             folder.mkdir()
-            facts = {"format": 1, "uri": tracker.uri, "run_id": tracker.run_id, "name": name, "children": {}}
+            facts = {
+                "format": 1,
+                **tracker.place(results.project(folder)),
+                "name": name,
+                "children": {},
+            }
             started = datetime.now(UTC).isoformat(timespec="milliseconds")
             files.write_json(folder / results.PROBE, facts | {"started": started, "argv": sys.argv})
             return cls(folder, tracker)

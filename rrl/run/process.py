@@ -26,8 +26,7 @@ from rrl.run.saving import CHECKPOINT
 from rrl.run.trackers import Trackers
 from rrl.store import files
 from rrl.store.results import ID, LOCK, ROOT, TOLD, folder_of, project, said, write_config, write_status
-from rrl.store.tracking import NOTE, MLflowTracker
-from rrl.store.tracking import moved as moved_store
+from rrl.store.tracking import NOTE, MLflowTracker, store_of
 from rrl.trackers.base import Run
 
 MACHINE = ("device", "backend", "workers", "threads")
@@ -94,8 +93,7 @@ def _begin(
             with locked(folder):
                 write_config(folder, config)
                 facts: dict[str, Any] = {
-                    "uri": tracker.uri,
-                    "run_id": tracker.run_id,
+                    **tracker.place(project(folder)),
                     "name": name,
                     "source": shlex.join(together),
                     "overrides": overrides,
@@ -149,7 +147,7 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None,
     with locked(folder):
         try:
             facts = json.loads((folder / "run.json").read_text())
-            uri, run_id, versions = moved_store(facts["uri"], project(folder)), facts["run_id"], facts["versions"]
+            uri, run_id, versions = store_of(facts["uri"], project(folder)), facts["run_id"], facts["versions"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
         began = ginfile.load(folder / "config.gin")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
+from pydantic import Field
 from torch import Tensor
 
 from rrl.agents.base import Agent
@@ -19,6 +21,27 @@ CHECKPOINT = "checkpoint.safetensors"
 REPLAY = "replay"
 POLICY = "policy.safetensors"
 BEST_POLICY = "best_policy.safetensors"
+
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class _Values(pydantic.BaseModel):
+    """What a checkpoint says beside its tensors; what agent, stepper and memory say is theirs to read."""
+
+    model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
+
+    iteration: Count
+    steps: Count
+    evaluated: Count
+    rows: Count
+    seconds: Annotated[float, Field(ge=0)]
+    best: float | None
+    identity: dict[str, str]
+    finished: bool = False
+    agent: dict[str, Any]
+    stepper: dict[str, Any] = {}
+    replay: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -44,7 +67,12 @@ def last(folder: Path, identity: dict[str, str]) -> Checkpoint:
         return Checkpoint()
     try:
         tensors, values = checkpoint.load_file(path)
-    except UserError as error:
+        _Values.model_validate(values)
+    except (UserError, pydantic.ValidationError) as error:
+        if isinstance(error, pydantic.ValidationError):
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            error = UserError(f"{path} is no checkpoint of a run: {where}: {first['msg']}")
         raise UserError(
             f"{error}\n{folder / BEST_POLICY} may still hold the best policy; without {path.name} "
             "the run would begin again"

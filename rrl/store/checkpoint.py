@@ -5,6 +5,7 @@ Nothing is ever unpickled: the JSON travels in safetensors' own metadata.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ from rrl.store.files import writing
 
 if TYPE_CHECKING:
     import torch
+
+FORMAT = "rrl 2"
+"""Of files with a checksum of themselves; earlier versions wrote `rrl` and none."""
+CHECKSUM = "sha256"
 
 
 def pack(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -59,17 +64,21 @@ def save_file(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[s
 
     if found := fault(tensors):
         raise UserError(f"{path} is not written: {found}")
-    metadata = {"format": "rrl", "values": json.dumps(values)}
-    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(values)
+    data = save(tensors, {"format": FORMAT, "values": text, CHECKSUM: _checksum(tensors, text)})
     with writing(path) as file:
         file.write(data)
 
 
 def load_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(tensors, values) of a file written by `save_file`; UserError if it is anything else, or a tensor has a
-    `fault` (earlier versions wrote such files)."""
+    """(tensors, values) of a file written by `save_file`; UserError if it is anything else or was changed, or a tensor
+    has a `fault` (earlier versions wrote such files)."""
     with _opened(path, "pt") as (file, values):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    if metadata["format"] == FORMAT and metadata.get(CHECKSUM) != _checksum(tensors, metadata["values"]):
+        raise UserError(f"{path} does not match its own checksum: it was changed, or the disk lost some of it")
     if found := fault(tensors):
         raise UserError(f"{path} is of a training that diverged: {found}")
     return tensors, values
@@ -81,6 +90,18 @@ def load_values(path: Path) -> dict[str, Any]:
         return values
 
 
+def _checksum(tensors: Mapping[str, torch.Tensor], values: str) -> str:
+    """SHA-256 of all that a file holds."""
+    import torch
+
+    digest = hashlib.sha256(values.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 @contextmanager
 def _opened(path: Path, framework: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     if why := unusable(path):
@@ -88,7 +109,7 @@ def _opened(path: Path, framework: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     try:
         with safe_open(path, framework=framework) as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != "rrl":
+            if metadata.get("format") not in (FORMAT, "rrl"):
                 raise UserError(f"{path} is a safetensors file, but not one that rrl wrote")
             try:
                 values = json.loads(metadata["values"])

@@ -107,9 +107,14 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def _itself(path: str, flags: int) -> int:
+    """An opener that follows no link: what grows is written in place, and a stranger's folder may hold links."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def append(path: Path, text: str) -> None:
-    """Add text to the end of a file, on disk when this returns."""
-    with path.open("a") as file:
+    """Add text to the end of a file, on disk when this returns. OSError for a link."""
+    with open(path, "a", opener=_itself) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -117,8 +122,8 @@ def append(path: Path, text: str) -> None:
 
 def extend(path: Path, size: int, data: bytes | memoryview) -> None:
     """Put data behind the first `size` bytes of a file, on disk when this returns; what stood there goes. OSError, and
-    the first `size` bytes, where there is no room for it."""
-    with path.open("ab") as file:
+    the first `size` bytes, where there is no room for it, or for a link."""
+    with open(path, "ab", opener=_itself) as file:
         file.truncate(size)
         try:
             file.write(data)
@@ -130,8 +135,8 @@ def extend(path: Path, size: int, data: bytes | memoryview) -> None:
 
 
 def cut(path: Path, size: int) -> None:
-    """Keep the first `size` bytes of a file."""
-    with path.open("r+b") as file:
+    """Keep the first `size` bytes of a file. OSError for a link."""
+    with open(path, "r+b", opener=_itself) as file:
         file.truncate(size)
         os.fsync(file.fileno())
 

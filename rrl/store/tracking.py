@@ -182,11 +182,29 @@ def address(path: Path) -> str:
     return uri
 
 
-def moved(uri: str, project: Path) -> str:
-    """The store of a run whose project may have been moved, with the store in it, since `uri` was written down."""
+def kept(uri: str, project: Path) -> str:
+    """A store's address as a folder in a project keeps it: one in the project by its name alone, so that a project that
+    is moved or copied takes its own along."""
     path = local(uri)
-    here = project / path.name if path else Path()
-    return address(here.absolute()) if path and not path.exists() and here.exists() else uri
+    short = SQLITE + path.name if path and path.parent == project else uri
+    return short if path and local(short) == Path(path.name) else uri
+
+
+def store_of(uri: str, project: Path) -> str:
+    """The store that a folder in a project keeps as `uri`. UserError for one elsewhere that isn't `store()` too: a
+    stranger's folder must not choose where its figures are sent."""
+    if path := local(uri):
+        here = project / path.name
+        if not path.is_absolute() or (not path.exists() and here.exists()):  # earlier versions wrote the whole path
+            return address(here.absolute())
+        if path.parent == project:
+            return uri
+    if uri != store():
+        raise UserError(
+            f"it is recorded in the MLflow store {uri}, which is neither in {project} nor the one of this shell: if "
+            f"that is yours, set {STORE}={uri}"
+        )
+    return uri
 
 
 def quiet_mlflow() -> None:
@@ -215,6 +233,10 @@ class MLflowTracker:
         self.uri = masked(uri)
         self.run_id = run_id
         self._sent = 0
+
+    def place(self, project: Path) -> dict[str, str]:
+        """What a folder in a project keeps to find the run again: `store_of` reads the address."""
+        return {"uri": kept(self.uri, project), "run_id": self.run_id}
 
     @classmethod
     def start(cls, name: str, job: Mapping[str, str] | None = None) -> MLflowTracker:

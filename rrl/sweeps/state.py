@@ -17,7 +17,7 @@ from typing import Any
 from rrl.config.words import literal
 from rrl.run import process
 from rrl.store import files, results
-from rrl.store.tracking import MLflowTracker, moved
+from rrl.store.tracking import MLflowTracker, store_of
 from rrl.sweeps.jobs import Job
 
 FILE = "sweep.json"
@@ -51,12 +51,12 @@ class SweepFolder:
     def _find(cls, name: str, new: bool) -> SweepFolder:
         if not new and (latest := _latest(name)):
             folder, facts = latest
-            return cls(folder, MLflowTracker.resume(moved(facts["uri"], results.project(folder)), facts["run_id"]))
+            return cls(folder, MLflowTracker.resume(store_of(facts["uri"], results.project(folder)), facts["run_id"]))
         tracker = MLflowTracker.start(name)
         tracker.tags({"kind": "sweep"})
         folder = results.ROOT / tracker.run_id
         folder.mkdir()
-        facts = {"format": 1, "uri": tracker.uri, "run_id": tracker.run_id, "name": name}
+        facts = {"format": 1, **tracker.place(results.project(folder)), "name": name}
         started = datetime.now(UTC).isoformat(timespec="milliseconds")
         files.write_json(folder / FILE, facts | {"started": started, "argv": sys.argv, "jobs": []})
         return cls(folder, tracker)

@@ -191,6 +191,46 @@ def test_what_no_checkpoint_names_is_dropped_and_what_it_names_must_be_there(tmp
         Replay(40, 1, np.float32, 1).load(tmp_path, manifest)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"segments": [{"name": "../../victim.npz", "slot": 0, "first": 0, "count": 10}]}, "none of a replay memory's"),
+        ({"segments": [{"name": "/tmp/victim.npz", "slot": 0, "first": 0, "count": 10}]}, "none of a replay memory's"),
+        (
+            {"segments": [{"name": "7-000000000000-000000000009.npz", "slot": 7, "first": 0, "count": 10}]},
+            "none of a replay memory's",
+        ),
+        ({"segments": [{"name": 3}]}, "is damaged"),
+        ({"segments": 3}, "is damaged"),
+        ({"head": [[1]]}, "none of a replay memory's"),
+        ({"head": ["many"]}, "is damaged"),
+        ({"head": [10**30]}, "is damaged"),
+        ({"head": None}, "is damaged"),
+    ],
+)
+def test_a_manifest_that_no_memory_wrote_is_refused_and_nothing_deleted(tmp_path, change, words):
+    replay = Replay(40, 1, np.float32, 1)
+    for rollout in play(np.random.default_rng(5), 1, 10):
+        replay.add(rollout)
+    manifest = replay.commit(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(UserError, match=words):
+        Replay(40, 1, np.float32, 1).load(tmp_path, manifest | change)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_memorys_folder_is_no_link(tmp_path):
+    replay = Replay(40, 1, np.float32, 1)
+    for rollout in play(np.random.default_rng(5), 1, 10):
+        replay.add(rollout)
+    manifest = replay.commit(tmp_path / "replay")
+    (tmp_path / "victim.npz").touch()
+    (tmp_path / "other").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="is a link"):
+        Replay(40, 1, np.float32, 1).load(tmp_path / "other", manifest)
+    assert (tmp_path / "victim.npz").exists()
+
+
 def test_memory_is_one_row_per_observation():
     replay = Replay(1000, 30_000, np.uint8, 6, 3)
     replay._allocate(1)

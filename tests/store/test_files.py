@@ -24,6 +24,24 @@ with files.{what}(Path(sys.argv[1])) as held:
 """
 
 
+def test_what_grows_is_never_written_through_a_link(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    (tmp_path / "link").symlink_to(victim)
+    for write in (
+        lambda path: files.append(path, "more"),
+        lambda path: files.extend(path, 0, b"other"),
+        lambda path: files.cut(path, 0),
+    ):
+        with pytest.raises(OSError, match="symbolic links"):
+            write(tmp_path / "link")
+    files.write_text(tmp_path / "link", "a file now")
+    assert victim.read_text() == "kept" and not (tmp_path / "link").is_symlink()
+    files.append(tmp_path / "new", "a")
+    files.append(tmp_path / "new", "b")
+    assert (tmp_path / "new").read_text() == "ab"
+
+
 def holder(what: str, path: Path, then: str = "pass") -> subprocess.Popen[str]:
     """Another process inside `files.locked(path)` or `files.writing(path)`."""
     command = [sys.executable, "-c", HOLD.format(what=what, then=then), str(path)]

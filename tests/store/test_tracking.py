@@ -33,17 +33,33 @@ def test_usual_addresses_are_as_they_were(tmp_path, monkeypatch):
         tracking.store()
 
 
-def test_a_store_that_moved_with_its_project_is_found(tmp_path):
+@pytest.mark.parametrize("name", ["mlflow.db", "a?b#c%20d.db"])
+def test_a_store_moves_with_its_project_and_is_copied_with_it(tmp_path, name):
     old, new = tmp_path / "old", tmp_path / "new"
-    new.mkdir()
-    uri = tracking.address(old / "mlflow.db")
-    assert tracking.moved(uri, new) == uri  # gone for good: said when it is opened
-    (new / "mlflow.db").touch()
-    assert tracking.moved(uri, new) == f"sqlite:///{new}/mlflow.db"
-    old.mkdir()
-    (old / "mlflow.db").touch()
-    assert tracking.moved(uri, new) == uri
-    assert tracking.moved("http://127.0.0.1:5000", new) == "http://127.0.0.1:5000"
+    for project in (old, new):
+        project.mkdir()
+        (project / name).touch()
+    kept = tracking.kept(tracking.address(old / name), old)
+    assert tracking.store_of(kept, old) == tracking.address(old / name)
+    if name == "mlflow.db":  # the address of the other one can't be kept short
+        assert kept == "sqlite:///mlflow.db"
+        assert tracking.store_of(kept, new) == tracking.address(new / name)
+    (old / name).unlink()
+    assert tracking.store_of(tracking.address(old / name), new) == tracking.address(new / name)  # an earlier version's
+
+
+def test_a_folder_chooses_no_store_elsewhere(tmp_path, monkeypatch):
+    project, shared = tmp_path / "project", tmp_path / "mlflow.db"
+    project.mkdir()
+    shared.touch()
+    for elsewhere in (f"sqlite:///{shared}", "http://127.0.0.1:5000", "postgresql://host/runs"):
+        assert tracking.kept(elsewhere, project) == elsewhere
+        with pytest.raises(UserError, match="if that is yours, set MLFLOW_TRACKING_URI=") as told:
+            tracking.store_of(elsewhere, project)
+        assert str(told.value).endswith(elsewhere)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere)
+        assert tracking.store_of(elsewhere, project) == elsewhere
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
 
 
 def test_an_interrupted_first_start_leaves_no_half_of_a_store(tmp_path, monkeypatch):
