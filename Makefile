@@ -13,7 +13,7 @@ help: ## this list
 setup: ## system packages, virtual environment and installation; quick when they are there
 	@sh scripts/setup.sh
 
-demo: ## train RRL on Adroit's door from pixels (gin/quickstart.gin), about 10 minutes; installs what that needs
+demo: ## train RRL on Adroit's door from pixels (gin/quickstart.gin), 5 to 10 minutes; installs what that needs
 	@sh scripts/setup.sh offline,cpu
 	$(BIN)/rrl run gin/quickstart.gin
 
