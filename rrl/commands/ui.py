@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 
@@ -20,9 +21,25 @@ def open_ui(port: int, line: Callable[[str], None]) -> None:
     path = local(uri)
     if path and not path.exists():
         raise UserError(f"there is no {path} yet: start a run in this folder first, or set MLFLOW_TRACKING_URI")
+    _must_be_free(port)
     link = f"http://127.0.0.1:{port}/#/experiments/{experiment_id(uri)}/runs?workflowType=machine_learning"
     line(f"MLflow UI of {uri}, in a few seconds: {link}  (Ctrl-C ends it)")
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight processes for what runs don't have
     os.chdir("/")  # uvicorn takes modules of the working folder first, whatever Python was told
     command = [sys.executable, "-P", "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", unmasked(uri)]
     os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])
+
+
+def _must_be_free(port: int) -> None:
+    """UserError if another program has this port: MLflow's server tells so after most of a minute, and as if all was
+    well."""
+    with socket.socket() as trial:
+        trial.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as the server does: one that ended just now is gone
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(
+                f"port {port} of this machine can't be used ({error.strerror}): take another --port"
+            ) from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rrl.config import ginfile
 from rrl.envs.base import EnvFactory, find_recorded
 from rrl.machine.paths import new_file, unusable
+from rrl.machine.processes import in_bytes
 from rrl.registry import UserError, build
 from rrl.rollout.data import Episode
 from rrl.store.files import write_json, writing
@@ -30,6 +31,8 @@ from rrl.store.files import write_json, writing
 FORMAT = 1
 PER_EPISODE = ("seeds", "returns")
 """Facts that list a value for each episode."""
+LARGEST = 4 * 2**30
+"""Bytes that a set may unpack to: a million steps of the hand take a tenth of it."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,26 @@ class Demos:
         """SHA-256 of every array: of velocities and flags too, which playback by states shows."""
         return _digest(self._arrays())
 
+    def misfit(self) -> str:
+        """In words, the first array that has not the shape or the type of a set's; empty if all have."""
+        if self.lengths.ndim != 1 or self.lengths.dtype.kind != "i" or not len(self) or self.lengths.min() < 1:
+            return f"lengths must be whole numbers from 1 on, one for each episode; got {_in_words(self.lengths)}"
+        steps, states = int(self.lengths.sum()), int(self.lengths.sum()) + len(self)
+        places: list[tuple[str, NDArray[Any], str, int, int | None]] = [
+            ("actions", self.actions, "f", steps, 2),
+            ("qpos", self.qpos, "f", states, 2),
+            ("qvel", self.qvel, "f", states, 2),
+            *((f"flag.{name}", values, "b", steps, 1) for name, values in self.flags.items()),
+            *((f"initial.{name}", values, "fiub", len(self), None) for name, values in self.initial.items()),
+        ]
+        for name, values, kinds, rows, dimensions in places:
+            fits = values.ndim == dimensions if dimensions else values.ndim > 0
+            if not fits or len(values) != rows or values.dtype.kind not in kinds:
+                kind = {"f": "floating-point", "b": "bool"}.get(kinds, "numbers")
+                shape = f" in {dimensions} dimension{'s' * (dimensions > 1)}" if dimensions else ""
+                return f"{name} must be {kind}, {rows:,} rows{shape}; got {_in_words(values)}"
+        return ""
+
     def fault(self) -> str:
         """In words, the first numbers that are not finite, of what is replayed or played back; empty if there are
         none."""
@@ -154,7 +177,7 @@ class Demos:
     def save(self, path: Path) -> None:
         """Write `path`.npz and `path`.json; refuses to overwrite either."""
         path = free(path)
-        if found := self.fault():
+        if found := self.misfit() or self.fault():
             raise UserError(f"{path} is not written: {found}")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Checksums of these arrays, not of their source.
@@ -172,6 +195,20 @@ class Demos:
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in ("lengths", "actions", "qpos", "qvel")}
         arrays |= {f"flag.{k}": v for k, v in self.flags.items()}
         return arrays | {f"initial.{k}": v for k, v in self.initial.items()}
+
+
+def _in_words(values: NDArray[Any]) -> str:
+    return f"{values.dtype} {list(values.shape)}"
+
+
+def _unpacked(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz. ValueError if they would take more than `LARGEST`, and what numpy raises."""
+    with ZipFile(path) as packed:
+        size = sum(member.file_size for member in packed.infolist())
+    if size > LARGEST:
+        raise ValueError(f"it unpacks to {in_bytes(size)}, and a set to {in_bytes(LARGEST)} at most")
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -254,14 +291,15 @@ def load(path: Path) -> Demos:
         facts = json.loads(path.with_suffix(".json").read_text())
         if not isinstance(facts, dict):
             raise ValueError("its .json holds no facts with names")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = _unpacked(path)
         demos = Demos(
             **{name: arrays[name] for name in ("lengths", "actions", "qpos", "qvel")},
             flags={k[5:]: v for k, v in arrays.items() if k.startswith("flag.")},
             initial={k[8:]: v for k, v in arrays.items() if k.startswith("initial.")},
             facts=facts,
         )
+        if why := demos.misfit():
+            raise ValueError(why)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         why = str(error) if is_zipfile(path) else "it is no .npz, or cut short"
         if isinstance(error, KeyError):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -498,3 +499,12 @@ def test_seeds_are_plain_whole_numbers(tmp_path, monkeypatch, text):
     done = CliRunner().invoke(cli.app, ["sweep", "adroit_door_state", "--seeds", text])
     assert done.exit_code == 2 and not list(tmp_path.iterdir())
     assert "takes whole numbers with commas between" in " ".join(done.output.replace("│", " ").split())
+
+
+def test_the_ui_on_a_taken_port_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(prepared(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = CliRunner().invoke(cli.app, ["ui", "--port", str(port)])
+    assert done.exit_code == 2
+    assert f"port {port} of this machine can't be used (Address already in use): take another --port" in done.output

@@ -154,6 +154,68 @@ def test_a_set_with_nan_is_neither_written_nor_read(tmp_path, monkeypatch):
         sets.load(tmp_path / "a.npz")
 
 
+MADE = {
+    "lengths": np.array([2, 3]),
+    "actions": np.zeros((5, 4), np.float32),
+    "qpos": np.zeros((7, 6), np.float32),
+    "qvel": np.zeros((7, 6), np.float16),
+    "flag.success": np.zeros(5, bool),
+    "initial.qpos": np.zeros((2, 6)),
+}
+
+
+def written(path, arrays):
+    """A set as `Demos.save` writes it, checksums and all, whatever its arrays are."""
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+    loose = sets.Demos(
+        **{name: arrays[name] for name in ("lengths", "actions", "qpos", "qvel")},
+        flags={name[5:]: values for name, values in arrays.items() if name.startswith("flag.")},
+        initial={name[8:]: values for name, values in arrays.items() if name.startswith("initial.")},
+        facts={},
+    )
+    checksums = {"checksum": loose.checksum(), "contents": loose.contents()}
+    path.with_suffix(".json").write_text(json.dumps({"env": "x", "format": sets.FORMAT, **checksums}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("lengths", np.array([2, 4])),
+        ("lengths", np.array([5, 0])),
+        ("lengths", np.array([-1, 6])),
+        ("lengths", np.array([2.0, 3.0])),
+        ("lengths", np.array([[2, 3]])),
+        ("lengths", np.array([], int)),
+        ("actions", np.zeros(5, np.float32)),
+        ("actions", np.zeros((4, 4), np.float32)),
+        ("actions", np.zeros((5, 4), int)),
+        ("actions", np.full((5, 4), "a")),
+        ("qpos", np.zeros((5, 6), np.float32)),
+        ("qvel", np.zeros((7, 6, 1), np.float16)),
+        ("qvel", np.zeros((7, 6), complex)),
+        ("flag.success", np.zeros(5)),
+        ("flag.success", np.zeros((5, 1), bool)),
+        ("initial.qpos", np.zeros((3, 6))),
+        ("initial.qpos", np.array(3.0)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value.dtype}{value.shape}",
+)
+def test_arrays_that_are_no_sets_are_refused(tmp_path, name, values):
+    assert len(sets.load(written(tmp_path / "good.npz", MADE))) == 2
+    told = "(actions|lengths)" if name == "lengths" else name
+    with pytest.raises(UserError, match=rf"is not a set of demonstrations that rrl wrote: {told} must be .*; got "):
+        sets.load(written(tmp_path / "bad.npz", MADE | {name: values}))
+
+
+def test_a_set_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
+    path = written(tmp_path / "a.npz", MADE | {"initial.qpos": np.zeros((2, 100_000))})
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(sets, "LARGEST", 1_000_000)
+    with pytest.raises(UserError, match=r"it unpacks to 2 MB, and a set to 1 MB at most"):
+        sets.load(path)
+
+
 def test_a_wrong_set_is_refused():
     env = Adroit(Adroit.Config(task="pen"))
     with pytest.raises(UserError, match="of adroit_door, but the environment is adroit_pen"):
