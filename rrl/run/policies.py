@@ -9,15 +9,18 @@ obs, reward, terminated, truncated, info = env.step(policy.act(obs))
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import pydantic
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from rrl.agents.base import Agent
@@ -108,11 +111,36 @@ def config_of(path: Path) -> Experiment.Config:
     return config
 
 
+class _Facts(pydantic.BaseModel):
+    """What a policy file says of itself and is asked for; more may stand there for people."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+    config: str
+    state_dim: Annotated[int, Field(ge=0)]
+    action_dim: Annotated[int, Field(ge=1)]
+    iteration: Annotated[int, Field(ge=0, le=2**53)] = 0
+    weights: str | None = None
+    made_with: dict[str, str] = {}
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Any]:
     """(tensors, facts, configuration) of a policy file."""
     tensors, values = checkpoint.load_file(path)
     if "config" not in values or "state_dim" not in values:
         raise UserError(f"{path} is not a policy file; runs write policy.safetensors and best_policy.safetensors")
+    try:
+        facts = _Facts.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(
+            f"{path} is no policy that rrl wrote: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from error
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    if max(facts.state_dim, facts.action_dim) > numbers:  # its networks have more weights than that: nothing is built
+        raise UserError(f"{path} is no policy that rrl wrote: {facts.state_dim} numbers of state, {numbers} weights")
+    if re.search(r"^\s*(include|import)\b", facts.config, re.MULTILINE):
+        raise UserError(f"{path} is no policy that rrl wrote: its configuration takes other files in")
     return tensors, values, ginfile.loads(values["config"], f"{path}:config.gin", finder=finder(path, tensors))
 
 
@@ -128,6 +156,8 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
     config = config.model_copy(update={"encoder": config.encoder.today(values)})
     env: EnvFactory = build(config.env)
     cameras = len(env.cameras)
+    if not values["state_dim"] and config.encoder.frames() is None:
+        raise UserError(f"{path} is no policy that rrl wrote: it sees neither pictures nor a state")
     encoder: Encoder = build(config.encoder, cameras=cameras)
     if other := provenance.changed(values, encoder.identity()):
         raise UserError(f"{path} was trained with another encoder: {', '.join(other)}; put the original files back")
@@ -142,12 +172,27 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
         **env.for_critics(),
     )
     own = {name: t for name, t in tensors.items() if not name.startswith(FILE)}
-    agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in own.items()})
+    _load(agent, own, path)
     here = provenance.versions(encoder, env, config.agent.component) | provenance.environment(env)
     others = provenance.changed(values.get("made_with", {}), here)
     found = {"computed": (inference.precision, inference.backend), "others": others}
     plugins = provenance.codes([*provenance.classes(encoder, env), config.agent.component])
     return config, agent, values | found | {"plugins": plugins}
+
+
+def _load(agent: Agent, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give an agent the weights of a policy file; UserError if they are not those of such an agent."""
+    expected = agent.policy_state()
+    for name, tensor in tensors.items():
+        if name in expected and tensor.is_floating_point() != expected[name].is_floating_point():
+            raise UserError(f"{path}: {name} must be {expected[name].dtype}; got {tensor.dtype}")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{path}: {name} holds numbers that are not finite")
+    try:
+        agent.load_policy_state({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+    except (UserError, RuntimeError, KeyError, ValueError) as error:  # torch's modules tell names and shapes
+        what = type(agent).__name__
+        raise UserError(f"{path} has other weights than its own {what} with these settings: {error}") from error
 
 
 def _inference(config: Experiment.Config, cameras: int, as_run: bool) -> Inference:
