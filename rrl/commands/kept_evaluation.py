@@ -42,6 +42,9 @@ class KeptEvaluation:
         self.decides = {"policy": content[:16], **facts}
         """All that decides an episode beside what `Episode` says."""
         self._run = results.read(policy.parent) if (policy.parent / results.RUN).exists() else None
+        if self._run:
+            said = files.read_json(self._run.folder / results.RUN)
+            self._recorded = store_of(said["uri"], results.project(self._run.folder)), said["run_id"]
         of = self._run.folder if self._run else results.ROOT
         of = of / FOLDER / ("" if self._run else f"{policy.stem}-{content[: results.ID]}")
         name = f"{name}_best" if self._run and policy.name == BEST_POLICY else name
@@ -81,8 +84,7 @@ class KeptEvaluation:
         told = f"files: {self.folder}"
         if self._run is None:
             return told
-        facts: dict[str, Any] = files.read_json(self._run.folder / results.RUN)
-        tracker = MLflowTracker.beside(store_of(facts["uri"], results.project(self._run.folder)), facts["run_id"])
+        tracker = MLflowTracker.beside(*self._recorded)
         named = {f"{self.space}/{name}": value for name, value in metrics.items()}
         tracker.metrics([Row(self._run.steps_by(updates), int(time.time() * 1000), named)])
         for path in sorted(self.folder.rglob("*")):

@@ -34,12 +34,10 @@ def _must_be_free(port: int) -> None:
     """UserError if another program has this port: MLflow's server tells so after most of a minute, and as if all was
     well."""
     with socket.socket() as trial:
-        trial.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as the server does: one that ended just now is gone
+        # As the server does, for which one that ended just now is gone.
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(("127.0.0.1", port))
         except OSError as error:
-            raise UserError(
-                f"port {port} of this machine can't be used ({error.strerror}): take another --port"
-            ) from error
+            why = f"port {port} of this machine can't be used ({error.strerror})"
+            raise UserError(f"{why}: take another --port") from error

@@ -129,17 +129,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Any]:
     tensors, values = checkpoint.load_file(path)
     if "config" not in values or "state_dim" not in values:
         raise UserError(f"{path} is not a policy file; runs write policy.safetensors and best_policy.safetensors")
-    try:
-        facts = _Facts.model_validate(values)
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UserError(
-            f"{path} is no policy that rrl wrote: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from error
-    numbers = sum(tensor.numel() for tensor in tensors.values())
-    if max(facts.state_dim, facts.action_dim) > numbers:  # its networks have more weights than that: nothing is built
-        raise UserError(f"{path} is no policy that rrl wrote: {facts.state_dim} numbers of state, {numbers} weights")
-    if re.search(r"^\s*(include|import)\b", facts.config, re.MULTILINE):
+    checkpoint.expect(_Facts, values, path, "policy")
+    weights = sum(tensor.numel() for tensor in tensors.values())
+    for name in ("state_dim", "action_dim"):  # more than its networks could take: nothing is built
+        if values[name] > weights:
+            raise UserError(f"{path} is no policy that rrl wrote: {name} {values[name]}, and {weights} weights")
+    if re.search(r"^\s*(include|import)\b", values["config"], re.MULTILINE):
         raise UserError(f"{path} is no policy that rrl wrote: its configuration takes other files in")
     return tensors, values, ginfile.loads(values["config"], f"{path}:config.gin", finder=finder(path, tensors))
 

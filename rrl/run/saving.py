@@ -22,7 +22,6 @@ REPLAY = "replay"
 POLICY = "policy.safetensors"
 BEST_POLICY = "best_policy.safetensors"
 
-
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
@@ -67,12 +66,8 @@ def last(folder: Path, identity: dict[str, str]) -> Checkpoint:
         return Checkpoint()
     try:
         tensors, values = checkpoint.load_file(path)
-        _Values.model_validate(values)
-    except (UserError, pydantic.ValidationError) as error:
-        if isinstance(error, pydantic.ValidationError):
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            error = UserError(f"{path} is no checkpoint of a run: {where}: {first['msg']}")
+        checkpoint.expect(_Values, values, path, "checkpoint")
+    except UserError as error:
         raise UserError(
             f"{error}\n{folder / BEST_POLICY} may still hold the best policy; without {path.name} "
             "the run would begin again"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -88,6 +89,16 @@ def load_values(path: Path) -> dict[str, Any]:
     """The values alone, from the file's header; UserError as `load_file`."""
     with _opened(path, "np") as (_, values):  # no tensors: no torch
         return values
+
+
+def expect(schema: type[pydantic.BaseModel], values: Mapping[str, Any], path: Path, what: str) -> None:
+    """UserError if the values of a file are not those of `what`, as the schema has them."""
+    try:
+        schema.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path} is no {what} that rrl wrote: {where}: {first['msg']}") from error
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], values: str) -> str:

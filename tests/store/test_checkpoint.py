@@ -77,5 +77,5 @@ def test_values_that_no_run_wrote_are_refused(tmp_path, change):
     checkpoint.save_file(tmp_path / saving.CHECKPOINT, TENSORS, VALUES)
     assert saving.last(tmp_path, {"demos": "abc"}).values == VALUES
     checkpoint.save_file(tmp_path / saving.CHECKPOINT, TENSORS, VALUES | change)
-    with pytest.raises(UserError, match=rf"is no checkpoint of a run: {next(iter(change))}"):
+    with pytest.raises(UserError, match=rf"is no checkpoint that rrl wrote: {next(iter(change))}"):
         saving.last(tmp_path, {"demos": "abc"})
