@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -269,7 +270,12 @@ def load_plugins() -> None:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # whatever a stranger's module raises, SystemExit too
-                _tell(point, f"is left out: {type(error).__name__}: {error}")
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                told = isinstance(error, SyntaxError) or last.filename.startswith(
+                    "<"
+                )  # it says where, or it is Python's
+                where = "" if told else f" ({last.filename}:{last.lineno})"
+                _tell(point, f"is left out: {type(error).__name__}: {error}{where}")
                 left_out.append(point.name)
         for text in dict.fromkeys(str(warning.message) for warning in caught):
             _tell(point, f"says: {text}")

@@ -156,7 +156,10 @@ def describe(name: str) -> str:
     """
     owner, _, wanted = name.partition(".")
     if owner not in registry.names():
-        raise UserError(f"no component is named {owner}\n  {meant(owner, registry.names())}")
+        hint = meant(owner, registry.names())
+        if registry.left_out:
+            hint = f"is it of a plugin that can't be imported ({', '.join(registry.left_out)})? Else {hint}"
+        raise UserError(f"no component is named {owner}\n  {hint}")
     cls = registry.get(owner)
     fields = cls.Config.model_fields
     if wanted and wanted not in fields:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl.envs import gl
+from rrl.registry import UserError
 
 gl.choose_backend()
 import mujoco  # noqa: E402 (MuJoCo reads MUJOCO_GL while it is imported)
@@ -113,5 +114,9 @@ def narrowed(fovy: Any, frames: FrameRequest) -> Any:
 def _fixed(model: Any, name: str | int) -> Any:
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-    camera.fixedcamid = model.camera(name).id
+    try:
+        camera.fixedcamid = model.camera(name).id
+    except KeyError:
+        known = ", ".join(repr(model.camera(i).name) for i in range(model.ncam)) or "none"
+        raise UserError(f"the model has no camera {name!r}; it has {known}") from None
     return camera

@@ -14,7 +14,7 @@ from rrl.machine.cores import cores
 from rrl.machine.processes import available_memory, in_bytes
 from rrl.run import estimate, facts, fits
 from rrl.run.experiment import Experiment
-from rrl.run.speed import Speed
+from rrl.run.speed import Fails, Speed
 from rrl.store.results import ID
 
 SHORT = 20_000
@@ -25,7 +25,8 @@ def tell(
     experiment: Experiment, root: Path, budget: float | None, say: Callable[[str], None], *, measure: bool = False
 ) -> None:
     """Say the plan of a run in the folder `root`. How fast it is gets measured unless that is known already, or the run
-    is `SHORT`; with `measure` in any case, since a busy machine may have been measured."""
+    is `SHORT`; with `measure` in any case, since a busy machine may have been measured. `Fails`, then, where the run
+    would."""
     fast, source = _speed(experiment, measure, say)
     for line in lines(experiment, root, budget, fast, source):
         say(wrapped(line, COLUMNS))
@@ -82,6 +83,8 @@ def _speed(experiment: Experiment, measure: bool, say: Callable[[str], None]) ->
     try:
         return estimate.measured(config), f"measured now on this machine{busy}"
     except (RuntimeError, OSError, ValueError) as error:
+        if measure and isinstance(error, Fails):
+            raise
         return None, f"measuring failed: {error}"
 
 

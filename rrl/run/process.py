@@ -23,6 +23,7 @@ from rrl.run import fits, loop, plan, saving
 from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
 from rrl.run.saving import CHECKPOINT
+from rrl.run.speed import Fails
 from rrl.run.trackers import Trackers
 from rrl.store import files
 from rrl.store.results import ID, LOCK, ROOT, TOLD, folder_of, project, said, write_config, write_status
@@ -114,7 +115,13 @@ def dry_run(sources: Sequence[str], overrides: list[str], budget: float | None =
     with told(display.line, "nothing was made"):
         experiment = _checked(sources, overrides)
         writable(ROOT)
-        plan.tell(experiment, ROOT, budget, display.line, measure=True)
+        try:
+            plan.tell(experiment, ROOT, budget, display.line, measure=True)
+        except Fails as error:
+            display.line(
+                f"error: tried for a few steps, this run fails: {error}\n  `rrl run` shows where it comes from"
+            )
+            return 1
     return 0
 
 

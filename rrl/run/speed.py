@@ -10,10 +10,11 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -33,9 +34,17 @@ from rrl.run.experiment import Experiment
 PROGRAM = "from rrl.run.speed import main; main()"
 LEAST = 2.0  # seconds of sampling to measure
 MOST = 40.0  # seconds after which an agent with long updates is measured no longer than it must
-MISTAKE = 2  # exit code
+MISTAKE, FAULT = 2, 3  # exit codes
 TOLD = "mistake: "
 SAMPLES = 4096  # of the update that is timed
+
+
+class Unlike(RuntimeError):
+    """Learning refused the made-up data of the measurement."""
+
+
+class Fails(RuntimeError):
+    """The run itself would end so, before it learns."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +66,16 @@ class Speed:
 
 
 def measure(source: str) -> Speed:
-    """Measure a run of this (resolved) gin source. UserError as the run itself would raise it before it learns;
-    RuntimeError with the process' last words if it fails otherwise."""
+    """Measure a run of this (resolved) gin source. UserError as the run itself would raise it before it learns, `Fails`
+    with its last words where it would end in a fault; RuntimeError if nothing can be told of the run."""
     command = python(PROGRAM, str(os.getpid()))
     start = time.monotonic()
     process = subprocess.run(command, input=source, capture_output=True, text=True)
     if process.returncode == MISTAKE:
         raise UserError(process.stderr.partition(TOLD)[2].strip())
     if process.returncode != 0:
-        raise RuntimeError((process.stderr.strip().splitlines() or ["no output"])[-1])
+        fails = Fails if process.returncode == FAULT else RuntimeError
+        raise fails((process.stderr.strip().splitlines() or ["no output"])[-1])
     measured, worked = json.loads(process.stdout.splitlines()[-1])
     return Speed(startup=time.monotonic() - start - worked, **measured)
 
@@ -130,11 +140,11 @@ def _episodes(agent: Agent, collector: Collector) -> tuple[float, float, NDArray
 
 @contextmanager
 def _unlike_the_run() -> Iterator[None]:
-    """What learning refuses here, from other data than the run's, the run itself need not: RuntimeError."""
+    """What learning refuses here, from other data than the run's, the run itself need not: Unlike."""
     try:
         yield
     except UserError as error:
-        raise RuntimeError(str(error)) from error
+        raise Unlike(str(error)) from error
 
 
 def _made_up(like: Rollout, count: int, horizon: int, rng: np.random.Generator) -> Rollout:
@@ -187,3 +197,16 @@ def main() -> None:
     except UserError as error:
         print(f"{TOLD}{error}", file=sys.stderr)
         sys.exit(MISTAKE)
+    except Unlike as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Say what went wrong where, on one line."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    words = " ".join(str(error).split())
+    print(f"{type(error).__name__}: {words} ({last.filename}:{last.lineno})", file=sys.stderr)
+    sys.exit(FAULT)

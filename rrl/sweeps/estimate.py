@@ -66,7 +66,7 @@ def show(
     """Print the plan. `where` the runs are done, in words; `here`: on this machine's cores, which they share; `done`:
     fingerprints of jobs that an earlier call has finished."""
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("run", "updates", "steps", "hours", "memory", "disk"):
+    for name in ("run", "updates", "steps", "time", "memory", "disk"):
         table.add_column(name, justify="left" if name == "run" else "right")
     for job in plan.samples[:40]:
         cost = estimates.get(job.fingerprint)

@@ -189,7 +189,11 @@ def test_a_strangers_policy_unpacks_nothing_outside_the_cache(tmp_path, monkeypa
     monkeypatch.setenv("RRL_CACHE", str(tmp_path / "cache"))
     text = f"{tmp_path}{name}" if name.startswith("/") else name
     bad = tmp_path / "bad.safetensors"
-    values = {"config": f"FixedEncoder.file = '{text}'\nExperiment.encoder = @FixedEncoder()\n", "state_dim": 4}
+    values = {
+        "config": f"FixedEncoder.file = '{text}'\nExperiment.encoder = @FixedEncoder()\n",
+        "state_dim": 4,
+        "action_dim": 2,
+    }
     checkpoint.save_file(bad, {policies.FILE + text: torch.zeros(9, dtype=torch.uint8)}, values)
     with pytest.raises(UserError, match="put the file that the policy was trained with beside"):
         policies.load(bad)
