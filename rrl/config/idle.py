@@ -83,6 +83,11 @@ def _mentioned_macros(bindings: Sequence[Layered]) -> set[str]:
 def _why_unused(binding: Binding, run: Resolver, alone: str) -> str:
     references = run.referred.get(binding.name)
     if not references:
+        replaced = [each for several in run.replaced.values() for each in several]
+        lost = [each for each in replaced if any(ref.name == binding.name for ref in references_in(each.value))]
+        winner = run.winner(lost[0].name, lost[0].field, ()) if lost else None
+        if winner is not None and binding.place.line and winner.place.file != binding.place.file:
+            return f"{winner.place} decides {lost[0].label}, not {lost[0].place}: name {binding.place.file} after it"
         kind = registry.get(binding.name).kind
         for name in run.referred:
             cls = registry.get(name)

@@ -155,7 +155,7 @@ class Resolver:
         """Bindings by component, scope and field."""
         self.meant: set[str] = set()
         """Macros that an unknown name was probably meant as."""
-        self._replaced: dict[str, list[Binding]] = {}
+        self.replaced: dict[str, list[Binding]] = {}
         """By label, bindings that a later one takes the place of."""
         for binding in bindings:
             if binding.field:
@@ -164,7 +164,7 @@ class Resolver:
                 taken = self.macros
             key = binding.field or binding.name
             if key in taken:
-                self._replaced.setdefault(binding.label, []).append(taken[key])
+                self.replaced.setdefault(binding.label, []).append(taken[key])
             taken[key] = binding
         self._scopes = {scope for scopes in self.fields.values() for scope in scopes}
         self._names, self._complete, self._remedy = names, complete, remedy
@@ -216,7 +216,7 @@ class Resolver:
         order = [(item, False) for item in through.values()] + [(item, True) for item in wider if item]
         lost: dict[Place, Binding] = {}
         for item, itself in order:
-            for other in [*([item] * itself), *reversed(self._replaced.get(item.label, []))]:
+            for other in [*([item] * itself), *reversed(self.replaced.get(item.label, []))]:
                 lost.setdefault(other.place, other)
         for item in through.values():  # its file may be included twice
             lost.pop(item.place, None)

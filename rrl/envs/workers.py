@@ -285,9 +285,9 @@ def _serve(pipe: Connection, factory: EnvFactory, frames: FrameRequest | None, s
         while True:
             command, jobs = pipe.recv()
             pipe.send(("ok", envs.do(command, jobs)))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except DIED:
         pass  # the parent closed the pipe or died
-    except UserError as error:
-        pipe.send(("user", str(error)))
-    except Exception:
-        pipe.send(("fault", traceback.format_exc()))
+    except Exception as error:
+        told = ("user", str(error)) if isinstance(error, UserError) else ("fault", traceback.format_exc())
+        with suppress(*DIED):  # another worker's was told already
+            pipe.send(told)

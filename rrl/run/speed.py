@@ -206,7 +206,8 @@ def main() -> None:
 
 def _fail(error: Exception) -> NoReturn:
     """Say what went wrong where, on one line."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
     words = " ".join(str(error).split())
     print(f"{type(error).__name__}: {words} ({last.filename}:{last.lineno})", file=sys.stderr)
     sys.exit(FAULT)

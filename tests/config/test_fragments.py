@@ -234,6 +234,16 @@ def test_a_probe_takes_another_task():
     assert config.env.label() == "pen"  # type: ignore[attr-defined]
 
 
+def test_settings_of_a_component_that_a_later_file_replaces_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.gin").write_text("Experiment.encoder = @ResNet()\nResNet.depth = 18\n")
+    load(["adroit_pen_mobilenetv2", "mine.gin"])
+    (problem,) = problems(["mine.gin", "adroit_pen_mobilenetv2"])
+    assert problem.message == "nothing uses ResNet.depth"
+    assert problem.line == 2
+    assert problem.hint.endswith("decides Experiment.encoder, not mine.gin:1: name mine.gin after it")
+
+
 def test_a_part_that_a_later_one_replaces_is_told():
     (problem,) = problems(("env/dmc_cheetah_run", "encoder/mobilenetv2", "method/rad"))
     assert "this part is not used" in problem.message and "method/rad.gin" in problem.message

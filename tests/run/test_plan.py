@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,33 @@ from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
 from rrl.run.speed import Speed
 
+BROKEN = """
+from torch import nn
+from rrl.encoders.frozen import FrozenEncoder
+from rrl.encoders.input import Input
+from rrl.encoders.weights import Pretrained
+from rrl.registry import register
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.width = 2
+
+    def forward(self, x):
+        return x.mean((2, 3)) / self.wdth
+
+
+@register
+class Broken(FrozenEncoder):
+    pretrained = (Pretrained("net", 3, Input(64, (0, 0, 0), (1, 1, 1)), learnt=False),)
+
+    class Config(FrozenEncoder.Config):
+        weights: None = None
+
+    def make_network(self):
+        return Net()
+"""
 FAST = Speed(startup=5.0, sampling=1e-2, learning=1e-3, memory=10**9, width=5216, files=10**6)
 
 
@@ -135,3 +164,22 @@ def test_a_run_that_can_t_be_exits_2(
         assert why in done.output
         assert "plan:" not in done.output
         assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_of_what_fails_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.py").write_text(BROKEN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    info = tmp_path / "broken-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[rrl.components]\nbroken = broken\n")
+    command = [sys.executable, "-m", "rrl", "run", "adroit_pen_mobilenetv2", "--dry-run"]
+    sets = ["Experiment.encoder = @Broken()", "Experiment.workers = 1", "Experiment.num_envs = 2"]
+    command += [part for text in sets for part in ("--set", text)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout + done.stderr
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "tried for a few steps, this run fails: AttributeError: 'Net' object has no attribute 'wdth'" in said
+    assert f"({tmp_path}/broken.py:15)" in said
+    assert not list(tmp_path.glob("runs/*/run.json"))

@@ -136,6 +136,8 @@ def _converted(ov: Any, network: nn.Module, picture: Input) -> Any:
     try:
         model = ov.convert_model(torch.export.export(fused(network), (example,)))
     except Exception as error:  # of both, for what they can't follow or have no rule for
+        with torch.inference_mode():
+            network(example)  # a fault of the network's own is told as such
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UserError(f"OpenVINO can't take this network: {reason}\n  set backend 'torch'") from error
     steps = ov.preprocess.PrePostProcessor(model)
