@@ -16,3 +16,19 @@ def make(task, frames=None, **settings):
 def actions(env, steps, seed=0):
     rng = np.random.default_rng(seed)
     return rng.uniform(-1.2, 1.2, (steps, *env.action_space.shape)).astype(np.float32)
+
+
+SHORT_RUN = (
+    "Experiment.num_envs = 2",
+    "Experiment.groups = 1",
+    "Experiment.threads = 1",
+    "Experiment.device = 'cpu'",
+    "Experiment.evaluators = ()",
+    "Adroit.horizon = 5",
+    "DAPG.trajectories = 2",
+    "DAPG.value_batch = 4",
+    "DAPG.policy_hidden = (8,)",
+    "DAPG.bc_epochs = 1",
+    "DemoSet.episodes = 1",
+)
+"""What makes a run of DAPG from the state one of seconds."""

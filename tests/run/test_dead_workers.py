@@ -5,27 +5,14 @@ import os
 import signal
 
 import pytest
+from helpers import adroit
 from helpers.stores import prepared
 from typer.testing import CliRunner
 
 from rrl import cli
 from rrl.envs.vector import WorkerVectorEnv
 
-SMALL = (
-    "Experiment.iterations = 2",
-    "Experiment.num_envs = 2",
-    "Experiment.groups = 1",
-    "Experiment.workers = 1",
-    "Experiment.threads = 1",
-    "Experiment.device = 'cpu'",
-    "Experiment.evaluators = ()",
-    "Adroit.horizon = 5",
-    "DAPG.trajectories = 2",
-    "DAPG.value_batch = 4",
-    "DAPG.policy_hidden = (8,)",
-    "DAPG.bc_epochs = 1",
-    "DemoSet.episodes = 1",
-)
+SMALL = ("Experiment.iterations = 2", "Experiment.workers = 1", *adroit.SHORT_RUN)
 DEMONSTRATION = 100
 """Steps of the environments that come first; then five for each update."""
 

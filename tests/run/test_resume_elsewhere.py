@@ -5,28 +5,14 @@ import shlex
 
 import pytest
 import torch
+from helpers import adroit
 from helpers.stores import prepared
 from typer.testing import CliRunner
 
 from rrl import cli
 from rrl.config import ginfile
 
-SMALL = (
-    "Experiment.iterations = 1",
-    "Experiment.num_envs = 2",
-    "Experiment.groups = 1",
-    "Experiment.workers = 0",
-    "Experiment.threads = 1",
-    "Experiment.device = 'cpu'",
-    "Experiment.backend = 'torch'",
-    "Experiment.evaluators = ()",
-    "Adroit.horizon = 5",
-    "DAPG.trajectories = 2",
-    "DAPG.value_batch = 4",
-    "DAPG.policy_hidden = (8,)",
-    "DAPG.bc_epochs = 1",
-    "DemoSet.episodes = 1",
-)
+SMALL = ("Experiment.iterations = 1", "Experiment.workers = 0", "Experiment.backend = 'torch'", *adroit.SHORT_RUN)
 
 
 def rrl(*arguments, sets=(), code=0):
