@@ -61,6 +61,12 @@ gl_packages() {
     echo libegl-mesa0
 }
 
+opencv_packages() { # what OpenCV, which Grad-CAM draws with, takes from the system
+    case ",$extras," in
+    *,look,*) library libgthread-2.0.so.0 || echo libglib2.0-0 ;;
+    esac
+}
+
 # --- System packages ----------------------------------------------------------------------------------
 
 install_packages() { # the packages as arguments
@@ -84,7 +90,7 @@ install_packages() { # the packages as arguments
 }
 
 missing=$(python_packages)
-$linux && missing="$missing $(gl_packages)"
+$linux && missing="$missing $(gl_packages) $(opencv_packages)"
 # shellcheck disable=SC2086  # a list of words
 set -- $missing
 if [ $# -gt 0 ]; then

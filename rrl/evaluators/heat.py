@@ -36,7 +36,12 @@ def heat(
     """Maps [K, cameras, H, W] of frames [K, H, W, 3 * cameras] and states [K, p], each stretched to [0, 1] by itself:
     of the length of the mean action if `action` is given, else of the feature vector's. UserError where the network has
     no maps."""
-    import pytorch_grad_cam
+    try:
+        import pytorch_grad_cam
+    except ImportError as error:  # OpenCV's, of a library of the system
+        raise UserError(
+            f"Grad-CAM can't be drawn: {error}\n  on Debian and Ubuntu: apt-get install libglib2.0-0"
+        ) from error
 
     explained = _Explained(encoder, action)
     pictures = torch.from_numpy(frames).permute(0, 3, 1, 2)

@@ -65,7 +65,7 @@ def quickly(words):
         return (*ALWAYS, *(text for text in QUICKLY[words[1]] if not text.startswith("DemoSet.episodes")))
     if words[0] != "run":
         return ()
-    return (*ALWAYS, *QUICKLY[" ".join(words[1:]).split(" --set")[0]])
+    return (*ALWAYS, *QUICKLY[" ".join(words[1:]).split(" --")[0]])
 
 
 @pytest.fixture

@@ -265,7 +265,7 @@ def test_wrong_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert done.exit_code == 2, done.output
         return " ".join(done.output.split())
 
-    assert "knows fig2, fig4, fig5_left" in refused("fig5", "--task", "door")
+    assert "reproduces no fig5 did you mean fig5_left, fig5_centre or fig5_right?" in refused("fig5", "--task", "door")
     assert "pen, door" in refused("fig4", "--task", "peg")
     assert "2h" in refused("fig4", "--task", "door", "--budget", "long")
     assert "fig5_left has no tasks to choose from" in refused("fig5_left", "--task", "door")
@@ -273,7 +273,7 @@ def test_wrong_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     quickest = refused("fig5_left", "--budget", "2h")
     assert "--budget means nothing for fig5_left" in quickest and "--repeats 1 is the quickest" in quickest
     assert "leave it away. It takes --budget, --seeds, --run" in refused("fig12", "--task", "door", "--repeats", "2")
-    assert "knows fig2, fig4, fig5_left" in refused("fig5", "--list")
+    assert "reproduces no fig5 did you mean fig5_left, fig5_centre or fig5_right?" in refused("fig5", "--list")
     assert "--run goes with one task: say which with --task pen or door" in refused("fig4", "--run", "3f2a")
     assert "fits none of adroit_door_resnet34" in refused("fig4", "--task", "door", "--set", "SAC.batch = 3")
     assert "fits none of eval/distractor_sheet" in refused("fig12", "--task", "door", "--set", "SAC.batch = 3")
