@@ -9,10 +9,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rrl.encoders.mobilenet import MobileNetV2
 from rrl.envs import workers
 from rrl.envs.adroit import Adroit
-from rrl.envs.base import EnvFactory
+from rrl.envs.base import EnvFactory, FrameRequest
 from rrl.envs.scene import Scene
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.registry import MachineError
@@ -21,7 +20,7 @@ from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Stepper
 
 PEN = Adroit(Adroit.Config(task="pen", look="fast", horizon=20))
-FRAMES = MobileNetV2.Config().frames()
+FRAMES = FrameRequest(64, 64)
 ALIKE = (Scene(),) * 5
 MOVED = Scene(light_moved=(0.5, 0.5, 0.0))
 NAMES = ("obs", "actions", "rewards", "terminated", "truncated", "t", "final_obs")
