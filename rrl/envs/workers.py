@@ -83,8 +83,9 @@ class Journal:
             return
         if method == "set_state" or (method == "reset" and args[0] is not None):
             self.calls = [call for call in self.calls if call[0] == "dress"][-1:]  # looks stay as they are
-        elif method == "show" and self.calls and self.calls[-1][0] == "show":
-            self.calls.pop()
+        elif method == "show":  # it draws all anew: playing back a recording must not make the journal longer
+            looks = [call for call in self.calls if call[0] == "dress"][-1:]
+            self.calls = [call for call in self.calls if call[0] not in ("dress", "show")] + looks
         self.calls.append((method, args))
 
 
