@@ -293,6 +293,13 @@ def source_of(cls: type) -> str:
     return "-".join(code_of(root) for root in sorted(roots))
 
 
+def plugin_code() -> list[Path]:
+    """The files, and of packages the folders, of the plugins whose components are registered."""
+    roots = {_root(cls.__module__) for cls in _components.values() if cls.__module__.split(".")[0] != "rrl"}
+    files = [Path(file) for root in sorted(roots) if (file := getattr(sys.modules.get(root), "__file__", None))]
+    return [file.parent if file.name == "__init__.py" else file for file in files]
+
+
 def code_of(module: str) -> str:
     """12 hex digits of the code of an imported module; of a package: all of it. `unknown` if there is no file."""
     file = getattr(sys.modules.get(module), "__file__", None)

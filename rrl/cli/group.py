@@ -19,7 +19,8 @@ _UsageError: Any = typer.BadParameter.__base__
 
 
 class Group(TyperGroup):
-    """A user's mistake is told in plain words and exits 2; a fault of ours shows a traceback and exits 1."""
+    """A user's mistake, in a plugin's code too, is told in plain words and exits 2; a fault of ours shows a traceback
+    and exits 1."""
 
     def invoke(self, ctx: Any) -> Any:
         atexit.register(gc.freeze)  # else Python's last collection walks all of torch and MLflow: seconds
@@ -46,8 +47,14 @@ class Group(TyperGroup):
             if isinstance(error, MachineError):
                 typer.echo(f"error: {error}", err=True)
                 raise typer.Exit(1) from None
-            if not isinstance(error, (UserError, _UsageError)) or type(error).__name__ == "NoArgsIsHelpError":
+            if isinstance(error, (typer.Exit, typer.Abort)) or type(error).__name__ == "NoArgsIsHelpError":
                 raise
+            if not isinstance(error, (UserError, _UsageError)):
+                from rrl.machine import plugin_faults
+
+                if (fault := plugin_faults.told(error)) is None:
+                    raise
+                error = UserError(fault)
             from rrl.commands import mistyped
 
             typer.echo(f"error: {mistyped.told(error, self, ctx.meta[WORDS])}", err=True)

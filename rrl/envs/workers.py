@@ -22,6 +22,7 @@ import psutil
 from numpy.typing import NDArray
 
 from rrl.envs.base import OPTIONAL, EnvFactory, FrameRequest, SimEnv
+from rrl.machine import plugin_faults
 from rrl.machine.processes import safe_path
 from rrl.registry import MachineError, UserError
 
@@ -289,6 +290,7 @@ def _serve(pipe: Connection, factory: EnvFactory, frames: FrameRequest | None, s
     except DIED:
         pass  # the parent closed the pipe or died
     except Exception as error:
-        told = ("user", str(error)) if isinstance(error, UserError) else ("fault", traceback.format_exc())
+        mistake = str(error) if isinstance(error, UserError) else plugin_faults.told(error)
+        told = ("fault", traceback.format_exc()) if mistake is None else ("user", mistake)
         with suppress(*DIED):  # another worker's was told already
             pipe.send(told)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rrl.agents.base import Agent, AgentSteps
 from rrl.config import ginfile
 from rrl.encoders.base import Inference
+from rrl.machine import plugin_faults
 from rrl.machine.processes import die_with, keep_freed_memory, memory, python
 from rrl.machine.progress import SILENCE
 from rrl.registry import UserError
@@ -201,7 +202,10 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(1)
     except Exception as error:
-        _fail(error)
+        if (fault := plugin_faults.told(error)) is None:
+            _fail(error)
+        print(f"{TOLD}{fault}", file=sys.stderr)
+        sys.exit(MISTAKE)
 
 
 def _fail(error: Exception) -> NoReturn:
