@@ -53,13 +53,14 @@ def run(
 ) -> None:
     """Train what a gin file describes. Several are laid over each other."""
     seconds = seconds_of(budget)
-    from rrl.config import ginfile
+    from rrl.config import ginfile, origins
     from rrl.run import process
 
     ginfile.must_be("Experiment", sources)
-    if dry_run:
-        raise typer.Exit(process.dry_run(sources, set_ or [], seconds))
-    raise typer.Exit(process.start(sources, set_ or [], name, seconds))
+    with origins.told(sources, set_ or []):
+        if dry_run:
+            raise typer.Exit(process.dry_run(sources, set_ or [], seconds))
+        raise typer.Exit(process.start(sources, set_ or [], name, seconds))
 
 
 @app.command()
@@ -157,9 +158,11 @@ def probe(
     The same command again goes on where it stopped. Exit code 2: an encoder could not be had, or failed; its row says
     why, and the others are done.
     """
+    from rrl.config import origins
     from rrl.probes import command
 
-    raise typer.Exit(command.probe(sources, set_ or [], name, dry_run=dry_run, new=new))
+    with origins.told(sources, set_ or [], "Probe"):
+        raise typer.Exit(command.probe(sources, set_ or [], name, dry_run=dry_run, new=new))
 
 
 @app.command()
@@ -179,11 +182,12 @@ def pretrain(
     The same command again goes on where it stopped.
     """
     seconds = seconds_of(budget)
-    from rrl.config import ginfile
+    from rrl.config import ginfile, origins
     from rrl.pretrain import command
 
     ginfile.must_be("Pretraining", sources)
-    raise typer.Exit(command.pretrain(sources, set_ or [], out, seconds))
+    with origins.told(sources, set_ or [], "Pretraining"):
+        raise typer.Exit(command.pretrain(sources, set_ or [], out, seconds))
 
 
 @app.command()
@@ -419,10 +423,11 @@ def inspect(
     Shows actions, observation, cameras, infos, and the first picture.
     """
     from rrl.commands import inspection
-    from rrl.config import ginfile
+    from rrl.config import ginfile, origins
 
     ginfile.must_be("Experiment", sources)
-    inspection.show(sources, set_ or [], picture, typer.echo)
+    with origins.told(sources, set_ or []):
+        inspection.show(sources, set_ or [], picture, typer.echo)
 
 
 app.command()(trained.look)

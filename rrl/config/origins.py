@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from rrl.config.grammar import Binding, Place
+from rrl.config import ginfile
+from rrl.config.grammar import Binding, ConfigError, Place, Problem
 from rrl.config.resolve import Origin
 from rrl.config.words import literal
+from rrl.registry import UserError
 
 DEFAULT = "default"
 """Where a value comes from that nothing binds: the schema."""
+
+_SETTING = re.compile(r"\b([A-Z]\w*)\.([a-z]\w*)\b")
+
+
+@contextmanager
+def told(sources: Sequence[str], overrides: Sequence[str], root: str = "Experiment") -> Iterator[None]:
+    """Within the block, where what these gin files describe is at work, a mistake that names a setting (an
+    index beyond what there is, say) becomes a ConfigError with the line that set it, if one did."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except UserError as error:
+        message, _, hint = str(error).partition("\n")
+        setting = _SETTING.search(message)
+        if setting is None:
+            raise
+        _, resolver = ginfile.resolved(sources, overrides, root)
+        scopes = resolver.fields.get(setting[1], {})
+        lines = [bound[setting[2]].place for bound in scopes.values() if setting[2] in bound]
+        if len(lines) != 1 or not lines[0].line:  # several scopes: which of them is not said
+            raise
+        raise ConfigError([Problem.at(lines[0], message, hint.strip())]) from error
 
 
 def place(binding: Binding) -> str:
