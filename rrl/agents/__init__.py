@@ -9,6 +9,7 @@ from rrl.registry import implementation
 
 if TYPE_CHECKING:
     from rrl.agents.base import Agent as Agent
+    from rrl.agents.dagger import DAgger as DAgger
     from rrl.agents.ferm import FERM as FERM
     from rrl.agents.frozen import FrozenAgent as FrozenAgent
     from rrl.agents.npg import BC as BC
@@ -21,7 +22,21 @@ if TYPE_CHECKING:
     from rrl.agents.rlpd import RLPD as RLPD
     from rrl.agents.sac import SAC as SAC
 
-__all__ = ["BC", "CURL", "DAPG", "FERM", "NPG", "RAD", "RLPD", "SAC", "SACAE", "Agent", "FrozenAgent", "OffPolicyAgent"]
+__all__ = [
+    "BC",
+    "CURL",
+    "DAPG",
+    "FERM",
+    "NPG",
+    "RAD",
+    "RLPD",
+    "SAC",
+    "SACAE",
+    "Agent",
+    "DAgger",
+    "FrozenAgent",
+    "OffPolicyAgent",
+]
 
 
 def __getattr__(name: str) -> Any:

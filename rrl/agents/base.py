@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -42,6 +42,9 @@ class Agent(nn.Module, settings.Agent, abc.ABC):
     """Of how many views of a picture `observe` encodes."""
     replay: Replay | None = None
     """What the agent draws from, if it does; it writes itself to a run's folder."""
+    teacher: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
+    """Where `Config.teacher_file` names one, in training: that policy's mean actions [N, m] for the privileged numbers
+    of the state [N, p]."""
     encodes: ClassVar[str] = "rrl.agents.frozen"
     """The module that encodes and shifts pictures for a frozen encoder's agents: its code decides cached features."""
 
@@ -69,9 +72,9 @@ class Agent(nn.Module, settings.Agent, abc.ABC):
         slots: int = 1,
         privileged: int = 0,
     ) -> None:
-        """`state_dim` numbers stand beside the `encoder.dim` features, the last `privileged` of them for critics alone:
-        no action depends on them, and where nobody knows them they are 0. `inference` says how the encoder computes,
-        and on which device the agent does; `slots` environments are stepped together."""
+        """`state_dim` numbers stand beside the `encoder.dim` features, the last `privileged` of them for critics and
+        teachers alone: no action depends on them, and where nobody knows them they are 0. `inference` says how the
+        encoder computes, and on which device the agent does; `slots` environments are stepped together."""
         super().__init__()
         self.config, self.device = config, inference.device
         self.state_dim, self.action_dim, self.slots = state_dim, action_dim, slots

@@ -138,7 +138,7 @@ def one_thread() -> Iterator[None]:
 
 
 class GaussianAgent(settings.GaussianAgent, FrozenAgent):
-    """A Gaussian policy on frozen features; the base of the three agents."""
+    """A Gaussian policy on frozen features; the base of these three agents and of DAgger."""
 
     config: settings.PolicyConfig
 
@@ -146,7 +146,9 @@ class GaussianAgent(settings.GaussianAgent, FrozenAgent):
         """`context` is what every agent takes: encoder, state_dim, action_dim, seed, inference."""
         super().__init__(config, **context)
         m, hidden, least = self.action_dim, self.config.policy_hidden, self.config.min_log_std
-        self.policy = GaussianPolicy(self.obs_dim, m, hidden, least, self.generator)
+        self.policy_dim = self.obs_dim - self.privileged
+        """Length of what the policy sees of a row."""
+        self.policy = GaussianPolicy(self.policy_dim, m, hidden, least, self.generator)
         self.policy.set_std(torch.ones(m), self.config.init_std_factor)
         self.policy.to(self.device)
 
@@ -160,7 +162,7 @@ class GaussianAgent(settings.GaussianAgent, FrozenAgent):
 
     def mean_action(self, row: Tensor) -> Tensor:
         """The policy network's output."""
-        return self.policy.mean(row)
+        return self.policy.mean(row[:, : self.policy_dim])
 
     def policy_state(self) -> dict[str, Tensor]:
         """The policy's weights, log_std and transforms, as fresh CPU tensors."""

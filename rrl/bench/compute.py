@@ -32,6 +32,7 @@ from rrl.rollout.data import Obs, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.run.experiment import Experiment
 from rrl.run.placement import resolve
+from rrl.run.teaching import teach
 
 UNIT = "steps_per_second"
 COUNTS = ("encode", "act", "learn", "pretrain")
@@ -166,6 +167,7 @@ def _load(name: str, source: str, config: Experiment.Config, trained: Pretrainin
         quiet = Display(Console(file=io.StringIO()))
         inference = experiment.make_inference(collector, quiet)
         agent = experiment.make_agent(experiment.encoder, collector.envs, inference, 0)
+        teach(agent, experiment)
         shapes = -(-envs.num_envs // collector.groups), envs.state_dim, envs.action_dim
     finally:
         envs.close()

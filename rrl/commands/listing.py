@@ -7,8 +7,8 @@ from collections.abc import Callable
 from rrl import registry
 from rrl.commands import contents
 from rrl.config import ginfile
-from rrl.run.shipped import shipped as shipped_policies
 from rrl.store import checkpoint
+from rrl.store.shipped import shipped as shipped_policies
 
 
 def show(kind: str | None, line: Callable[[str], None]) -> None:

@@ -27,7 +27,7 @@ from rrl.registry import (
     mistake,
     register,
 )
-from rrl.run import shipped
+from rrl.store import shipped
 from rrl.store.pictures import PictureStore
 
 if TYPE_CHECKING:  # torch: whoever only reads a configuration needs none

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -24,6 +25,7 @@ from rrl.registry import Component, Mistake, Seed, UserError, build, code_of, mi
 from rrl.rollout.data import Obs, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.run import provenance
+from rrl.store.shipped import find as find_policy
 from rrl.trackers.base import Tracker
 
 if TYPE_CHECKING:  # torch: whoever only reads a configuration needs none
@@ -226,10 +228,12 @@ class Experiment(Component):
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """What a run can't change on the way: checksums of encoder weights, of demonstrations, of plugins' code. Made
-        once: files that change while a run goes on aren't what it was made with."""
+        """What a run can't change on the way: checksums of encoder weights, demonstrations, teacher and plugins' code.
+        Made once: files that change while a run goes on aren't what it was made with."""
         facts = self.encoder_facts | provenance.codes(provenance.classes(self.encoder, self.env))
         facts |= provenance.environment(self.env)
+        if (teacher := self.config.agent.teacher_file()) is not None:
+            facts["teacher"] = hashlib.sha256(find_policy(teacher).read_bytes()).hexdigest()[:12]
         if self.demos is None:
             return facts | {"demos": "none"}
         return facts | {"demos": self.demos.demos.checksum(), "demos in full": self.demos.demos.contents()}

@@ -10,6 +10,7 @@ from rrl.encoders import backends
 from rrl.envs.base import EnvFactory
 from rrl.machine.processes import available_memory, in_bytes
 from rrl.registry import UserError, build
+from rrl.run import teaching
 from rrl.run.experiment import Experiment
 
 BESIDE = 16
@@ -18,7 +19,8 @@ BESIDE = 16
 
 def check(experiment: Experiment) -> None:
     """UserError where this machine can't compute the encoder as the (resolved) configuration says, or has less memory
-    free than the run will surely take: what is kept of its steps. Networks and updates come on top."""
+    free than the run will surely take: what is kept of its steps (networks and updates come on top); or where there is
+    no such teacher as the agent's settings name."""
     config = experiment.config
     assert config.precision != "auto"
     if experiment.frames is not None and experiment.encoder.backends is None:  # others choose what they compute with
@@ -28,6 +30,7 @@ def check(experiment: Experiment) -> None:
     for reason in (*(e.refusal() for e in config.evaluators), *(t.refusal() for t in config.trackers)):
         if reason:
             raise UserError(reason)
+    teaching.check(experiment)
     needed, what = max(_kept(experiment))
     free = available_memory()
     if needed > free:

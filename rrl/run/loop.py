@@ -29,6 +29,7 @@ from rrl.run.iteration import on_episodes, on_steps, summary
 from rrl.run.ledger import Ledger
 from rrl.run.pace import Pace
 from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY, Checkpoint
+from rrl.run.teaching import teach
 from rrl.statistics import wilson
 from rrl.store.plots import learning_curve
 from rrl.store.results import project
@@ -112,6 +113,7 @@ class Loop:
         """On the monotonic clock; None: no budget."""
         self.inference = experiment.make_inference(collector, display)
         self.agent = experiment.make_agent(experiment.encoder, collector.envs, self.inference, self.config.seed)
+        teach(self.agent, experiment)
         self.agent.progress = display
         self.wants = self.config.agent.wants()
         if not isinstance(self.wants, Episodes | AgentSteps):

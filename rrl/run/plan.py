@@ -108,7 +108,7 @@ def _seen(experiment: Experiment) -> str:
         several = f", {frames.stack} at a time" if frames.stack > 1 else ""
         pictures = f"pictures of {', '.join(env.cameras)} ({frames.size} px{several})"
         seen = f"{pictures} through {config.encoder.label()}, {kind}"
-    hidden = f"; critics alone: {env.privileged} numbers of state" if env.privileged else ""
+    hidden = f"; in training alone: {env.privileged} numbers of state" if env.privileged else ""
     if not env.has_state:
         return f"{seen}; no state{hidden}"
     if not env.parts:

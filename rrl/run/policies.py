@@ -35,10 +35,10 @@ from rrl.registry import Component, InputFile, UserError, build
 from rrl.rollout.slots import Slots
 from rrl.run import provenance
 from rrl.run.experiment import Experiment
-from rrl.run.shipped import find as find
-from rrl.run.shipped import shipped as shipped
 from rrl.store import checkpoint
 from rrl.store.files import writing
+from rrl.store.shipped import find as find
+from rrl.store.shipped import shipped as shipped
 
 FILE = "file."
 """Beginning of the names of tensors that are no part of the policy, but the bytes of files that its configuration
@@ -59,7 +59,7 @@ def save(
 
 def finder(path: Path, tensors: Mapping[str, Tensor]) -> Finder:
     """Finds the files that the configuration in a policy file names: those that it carries, or at their places, or of
-    their names beside it. Demonstrations may be missing: acting needs none."""
+    their names beside it. Demonstrations and teachers may be missing: acting needs none."""
 
     def found(component: type[Component], mark: InputFile, text: str, folders: Sequence[Path]) -> str:
         plain = text == Path(text).name != ".."  # a stranger's file must not say where it is unpacked
@@ -70,7 +70,7 @@ def finder(path: Path, tensors: Mapping[str, Tensor]) -> Finder:
                 return find_file(component, mark, name, places)
             except UserError as error:
                 missing = error
-        if component.kind == "demos":
+        if component.kind in ("demos", "agent"):  # what an agent reads it learns from
             return text
         raise UserError(f"{missing}; put the file that the policy was trained with beside {path}")
 

@@ -31,6 +31,7 @@ from rrl.rollout.data import Episode, Rollout
 from rrl.rollout.episodes import Collector
 from rrl.rollout.steps import Stepper
 from rrl.run.experiment import Experiment
+from rrl.run.teaching import teach
 
 PROGRAM = "from rrl.run.speed import main; main()"
 LEAST = 2.0  # seconds of sampling to measure
@@ -98,6 +99,7 @@ def _probe(source: str) -> tuple[dict[str, float], float]:
         if config.precision != "int8":  # calibration would take longer than all the rest; its speed is another
             inference = experiment.make_inference(collector, SILENCE)
         agent = experiment.make_agent(experiment.encoder, envs, inference, 0)
+        teach(agent, experiment)
         wants, began = config.agent.wants(), time.perf_counter()
         if isinstance(wants, AgentSteps):
             sampling, learning, row = _steps(agent, collector, wants.count)

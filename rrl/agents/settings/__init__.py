@@ -4,6 +4,7 @@ A module here and the one of the same name in `rrl.agents` are one page: what ca
 """
 
 from rrl.agents.settings.base import Agent, FrozenAgent
+from rrl.agents.settings.dagger import DAgger
 from rrl.agents.settings.ferm import FERM
 from rrl.agents.settings.npg import BC, DAPG, NPG
 from rrl.agents.settings.off_policy import OffPolicyAgent
@@ -11,4 +12,18 @@ from rrl.agents.settings.rad import CURL, RAD, SACAE
 from rrl.agents.settings.rlpd import RLPD
 from rrl.agents.settings.sac import SAC
 
-__all__ = ["BC", "CURL", "DAPG", "FERM", "NPG", "RAD", "RLPD", "SAC", "SACAE", "Agent", "FrozenAgent", "OffPolicyAgent"]
+__all__ = [
+    "BC",
+    "CURL",
+    "DAPG",
+    "FERM",
+    "NPG",
+    "RAD",
+    "RLPD",
+    "SAC",
+    "SACAE",
+    "Agent",
+    "DAgger",
+    "FrozenAgent",
+    "OffPolicyAgent",
+]

@@ -70,6 +70,10 @@ class Agent(Component):
             """Numbers that it keeps of a frozen encoder's features of an observation."""
             return features
 
+        def teacher_file(self) -> str | None:
+            """The policy file whose actions it learns from, or a shipped policy's name; None: none's."""
+            return None
+
         def watched(self) -> int:
             """Agent steps, of all environments together, before it learns from any."""
             return 0
