@@ -71,7 +71,7 @@ class DAgger(settings.DAgger, GaussianAgent):
         self.replay.add(kept, self.config.trajectories)
         losses = []
         with one_thread():
-            for _ in range(self.config.updates):
+            for _ in range(max(1, round(self.config.updates_per_step * len(actions)))):
                 x, wanted = self.draw()
                 noise = torch.randn(x.shape, generator=self.generator).to(self.device)
                 loss = mse_loss(self.policy(x + self.config.input_noise * noise), wanted)

@@ -134,10 +134,13 @@ def _episodes(agent: Agent, collector: Collector) -> tuple[float, float, NDArray
         if agent.demos == "required":
             agent.warm_start(few)
         if agent.needs_rollouts:
-            agent.update(few)
             start = time.perf_counter()
-            agent.update(many)
-            learning = (time.perf_counter() - start) / (SAMPLES * repeat)
+            agent.update(few)
+            learning = (time.perf_counter() - start) / (len(few.rewards) * repeat)
+            if learning * len(many.rewards) * repeat < MOST / 2:
+                start = time.perf_counter()
+                agent.update(many)
+                learning = (time.perf_counter() - start) / (len(many.rewards) * repeat)
     return sampling, learning, rollout.obs[0]
 
 

@@ -106,7 +106,10 @@ def test_adroits_state_ends_with_the_tasks(state, own):
 
 def test_who_cannot_use_it_says_so():
     privileged = "Adroit.privileged = True"
-    with pytest.raises(UserError, match=r"DAPG has no critics that see other than its policy\n.*\n.*take @RLPD\(\)"):
+    with pytest.raises(
+        UserError,
+        match=r"DAPG has neither critics nor a teacher that see other .*\n.*\n.*take @DAgger\(\), @RLPD\(\)",
+    ):
         ginfile.load("adroit_door_mobilenetv2", [privileged])
     with pytest.raises(UserError, match="state 'task' shows the task's state to policies too"):
         ginfile.load("adroit_door_rlpd_state", [privileged])

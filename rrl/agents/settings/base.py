@@ -42,7 +42,7 @@ class Agent(Component):
     demo_rewards: ClassVar[bool] = False
     """Whether it learns from their rewards and ends too, not from observations and actions alone."""
     asymmetric: ClassVar[bool] = False
-    """Can its critics see a privileged state that its policy doesn't see?"""
+    """Do its critics, or its teacher, see a privileged state that its policy doesn't see?"""
     needs_rollouts: ClassVar[bool] = True
     """False: everything is learnt in `warm_start`."""
     trains_encoder: ClassVar[bool] = False
@@ -109,8 +109,8 @@ class Agent(Component):
             if not agent.asymmetric and build(run.env).privileged:
                 yield Mistake(
                     "env",
-                    f"{run.env.component.__name__} gives a privileged state, but {name} has no critics that see other "
-                    "than its policy",
+                    f"{run.env.component.__name__} gives a privileged state, but {name} has neither critics nor a "
+                    "teacher that see other than its policy",
                     f"leave the privileged state out, or take {proposals('agent', asymmetric=True)}",
                 )
             if not agent.needs_rollouts and run.iterations > 0:

@@ -36,8 +36,8 @@ class DAgger(GaussianAgent):
         policy: one that sees the state which the environment gives as `privileged`."""
         trajectories: Count = 20
         """Episodes of the policy's own per iteration."""
-        updates: Count = 3_000
-        """Gradient updates after them, on all steps so far."""
+        updates_per_step: Annotated[float, Field(gt=0, le=1_000)] = 0.75
+        """Gradient updates for each of their steps, on all steps so far."""
         batch: Samples = 256
         """Steps per update, drawn with replacement from the demonstrations and all own episodes alike."""
         lr: Positive = 1e-3
