@@ -84,6 +84,7 @@ def test_mistakes_are_told_before_anything_is_measured(arguments, text):
     assert text in done.output
 
 
+@pytest.mark.slow
 def test_pipelines_run_as_a_run_does():
     """Real processes: the reference of the original's shape, ours, and the ceilings."""
     chosen = [

@@ -204,6 +204,7 @@ def test_int8_repeats_in_another_process_and_is_silent(int8, tmp_path, calibrati
     assert np.array_equal(np.load(tmp_path / "features.npy"), int8(torch.from_numpy(calibration)).numpy())
 
 
+@pytest.mark.slow
 @needs_wheel
 def test_int8_of_mobilenet_is_usable_and_poor_features_are_told(nncf, monkeypatch):
     """Trained MobileNetV2 whose first blocks are quantised too has errors of 0.4 to 1.1."""

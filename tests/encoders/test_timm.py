@@ -121,6 +121,7 @@ def test_what_timm_says_of_pictures():
     assert untagged.label() == "test_vit.r160_in1k avg (UNTRAINED)"
 
 
+@pytest.mark.slow
 def test_int8_of_a_transformer_is_usable(tmp_path):
     """Quantised as a network of convolutions is, it would be 44 % off."""
     pytest.importorskip("nncf", reason="pip install 'rrl[cpu]'")

@@ -181,6 +181,7 @@ def trained(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_kill_9_while_collecting_and_while_training_changes_nothing(trained, tmp_path, monkeypatch):
     root = prepared(tmp_path)
 

@@ -486,6 +486,7 @@ def test_thin_runs_make_a_page(tmp_path: Path, runs: list[dict[str, object]]) ->
     assert "Final results" in text
 
 
+@pytest.mark.slow
 def test_forty_runs_make_a_page(tmp_path: Path) -> None:
     for method in range(20):
         for seed in (0, 1):

@@ -154,7 +154,7 @@ def reproduced(figure, task, sets, *more, code=0):
     return done.output
 
 
-SLOW = ("fig2", "fig6", "fig7", "fig8")
+SLOW = ("fig2", "fig6", "fig7", "fig8", "fig9", "fig10")
 """Made as others are: of runs, and of policies."""
 
 

@@ -178,8 +178,8 @@ def test_a_dry_run_of_what_fails_says_where(tmp_path: Path, monkeypatch: pytest.
     sets = ["Experiment.encoder = @Broken()", "Experiment.workers = 1", "Experiment.num_envs = 2"]
     command += [part for text in sets for part in ("--set", text)]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.returncode == 2, done.stdout + done.stderr
     said = " ".join((done.stdout + done.stderr).split())
-    assert "tried for a few steps, this run fails: AttributeError: 'Net' object has no attribute 'wdth'" in said
-    assert f"({tmp_path}/broken.py:15)" in said
+    assert "a plugin's code failed: AttributeError: 'Net' object has no attribute 'wdth'" in said
+    assert "broken.py:15, in forward return x.mean((2, 3)) / self.wdth" in said
     assert not list(tmp_path.glob("runs/*/run.json"))

@@ -200,6 +200,7 @@ def trained(outcome):
     ]
 
 
+@pytest.mark.slow
 def test_a_lengthened_run_learns_as_if_it_had_been_longer_from_the_start(reference, tmp_path):
     finished(begin(iterations=1), prepared(tmp_path))
     run = run_folder(tmp_path).name
