@@ -25,7 +25,7 @@ from rrl.rollout.data import Rollout
 
 
 class DAgger(settings.DAgger, GaussianAgent):
-    """Clones the demonstrations, then fits its mean action to the teacher's on all of its own steps so far."""
+    """A policy of pictures that imitates one of the task's state on its own steps (dataset aggregation)."""
 
     config: settings.DAgger.Config
     replay: Replay

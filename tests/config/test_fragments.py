@@ -76,7 +76,8 @@ def test_there_are_parts_of_each_kind():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_runs_in_every_environment_that_it_fits(method: str):
-    """Those of Adroit need demonstrations or a success test: elsewhere they are refused in plain words."""
+    """Those of Adroit need demonstrations or a success test: elsewhere they are refused in plain words. DAgger needs a
+    teacher, which is a task's."""
     adroit = method in ("method/rrl", "method/npg", "method/bc", "method/ferm", "method/rlpd", "method/rlpd_residual")
     for env in ENVIRONMENTS:
         parts = [env, *([] if method.split("/")[1] in OWN_ENCODER else ["encoder/mobilenetv2"]), method]
@@ -84,7 +85,9 @@ def test_a_method_runs_in_every_environment_that_it_fits(method: str):
         outside = family in ("gym", "metaworld")
         if "state" in method:
             parts.append("env/gym_state" if outside else f"env/{family}_state")
-        if adroit and (family == "dmc" or env == "env/gym_pusher"):
+        if method == "method/dagger":
+            assert any("DAgger needs teacher" in p.message for p in problems(parts))
+        elif adroit and (family == "dmc" or env == "env/gym_pusher"):
             assert any("success" in p.message or "demonstrations" in p.message for p in problems(parts))
         else:
             flat = flatten(load(parts))
