@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 from rrl.evaluators.outcomes import Outcome
 from rrl.rollout.data import Rollout
 from rrl.score import Score
-from rrl.store import files
+from rrl.store import files, tables
 
 NOMINAL = "nominal"
 """The condition without any change, which the others are compared with. It is tried first."""
@@ -92,17 +90,9 @@ class Paired:
             for name, outcome in self._outcomes.items()
         ]
         for end, lines in ((".csv", self._lines), ("_drops.csv", changes)):
-            files.write_text(stem.with_name(stem.name + end), _as_csv(lines))
+            # The last line's columns: what an earlier one lacks (the nominal condition: a change) stays empty.
+            files.write_text(stem.with_name(stem.name + end), tables.csv_of(list(lines[-1]), lines))
         chart({self._called(name): outcome for name, outcome in self._outcomes.items()}, title, stem)
-
-
-def _as_csv(lines: Sequence[Mapping[str, Any]]) -> str:
-    """With the columns of the last line; what an earlier one lacks (the nominal condition: a change) stays empty."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(lines[-1]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
 
 
 def chart(outcomes: Mapping[str, Outcome], title: str, stem: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +15,7 @@ from rich.table import Table
 from rrl.evaluators.outcomes import Outcome
 from rrl.probes.entrants import Entrant
 from rrl.probes.measure import KINDS, NOMINAL, Measuring
+from rrl.store import tables
 
 LEGEND = (
     "Best first: by what clones reach with their mean action, then by R2, whether intervals overlap or not (95 %, in",
@@ -142,11 +141,7 @@ def as_csv(found: Sequence[Row]) -> str:
     first = next((row for row in found if row.entrant.sees and row.outcomes), None)
     lines = [flat(row) | ({} if first is None else against(row, first)) for row in found]
     names = list(dict.fromkeys(name for line in lines for name in line))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
+    return tables.csv_of(names, lines)
 
 
 def flat(row: Row) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 from rrl.report import table1
 from rrl.report.groups import Group, Report, seed_of
 from rrl.report.numbers import Final, Scores, final
-from rrl.store import files
+from rrl.store import files, tables
 
 Record = Mapping[str, object]
 ENDED = ("task", "method", "encoder", "agent", "settings", "seeds", "runs", "mean", "std", "values", "evaluated_at")
@@ -42,12 +40,7 @@ def cost_csv(report: Report, path: Path) -> None:
 
 
 def _write(path: Path, columns: Sequence[str], records: Iterable[Record]) -> None:
-    """A line for each record; None and what a record lacks are empty."""
-    text = io.StringIO(newline="")
-    out = csv.DictWriter(text, columns)
-    out.writeheader()
-    out.writerows(records)
-    files.write_text(path, text.getvalue())
+    files.write_text(path, tables.csv_of(columns, records))
 
 
 def curves_csv(report: Report, path: Path) -> None:
