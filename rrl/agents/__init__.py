@@ -22,21 +22,7 @@ if TYPE_CHECKING:
     from rrl.agents.rlpd import RLPD as RLPD
     from rrl.agents.sac import SAC as SAC
 
-__all__ = [
-    "BC",
-    "CURL",
-    "DAPG",
-    "FERM",
-    "NPG",
-    "RAD",
-    "RLPD",
-    "SAC",
-    "SACAE",
-    "Agent",
-    "DAgger",
-    "FrozenAgent",
-    "OffPolicyAgent",
-]
+__all__ = settings.__all__
 
 
 def __getattr__(name: str) -> Any:

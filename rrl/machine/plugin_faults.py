@@ -27,7 +27,12 @@ def told(error: BaseException) -> str | None:
 
 
 def _within(file: str, places: list[Path]) -> bool:
-    return any(place == Path(file) or place in Path(file).parents for place in places)
+    """Is it one of these files, or in one of these folders, but for an environment that lies there?"""
+    path = Path(file)
+    return any(
+        place == path or (place in path.parents and "site-packages" not in path.relative_to(place).parts)
+        for place in places
+    )
 
 
 def _shown(file: str) -> str:
