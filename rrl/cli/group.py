@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -53,12 +54,21 @@ class Group(TyperGroup):
                 from rrl.machine import plugin_faults
 
                 if (fault := plugin_faults.told(error)) is None:
+                    _forget_the_unprintable()
                     raise
                 error = UserError(fault)
             from rrl.commands import mistyped
 
             typer.echo(f"error: {mistyped.told(error, self, ctx.meta[WORDS])}", err=True)
             raise typer.Exit(2) from None
+
+
+def _forget_the_unprintable() -> None:
+    """What a full disk or a closed pipe didn't take is not tried again when Python ends, which would exit with 120."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _live_somewhere() -> None:
