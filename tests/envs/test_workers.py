@@ -167,7 +167,7 @@ def test_a_worker_that_stands_still_is_replaced(monkeypatch, tmp_path):
 
 
 def test_workers_that_die_again_and_again_end_the_work(killing):
-    killing(dict.fromkeys((3, 4, 5), signal.SIGSEGV))
+    killing(dict.fromkeys(range(3, 15), signal.SIGSEGV))  # some find a process that is dying already
     with pytest.raises(MachineError, match=r"ended 3 times in one update, the last one killed by SIGSEGV$"):
         collected()
 
