@@ -128,7 +128,7 @@ def tour(user: User, version: str) -> None:
     user.types("rrl new encoder TinyNet", r"tiny_net\.gin")
     user.types("pip install -q ./tiny_net")
     user.types("rrl list encoder", r"TinyNet +Four convolutions")
-    user.types("rrl check tiny_net/tiny_net.gin", r"Experiment\.encoder = @TinyNet\(\)")
+    user.types("rrl check quickstart tiny_net/tiny_net.gin", r"Experiment\.encoder = @TinyNet\(\)")
 
     settings = " ".join(f"--set '{name} = {value}'" for name, value in SHORT.items())
     user.types(f"rrl run quickstart {settings}", r"mean action: success .* of 2 episodes", "blind control", r"\.mp4")
