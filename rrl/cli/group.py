@@ -66,7 +66,8 @@ class Group(TyperGroup):
 def _forget_the_unprintable() -> None:
     """What a full disk or a closed pipe didn't take is not tried again when Python ends, which would exit with 120."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where it was closed before Python began
+            sys.stdout.flush()
     except (OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
