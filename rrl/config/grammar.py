@@ -24,6 +24,7 @@ from gin.config_parser import (
 from rrl.config.characters import foreign
 from rrl.registry import UserError
 
+NEEDS_QUOTES = "strings need quotes"
 LONGEST = 200
 """Characters of a line or a value that an error shows."""
 
@@ -355,7 +356,7 @@ def _explain(error: Exception, lines: list[str], first: int, line: int) -> tuple
         if token.lower() in ("nan", "inf", "infinity"):
             return f"{token} is not a value", "numbers must be finite"
         if re.fullmatch(r"[A-Za-z_]\w*", token):
-            hint = f"strings need quotes: '{cut(token)}'; components are written @Name()"
+            hint = f"{NEEDS_QUOTES}: '{cut(token)}'; components are written @Name()"
             return f"{cut(token)} is not a value", hint
         if token[:1] in "'\"" and "\\" in token:
             return f"{cut(token)} is not a value", "double a backslash in a string, or write paths with /"

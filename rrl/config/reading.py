@@ -12,7 +12,7 @@ from pathlib import Path
 from rrl.config import repair
 from rrl.config.files import Finder, beside
 from rrl.config.files import find as find_file
-from rrl.config.grammar import Binding, Block, Import, Include, Place, Problem, parse
+from rrl.config.grammar import NEEDS_QUOTES, Binding, Block, Import, Include, Place, Problem, parse
 from rrl.config.resolve import Layer, Layered
 from rrl.config.sources import display, gin_files_in, moved_to, real, shipped, shipped_like
 from rrl.config.words import closest, either
@@ -213,7 +213,8 @@ def _repaired(problem: Problem, text: str, shown: str) -> Problem:
     index = max(problem.line, 1) - 1
     guess = repair.statement(problem.text)
     if not guess:
-        return problem
+        wanted = repair.expected(problem.text) if problem.hint.startswith(NEEDS_QUOTES) else ""
+        return replace(problem, hint=wanted) if wanted else problem
     lines[index] = lines[index][: len(lines[index]) - len(lines[index].lstrip(" \t"))] + guess
     _, error = parse("\n".join(lines), shown)
     if error is not None and error.line <= problem.line:

@@ -12,7 +12,7 @@ from rrl import registry
 from rrl.config.characters import plain
 from rrl.config.grammar import Binding, Reference, macros_in, parse, references_in
 from rrl.config.refusals import fits, guesses
-from rrl.config.words import candidates, closest, component_types, literal
+from rrl.config.words import candidates, closest, component_types, literal, type_words
 
 _LINE = re.compile(r"(?:set\s+|let\s+|--?\s*|[@%&$])?([A-Za-z_][\w./]*)\s*(==|:=|=>|->|<-|[:=]|\s)\s*(\S.*)")
 _IN_BLOCK = re.compile(r"([A-Za-z_][\w/]*)\s*:\s*(\w+)\s*=(?!=)")
@@ -43,6 +43,20 @@ def statement(line: str, each: bool = False) -> str:
             if _right(guess := f"{key} = {value}", each):
                 return guess
     return ""
+
+
+def expected(line: str) -> str:
+    """`DAPG.trajectories must be a whole number > 0` for a line that gives a bare word; "" where the line names no
+    field of a component, or one that takes strings or components: quotes or brackets are what it lacks."""
+    match = _LINE.fullmatch(plain(line).strip())
+    binding = None if match is None else _binding(f"{match[1]} = None")
+    if binding is None or not binding.field or binding.name not in registry.names():
+        return ""
+    config_type = registry.get(binding.name).Config
+    info = config_type.model_fields.get(binding.field)
+    if info is None or component_types(info.annotation) or fits(config_type, {}, binding.field, "a string"):
+        return ""
+    return f"{binding.label} must be {type_words(info.annotation, info.metadata)}"
 
 
 def takers(field: str) -> list[str]:

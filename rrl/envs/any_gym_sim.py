@@ -141,12 +141,18 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         key = str(self._config.success)
         if key in info:
             return self._counted(info[key]) > self._config.success_threshold
+        named = ", ".join(map(str, info)) or "none"
+        near = difflib.get_close_matches(key, map(str, info), 1)
+        if near and _misspelt(key, near[0]):
+            raise UserError(
+                f"Gymnasium.success = {key!r}: {self._name} has no such key in its info (it has {named})\n"
+                f"  did you mean {near[0]!r}?"
+            )
         if ended:
-            near = difflib.get_close_matches(key, map(str, info), 1)
             self._tell(
                 "success",
                 f"Gymnasium.success = {key!r}, but at the end of an episode {self._name} has no such key in "
-                f"its info (it has {', '.join(map(str, info)) or 'none'}): such steps count as no success"
+                f"its info (it has {named}): such steps count as no success"
                 + (f". Did you mean {near[0]!r}?" if near else ""),
             )
         return False
@@ -399,6 +405,15 @@ def fitted(picture: NDArray[np.uint8], frames: FrameRequest) -> NDArray[np.uint8
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image)[top : top + frames.size, left : left + frames.size]
+
+
+MISSPELT = 0.85
+
+
+def _misspelt(key: str, name: str) -> bool:
+    """Is a key almost surely meant as the name of another? `stage_2` beside `stage_1` may still come."""
+    likeness = difflib.SequenceMatcher(None, key.lower(), name.lower()).ratio()
+    return likeness > MISSPELT and not any(letter.isdigit() for letter in key)
 
 
 @contextmanager

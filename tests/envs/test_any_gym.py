@@ -78,12 +78,25 @@ def test_a_list_of_names_under_the_success_key_is_counted():
 
 
 def test_a_success_that_info_never_tells_is_told_once(capfd):
-    env = factory(success="solvd").make_one(None)
+    env = factory(success="done_well").make_one(None)
     for _ in range(2):
         env.reset(seed=1)
         for _ in range(12):
             assert env.step(np.zeros(1, np.float32))[4] == {"success": False}
     assert capfd.readouterr().err.count("has no such key in its info (it has solved)") == 1
+
+
+def test_a_misspelt_success_is_refused_in_the_first_step():
+    env = factory(success="solvd").make_one(None)
+    env.reset(seed=1)
+    with pytest.raises(UserError, match=r"'solvd'.* has no such key in its info \(it has solved\)\n.*mean 'solved'\?"):
+        env.step(np.zeros(1, np.float32))
+
+
+def test_a_numbered_success_may_come_later():
+    env = factory(success="solved2").make_one(None)
+    env.reset(seed=1)
+    assert env.step(np.zeros(1, np.float32))[4] == {"success": False}
 
 
 @pytest.mark.parametrize("name", [TOY, "Pusher-v5", "gymnasium_robotics:AdroitHandDoor-v1"])
