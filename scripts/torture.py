@@ -14,6 +14,7 @@ import platform
 import random
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import torch
 from rich.console import Console
@@ -33,7 +35,20 @@ from safetensors.torch import load_file
 
 from rrl.store.tracking import NO_NAME
 
-FAULTS = ("killed", "worker-killed", "SIGTERM", "SIGHUP", "Ctrl-C-twice", "first-start-killed", "disk-full")
+FAULTS = (
+    "killed",
+    "worker-killed",
+    "SIGTERM",
+    "SIGHUP",
+    "Ctrl-C-twice",
+    "first-start-killed",
+    "disk-full",
+    "server-killed",
+)
+SERVER = (
+    *("mlflow", "server", "--host", "127.0.0.1", "--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db"),
+    *("--artifacts-destination", "mlartifacts", "--serve-artifacts", "--port"),
+)
 LONGEST = 600
 """Seconds after which a run that should end is called hung."""
 DISK = 12
@@ -132,9 +147,11 @@ class Row:
 class Project:
     """A folder in which rrl works."""
 
-    def __init__(self, folder: Path, start: Sequence[str], store: Path | None) -> None:
-        """`store`: an empty MLflow store to begin with, whose making takes seconds; None: the run makes its own."""
+    def __init__(self, folder: Path, start: Sequence[str], store: Path | None, server: str = "") -> None:
+        """`store`: an empty MLflow store to begin with, whose making takes seconds; None: the run makes its own.
+        `server`: the address of what serves that store, if anything does."""
         self.folder, self.start = folder, start
+        self.environment = os.environ | ({"MLFLOW_TRACKING_URI": server} if server else {})
         folder.mkdir(parents=True, exist_ok=True)
         if store is not None:
             shutil.copy(store, folder / "mlflow.db")
@@ -151,6 +168,7 @@ class Project:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "rrl", *line],
                 cwd=self.folder,
+                env=self.environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -187,6 +205,10 @@ class Project:
             points = sorted(database.execute("SELECT key, step FROM metrics").fetchall())
             states = [state for (state,) in database.execute("SELECT status FROM runs")]
         wrong = [f"MLflow says {state}" for state in states if state != "FINISHED"]
+        for name in ("metrics.jsonl", "checkpoint.safetensors", "policy.safetensors", "learning_curve.png"):
+            copies = [path.read_bytes() for path in self.folder.glob(f"mlartifacts/**/{name}")]
+            if (run := self.run()) is not None and (run / name).exists() and (run / name).read_bytes() not in copies:
+                wrong.append(f"MLflow has no {name}, or another")
         return wrong if not states or points == wanted else [*wrong, f"{len(wanted)} points, MLflow has {len(points)}"]
 
 
@@ -297,6 +319,7 @@ class Torture:
             "Ctrl-C-twice": lambda: self.fault("Ctrl-C-twice", first, 1, sending(signal.SIGINT, signal.SIGINT)),
             "first-start-killed": self.first_starts,
             "disk-full": self.full_disk,
+            "server-killed": self.server_killed,
         }
         for name in self.arguments.faults:
             for subject in self.arguments.only if name in each else ():
@@ -370,6 +393,59 @@ class Torture:
                 row.ended, row.same = row.ended + 1, row.same + (not wrong)
                 row.lost += [f"{wrong}: {_last_line(project)}"] * bool(wrong)
         return row
+
+    def server_killed(self) -> Row:
+        """MLflow's server is killed at a random moment, and started again seconds later."""
+        subject = self.arguments.only[0]
+        row, (reference, seconds) = Row("server-killed", subject), self.references[subject]
+        draw = random.Random(f"{self.arguments.seed} server")
+        for number in range(self.arguments.rounds):
+            port = free_port()
+            folder = self.root / "server" / str(number)
+            project = Project(folder, SUBJECTS[subject], self.store, f"http://127.0.0.1:{port}")
+            server = serving(folder, port)
+
+            def strike(
+                process: subprocess.Popen[bytes], draw: random.Random, folder: Path = folder, port: int = port
+            ) -> int:
+                nonlocal server
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+                time.sleep(draw.uniform(0.0, 20.0))
+                server = serving(folder, port)
+                return 1
+
+            try:
+                row.times += struck(project, draw, seconds, strike)
+                wrong = project.finish() or differences(project.outcome(), reference)
+            finally:
+                os.killpg(server.pid, signal.SIGKILL)
+            row.ended, row.same = row.ended + 1, row.same + (not wrong)
+            row.lost += [f"{wrong}: {_last_line(project)}"] * bool(wrong)
+        return row
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as there:
+        there.bind(("127.0.0.1", 0))
+        return int(there.getsockname()[1])
+
+
+def serving(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """An MLflow server of the folder's store, which answers when this returns."""
+    with (folder / "server.txt").open("ab") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", *SERVER, str(port)], cwd=folder, stdout=log, stderr=log, start_new_session=True
+        )
+    while True:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return server
+        except OSError:
+            if server.poll() is not None:
+                raise RuntimeError(f"the server ended: {folder / 'server.txt'}") from None
+            time.sleep(0.2)
 
 
 def _last_line(project: Project) -> str:
