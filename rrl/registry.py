@@ -277,6 +277,10 @@ def load_plugins() -> None:
                 where = "" if told else f" ({last.filename}:{last.lineno})"
                 _tell(point, f"is left out: {type(error).__name__}: {error}{where}")
                 left_out.append(point.name)
+            else:
+                package = point.module.partition(".")[0]
+                if not any(cls.__module__.partition(".")[0] == package for cls in _components.values()):
+                    _tell(point, "registers no component: is `@register` missing above its class?")
         for text in dict.fromkeys(str(warning.message) for warning in caught):
             _tell(point, f"says: {text}")
 

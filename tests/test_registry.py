@@ -97,6 +97,8 @@ def test_plugins_are_loaded_once_from_the_entry_point_group(monkeypatch: pytest.
     loaded = []
 
     class Point:
+        module = __name__
+
         def load(self) -> None:
             loaded.append(registry.register(Goal))
 
@@ -152,6 +154,8 @@ def test_whatever_a_plugin_does_when_imported_is_told_with_its_name(monkeypatch,
     told = capsys.readouterr().err
     assert "the plugin leaves = leaves is left out: SystemExit: 3" in told
     assert "the plugin warns = warns says: odd thing" in told and "UserWarning" not in told
+    assert "the plugin warns = warns registers no component: is `@register` missing above its class?" in told
+    assert "leaves registers" not in told
 
 
 def test_a_plugins_code_has_a_checksum_and_ours_none():

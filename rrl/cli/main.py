@@ -235,6 +235,30 @@ def compare(
 
 
 @app.command()
+def sync(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            parser=word,
+            autocompletion=completion.runs,
+            help="Sweeps and runs: ids, beginnings of ids, folders; none: all.",
+        ),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Another MLflow store: sqlite:///FILE or a server's address.", metavar="URI")
+    ] = None,
+) -> None:
+    """Tell MLflow what it lacks of runs, from their folders.
+
+    After an outage that a run did not outlast, a lost `mlflow.db`, or to show runs in another store too. Twice is once:
+    nothing is recorded again.
+    """
+    from rrl.commands import sync as syncing
+
+    syncing.sync(names or [], to, typer.echo)
+
+
+@app.command()
 def diff(
     a: Annotated[
         str,

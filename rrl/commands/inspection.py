@@ -26,8 +26,8 @@ GLUE = "\N{NO-BREAK SPACE}"
 
 
 def show(sources: Sequence[str], overrides: Sequence[str], picture: Path | None, say: Say) -> None:
-    """Print it, after an episode of random actions; the first picture goes to the file `picture`. UserError where the
-    run has no pictures, or the environment refuses its settings."""
+    """Print it, after an episode of random actions and the first picture of one, which goes to the file `picture`.
+    UserError where the run has no pictures, or the environment refuses its settings."""
     config = _judged_or_not(sources, overrides)
     env: EnvFactory = build(config.env)
     frames = config.encoder.frames()
@@ -51,9 +51,12 @@ def show(sources: Sequence[str], overrides: Sequence[str], picture: Path | None,
     if lacks:
         _tell("it cannot", lacks, say)
     _tell(f"an episode of random actions (seed {config.seed})", ended, say)
+    if frames is None:
+        return
+    with closing(env.make_one(frames)) as sim:
+        first = sim.reset(seed=config.seed)[0]["frames"]
     if picture is not None:
-        with closing(env.make_one(frames)) as sim:
-            _draw(sim.reset(seed=config.seed)[0]["frames"], picture)
+        _draw(first, picture)
         say(f"the first picture: {picture}")
 
 

@@ -16,7 +16,8 @@ from rrl.run import provenance
 from rrl.run.saving import BEST_POLICY
 from rrl.store import files, results
 from rrl.store.pieces import Pieces
-from rrl.store.tracking import MLflowTracker, Row, store_of
+from rrl.store.recorded import recorded
+from rrl.store.tracking import MLflowTracker, Row
 
 FOLDER = "evaluations"
 NUMBERS = "numbers.json"
@@ -43,8 +44,7 @@ class KeptEvaluation:
         """All that decides an episode beside what `Episode` says."""
         self._run = results.read(policy.parent) if (policy.parent / results.RUN).exists() else None
         if self._run:
-            said = files.read_json(self._run.folder / results.RUN)
-            self._recorded = store_of(said["uri"], results.project(self._run.folder)), said["run_id"]
+            self._recorded = recorded(self._run.folder)
         of = self._run.folder if self._run else results.ROOT
         of = of / FOLDER / ("" if self._run else f"{policy.stem}-{content[: results.ID]}")
         name = f"{name}_best" if self._run and policy.name == BEST_POLICY else name

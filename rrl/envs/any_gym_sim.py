@@ -172,7 +172,8 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         """Once of each kind."""
         if what not in self._told:
             self._told.add(what)
-            print(f"note: {text}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"note: {text}\n")  # at once: other processes write there too
+            sys.stderr.flush()
 
     # Observations
 
@@ -412,8 +413,10 @@ MISSPELT = 0.85
 
 def _misspelt(key: str, name: str) -> bool:
     """Is a key almost surely meant as the name of another? `stage_2` beside `stage_1` may still come."""
+    if any(letter.isdigit() for letter in key):
+        return False
     likeness = difflib.SequenceMatcher(None, key.lower(), name.lower()).ratio()
-    return likeness > MISSPELT and not any(letter.isdigit() for letter in key)
+    return likeness > MISSPELT or sorted(key) == sorted(name)  # letters that changed places
 
 
 @contextmanager

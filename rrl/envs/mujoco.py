@@ -164,13 +164,12 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
         for which in UNSTABLE:
             if self._data.warning[which].number:
                 self._data.warning[which].number = 0
-                print(
+                sys.stderr.write(
                     f"note: {self._name} was unstable in step {self._steps} of the episode with seed "
                     f"{self._np_random_seed} ({which.name.removeprefix('mjWARN_')}): MuJoCo set it back to the model's "
-                    "first state, and the episode goes on from there",
-                    file=sys.stderr,
-                    flush=True,
+                    "first state, and the episode goes on from there\n"
                 )
+                sys.stderr.flush()
 
     def initial(self) -> dict[str, NDArray[np.float64]]:
         """How the episode began, as `reset` takes it: qpos [nq], qvel [nv] and what the task randomised."""

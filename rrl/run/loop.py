@@ -28,10 +28,11 @@ from rrl.run.experiment import Experiment
 from rrl.run.iteration import on_episodes, on_steps, summary
 from rrl.run.ledger import Ledger
 from rrl.run.pace import Pace
-from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY, Checkpoint
+from rrl.run.saving import BEST_POLICY, POLICY, Checkpoint
 from rrl.run.teaching import teach
 from rrl.statistics import wilson
 from rrl.store.plots import learning_curve
+from rrl.store.recorded import shown
 from rrl.store.results import project
 from rrl.store.tracking import Log, Tracking
 
@@ -438,9 +439,5 @@ def _interval(low: float, high: float) -> str:
 def _artifacts(experiment: Experiment, folder: Path, log: Log, tracker: Tracking) -> None:
     """Plot the curve and hand all files to the tracker."""
     learning_curve(log.rows, facts.title(experiment), experiment.env.score, folder / "learning_curve.png")
-    for name in ("learning_curve.png", "metrics.jsonl", CHECKPOINT, BEST_POLICY, POLICY):
-        if (folder / name).exists():
-            tracker.artifact(folder / name)
-    for kind in ("videos", "pictures"):
-        for path in sorted((folder / kind).glob("*")):
-            tracker.artifact(path, kind)
+    for path, inside in shown(folder):
+        tracker.artifact(path, inside)

@@ -26,8 +26,21 @@ from rrl.run.saving import CHECKPOINT
 from rrl.run.speed import Fails
 from rrl.run.trackers import Trackers
 from rrl.store import files
-from rrl.store.results import ID, LOCK, ROOT, TOLD, folder_of, project, said, write_config, write_status
-from rrl.store.tracking import NOTE, MLflowTracker, store_of
+from rrl.store.recorded import opened, recorded
+from rrl.store.results import (
+    BUDGET_OVER,
+    ID,
+    LOCK,
+    ROOT,
+    TAGS,
+    TOLD,
+    folder_of,
+    project,
+    said,
+    write_config,
+    write_status,
+)
+from rrl.store.tracking import NOTE, MLflowTracker
 from rrl.trackers.base import Run
 
 MACHINE = ("device", "backend", "workers", "threads")
@@ -154,7 +167,8 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None,
     with locked(folder):
         try:
             facts = json.loads((folder / "run.json").read_text())
-            uri, run_id, versions = store_of(facts["uri"], project(folder)), facts["run_id"], facts["versions"]
+            versions = facts["versions"]
+            uri, run_id = recorded(folder)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
         began = ginfile.load(folder / "config.gin")
@@ -184,8 +198,10 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None,
             (name, then, now) for name in changed if (then := getattr(began, name)) != (now := getattr(config, name))
         ]
         with Stopping() as stopping:
-            tracker = MLflowTracker.resume(uri, run_id)
+            tracker, made = opened(folder, print)
             try:
+                if made:
+                    tracker.tags(files.read_json(folder / TAGS))
                 if longer:
                     write_status(folder, "STOPPED", f"lengthened to {iterations} iterations")
                 if moved:
@@ -220,8 +236,10 @@ def _only_of_the_machine(began: Experiment.Config, config: Experiment.Config) ->
     if other[0] == "iterations":
         raise UserError(f"a run is lengthened with --iterations {config.iterations}, not with --set")
     owner, _, field = other[0].rpartition(".")
+    part, _, place = owner.rpartition(".")
+    of = f" of Experiment.{part}[{place}]" if place.isdigit() else ""
     raise UserError(
-        f"{before.get(owner, 'Experiment')}.{field} can't change on the way from {before.get(other[0])} to "
+        f"{before.get(owner, 'Experiment')}.{field}{of} can't change on the way from {before.get(other[0])} to "
         f"{now.get(other[0])}: it decides the numbers that the run computes. With --set a resumed run takes another "
         f"{', '.join(MACHINE[:-1])} or {MACHINE[-1]}, which are the machine's business, or other "
         f"{' and '.join(sorted(TOLD))}; start a new run for the rest"
@@ -257,12 +275,12 @@ def _execute(
 ) -> int:
     """Train; `facts` is what the run's `run.json` says."""
     params = ginfile.flatten(experiment.config, project(folder))
-    note = plan.note(experiment, mlflow.run_id, facts.get("source", ""), facts.get("overrides", ()))
-    run = Run(mlflow.run_id, facts.get("name", ""), project(folder), facts.get("sweep"), note, params, resumed)
+    note = plan.note(experiment, folder.name, facts.get("source", ""), facts.get("overrides", ()))
+    run = Run(folder.name, facts.get("name", ""), project(folder), facts.get("sweep"), note, params, resumed)
     tracker = Trackers(mlflow, experiment.config.trackers, run)
 
     def work(display: Display) -> loop.Ended:
-        display.line(f"run {tracker.run_id}: {run_facts.title(experiment)}")
+        display.line(f"run {folder.name}: {run_facts.title(experiment)}")
         if not experiment.encoder.trained:
             display.line("WARNING: the encoder is UNTRAINED (weights = None): random features")
         for mismatch in experiment.encoder.mismatches(experiment.env):
@@ -277,7 +295,7 @@ def _execute(
 
     def again() -> str:
         point = "after the last checkpoint" if (folder / CHECKPOINT).exists() else "from the start"
-        return f"go on {point} with: rrl resume {tracker.run_id[:8]}"
+        return f"go on {point} with: rrl resume {folder.name[:ID]}"
 
     return supervised(work, folder, tracker, stopping, again, " (final evaluation and video come at the end)")
 
@@ -303,7 +321,7 @@ def supervised(
                 tracker.tags({"stopped_by": "nothing" if ended == "finished" else "budget"})
                 status, code = "FINISHED", 0
                 if ended == "budget":
-                    reason = "the budget was over"
+                    reason = BUDGET_OVER
                     display.line(f"the budget is over{left}: {again()}")
             finally:
                 stopping.hold()  # no signal may come between the training and its status

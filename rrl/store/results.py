@@ -34,6 +34,8 @@ OTHERWISE = {"encoder.other_task": True, "encoder.other_pictures": False}
 STATUS, TAGS, PARAMS, LOCK, CONFIG = "status.json", "tags.json", "params.json", "lock", "config.gin"
 ID = 8
 """Characters of an id that people are shown: any beginning that no other run shares means it."""
+BUDGET_OVER = "the budget was over"
+"""Why a run stopped that `--budget` ended."""
 TOLD = frozenset({"trackers", "system_metrics"})
 """Fields of a run that decide what is told of it, and no number that it reaches."""
 PARTS = {"env": "environment", "encoder": "encoder", "agent": "agent"}

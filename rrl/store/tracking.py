@@ -86,6 +86,10 @@ class Dataset:
     """What people want to know of it, such as its number of episodes."""
 
 
+class LostRun(UserError):
+    """A store that answers does not know a run."""
+
+
 class Tracking(Protocol):
     """Shows a run to people. Nothing it does may fail the training: it warns instead."""
 
@@ -113,17 +117,18 @@ class Tracking(Protocol):
         """FINISHED, FAILED or KILLED."""
 
 
-def store() -> str:
-    """The MLflow store: `MLFLOW_TRACKING_URI`, its password masked, or `mlflow.db` in the working directory.
+def store(given: str | None = None) -> str:
+    """The MLflow store at the address `given`, or else `MLFLOW_TRACKING_URI`, its password masked, or `mlflow.db` in
+    the working directory.
 
     UserError for MLflow's file store: it would record points twice after a resume.
     """
-    uri = masked(os.environ.get(STORE) or f"{SQLITE}mlflow.db")
+    uri = masked(given or os.environ.get(STORE) or f"{SQLITE}mlflow.db")
     if path := local(uri):
         return address(path.absolute())  # a run may be resumed from elsewhere
     if uri.startswith("file:") or "://" not in uri:
         raise UserError(
-            f"{STORE} is {uri}, a store of plain files, which MLflow itself gave up; use "
+            f"{'--to' if given else STORE} is {uri}, a store of plain files, which MLflow itself gave up; use "
             "sqlite:///mlflow.db, or the address of a server"
         )
     return uri
@@ -257,13 +262,13 @@ class MLflowTracker:
         return {"uri": kept(self.uri, project), "run_id": self.run_id}
 
     @classmethod
-    def start(cls, name: str, job: Mapping[str, str] | None = None) -> MLflowTracker:
-        """Create a run; `job` places it in a sweep (`sweep`: the parent's run id, `job`: its name there,
-        `fingerprint`).
+    def start(cls, name: str, job: Mapping[str, str] | None = None, uri: str | None = None) -> MLflowTracker:
+        """Create a run in the store at `uri`, or in `store()`; `job` places it in a sweep (`sweep`: the parent's run
+        id, `job`: its name there, `fingerprint`).
 
         UserError if the store can't be reached: better now than after hours.
         """
-        uri = store()
+        uri = uri or store()
         tags = {"mlflow.parentRunId": job["sweep"], **job} if job else {}
         try:
             with _one_at_a_time(uri):
@@ -284,20 +289,21 @@ class MLflowTracker:
 
     @classmethod
     def resume(cls, uri: str, run_id: str) -> MLflowTracker:
-        """Go on with an existing run. UserError if the store can't be reached."""
+        """Go on with an existing run. UserError if the store can't be reached, LostRun if it hasn't this run."""
         try:
             with _one_at_a_time(uri):
+                _make(uri)
                 client = _client(uri)
                 for tag in {"failure", "stopped_by"} & set(client.get_run(run_id).data.tags):
                     client.delete_tag(run_id, tag)
                 client.update_run(run_id, status="RUNNING")
         except Exception as error:
-            raise UserError(f"run {run_id} can't be found in the MLflow store {masked(uri)}: {_told(error)}") from error
+            raise _not_found(uri, run_id, error) from error
         return cls(client, uri, run_id)
 
     @classmethod
     def beside(cls, uri: str, run_id: str) -> MLflowTracker:
-        """Add to a run without going on with it: its status stays. UserError if the store can't be reached."""
+        """Add to a run without going on with it: its status stays. UserError as of `resume`."""
         return cls(connected(uri, run_id), uri, run_id)
 
     @staticmethod
@@ -401,13 +407,19 @@ class MLflowTracker:
 
 
 def connected(uri: str, run_id: str) -> MlflowClient:
-    """A client of the store that holds this run; UserError if it can't be reached."""
+    """A client of the store that holds this run; UserError if it can't be reached, LostRun if it hasn't this run."""
     try:
+        _make(uri)
         client = _client(uri)
         client.get_run(run_id)
     except Exception as error:
-        raise UserError(f"run {run_id} can't be found in the MLflow store {masked(uri)}: {_told(error)}") from error
+        raise _not_found(uri, run_id, error) from error
     return client
+
+
+def _not_found(uri: str, run_id: str, error: Exception) -> UserError:
+    kind = LostRun if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST" else UserError
+    return kind(f"run {run_id} can't be found in the MLflow store {masked(uri)}: {_told(error)}")
 
 
 def _make(uri: str) -> None:

@@ -91,7 +91,7 @@ class Table:
         for n, (name, width) in enumerate(zip(names[:kept], widths, strict=False)):
             table.add_column(name, justify="left" if n < 2 else "right", no_wrap=True, overflow="ellipsis", width=width)
         for name, state, *texts in rows:
-            table.add_row(escape(name), f"[{COLOURS[state]}]{state}[/]", *texts[: kept - 2])
+            table.add_row(escape(_fitting(name, widths[0])), f"[{COLOURS[state]}]{state}[/]", *texts[: kept - 2])
         if hidden:
             table.caption = f"and {hidden} more"
         return table
@@ -132,3 +132,11 @@ class Table:
             updates = [n for n, row in enumerate(rows) if "iteration" in row.metrics]
             self._rows[path] = (changed, rows[: updates[-1] + 1] if updates else rows)
         return self._rows[path][1]
+
+
+def _fitting(name: str, width: int) -> str:
+    """A name cut in its middle: jobs differ in their ends."""
+    if len(name) <= width:
+        return name
+    end = (width - 1) * 2 // 3
+    return f"{name[: width - 1 - end]}…{name[-end:]}"

@@ -86,10 +86,11 @@ def test_a_success_that_info_never_tells_is_told_once(capfd):
     assert capfd.readouterr().err.count("has no such key in its info (it has solved)") == 1
 
 
-def test_a_misspelt_success_is_refused_in_the_first_step():
-    env = factory(success="solvd").make_one(None)
+@pytest.mark.parametrize("key", ["solvd", "sovled"])
+def test_a_misspelt_success_is_refused_in_the_first_step(key):
+    env = factory(success=key).make_one(None)
     env.reset(seed=1)
-    with pytest.raises(UserError, match=r"'solvd'.* has no such key in its info \(it has solved\)\n.*mean 'solved'\?"):
+    with pytest.raises(UserError, match=rf"'{key}'.* has no such key in its info \(it has solved\)\n.*mean 'solved'\?"):
         env.step(np.zeros(1, np.float32))
 
 

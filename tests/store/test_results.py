@@ -144,8 +144,12 @@ def test_what_may_not_be_lengthened(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for run, words in (("a1", "BC learns from demonstrations alone"), ("b1", "belongs to a sweep")):
         with pytest.raises(UserError, match=words):
             process.resume(run, iterations=10_000)
-    lonely = make_run(root, "d1", updates=3)  # MLflow knows no such run: nothing is changed
+    lonely = make_run(root, "d1", updates=3)  # its server isn't there: nothing is changed
     before[lonely] = (lonely / "config.gin").read_text()
+    facts = json.loads((lonely / "run.json").read_text())
+    (lonely / "run.json").write_text(json.dumps(facts | {"uri": "http://127.0.0.1:9"}))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match="can't be found in the MLflow store"):
         process.resume("d1", iterations=10_000)
     assert {folder: (folder / "config.gin").read_text() for folder in before} == before

@@ -45,6 +45,9 @@ def test_a_narrow_terminal_breaks_no_words(width: int, tmp_path: Path) -> None:
     known = {"run", "state", "update", "train/success", "this", "call", "left", "running", "finished", "short"}
     known |= {"2/10", "97.5", "%", "17", "min", "1", "h", "57"}
     for word in text.replace("─", " ").split():
-        assert word in known or (long.startswith(word[:-1]) and word.endswith("…")), word
+        beginning, _, end = word.partition("…")
+        assert word in known or (end and long.startswith(beginning) and long.endswith(end)), (
+            word
+        )  # jobs differ at the end
     assert "running" in text and "finished" in text and "short" in text
     assert ("17 min" in text) == (width >= 80)

@@ -43,7 +43,7 @@ class Torch(Backend):
         lowered = fused(network)
         if how.precision == "bf16":
             lowered = in_bf16(lowered, delicate, device.type)
-        lowered = lowered.to(device).to(memory_format=torch.channels_last)
+        lowered = in_channels_last(lowered.to(device))
         scale, shift = (tensor.to(device) for tensor in picture.affine())
 
         def step(pictures: Tensor) -> Tensor:
@@ -145,6 +145,16 @@ def fused(network: nn.Module) -> nn.Module:
         warnings.warn(f"batch norms aren't folded into the convolutions, which costs time: {reason}", stacklevel=3)
         return copy.deepcopy(network)
     return folded
+
+
+def in_channels_last(network: nn.Module) -> nn.Module:
+    """The same network with its convolutions' weights in the order that they are read in: `Module.to` would refuse
+    tensors of five dimensions, which others may hold."""
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return network
 
 
 def in_bf16(network: nn.Module, delicate: int, device: str) -> nn.Module:
