@@ -15,7 +15,7 @@ from rrl.registry import UserError
 from rrl.rollout.data import Rollout
 from rrl.rollout.steps import Stepper
 from rrl.run.provenance import changed
-from rrl.store import checkpoint
+from rrl.store import checkpoint, schema
 
 CHECKPOINT = "checkpoint.safetensors"
 REPLAY = "replay"
@@ -66,7 +66,7 @@ def last(folder: Path, identity: dict[str, str]) -> Checkpoint:
         return Checkpoint()
     try:
         tensors, values = checkpoint.load_file(path)
-        checkpoint.expect(_Values, values, path, "checkpoint")
+        schema.expect(_Values, values, path, "checkpoint")
     except UserError as error:
         raise UserError(
             f"{error}\n{folder / BEST_POLICY} may still hold the best policy; without {path.name} "
