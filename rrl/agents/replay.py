@@ -7,7 +7,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from rrl.machine.processes import in_bytes
 from rrl.registry import UserError
 from rrl.rollout.data import Rollout
 from rrl.store import files
+from rrl.store.arrays import npz
 
 ARRAYS = ("rows", "actions", "rewards", "t", "kind")
 NORESERVE = 0x4000 if sys.platform == "linux" else 0  # of mman.h; Python has no name for it before 3.13
@@ -243,12 +243,15 @@ class Replay:
         self._saved = self.head.copy()
         for segment in self._segments:
             try:
-                with np.load(folder / segment.name, allow_pickle=False) as file:
+                with npz(folder / segment.name) as file:
                     where = np.arange(segment.first, segment.first + segment.count)
                     inside = where > self.head[segment.slot] - self.size
                     for key in ARRAYS:
-                        getattr(self, key)[segment.slot, where[inside] % self.size] = file[key][inside]
-            except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+                        ours, values = getattr(self, key), file.announced[key]
+                        if (values.dtype, values.shape) != (ours.dtype, (segment.count, *ours.shape[2:])):
+                            raise ValueError(f"{key} is {values.dtype} {list(values.shape)}")
+                        ours[segment.slot, where[inside] % self.size] = file.read(key)[inside]
+            except (ValueError, KeyError) as error:
                 raise UserError(f"the replay memory's file {folder / segment.name} can't be read: {error}") from error
         named = {segment.name for segment in self._segments}
         for path in folder.glob("*.npz*"):

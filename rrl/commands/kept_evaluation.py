@@ -43,7 +43,7 @@ class KeptEvaluation:
         """All that decides an episode beside what `Episode` says."""
         self._run = results.read(policy.parent) if (policy.parent / results.RUN).exists() else None
         if self._run:
-            said = files.read_json(self._run.folder / results.RUN)
+            said = results.facts_of(self._run.folder)
             self._recorded = store_of(said["uri"], results.project(self._run.folder)), said["run_id"]
         of = self._run.folder if self._run else results.ROOT
         of = of / FOLDER / ("" if self._run else f"{policy.stem}-{content[: results.ID]}")

@@ -11,7 +11,7 @@ from rrl.envs.base import EnvFactory
 from rrl.registry import build
 from rrl.run import policies
 from rrl.run.saving import POLICY
-from rrl.store import checkpoint, files, results
+from rrl.store import checkpoint, results
 from rrl.store.mlflow_models import log_policy
 from rrl.store.tracking import store_of
 
@@ -27,7 +27,7 @@ def export(source: str, say: Say, *, best: bool = False, register: str | None = 
     inputs: dict[str, tuple[str, tuple[int, ...]]] = {"state": ("float32", (values["state_dim"] - env.privileged,))}
     if (frames := config.encoder.frames()) is not None:
         inputs["frames"] = ("uint8", (frames.size, frames.size, 3 * len(env.cameras)))
-    said = files.read_json(run.folder / results.RUN)
+    said = results.facts_of(run.folder)
     with tempfile.TemporaryDirectory() as passing:
         checkpoint.save_file(file := Path(passing, POLICY), tensors, values)
         address, number = log_policy(

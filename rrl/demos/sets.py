@@ -8,7 +8,7 @@ made by replaying the actions (and then cached). Rewards are the run's too.
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -29,7 +29,7 @@ from rrl.registry import UserError, build
 from rrl.rollout.data import Episode
 from rrl.store.arrays import npz as npz_file
 from rrl.store.files import write_json, writing
-from rrl.store.schema import misfit, parsed
+from rrl.store.schema import misfit, parsed, text_of
 
 FORMAT = 1
 PER_EPISODE = ("seeds", "returns")
@@ -39,6 +39,8 @@ LARGEST = 4 * 2**30
 EPISODES = 10**6
 LONGEST = 2**31 - 2
 """Actions of an episode: steps are counted in an int32."""
+WIDEST = 2**16
+"""Numbers of an action, of a state, or of one array of an initial state."""
 
 
 class _Facts(pydantic.BaseModel):
@@ -152,7 +154,7 @@ class Demos:
 
     def contents(self) -> str:
         """SHA-256 of every array: of velocities and flags too, which playback by states shows."""
-        return _digest(self._arrays())
+        return _digest(self.arrays())
 
     def misfit(self) -> str:
         """In words, the first array that has not the shape or the type of a set's; empty if all have."""
@@ -169,6 +171,8 @@ class Demos:
         ]
         for name, values, kinds, rows, dimensions in places:
             fits = values.ndim == dimensions if dimensions else values.ndim > 0
+            if fits and math.prod(values.shape[1:]) > WIDEST:
+                return f"{name} must have rows of at most {WIDEST:,} numbers; got {_in_words(values)}"
             if not fits or len(values) != rows or values.dtype.kind not in kinds:
                 kind = {"f": "floating-point", "b": "bool"}.get(kinds, "numbers")
                 shape = f" in {dimensions} dimension{'s' * (dimensions > 1)}" if dimensions else ""
@@ -210,13 +214,13 @@ class Demos:
         checksums = {"checksum": self.checksum(), "contents": self.contents()}
         try:
             with writing(path) as file:
-                np.savez_compressed(file, allow_pickle=False, **self._arrays())
+                np.savez_compressed(file, allow_pickle=False, **self.arrays())
             write_json(path.with_suffix(".json"), {**self.facts, "format": FORMAT, **checksums})
         except BaseException:
             path.unlink(missing_ok=True)  # half a set would stand in the next try's way
             raise
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays by their names in a file."""
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in ("lengths", "actions", "qpos", "qvel")}
         arrays |= {f"flag.{k}": v for k, v in self.flags.items()}
@@ -233,11 +237,11 @@ def _unpacked(path: Path, facts: Mapping[str, Any]) -> Demos:
         if packed.size > LARGEST:
             raise ValueError(f"it unpacks to {in_bytes(packed.size)}, and a set to {in_bytes(LARGEST)} at most")
         announced = _of_arrays(packed.announced, facts)
-        if len(announced.lengths) > EPISODES:
-            raise ValueError(f"it holds {len(announced.lengths):,} episodes, and a set {EPISODES:,} at most")
+        if announced.lengths.size > EPISODES:
+            raise ValueError(f"it holds {announced.lengths.size:,} episodes, and a set {EPISODES:,} at most")
         if why := replace(announced, lengths=packed.read("lengths")).misfit():
             raise ValueError(why)
-        return _of_arrays({name: packed.read(name) for name in packed.announced}, facts)
+        return _of_arrays({name: packed.read(name) for name in announced.arrays()}, facts)
 
 
 def _of_arrays(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Demos:
@@ -328,14 +332,15 @@ def load(path: Path) -> Demos:
             "  put the .json of the set beside it; other people's files are taken over by `rrl demos import`"
         )
     try:
-        facts = parsed(path.with_suffix(".json").read_text())
+        facts = parsed(text_of(path.with_suffix(".json")))
         if why := misfit(_Facts, facts):
             raise ValueError(f"{path.with_suffix('.json').name} says {why}")
         demos = _unpacked(path, facts)
     except (OSError, ValueError, KeyError) as error:
         why = f"it has no array {error}" if isinstance(error, KeyError) else str(error)
+        why = why if is_zipfile(path) else "it is no .npz, or cut short"
         raise UserError(
-            f"{path} is not a set of demonstrations that rrl wrote: {why if is_zipfile(path) else 'it is no .npz, or cut short'}\n"
+            f"{path} is not a set of demonstrations that rrl wrote: {why}\n"
             "  make the set anew; other people's files are taken over by `rrl demos import`"
         ) from error
     whole = facts.get("contents", demos.contents()) == demos.contents()  # earlier versions wrote the other alone

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ from rrl.run.saving import CHECKPOINT
 from rrl.run.speed import Fails
 from rrl.run.trackers import Trackers
 from rrl.store import files
-from rrl.store.results import ID, LOCK, ROOT, TOLD, folder_of, project, said, write_config, write_status
+from rrl.store.results import ID, LOCK, ROOT, TOLD, facts_of, folder_of, project, said, write_config, write_status
 from rrl.store.tracking import NOTE, MLflowTracker, store_of
 from rrl.trackers.base import Run
 
@@ -153,9 +152,9 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None,
     folder = folder_of(run, sweeps=False)
     with locked(folder):
         try:
-            facts = json.loads((folder / "run.json").read_text())
+            facts = facts_of(folder)
             uri, run_id, versions = store_of(facts["uri"], project(folder)), facts["run_id"], facts["versions"]
-        except (ValueError, KeyError, TypeError) as error:
+        except KeyError as error:
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
         began = ginfile.load(folder / "config.gin")
         asked = config = ginfile.load(folder / "config.gin", overrides)

@@ -94,13 +94,27 @@ def save(folder: Path, agent: Agent, stepper: Stepper | None, values: dict[str, 
 
 
 def restore(folder: Path, agent: Agent, stepper: Stepper | None, demos: Rollout | None, last: Checkpoint) -> None:
-    """Undo of `save`, in an agent and a stepper of the same configuration."""
+    """Undo of `save`, in an agent and a stepper of the same configuration. UserError where the checkpoint is of
+    another one, or says what no `save` wrote."""
     if demos is not None:
         agent.remember(demos)
-    agent.restore(last.tensors, last.values["agent"])
-    if stepper is not None:
-        arrays = checkpoint.unpack(last.tensors, last.values["stepper"]["layout"])
-        arrays = {name.removeprefix("stepper."): array for name, array in arrays.items()}
-        stepper.restore(arrays, last.values["stepper"]["values"])
+    path = folder / CHECKPOINT
+    try:
+        _same_kinds(agent, last)
+        agent.restore(last.tensors, last.values["agent"])
+        if stepper is not None:
+            arrays = checkpoint.unpack(last.tensors, last.values["stepper"]["layout"])
+            arrays = {name.removeprefix("stepper."): array for name, array in arrays.items()}
+            stepper.restore(arrays, last.values["stepper"]["values"])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)  # torch tells names and shapes
+        raise UserError(f"{path} is not of this run's {type(agent).__name__} and environments: {why}") from error
     if agent.replay is not None:
         agent.replay.load(folder / REPLAY, last.values["replay"])
+
+
+def _same_kinds(agent: Agent, last: Checkpoint) -> None:
+    """ValueError if a tensor of the checkpoint has another type than the agent's: torch would convert it."""
+    for name, ours in agent.state_dict().items():
+        if (saved := last.tensors.get(name)) is not None and saved.dtype != ours.dtype:
+            raise ValueError(f"{name} holds {saved.dtype}, not {ours.dtype}")

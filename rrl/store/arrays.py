@@ -33,8 +33,11 @@ class Npz:
 
     def read(self, name: str) -> NDArray[Any]:
         """An array. KeyError if there is none of the name; ValueError if it is damaged."""
-        if name not in self.announced:
-            raise KeyError(name)
+        kind = self.announced[name].dtype
+        if kind.hasobject:
+            raise ValueError(f"{name} holds Python objects, which are never read")
+        if kind.kind not in KINDS or not kind.isnative or kind.itemsize > 8:
+            raise ValueError(f"{name} holds {kind}, no numbers of this machine's kinds")
         with _plain(), self._file.open(f"{name}.npy") as content:
             values: NDArray[Any] = read_array(content, allow_pickle=False)
         return values
@@ -68,12 +71,8 @@ def _header(file: ZipFile, member: str) -> NDArray[Any]:
     with file.open(member) as content:
         shape, dtype = _shape(content)
         head = content.tell()
-    if dtype.hasobject:
-        raise ValueError(f"{_name(member)} holds Python objects, which are never read")
-    if dtype.kind not in KINDS or not dtype.isnative or dtype.itemsize > 8:
-        raise ValueError(f"{_name(member)} holds {dtype}, no numbers of this machine's kinds")
     needed, there = prod(shape) * dtype.itemsize, file.getinfo(member).file_size - head
-    if needed != there:
+    if needed != there and not dtype.hasobject:
         raise ValueError(f"{_name(member)} announces {needed:,} bytes of {dtype} {list(shape)} and holds {there:,}")
     return np.broadcast_to(np.zeros((), dtype), shape)
 

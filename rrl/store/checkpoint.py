@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FORMAT = "rrl 2"
 """Of files with a checksum of themselves; earlier versions wrote `rrl` and none."""
 CHECKSUM = "sha256"
-TYPES = frozenset("float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split())
+TYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 """Of numbers in tensors. Torch computes little with the others that safetensors knows, such as float8."""
 
 
@@ -82,7 +82,7 @@ def load_file(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         metadata = file.metadata()
     for name, tensor in tensors.items():
         if (kind := str(tensor.dtype).removeprefix("torch.")) not in TYPES:
-            raise UserError(f"{path} is no file that rrl wrote: {name} holds {kind}, not one of {', '.join(sorted(TYPES))}")
+            raise UserError(f"{path} is no file that rrl wrote: {name} holds {kind}, not one of {', '.join(TYPES)}")
     if metadata["format"] == FORMAT and metadata.get(CHECKSUM) != _checksum(tensors, metadata["values"]):
         raise UserError(f"{path} does not match its own checksum: it was changed, or the disk lost some of it")
     if found := fault(tensors):

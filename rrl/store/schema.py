@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,33 @@ import pydantic
 
 from rrl.registry import UserError
 
+LARGEST = 2**28
+"""Bytes of a text: the metrics of a training that took a year."""
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""What may be half a character: no text that is written holds one."""
 
-def parsed(text: str | bytes) -> Any:
-    """The value that a text of JSON says. ValueError if it says none, or brackets stand deeper in each other than
-    anybody writes them."""
+
+def text_of(path: Path) -> str:
+    """The text of a file. OSError; ValueError where it is no text, no plain file (a pipe or a device never ends), or
+    larger than `LARGEST`."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError(f"{path.name} is no plain file")
+    if about.st_size > LARGEST:
+        raise ValueError(f"{path.name} is larger than {LARGEST:,} bytes")
+    return path.read_text()
+
+
+def parsed(text: str) -> Any:
+    """The value that a text of JSON says. ValueError if it says none, or what nobody writes: brackets too deep in each
+    other, halves of characters."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
         raise ValueError("its brackets stand too deep in each other") from error
+    if _HALF.search(text):
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def misfit(schema: type[pydantic.BaseModel], values: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import sqlite3
@@ -13,12 +14,16 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import pydantic
+from pydantic import Field
+
 from rrl.registry import UserError
 from rrl.store import files
+from rrl.store.schema import parsed, text_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,6 +38,8 @@ STORE = "MLFLOW_TRACKING_URI"
 """The variable that names the store."""
 HIDDEN = "***"
 """Stands in a password's place."""
+LARGEST = 1e100
+"""Of a metric: what is computed of several of them stays finite."""
 NO_NAME = re.compile(r"[^\w\-. :/]")
 """What MLflow takes in no metric's name."""
 
@@ -48,15 +55,38 @@ class Row:
     metrics: Mapping[str, float]
 
 
+class _Row(pydantic.BaseModel):
+    """A row as it is read."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+    step: Annotated[int, Field(ge=0, le=2**53)]
+    time: Annotated[int, Field(ge=0, le=2**53)]
+    metrics: dict[str, Annotated[float, Field(ge=-LARGEST, le=LARGEST)]]
+
+
+def row_of(line: str) -> Row:
+    """The row that a line of `metrics.jsonl` says, without NaN and infinities, which earlier versions wrote: as if they
+    had not been measured. ValueError for what is no row."""
+    said = parsed(line)
+    if isinstance(said, dict) and isinstance(metrics := said.get("metrics"), dict):
+        said["metrics"] = {k: v for k, v in metrics.items() if not isinstance(v, float) or math.isfinite(v)}
+    row = _Row.model_validate(said)
+    return Row(row.step, row.time, row.metrics)
+
+
 class Log:
     """The rows of one run, in a file that is cut back to the last checkpoint on resume."""
 
     def __init__(self, path: Path, rows: int) -> None:
         self.path = path
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        try:
+            lines = text_of(path).splitlines(keepends=True) if path.exists() else []
+            self.rows = [row_of(line) for line in lines[:rows]]
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}") from error
         if len(lines) < rows:
             raise UserError(f"{path} holds {len(lines)} rows, the checkpoint {rows}: the file was damaged")
-        self.rows = [Row(**json.loads(line)) for line in lines[:rows]]
         if len(lines) > rows:
             files.cut(path, sum(len(line.encode()) for line in lines[:rows]))
 

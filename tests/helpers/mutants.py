@@ -16,7 +16,7 @@ from typing import Any
 from rrl.registry import UserError
 
 SECONDS = 2.0
-"""That reading a file may take."""
+"""Of processor time that reading a file may take."""
 MEMORY = 200 * 2**20
 """Bytes that reading a file may take beyond those that the process has."""
 DEEP = 3000
@@ -34,11 +34,11 @@ class _Late(BaseException):
     """The reader took too long."""
 
 
-def trial(read: Callable[[], object]) -> str:
+def trial(read: Callable[[], object], memory: int = MEMORY) -> str:
     """What is wrong with how a reader takes a file, in words; empty if it reads it or tells the user why not."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     try:
-        with _timed(), _bounded(before):
+        with _timed(), _bounded(before, memory):
             read()
     except UserError as error:
         return "" if str(error) else "a UserError without words"
@@ -56,21 +56,21 @@ def _timed() -> Iterator[None]:
     def late(*_: object) -> None:
         raise _Late
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 @contextmanager
-def _bounded(limits: tuple[int, int]) -> Iterator[None]:
-    """What is asked of the system beyond `MEMORY` is a MemoryError, touched or not."""
+def _bounded(limits: tuple[int, int], memory: int) -> Iterator[None]:
+    """What is asked of the system beyond `memory` is a MemoryError, touched or not."""
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, limits[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (now + memory, limits[1]))
     try:
         yield
     finally:
