@@ -33,6 +33,8 @@ RUN, SWEEP, PRETRAINING, PROBE = "run.json", "sweep.json", "pretraining.json", "
 OTHERWISE = {"encoder.other_task": True, "encoder.other_pictures": False}
 """Tags of what is otherwise than in the pictures that the encoder was trained on, and whether it is serious."""
 STATUS, TAGS, PARAMS, LOCK, CONFIG = "status.json", "tags.json", "params.json", "lock", "config.gin"
+PERCENT, EPISODES = 100.001, 2**31
+"""The largest share of episodes, rounding included, and number of them."""
 ID = 8
 """Characters of an id that people are shown: any beginning that no other run shares means it."""
 TOLD = frozenset({"trackers", "system_metrics"})
@@ -148,6 +150,7 @@ def read(folder: Path) -> Result:
     try:
         setup = _read_setup(folder)
         rows = _read_rows(folder / "metrics.jsonl")
+        _check_counts(rows, setup.score)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no run that can be read: {error}") from error
     status, reason = read_status(folder)
@@ -303,6 +306,17 @@ def _read_rows(path: Path) -> tuple[Row, ...]:
         if len(metrics) < len(row.metrics):
             rows[n] = replace(row, metrics=metrics)
     return tuple(rows)
+
+
+def _check_counts(rows: Iterable[Row], score: Score) -> None:
+    """ValueError for a share of episodes that is no percentage, or a number of episodes that is none."""
+    shares = re.compile(rf"(train|eval|final)/(\w+_)?{re.escape(score.name)}(_sampled)?")
+    for row in rows:
+        for name, value in row.metrics.items():
+            share = score.counted and shares.fullmatch(name)
+            episodes = name.partition("/")[2] in ("episodes", "episodes_sampled")
+            if (share or episodes) and not 0 <= value <= (PERCENT if share else EPISODES):
+                raise ValueError(f"metrics.jsonl is damaged: {name} is {value:g} at step {row.step}")
 
 
 def _row(line: str, where: str) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import resource
 import signal
 import traceback
@@ -15,6 +16,8 @@ from typing import Any
 
 from rrl.registry import UserError
 
+COUNT = int(os.environ.get("RRL_FUZZ", 0))
+"""Mutants of each format in place of the tests' own number."""
 SECONDS = 2.0
 """Of processor time that reading a file may take."""
 MEMORY = 200 * 2**20
@@ -75,6 +78,17 @@ def _bounded(limits: tuple[int, int], memory: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def faults(count: int, make: Callable[[Random], str], read: Callable[[], object]) -> str:
+    """Lines of those of `count` mutants that a reader takes otherwise than it should: the seed of each, what `make` did
+    with a generator of that seed, and what came of it."""
+    found = []
+    for seed in range(COUNT or count):
+        what = make(Random(seed))
+        if fault := trial(read):
+            found.append(f"seed {seed}: {what}: {fault}")
+    return "\n".join(found)
 
 
 def damaged(rng: Random, data: bytes) -> tuple[str, bytes]:
