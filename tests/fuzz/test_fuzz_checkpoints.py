@@ -6,9 +6,7 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from helpers import mutants, sac_agents
-from safetensors.torch import save
 
 from rrl.envs.dmcontrol import DMControl
 from rrl.envs.vector import WorkerVectorEnv
@@ -22,39 +20,6 @@ STEPS = 30
 IDENTITY = {"weights": "none"}
 COUNTERS = {"iteration": 3, "steps": 60, "evaluated": 0, "rows": ROWS, "seconds": 1.5, "best": None}
 NUMBERS = (-1, 0, 1, STEPS, 10**6, 2**31, 2**53, 2**62, 2**63 - 1)
-
-
-def tensor_mutant(rng, tensors):
-    """(what was done, the tensors) after one of them was changed as a forger may."""
-    name = rng.choice(list(tensors))
-    x = tensors[name]
-    others = {
-        "gone": None,
-        "float64": x.double(),
-        "bfloat16": x.bfloat16(),
-        "float8": x.float().to(torch.float8_e4m3fn),
-        "complex": x.to(torch.complex64),
-        "int8": x.to(torch.int8),
-        "bool": x.bool(),
-        "a number": x.flatten()[:1].sum(),
-        "flat": x.flatten(),
-        "one more dimension": x[None],
-        "twice": torch.cat([x.flatten(), x.flatten()]),
-        "nothing": x.flatten()[:0],
-        "huge": x * 1e30 if x.is_floating_point() else x + 100,
-        "nan": x * torch.nan if x.is_floating_point() else -x.to(torch.int64),
-    }
-    what = rng.choice(list(others))
-    rest = {other: t for other, t in tensors.items() if other != name}
-    new = others[what]
-    return f"{name} {what}", rest if new is None else rest | {name: new.contiguous().clone()}
-
-
-def signed(tensors, values):
-    """A file of rrl's, whatever stands in it; `values`: as text."""
-    metadata = {"format": checkpoint.FORMAT, "values": values}
-    metadata[checkpoint.CHECKSUM] = checkpoint._checksum(tensors, values)
-    return save(tensors, metadata)
 
 
 @pytest.fixture(scope="module")
@@ -140,16 +105,16 @@ def mutant(rng, run, folder):
         what, text = mutants.json_text(rng, values if name is None else values[name])
         if name is not None:
             text = json.dumps(values | {name: "HERE"}).replace('"HERE"', text)
-        path.write_bytes(signed(tensors, text.encode(errors="replace").decode()))
+        path.write_bytes(mutants.signed(tensors, text.encode(errors="replace").decode()))
         name = f"{name or 'checkpoint'}'s values"
     elif kind == "tensors":
-        what, tensors = tensor_mutant(rng, tensors)
+        what, tensors = mutants.other_tensor(rng, tensors)
         name = "checkpoint"
-        path.write_bytes(signed(tensors, json.dumps(values)))
+        path.write_bytes(mutants.signed(tensors, json.dumps(values)))
     elif kind == "manifest":
         name = "manifest"
         what, values = manifest_mutant(rng, values)
-        path.write_bytes(signed(tensors, json.dumps(values)))
+        path.write_bytes(mutants.signed(tensors, json.dumps(values)))
     elif kind == "rows":
         name = "metrics.jsonl"
         lines = run[name].decode().splitlines()

@@ -9,12 +9,17 @@ import os
 import resource
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from random import Random
 from typing import Any
 
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
 from rrl.registry import UserError
+from rrl.store import checkpoint
 
 COUNT = int(os.environ.get("RRL_FUZZ", 0))
 """Mutants of each format in place of the tests' own number."""
@@ -60,7 +65,7 @@ def _timed() -> Iterator[None]:
         raise _Late
 
     before = signal.signal(signal.SIGPROF, late)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS, SECONDS / 4)  # again where nothing could be raised
     try:
         yield
     finally:
@@ -187,3 +192,36 @@ def json_text(rng: Random, value: Any) -> tuple[str, str]:
         return "a number of 5000 digits", json.dumps(value).replace(": ", ": " + "9" * 5000 + ', "more": ', 1)
     what, other = forged(rng, value)
     return what, json.dumps(other)
+
+
+def other_tensor(rng: Random, tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """(what was done, the tensors) after one of them was changed as a forger may."""
+    name = rng.choice(list(tensors))
+    x = tensors[name]
+    others: dict[str, Tensor | None] = {
+        "gone": None,
+        "float64": x.double(),
+        "bfloat16": x.bfloat16(),
+        "float8": x.float().to(torch.float8_e4m3fn),
+        "complex": x.to(torch.complex64),
+        "int8": x.to(torch.int8),
+        "bool": x.bool(),
+        "a number": x.flatten()[:1].sum(),
+        "flat": x.flatten(),
+        "one more dimension": x[None],
+        "twice": torch.cat([x.flatten(), x.flatten()]),
+        "nothing": x.flatten()[:0],
+        "huge": x * 1e30 if x.is_floating_point() else x + 100,
+        "nan": x * torch.nan if x.is_floating_point() else -x.to(torch.int64),
+    }
+    what = rng.choice(list(others))
+    rest = {other: t for other, t in tensors.items() if other != name}
+    new = others[what]
+    return f"{name} {what}", rest if new is None else rest | {name: new.contiguous().clone()}
+
+
+def signed(tensors: Mapping[str, Tensor], values: str) -> bytes:
+    """A file of rrl's, whatever stands in it; `values`: as text."""
+    metadata = {"format": checkpoint.FORMAT, "values": values}
+    metadata[checkpoint.CHECKSUM] = checkpoint._checksum(tensors, values)
+    return save(tensors, metadata)
