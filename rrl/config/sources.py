@@ -74,7 +74,7 @@ def moved_to(name: str) -> str:
 
 def gin_files_in(folder: Path) -> list[Path]:
     """The gin files of a folder, by name; none where it is no folder."""
-    return sorted(folder.glob("*.gin")) if folder.is_dir() else []
+    return sorted(folder.glob("*.gin")) if os.path.isdir(folder) else []  # noqa: PTH112 (of names too long too)
 
 
 def _folder() -> Path | None:
