@@ -60,7 +60,8 @@ def locate(source: str | Path) -> tuple[Path, str]:
 
 def shipped_like(written: str) -> str:
     """The shipped file most like what an include names; "" if none is."""
-    close = [name for name in near(written) if name in shipped()]
+    known = shipped()
+    close = [name for name in near(written) if name in known]
     return f"{close[0]}.gin" if close else ""
 
 

@@ -1,6 +1,8 @@
 """Shipped gin files with mistakes in them: each describes a configuration, or is refused in words."""
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from helpers import mutants
@@ -60,6 +62,8 @@ ODD = (
     ),
     *("include '/dev/zero'", f"include '{'x' * 5000}'", "include 'a\0b'", "include '~x/a'", "include 'env/adroit_pen'"),
 )
+ROOTS = {"sweeps": "Sweep", "pretrain": "Pretraining", "probe": "Probe"}
+"""By folder, what its files describe, if not runs."""
 BLOCKS = (
     "x = %x\n",
     "x = %y\ny = %x\nSeed.x = %x\n",
@@ -139,9 +143,9 @@ def other_lines(rng, text, others):
     return what, "".join(lines)
 
 
-def mutant(rng, texts, path):
-    """Writes a gin file with one to four mistakes; returns what was done."""
-    name, others = rng.choice(list(texts)), list(texts.values())
+def mutant(rng, name, texts, path):
+    """Writes a shipped gin file with one to four mistakes; returns what was done."""
+    others = list(texts.values())
     text, told = texts[name], [name]
     for _ in range(rng.choice((1, 1, 2, 4))):
         if not text.strip():
@@ -157,10 +161,8 @@ def mutant(rng, texts, path):
 
 
 def described(path):
-    """What `rrl check` and `rrl show` ask: the configuration, and as it is written again, the same one."""
-    root = ginfile.root_together([str(path)])
-    config = ginfile.load(str(path), root=root)
-    assert ginfile.loads(ginfile.dumps(config), root=root) == config
+    """What `rrl check` asks."""
+    ginfile.load(path, root=ginfile.root_together([str(path)]))
 
 
 def test_includes_that_double(tmp_path):
@@ -187,5 +189,16 @@ def test_what_is_no_text(tmp_path):
 
 def test_mutants(texts, exported, tmp_path, monkeypatch):
     monkeypatch.chdir(exported)
-    path = tmp_path / "a.gin"
-    assert not mutants.faults(1000, lambda rng: mutant(rng, texts, path), lambda: described(path))
+    shutil.copytree(ginfile.shipped()["env/adroit_door"].parents[1], tmp_path / "gin")
+    made = {}
+
+    def make(rng):
+        name = rng.choice(list(texts))
+        made["path"] = tmp_path / "gin" / Path(name).parent / "a.gin"
+        return mutant(rng, name, texts, made["path"])
+
+    def read():
+        config = ginfile.load(made["path"], root=ROOTS.get(made["path"].parent.name, "Experiment"))
+        assert ginfile.loads(ginfile.dumps(config), root=type(config).component.__name__) == config
+
+    assert not mutants.faults(1000, make, read)
