@@ -47,6 +47,8 @@ def misfit(schema: type[pydantic.BaseModel], values: object) -> str:
         schema.model_validate(values)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
+        if first["type"] == "missing":
+            return f"it lacks {'.'.join(map(str, first['loc']))!r}"
         return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     return ""
 

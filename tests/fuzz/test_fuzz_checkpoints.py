@@ -86,7 +86,6 @@ def manifest_mutant(rng, values):
     return what, values | {"replay": replay}
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def mutant(rng, run, folder):
     """Writes a damaged or forged run; returns what was done."""
     for path in (folder / "replay").glob("*"):
@@ -147,6 +146,7 @@ def test_the_undamaged_run_goes_on(run, envs, tmp_path):
     resumed(tmp_path, envs)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_mutants(run, envs, tmp_path):
     (tmp_path / "replay").mkdir()
     assert not mutants.faults(300, lambda rng: mutant(rng, run, tmp_path), lambda: resumed(tmp_path, envs))

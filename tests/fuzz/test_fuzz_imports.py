@@ -10,6 +10,8 @@ from helpers import mutants
 
 from rrl.demos import importers
 
+h5py = pytest.importorskip("h5py")
+
 STEPS = 12
 PROTOCOLS = (0, 2, 4)
 NUMBERS = (0, -1, 2**31, 2**40, 2**63, 10**400, 0.5, np.nan, "x", None, b"\0", [], {}, (), True)
@@ -86,8 +88,19 @@ def as_npz(rng, episodes):
     return mutants.damaged(rng, data) if kind == "bytes" else (what, data)
 
 
-@pytest.mark.parametrize(("ending", "written"), [(".pickle", as_pickle), (".npz", as_npz)], ids=["pickle", "npz"])
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def as_hdf5(rng, episodes):
+    written = io.BytesIO()
+    with h5py.File(written, "w") as file:
+        for i, episode in enumerate(episodes):
+            group = file.create_group(f"data/demo_{i}")
+            start = episode["init_state_dict"]
+            group["actions"], group["states"] = episode["actions"], np.zeros((STEPS, 10))
+            group.attrs["init_door_body_pos"] = start["door_body_pos"]
+    return mutants.damaged(rng, written.getvalue())
+
+
+@pytest.mark.parametrize(("ending", "written"), [(".pickle", as_pickle), (".npz", as_npz), (".hdf5", as_hdf5)])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:invalid escape:DeprecationWarning")
 def test_mutants(episodes, tmp_path, ending, written):
     path = tmp_path / f"a{ending}"
 

@@ -14,7 +14,7 @@ from rrl.sweeps import state
 RUN, OTHER, SWEEP = "aaaa1111", "bbbb2222", "cccc3333"
 FILES = ("run.json", "run.json", "metrics.jsonl", "metrics.jsonl", "params.json", "tags.json", "status.json", "sweep")
 SECTIONS = ("train", "eval", "tasks", "aggregate", "compute")
-WHOLE = 10
+WHOLE = 30
 """One in so many runs gets all of a report but its figures."""
 
 
