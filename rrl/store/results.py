@@ -308,15 +308,18 @@ def _read_rows(path: Path) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _check_counts(rows: Iterable[Row], score: Score) -> None:
+def _check_counts(rows: Sequence[Row], score: Score) -> None:
     """ValueError for a share of episodes that is no percentage, or a number of episodes that is none."""
     shares = re.compile(rf"(train|eval|final)/(\w+_)?{re.escape(score.name)}(_sampled)?")
+    names = {name for row in rows for name in row.metrics}
+    most: dict[str, float] = {
+        name: EPISODES for name in names if name.partition("/")[2] in ("episodes", "episodes_sampled")
+    }
+    most |= {name: PERCENT for name in names if score.counted and shares.fullmatch(name)}
     for row in rows:
-        for name, value in row.metrics.items():
-            share = score.counted and shares.fullmatch(name)
-            episodes = name.partition("/")[2] in ("episodes", "episodes_sampled")
-            if (share or episodes) and not 0 <= value <= (PERCENT if share else EPISODES):
-                raise ValueError(f"metrics.jsonl is damaged: {name} is {value:g} at step {row.step}")
+        for name in most.keys() & row.metrics.keys():
+            if not 0 <= row.metrics[name] <= most[name]:
+                raise ValueError(f"metrics.jsonl is damaged: {name} is {row.metrics[name]:g} at step {row.step}")
 
 
 def _row(line: str, where: str) -> Row:
