@@ -200,7 +200,11 @@ def parse(text: str, file: str, numbered: bool = True) -> tuple[list[Statement],
     statements: list[Statement] = []
     try:
         for statement in ConfigParser(text, _Delegate()):
-            statements.append(_statement(statement, place(statement.location.line_num)))
+            where = place(statement.location.line_num)
+            statements.append(_statement(statement, where))
+            if _halves(statements[-1]):
+                hint = "write the character itself"
+                return statements, Problem.at(where, "a string holds half a character, which no file can hold", hint)
     except (SyntaxError, tokenize.TokenError, TypeError, ValueError, RecursionError) as error:
         line, message, hint = _diagnose(error, lines)
         return statements, Problem.at(place(line), message, hint)
@@ -232,6 +236,12 @@ def value_of(source: str) -> Any:
     if problem or len(statements) != 1 or not isinstance(statements[0], Binding):
         raise ValueError(f"{source} is no value of gin's")
     return statements[0].value
+
+
+def _halves(statement: Statement) -> bool:
+    """Does a string hold half a character: a surrogate, alone?"""
+    said = statement.path if isinstance(statement, Include) else getattr(statement, "value", None)
+    return any("\ud800" <= c <= "\udfff" for leaf in _leaves(said) if isinstance(leaf, str) for c in leaf)
 
 
 def _statement(parsed: Any, place: Place) -> Statement:

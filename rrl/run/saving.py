@@ -106,11 +106,11 @@ def restore(folder: Path, agent: Agent, stepper: Stepper | None, demos: Rollout 
             arrays = checkpoint.unpack(last.tensors, last.values["stepper"]["layout"])
             arrays = {name.removeprefix("stepper."): array for name, array in arrays.items()}
             stepper.restore(arrays, last.values["stepper"]["values"])
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, SyntaxError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)  # torch tells names and shapes
         raise UserError(f"{path} is not of this run's {type(agent).__name__} and environments: {why}") from error
     if agent.replay is not None:
-        agent.replay.load(folder / REPLAY, last.values["replay"])
+        agent.replay.load(folder / REPLAY, last.values.get("replay", {}))
 
 
 def _same_kinds(agent: Agent, last: Checkpoint) -> None:

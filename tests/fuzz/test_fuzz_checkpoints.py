@@ -3,9 +3,11 @@ not."""
 
 import io
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from dm_control.rl.control import PhysicsError
 from helpers import mutants, sac_agents
 
 from rrl.envs.dmcontrol import DMControl
@@ -136,7 +138,8 @@ def resumed(folder, envs):
     agent, stepper = fresh(envs)
     saving.restore(folder, agent, stepper, None, last)
     Log(folder / "metrics.jsonl", last.values["rows"])
-    agent.update(stepper.collect(agent, 1))
+    with suppress(PhysicsError):  # of a state that no simulator can go on from
+        agent.update(stepper.collect(agent, 1))
 
 
 def test_the_undamaged_run_goes_on(run, envs, tmp_path):
