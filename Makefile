@@ -2,7 +2,7 @@
 # environment in .venv, installation, then the job.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs format clean
+.PHONY: help setup demo test torture lint docs format clean
 
 BIN := .venv/bin
 PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder
@@ -19,6 +19,9 @@ demo: ## train RRL on Adroit's door from pixels (gin/quickstart.gin), 5 to 10 mi
 
 test: lint docs ## ruff, mypy, the site and the fast tests
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+torture: setup ## kill runs and workers, fill disks; resume and compare (scripts/torture.py)
+	$(BIN)/python scripts/torture.py
 
 lint: setup ## ruff and mypy alone
 	$(BIN)/ruff check

@@ -168,6 +168,9 @@ def export(
         typer.Option("--best", help="The one with the best return (SAC and its kin: in evaluations), not the last."),
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="Network weights in float16: half the size, rounded.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Matrices in int8, each row with a scale: a quarter of the size, rounded.")
+    ] = False,
 ) -> None:
     """Copy a run's policy or trained encoder into a file of its own.
 
@@ -184,16 +187,20 @@ def export(
         )
     if register is not None and not mlflow:
         raise typer.BadParameter("--register is for --mlflow: the registry is MLflow's")
-    if mlflow and half:
-        raise typer.BadParameter("--half is for --policy: a model's policy is whole")
-    if onnx is not None and half:
-        raise typer.BadParameter("--half is for --policy: an ONNX graph computes in float32")
-    if encoder is not None and (best or half):
-        raise typer.BadParameter("--best and --half are for --policy: a run keeps one encoder, the last")
-    if hub is not None and (best or half):
-        raise typer.BadParameter("--best and --half are for --policy: a card's numbers are of the last policy, whole")
+    if half and int8:
+        raise typer.BadParameter("--half or --int8, not both")
+    if mlflow and (half or int8):
+        raise typer.BadParameter("--half and --int8 are for --policy: a model's policy is whole")
+    if onnx is not None and (half or int8):
+        raise typer.BadParameter("--half and --int8 are for --policy: an ONNX graph computes in float32")
+    if encoder is not None and (best or half or int8):
+        raise typer.BadParameter("--best, --half and --int8 are for --policy: a run keeps one encoder, the last")
+    if hub is not None and (best or half or int8):
+        raise typer.BadParameter(
+            "--best, --half and --int8 are for --policy: a card's numbers are of the last policy, whole"
+        )
     if policy is not None:
-        evaluation.export(run, policy, typer.echo, best=best, half=half)
+        evaluation.export(run, policy, typer.echo, best=best, rounding="half" if half else "int8" if int8 else None)
     if encoder is not None:
         evaluation.export_encoder(run, encoder, typer.echo)
     if onnx is not None:

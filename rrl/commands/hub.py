@@ -38,7 +38,7 @@ def export(source: str, folder: Path, say: Say) -> None:
     else:
         new_folder(folder)
     run = run_of(source)
-    tensors, values, needed = packed(run, say, best=False, half=False)
+    tensors, values, needed = packed(run, say, best=False)
     config: Any = policies.config_of(policy_of(run, best=False))
     for file in ginfile.files_of(config):  # by name alone: beside the policy they are found, and folders are private
         if policies.FILE + file.name not in tensors:

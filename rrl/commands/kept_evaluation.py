@@ -91,6 +91,7 @@ class KeptEvaluation:
             inside = path.relative_to(self.folder)
             if path.is_file() and inside.parts[0] != results.LOCK:
                 tracker.artifact(path, "/".join((FOLDER, self.folder.name, *inside.parts[:-1])))
+        tracker.finish()
         return f"MLflow: {self.space}/... of run {self._run.run_id[: results.ID]}; {told}"
 
 

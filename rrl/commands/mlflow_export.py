@@ -23,7 +23,7 @@ def export(source: str, say: Say, *, best: bool = False, register: str | None = 
     path = policy_of(run, best)
     config: Any = policies.config_of(path)
     env: EnvFactory = build(config.env)
-    tensors, values, needed = packed(run, lambda _: None, best=best, half=False)
+    tensors, values, needed = packed(run, lambda _: None, best=best)
     inputs: dict[str, tuple[str, tuple[int, ...]]] = {"state": ("float32", (values["state_dim"] - env.privileged,))}
     if (frames := config.encoder.frames()) is not None:
         inputs["frames"] = ("uint8", (frames.size, frames.size, 3 * len(env.cameras)))

@@ -28,6 +28,7 @@ from rrl.registry import UserError, build, implementation
 from rrl.rollout.episodes import Collector
 from rrl.rollout.kept import KeptCollector
 from rrl.run import policies, soundness
+from rrl.run.rounding import Rounding, rounded
 from rrl.run.saving import BEST_POLICY, CHECKPOINT, POLICY
 from rrl.store import checkpoint, files, results
 from rrl.store.results import Result
@@ -218,29 +219,29 @@ def policy_of(run: Result, best: bool) -> Path:
     return path
 
 
-def export(source: str, out: Path, say: Say, *, best: bool, half: bool) -> None:
-    """Write a run's policy with its provenance; `half` keeps in float16 what the agent says may be."""
+def export(source: str, out: Path, say: Say, *, best: bool, rounding: Rounding | None = None) -> None:
+    """Write a run's policy with its provenance; `rounding` is done to what the agent says may be."""
     new_file(out)
     run = run_of(source)
-    tensors, values, _ = packed(run, say, best=best, half=half)
+    tensors, values, _ = packed(run, say, best=best, rounding=rounding)
     out.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.save_file(out, tensors, values)
     say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {run.name} after {values['iteration']} updates")
 
 
 def packed(
-    run: Result, say: Say, *, best: bool, half: bool
+    run: Result, say: Say, *, best: bool, rounding: Rounding | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[Path]]:
     """What an exported policy file of a run holds, tensors and facts, and the files that it needs beside it: they are
     too large to be in it."""
     path = policy_of(run, best)
     tensors, values = checkpoint.load_file(path)
     finder = policies.finder(path, tensors)
-    if half:
-        halvable = _agent(ginfile.loads(values["config"], f"{path}:config.gin", finder=finder)).halvable
-        tensors = {name: t.to(torch.float16) if halvable(name) else t for name, t in tensors.items()}
+    if rounding is not None:
+        agent = _agent(ginfile.loads(values["config"], f"{path}:config.gin", finder=finder))
+        tensors = rounded(tensors, rounding, agent.halvable)
         if found := checkpoint.fault(tensors):
-            raise UserError(f"float16 ends at 65,504, and {found}: export it without --half")
+            raise UserError(f"float16 ends at 65,504, and {found}: export it without --{rounding}")
     needed = policies.carry(path, tensors, values)
     for file in needed:
         say(f"note: it needs {file}, which is too large to be in it: elsewhere put that file beside it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import sys
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
@@ -21,6 +22,8 @@ from rrl.registry import UserError
 import mujoco  # isort: skip (after render, which chooses MuJoCo's renderer)
 
 INTEGRATION = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+UNSTABLE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+"""Numbers of the joints that MuJoCo starts over at."""
 
 Observation = dict[str, NDArray[Any]]
 
@@ -148,11 +151,26 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
         begun = perf_counter()
         ctrl = self._ctrl_middle + np.minimum(np.maximum(action, -1.0), 1.0) * self._ctrl_half
         reward, terminated, truncated, flags = self._advance(ctrl)
+        self._tell_if_unstable()
         state = self._state()
         simulated = perf_counter()
         observation = self._observe(state)
         self.seconds = (simulated - begun, perf_counter() - simulated)
         return observation, reward, terminated, truncated, dict(flags)
+
+    def _tell_if_unstable(self) -> None:
+        """MuJoCo sets a simulator whose numbers blew up back to the model's first state, and goes on without a word:
+        note it, with all that repeats it."""
+        for which in UNSTABLE:
+            if self._data.warning[which].number:
+                self._data.warning[which].number = 0
+                print(
+                    f"note: {self._name} was unstable in step {self._steps} of the episode with seed "
+                    f"{self._np_random_seed} ({which.name.removeprefix('mjWARN_')}): MuJoCo set it back to the model's "
+                    "first state, and the episode goes on from there",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     def initial(self) -> dict[str, NDArray[np.float64]]:
         """How the episode began, as `reset` takes it: qpos [nq], qvel [nv] and what the task randomised."""

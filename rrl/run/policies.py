@@ -35,6 +35,7 @@ from rrl.registry import Component, InputFile, UserError, build
 from rrl.rollout.slots import Slots
 from rrl.run import provenance
 from rrl.run.experiment import Experiment
+from rrl.run.rounding import restored
 from rrl.store import checkpoint, schema
 from rrl.store.files import writing
 from rrl.store.shipped import find as find
@@ -126,10 +127,11 @@ class _Facts(pydantic.BaseModel):
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Any]:
     """(tensors, facts, configuration) of a policy file."""
-    tensors, values = checkpoint.load_file(path)
+    stored, values = checkpoint.load_file(path)
     if "config" not in values or "state_dim" not in values:
         raise UserError(f"{path} is not a policy file; runs write policy.safetensors and best_policy.safetensors")
     schema.expect(_Facts, values, path, "policy")
+    tensors = restored(stored, path)
     weights = sum(tensor.numel() for tensor in tensors.values())
     for name in ("state_dim", "action_dim"):  # more than its networks could take: nothing is built
         if values[name] > weights:

@@ -13,8 +13,9 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -23,6 +24,7 @@ from pydantic import Field
 
 from rrl.registry import UserError
 from rrl.store import files
+from rrl.store.delivery import Deliveries
 from rrl.store.schema import parsed, text_of
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ HIDDEN = "***"
 """Stands in a password's place."""
 LARGEST = 1e100
 """Of a metric: what is computed of several of them stays finite."""
+TURN = 20.0
+"""Seconds to wait for another process that writes to a local store."""
 NO_NAME = re.compile(r"[^\w\-. :/]")
 """What MLflow takes in no metric's name."""
 
@@ -248,11 +252,21 @@ def quiet_mlflow() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _one_at_a_time(uri: str) -> AbstractContextManager[None]:
-    """Two runs that start together must not both create the same local store, and processes that write to one
-    must take turns: SQLite gives up on a lock after seconds, which would lose points."""
+def _one_at_a_time(uri: str, seconds: float = -1) -> AbstractContextManager[None]:
+    """Two runs that start together must not both create the same local store, and processes that write to one must
+    take turns: SQLite gives up on a lock after seconds. UserError if another one's turn lasts longer than `seconds`
+    (-1: wait)."""
     path = local(uri)
-    return files.locked(path.with_name(f"{path.name}.lock")) if path else nullcontext()
+    return files.locked(path.with_name(f"{path.name}.lock"), seconds=seconds) if path else nullcontext()
+
+
+def _refused(error: Exception) -> bool:
+    """Did a store that answers say that it will never take this?"""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, FileNotFoundError):  # an artifact that is gone
+        return True
+    return isinstance(error, MlflowException) and 400 <= int(error.get_http_status_code()) < 500  # type: ignore[no-untyped-call]
 
 
 class MLflowTracker:
@@ -262,7 +276,11 @@ class MLflowTracker:
         self.client = client
         self.uri = masked(uri)
         self.run_id = run_id
-        self._sent = 0
+        self._rows = 0
+        """Of the run's rows those that were delivered, or wait to be."""
+        self._deliveries = Deliveries(
+            f"MLflow ({self.uri})", lambda: _one_at_a_time(uri, TURN), refused=_refused, told=_told
+        )
 
     def place(self, project: Path) -> dict[str, str]:
         """What a folder in a project keeps to find the run again: `store_of` reads the address."""
@@ -354,13 +372,13 @@ class MLflowTracker:
             entities = [Param(key, value) for key, value in params.items() if key not in known]
             self.client.log_batch(self.run_id, params=entities)
 
-        self._safely("params", send)
+        self._deliveries.add("params", send)
 
     def tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
         entities = [RunTag(key, value) for key, value in tags.items()]
-        self._safely("tags", lambda: self.client.log_batch(self.run_id, tags=entities))
+        self._deliveries.add("tags", lambda: self.client.log_batch(self.run_id, tags=entities))
 
     def dataset(self, dataset: Dataset) -> None:
         from mlflow.entities import Dataset as Entity
@@ -374,44 +392,42 @@ class MLflowTracker:
             profile=json.dumps(dict(dataset.profile)),
         )
         inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
-        self._safely("dataset", lambda: self.client.log_inputs(self.run_id, inputs))
+        self._deliveries.add("dataset", lambda: self.client.log_inputs(self.run_id, inputs))
 
     def metrics(self, rows: Sequence[Row]) -> None:
         from mlflow.entities import Metric
 
         # After a resume nobody knows which rows arrived. Sending all again is safe: MLflow's key of a point
         # is (run, metric, time, step, value), and the times are the file's.
-        first = self._sent
         batch = [
             Metric(NO_NAME.sub("_", key), value, row.time, row.step)
-            for row in rows[first:]
+            for row in rows[self._rows :]
             for key, value in row.metrics.items()
         ]
+        self._rows = len(rows)
 
         def send() -> None:
             for start in range(0, len(batch), 900):  # the API takes 1000 at once
                 self.client.log_batch(self.run_id, metrics=batch[start : start + 900])
 
-        if self._safely("metrics", send):
-            self._sent = len(rows)
+        self._deliveries.add("metrics", send)
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        self._safely("artifact", lambda: self.client.log_artifact(self.run_id, str(path), folder or None))
+        send = partial(self.client.log_artifact, self.run_id, str(path), folder or None)
+        self._deliveries.add(path.name, send)
 
     def text(self, text: str, name: str) -> None:
-        self._safely("text", lambda: self.client.log_text(self.run_id, text, name))
+        self._deliveries.add(name, lambda: self.client.log_text(self.run_id, text, name))
 
     def end(self, status: str) -> None:
-        self._safely("status", lambda: self.client.set_terminated(self.run_id, status))
+        self._deliveries.add("status", lambda: self.client.set_terminated(self.run_id, status), now=False)
+        self.finish()
 
-    def _safely(self, what: str, call: Any) -> bool:
-        try:
-            with _one_at_a_time(self.uri):
-                call()
-        except Exception as error:
-            warnings.warn(f"MLflow did not take this run's {what} ({_told(error)}); the training goes on", stacklevel=3)
-            return False
-        return True
+    def finish(self) -> None:
+        """Try once more to deliver what waits; tell what is missing in the store."""
+        if not self._deliveries.flush():
+            missing = ", ".join(dict.fromkeys(what for what, _ in self._deliveries.waiting))
+            warnings.warn(f"MLflow ({self.uri}) has not got this run's {missing}", stacklevel=3)
 
 
 def connected(uri: str, run_id: str) -> MlflowClient:

@@ -97,7 +97,7 @@ def test_what_is_there_is_left_alone(tmp_path, monkeypatch):
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
     with pytest.raises(UserError, match=r"there is no file .*/door/policy\.safetensors"):
         rrl.load_policy(out)
-    for more in (["--best"], ["--half"], ["--policy", "p.safetensors"]):
+    for more in (["--best"], ["--half"], ["--int8"], ["--policy", "p.safetensors"]):
         done = CliRunner().invoke(cli.app, ["export", str(run), "--hub", str(tmp_path / "new"), *more])
         assert done.exit_code == 2 and not (tmp_path / "new").exists()
 

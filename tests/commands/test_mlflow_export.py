@@ -104,7 +104,8 @@ def test_a_policy_that_sees_several_pictures_forgets_them_when_it_is_told_to(her
     ("words", "said"),
     [
         (("--register", "pen", "--policy", "p.safetensors"), "--register is for --mlflow"),
-        (("--mlflow", "--half"), "--half is for --policy"),
+        (("--policy", "p.safetensors", "--half", "--int8"), "--half or --int8, not both"),
+        (("--mlflow", "--half"), "--half and --int8 are for --policy"),
         (("--mlflow", "--policy", "p.safetensors"), "say what to export"),
     ],
 )

@@ -115,7 +115,7 @@ def test_what_a_run_learned_is_exported_once_it_is_frozen(here, exported):
         (("dmc_cartpole_swingup_rad.gin", "x.onnx"), "PixelCNN was trained with its agent"),
         (("adroit_pen_state.gin", "x.onnx"), "State sees no pictures: there is nothing to export"),
         (("adroit_pen_expert", "x.pb"), "an ONNX graph is an .onnx; got x.pb"),
-        (("adroit_pen_expert", "x.onnx", "--half"), "--half is for --policy"),
+        (("adroit_pen_expert", "x.onnx", "--half"), "--half and --int8 are for --policy"),
         (("adroit_pen_expert", "x.onnx", "--policy", "p.safetensors"), "say what to export"),
         (("adroit_pen_exprt", "x.onnx"), "adroit_pen_exprt is no policy file and no shipped policy"),
     ],

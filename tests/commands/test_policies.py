@@ -79,9 +79,9 @@ def test_a_file_alone_is_enough(run, tmp_path, monkeypatch):
     out = tmp_path / "elsewhere" / "pen.safetensors"
     display = Lines()
     lines = display.lines
-    evaluation.export(run.name, out, display.line, best=False, half=False)
+    evaluation.export(run.name, out, display.line, best=False)
     with pytest.raises(UserError, match="exists already"):
-        evaluation.export(run.name, out, display.line, best=False, half=False)
+        evaluation.export(run.name, out, display.line, best=False)
     monkeypatch.chdir(tmp_path)
     found = evaluation.evaluate(str(out), display)
     assert found == final(run)
@@ -103,11 +103,11 @@ def test_a_file_alone_is_enough(run, tmp_path, monkeypatch):
 
 def test_the_best_policy_is_told_by_its_own_steps(run, tmp_path, monkeypatch):
     monkeypatch.chdir(run.parents[1])
-    evaluation.export(run.name, tmp_path / "best.safetensors", print, best=True, half=False)
+    evaluation.export(run.name, tmp_path / "best.safetensors", print, best=True)
     values = checkpoint.load_file(tmp_path / "best.safetensors")[1]
     assert (values["iteration"], values["steps"]) == (0, 0)  # it collected before the only update
     (run.parents[1] / run.name[:5]).write_bytes(b"a file called like the run")
-    evaluation.export(run.name[:5], tmp_path / "last.safetensors", print, best=False, half=False)
+    evaluation.export(run.name[:5], tmp_path / "last.safetensors", print, best=False)
     assert checkpoint.load_file(tmp_path / "last.safetensors")[1]["run"] == run.name
     (run.parents[1] / run.name[:5]).unlink()
 
@@ -116,7 +116,7 @@ def test_half_precision_is_half_the_size_and_acts_nearly_the_same(run, tmp_path,
     monkeypatch.chdir(run.parents[1])
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     for path in (whole, half):
-        evaluation.export(run.name, path, print, best=True, half=path == half)
+        evaluation.export(run.name, path, print, best=True, rounding="half" if path == half else None)
     tensors = checkpoint.load_file(half)[0]
     assert tensors["mlp.0.weight"].dtype == torch.float16
     assert tensors["in_scale"].dtype == torch.float32
@@ -129,6 +129,36 @@ def test_half_precision_is_half_the_size_and_acts_nearly_the_same(run, tmp_path,
     assert not np.array_equal(a.act(obs), b.act(obs))
 
 
+def test_int8_is_a_quarter_of_the_size_and_off_by_half_a_step_at_most(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.parents[1])
+    whole, small = tmp_path / "whole.safetensors", tmp_path / "int8.safetensors"
+    evaluation.export(run.name, whole, print, best=True)
+    evaluation.export(run.name, small, print, best=True, rounding="int8")
+    a, b = rrl.load_policy(whole), rrl.load_policy(small)
+    state = a.agent.policy_state()
+    matrices = [name for name, tensor in state.items() if name.endswith(".weight") and tensor.ndim == 2]
+    weights = sum(state[name].numel() for name in matrices)
+    assert whole.stat().st_size - small.stat().st_size > 2.5 * weights
+    for name in matrices:
+        exact, near = state[name], b.agent.policy_state()[name]
+        step = exact.abs().amax(dim=1, keepdim=True) / 127
+        assert ((exact - near).abs() <= 0.501 * step).all()
+        assert not torch.equal(exact, near)
+    obs, _ = a.make_env().reset(seed=1)
+    assert np.allclose(a.act(obs), b.act(obs), atol=5e-2)
+
+
+def test_scales_that_belong_to_no_matrix_are_refused(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.parents[1])
+    evaluation.export(run.name, tmp_path / "a.safetensors", print, best=True, rounding="int8")
+    tensors, values = checkpoint.load_file(tmp_path / "a.safetensors")
+    name = "mlp.0.weight.int8_scale"
+    for wrong in (tensors[name][:-1], tensors[name][:, None]):
+        checkpoint.save_file(tmp_path / "b.safetensors", tensors | {name: wrong}, values)
+        with pytest.raises(UserError, match=r"mlp\.0\.weight\.int8_scale is the scale of no matrix in int8"):
+            rrl.load_policy(tmp_path / "b.safetensors")
+
+
 def test_a_weight_beyond_half_precision_is_told(run, tmp_path, monkeypatch):
     copied = shutil.copytree(run, tmp_path / "runs" / run.name)
     tensors, values = checkpoint.load_file(copied / "policy.safetensors")
@@ -136,8 +166,8 @@ def test_a_weight_beyond_half_precision_is_told(run, tmp_path, monkeypatch):
     checkpoint.save_file(copied / "policy.safetensors", tensors, values)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"mlp.0.weight holds inf \(1 of \d+ numbers\): export it without --half"):
-        evaluation.export(run.name, tmp_path / "half.safetensors", print, best=False, half=True)
-    evaluation.export(run.name, tmp_path / "whole.safetensors", print, best=False, half=False)
+        evaluation.export(run.name, tmp_path / "half.safetensors", print, best=False, rounding="half")
+    evaluation.export(run.name, tmp_path / "whole.safetensors", print, best=False)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +197,7 @@ def test_half_precision_is_for_the_convolutions_too(rad, tmp_path, monkeypatch):
     monkeypatch.chdir(rad.parents[1])
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     for path in (whole, half):
-        evaluation.export(rad.name, path, print, best=False, half=path == half)
+        evaluation.export(rad.name, path, print, best=False, rounding="half" if path == half else None)
     tensors = checkpoint.load_file(half)[0]
     kinds = {t.dtype for name, t in tensors.items() if name != "seen"}
     assert kinds == {torch.float16} and tensors["seen"].dtype == torch.int64

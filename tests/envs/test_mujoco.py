@@ -93,3 +93,19 @@ def test_initial_states_and_playback():
 
 def test_it_can_do_all_that_is_optional():
     assert all(callable(getattr(PoleSim, name)) for name in (*OPTIONAL, "renderer"))
+
+
+def test_each_time_that_the_simulator_starts_over_is_told(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its own log here
+    sim = PoleSim()
+    sim.reset(seed=7)
+    still = np.zeros(1, np.float32)
+    for unstable in (False, True, False, True):
+        if unstable:
+            sim._data.qvel[:] = 1e12
+        sim.step(still)
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note:")]
+    assert [line.partition(":")[2].split(" (")[0] for line in told] == [
+        f" pole was unstable in step {step} of the episode with seed 7" for step in (2, 4)
+    ]
+    assert all("BADQVEL" in line for line in told)

@@ -173,8 +173,8 @@ def test_an_exported_policy_carries_its_encoder(tmp_path, monkeypatch):
     folder = made_run(top, exported_encoder_in(top))
     before = acts(folder / "policy.safetensors")
     out, half = tmp_path / "out" / "policy.safetensors", tmp_path / "out" / "half.safetensors"
-    commands.export(str(folder), out, lines.append, best=False, half=False)
-    commands.export(str(folder), half, lines.append, best=False, half=True)
+    commands.export(str(folder), out, lines.append, best=False)
+    commands.export(str(folder), half, lines.append, best=False, rounding="half")
     assert len(lines) == 2 and str(tmp_path) not in checkpoint.load_values(out)["config"]
     shutil.rmtree(top)
     assert np.array_equal(acts(out), before)
@@ -206,7 +206,7 @@ def test_what_an_exported_policy_is_too_small_for_is_said(tmp_path, monkeypatch)
     encoder = exported_encoder(tmp_path / "encoder.safetensors")
     folder = made_run(tmp_path / "project", encoder)
     out = tmp_path / "out" / "policy.safetensors"
-    commands.export(str(folder), out, lines.append, best=False, half=False)
+    commands.export(str(folder), out, lines.append, best=False)
     assert lines[0].startswith(f"note: it needs {encoder}, ")
     acts(out)
     encoder.rename(out.with_name("encoder.safetensors"))
