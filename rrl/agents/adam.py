@@ -75,7 +75,10 @@ class Adam:
         if tensors:
             for name, ours in self._named().items():
                 for i, t in enumerate(ours):
-                    t.copy_(tensors[f"{i}.{name}"])
+                    saved = tensors[f"{i}.{name}"]
+                    if saved.shape != t.shape:  # it would be broadcast
+                        raise ValueError(f"{name} of parameter {i} is {list(saved.shape)}, not {list(t.shape)}")
+                    t.copy_(saved)
 
     def _named(self) -> dict[str, list[Tensor]]:
         return {"step": self.steps, "exp_avg": self.averages, "exp_avg_sq": self.squares}

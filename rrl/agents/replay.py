@@ -7,7 +7,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -18,12 +17,15 @@ from rrl.machine.processes import in_bytes
 from rrl.registry import UserError
 from rrl.rollout.data import Rollout
 from rrl.store import files
+from rrl.store.arrays import Npz, npz
 
 ARRAYS = ("rows", "actions", "rewards", "t", "kind")
 NORESERVE = 0x4000 if sys.platform == "linux" else 0  # of mman.h; Python has no name for it before 3.13
 LAST, STEP, END = 0, 1, 2
 """Kinds of places: an observation that no action followed (an episode's last, or the newest); a step; a
 step that truly ended the task, with nothing to be earned after it."""
+FURTHEST = 2**53
+"""Of places: more than any training counts to."""
 
 
 class Batch(NamedTuple):
@@ -123,6 +125,8 @@ class Replay:
         begin = 0
         for e, end in enumerate(last):
             slot = e % self.slots if rollout.slots is None else int(rollout.slots[e])
+            if slot >= self.slots:
+                raise UserError(f"the replay memory is of {self.slots} environments, not of {slot + 1} or more")
             if rollout.t[begin] != self.t[slot, self.head[slot] % self.size]:
                 raise ValueError(f"slot {slot}: this piece doesn't go on where the last one stopped")
             for i in range(begin, end + 1):
@@ -236,21 +240,54 @@ class Replay:
             self._segments = [_Segment(**values) for values in manifest["segments"]]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"what the checkpoint says of its replay memory is damaged: {error}") from error
+        if len(head) and not 0 <= head.min() <= head.max() <= FURTHEST:
+            raise UserError(f"what the checkpoint says of its replay memory is damaged: its newest places are {head}")
         self._allocate(len(head))
         self.head = head
         if strange := [segment for segment in self._segments if not segment.fits(self.head)]:
             raise UserError(f"the checkpoint names a file that is none of a replay memory's: {strange[0]}")
         self._saved = self.head.copy()
+        there = np.zeros_like(self.kind, np.bool_)
         for segment in self._segments:
             try:
-                with np.load(folder / segment.name, allow_pickle=False) as file:
-                    where = np.arange(segment.first, segment.first + segment.count)
-                    inside = where > self.head[segment.slot] - self.size
-                    for key in ARRAYS:
-                        getattr(self, key)[segment.slot, where[inside] % self.size] = file[key][inside]
-            except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+                with npz(folder / segment.name) as file:
+                    there[segment.slot, self._take_in(segment, file)] = True
+            except (ValueError, KeyError) as error:
                 raise UserError(f"the replay memory's file {folder / segment.name} can't be read: {error}") from error
+        for slot in range(self.slots):
+            if why := self._fault(slot, there[slot]):
+                raise UserError(f"the replay memory in {folder} is damaged: {why}")
         named = {segment.name for segment in self._segments}
         for path in folder.glob("*.npz*"):
             if path.name not in named:
                 path.unlink()
+
+    def _take_in(self, segment: _Segment, file: Npz) -> NDArray[np.int64]:
+        """Read a segment; returns where in the ring it lies. ValueError if its arrays are not this memory's."""
+        ours = {key: getattr(self, key) for key in ARRAYS}
+        for key, array in ours.items():
+            values = file.announced[key]
+            if (values.dtype, values.shape) != (array.dtype, (segment.count, *array.shape[2:])):
+                raise ValueError(f"{key} is {values.dtype} {list(values.shape)}")
+        where = np.arange(segment.first, segment.first + segment.count)
+        inside = where > self.head[segment.slot] - self.size
+        for key, array in ours.items():
+            values = file.read(key)
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise ValueError(f"{key} holds numbers that are not finite")
+            array[segment.slot, where[inside] % self.size] = values[inside]
+        taken: NDArray[np.int64] = where[inside] % self.size
+        return taken
+
+    def _fault(self, slot: int, there: NDArray[np.bool_]) -> str:
+        """In words, why a slot's places are none that `add` filled; empty if they are. `there` [size]: which were
+        read."""
+        head = int(self.head[slot])
+        places = np.arange(max(0, head + 1 - self.size), head + 1) % self.size if head else np.arange(0)
+        if not there[places].all():
+            return f"of slot {slot} {(~there[places]).sum()} of {len(places)} observations are missing"
+        kind, t = self.kind[slot, places], self.t[slot, places]
+        goes_on, follows = kind[:-1] != LAST, np.where(kind[:-1] == LAST, 0, t[:-1] + 1)
+        known = (kind <= END).all() and (t >= 0).all() and (kind[-1:] == LAST).all()
+        ended = (kind[1:] == LAST)[kind[:-1] == END].all() and goes_on[1:][~goes_on[:-1]].all()
+        return "" if known and ended and (t[1:] == follows).all() else f"slot {slot} holds no steps of episodes"

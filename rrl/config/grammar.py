@@ -21,6 +21,7 @@ from gin.config_parser import (
     IncludeStatement,
 )
 
+from rrl.config import limits
 from rrl.config.characters import foreign
 from rrl.registry import UserError
 
@@ -75,7 +76,7 @@ class Problem:
     def what(self) -> str:
         """All of it but its place: equal for mistakes of one kind."""
         text = f"\n    {cut(self.text)}" if self.line and self.text else ""
-        hints = "".join(f"\n  {hint}" for hint in (foreign(self.text), self.hint) if hint)
+        hints = "".join(f"\n  {hint}" for hint in (foreign(self.text[: limits.GUESSED]), self.hint) if hint)
         return f"{self.message}{text}{hints}"
 
     def __str__(self) -> str:
@@ -185,19 +186,48 @@ def parse(text: str, file: str, numbered: bool = True) -> tuple[list[Statement],
 
     Places carry `file` and, if `numbered`, the line.
     """
+    if len(text) > limits.CHARACTERS:
+        message = f"a text of {len(text):,} characters, and a configuration has {limits.CHARACTERS:,} at most"
+        return [], Problem(message, file, 0, "")
     lines = text.split("\n")
 
     def place(line: int) -> Place:
         return Place(file, line if numbered else 0, lines[line - 1].strip(" \t\r"))
 
+    if line := _many_strings(lines):
+        message = f"more than {limits.JOINED} strings stand side by side"
+        return [], Problem.at(place(line), message, "write them as one, or put commas between them")
     statements: list[Statement] = []
     try:
         for statement in ConfigParser(text, _Delegate()):
-            statements.append(_statement(statement, place(statement.location.line_num)))
+            where = place(statement.location.line_num)
+            statements.append(_statement(statement, where))
+            if _halves(statements[-1]):
+                hint = "write the character itself"
+                return statements, Problem.at(where, "a string holds half a character, which no file can hold", hint)
     except (SyntaxError, tokenize.TokenError, TypeError, ValueError, RecursionError) as error:
         line, message, hint = _diagnose(error, lines)
         return statements, Problem.at(place(line), message, hint)
     return statements, None
+
+
+def _many_strings(lines: list[str]) -> int:
+    """The line where more than `limits.JOINED` strings stand side by side, which gin's parser takes to be one; 0 if
+    none does. The time that it takes grows with the square of their number."""
+    if sum(line.count("'") + line.count('"') for line in lines) <= 2 * limits.JOINED:
+        return 0
+    count = 0
+    try:
+        for token in tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline):
+            if token.type == tokenize.STRING:
+                count += 1
+            elif token.type not in (tokenize.NL, tokenize.COMMENT):
+                count = 0
+            if count > limits.JOINED:
+                return token.start[0]
+    except (tokenize.TokenError, SyntaxError):  # told when it is read
+        pass
+    return 0
 
 
 def value_of(source: str) -> Any:
@@ -206,6 +236,12 @@ def value_of(source: str) -> Any:
     if problem or len(statements) != 1 or not isinstance(statements[0], Binding):
         raise ValueError(f"{source} is no value of gin's")
     return statements[0].value
+
+
+def _halves(statement: Statement) -> bool:
+    """Does a string hold half a character: a surrogate, alone?"""
+    said = statement.path if isinstance(statement, Include) else getattr(statement, "value", None)
+    return any("\ud800" <= c <= "\udfff" for leaf in _leaves(said) if isinstance(leaf, str) for c in leaf)
 
 
 def _statement(parsed: Any, place: Place) -> Statement:

@@ -3,13 +3,15 @@ resolved here."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from rrl.config import repair
+from rrl.config import limits, repair
 from rrl.config.files import Finder, beside
 from rrl.config.files import find as find_file
 from rrl.config.grammar import NEEDS_QUOTES, Binding, Block, Import, Include, Place, Problem, parse
@@ -45,6 +47,7 @@ class Reader:
         """Of several files laid over each other, how many bindings there are up to each one's end."""
         self.given: list[Binding] = []
         """What the parts among them are there for, such as a method's agent."""
+        self._included = 0
         self.complete = True
         """False if a text could not be read to its end: what is missing or unused cannot be told then."""
 
@@ -147,6 +150,12 @@ class Reader:
             self.problems.append(Problem.at(statement.place, message, "remove one of these includes"))
             self.complete = False
             return []
+        self._included += 1
+        if self._included > limits.INCLUDED:
+            message = f"more than {limits.INCLUDED} texts are included, one counted as often as it is read"
+            self.problems.append(Problem.at(statement.place, message, "include less"))
+            self.complete = False
+            return []
         text = self._text(path, shown, statement.place, statement.path, above)
         if text is None:
             return []
@@ -165,7 +174,12 @@ class Reader:
             hint = "save it as UTF-8"
         except OSError as error:
             message = f"cannot read {shown}: {error.strerror or error}"
-            hint = "you may not read it" if path.exists() and not path.is_dir() else _instead(path, written, above)
+            if isinstance(error, PermissionError):
+                hint = "you may not read it"
+            elif error.errno == errno.EFBIG:
+                hint = f"a configuration is a text of at most {limits.CHARACTERS:,} characters"
+            else:
+                hint = _instead(path, written, above)
         self.problems.append(Problem.at(place, message, hint))
         self.complete = False
         return None
@@ -198,7 +212,14 @@ def bound_in(path: Path, shown: str) -> set[str]:
 
 def read_text(path: Path) -> str:
     """The text of a file; a pipe's is kept, since it can be read but once."""
-    return _piped(path) if is_pipe(path) else path.read_text(encoding="utf-8-sig")
+    if is_pipe(path):
+        return _piped(path)
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # a device may never end
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    if about.st_size > 4 * limits.CHARACTERS:  # of UTF-8 four bytes at most
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return path.read_text(encoding="utf-8-sig")
 
 
 @cache
@@ -211,6 +232,8 @@ def _repaired(problem: Problem, text: str, shown: str) -> Problem:
     place."""
     lines = text.split("\n")
     index = max(problem.line, 1) - 1
+    if len(problem.text) > limits.GUESSED:
+        return problem
     guess = repair.statement(problem.text)
     if not guess:
         wanted = repair.expected(problem.text) if problem.hint.startswith(NEEDS_QUOTES) else ""

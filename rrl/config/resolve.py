@@ -12,6 +12,7 @@ import pydantic
 from pydantic.fields import FieldInfo
 
 from rrl import registry
+from rrl.config import limits
 from rrl.config.files import Finder, find
 from rrl.config.grammar import LONGEST, Binding, Block, Macro, Place, Problem, Reference, cut, macros_in, references_in
 from rrl.config.refusals import by_field, own_words, refusal
@@ -146,6 +147,7 @@ class Resolver:
         `remedy`: what to do about a field that must be bound, such as `Experiment.agent`; "": bind it.
         `folders`: by the name of a text, where the files that it names are looked for, by `finder`.
         """
+        self._unfolded = 0
         self.problems: list[Problem] = []
         self.used: set[Binding] = set()
         self.referred: dict[str, list[str]] = {}
@@ -320,6 +322,13 @@ class Resolver:
             circle = (*circle[turn:], *circle[: turn + 1])
             message = f"the macro {circle[0]} refers to itself: {' -> '.join(circle)}"
             self._report(self.macros[circle[0]], message, "give it a value")
+            return self._lost(slot)
+        self._unfolded += 1
+        if len(slot.macros) > limits.NESTED or self._unfolded > limits.MACROS:
+            message = f"{slot.target.label} goes through more macros than the {limits.NESTED} of one value"
+            if len(slot.macros) <= limits.NESTED:
+                message = f"more than {limits.MACROS:,} values go through macros, one counted as often as it is used"
+            self._report(slot.target, message, "write the value out")
             return self._lost(slot)
         binding = self.macros.get(raw.name)
         if binding is None:

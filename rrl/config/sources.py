@@ -60,7 +60,8 @@ def locate(source: str | Path) -> tuple[Path, str]:
 
 def shipped_like(written: str) -> str:
     """The shipped file most like what an include names; "" if none is."""
-    close = [name for name in near(written) if name in shipped()]
+    known = shipped()
+    close = [name for name in near(written) if name in known]
     return f"{close[0]}.gin" if close else ""
 
 
@@ -74,7 +75,7 @@ def moved_to(name: str) -> str:
 
 def gin_files_in(folder: Path) -> list[Path]:
     """The gin files of a folder, by name; none where it is no folder."""
-    return sorted(folder.glob("*.gin")) if folder.is_dir() else []
+    return sorted(folder.glob("*.gin")) if os.path.isdir(folder) else []  # noqa: PTH112 (of names too long too)
 
 
 def _folder() -> Path | None:

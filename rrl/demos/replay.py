@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,9 @@ from rrl.envs.vector import WorkerVectorEnv
 from rrl.machine.paths import caches, expanded, unusable
 from rrl.registry import Component, Count, InputFile, Mistake, Parts, Seed, UserError, register
 from rrl.rollout.data import Obs, Policy, Rollout
-from rrl.rollout.episodes import Collector
+from rrl.rollout.episodes import Collector, check_width
 from rrl.rollout.slots import Slots
+from rrl.store.arrays import npz as npz_file
 from rrl.store.files import shipped_first, writing
 
 
@@ -176,6 +176,7 @@ def playback(
     collector: Collector, policy: Policy, demos: Demos, progress: Callable[[int], None] | None = None
 ) -> Rollout:
     """Show all recorded states, without stepping, as a rollout with the recorded flags and rewards 0."""
+    check_width(demos.actions, collector.envs)
     slots = Slots(collector.envs.num_envs, collector.envs.frames)
     rows: list[NDArray[Any]] = []
     for start in range(0, len(demos), slots.count):
@@ -239,13 +240,14 @@ def _write_cache(path: Path, rollout: Rollout) -> None:
 
 def _read_cache(path: Path) -> Rollout | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with npz_file(path) as file:
+            arrays: dict[str, Any] = {name: file.read(name) for name in _ARRAYS}
             rollout = Rollout(
-                **{name: file[name] for name in _ARRAYS},
-                flags={k[5:]: file[k] for k in file.files if k.startswith("flag.")},
-                success_steps=int(file["success_steps"]),
+                **arrays,
+                flags={k[5:]: file.read(k) for k in file.announced if k.startswith("flag.")},
+                success_steps=int(file.read("success_steps")),
             )
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except (ValueError, KeyError, TypeError):
         return None  # missing, or a damaged file: made again
     # Earlier versions cached NaN features too: made again, which says where they come from.
     finite = all(np.isfinite(values).all() for values in (rollout.obs, rollout.final_obs, rollout.rewards))

@@ -8,17 +8,18 @@ made by replaying the actions (and then cached). Rewards are the run's too.
 from __future__ import annotations
 
 import hashlib
-import json
-import zlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from typing import Annotated, Any, Literal
+from zipfile import is_zipfile
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
+from pydantic import Field
 
 from rrl.config import ginfile
 from rrl.envs.base import EnvFactory, find_recorded
@@ -26,13 +27,36 @@ from rrl.machine.paths import new_file, unusable
 from rrl.machine.processes import in_bytes
 from rrl.registry import UserError, build
 from rrl.rollout.data import Episode
+from rrl.store.arrays import npz as npz_file
 from rrl.store.files import write_json, writing
+from rrl.store.schema import misfit, parsed, text_of
 
 FORMAT = 1
 PER_EPISODE = ("seeds", "returns")
 """Facts that list a value for each episode."""
 LARGEST = 4 * 2**30
 """Bytes that a set may unpack to: a million steps of the hand take a tenth of it."""
+EPISODES = 10**6
+LONGEST = 2**31 - 2
+"""Actions of an episode: steps are counted in an int32."""
+WIDEST = 2**16
+"""Numbers of an action, of a state, or of one array of an initial state."""
+
+
+class _Facts(pydantic.BaseModel):
+    """What is asked of the facts beside a set; more may stand there for people."""
+
+    model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
+
+    format: Literal[1]
+    checksum: str
+    env: str
+    environment: str = ""
+    settings: list[str] = []
+    seeds: list[int] = []
+    returns: list[float] = []
+    policy: str = ""
+    horizon: Annotated[str, Field(pattern=r"^[1-9]\d{0,9}$")] = "1"
 
 
 @dataclass(frozen=True)
@@ -130,11 +154,12 @@ class Demos:
 
     def contents(self) -> str:
         """SHA-256 of every array: of velocities and flags too, which playback by states shows."""
-        return _digest(self._arrays())
+        return _digest(self.arrays())
 
     def misfit(self) -> str:
         """In words, the first array that has not the shape or the type of a set's; empty if all have."""
-        if self.lengths.ndim != 1 or self.lengths.dtype.kind != "i" or not len(self) or self.lengths.min() < 1:
+        whole = self.lengths.ndim == 1 and self.lengths.dtype in (np.int32, np.int64) and len(self) > 0
+        if not whole or self.lengths.min() < 1 or self.lengths.max() > LONGEST:
             return f"lengths must be whole numbers from 1 on, one for each episode; got {_in_words(self.lengths)}"
         steps, states = int(self.lengths.sum()), int(self.lengths.sum()) + len(self)
         places: list[tuple[str, NDArray[Any], str, int, int | None]] = [
@@ -146,10 +171,15 @@ class Demos:
         ]
         for name, values, kinds, rows, dimensions in places:
             fits = values.ndim == dimensions if dimensions else values.ndim > 0
+            if fits and math.prod(values.shape[1:]) > WIDEST:
+                return f"{name} must have rows of at most {WIDEST:,} numbers; got {_in_words(values)}"
             if not fits or len(values) != rows or values.dtype.kind not in kinds:
                 kind = {"f": "floating-point", "b": "bool"}.get(kinds, "numbers")
                 shape = f" in {dimensions} dimension{'s' * (dimensions > 1)}" if dimensions else ""
                 return f"{name} must be {kind}, {rows:,} rows{shape}; got {_in_words(values)}"
+        for name in PER_EPISODE:
+            if len(listed := self.facts.get(name) or range(len(self))) != len(self):
+                return f"{name} must be of {len(self)} episodes; got {len(listed)}"
         return ""
 
     def fault(self) -> str:
@@ -184,13 +214,13 @@ class Demos:
         checksums = {"checksum": self.checksum(), "contents": self.contents()}
         try:
             with writing(path) as file:
-                np.savez_compressed(file, allow_pickle=False, **self._arrays())
+                np.savez_compressed(file, allow_pickle=False, **self.arrays())
             write_json(path.with_suffix(".json"), {**self.facts, "format": FORMAT, **checksums})
         except BaseException:
             path.unlink(missing_ok=True)  # half a set would stand in the next try's way
             raise
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays by their names in a file."""
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in ("lengths", "actions", "qpos", "qvel")}
         arrays |= {f"flag.{k}": v for k, v in self.flags.items()}
@@ -201,14 +231,27 @@ def _in_words(values: NDArray[Any]) -> str:
     return f"{values.dtype} {list(values.shape)}"
 
 
-def _unpacked(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz. ValueError if they would take more than `LARGEST`, and what numpy raises."""
-    with ZipFile(path) as packed:
-        size = sum(member.file_size for member in packed.infolist())
-    if size > LARGEST:
-        raise ValueError(f"it unpacks to {in_bytes(size)}, and a set to {in_bytes(LARGEST)} at most")
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+def _unpacked(path: Path, facts: Mapping[str, Any]) -> Demos:
+    """The set in an .npz. ValueError if it is none: told before its arrays are unpacked, where their sizes tell it."""
+    with npz_file(path) as packed:
+        if packed.size > LARGEST:
+            raise ValueError(f"it unpacks to {in_bytes(packed.size)}, and a set to {in_bytes(LARGEST)} at most")
+        announced = _of_arrays(packed.announced, facts)
+        if announced.lengths.size > EPISODES:
+            raise ValueError(f"it holds {announced.lengths.size:,} episodes, and a set {EPISODES:,} at most")
+        if why := replace(announced, lengths=packed.read("lengths")).misfit():
+            raise ValueError(why)
+        return _of_arrays({name: packed.read(name) for name in announced.arrays()}, facts)
+
+
+def _of_arrays(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Demos:
+    """A set of its arrays by their names in a file."""
+    return Demos(
+        **{name: arrays[name] for name in ("lengths", "actions", "qpos", "qvel")},
+        flags={k[5:]: v for k, v in arrays.items() if k.startswith("flag.")},
+        initial={k[8:]: v for k, v in arrays.items() if k.startswith("initial.")},
+        facts=facts,
+    )
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -232,10 +275,11 @@ def environment(facts: Mapping[str, Any]) -> EnvFactory.Config:
     if "settings" not in facts:
         return find_recorded(facts)
     try:
-        config = ginfile.loads("\n".join(facts["settings"]), "recorded settings", root=facts["environment"])
+        config = ginfile.loads("\n".join(facts["settings"]), "recorded settings", root=facts.get("environment", ""))
     except ginfile.ConfigError as error:
         raise UserError(f"this version of rrl can't make the environment of {facts['env']} again:\n{error}") from error
-    assert isinstance(config, EnvFactory.Config)
+    if not isinstance(config, EnvFactory.Config):
+        raise UserError(f"a set can't be recorded in {facts['environment']}, which is no environment")
     return config
 
 
@@ -288,24 +332,13 @@ def load(path: Path) -> Demos:
             "  put the .json of the set beside it; other people's files are taken over by `rrl demos import`"
         )
     try:
-        facts = json.loads(path.with_suffix(".json").read_text())
-        if not isinstance(facts, dict):
-            raise ValueError("its .json holds no facts with names")
-        arrays = _unpacked(path)
-        demos = Demos(
-            **{name: arrays[name] for name in ("lengths", "actions", "qpos", "qvel")},
-            flags={k[5:]: v for k, v in arrays.items() if k.startswith("flag.")},
-            initial={k[8:]: v for k, v in arrays.items() if k.startswith("initial.")},
-            facts=facts,
-        )
-        if why := demos.misfit():
-            raise ValueError(why)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        why = str(error) if is_zipfile(path) else "it is no .npz, or cut short"
-        if isinstance(error, KeyError):
-            why = f"it has no array {error}"
-        elif "pickle" in why:  # numpy tells how to run what is in it
-            why = "it holds Python objects, which are never read"
+        facts = parsed(text_of(path.with_suffix(".json")))
+        if why := misfit(_Facts, facts):
+            raise ValueError(f"{path.with_suffix('.json').name} says {why}")
+        demos = _unpacked(path, facts)
+    except (OSError, ValueError, KeyError) as error:
+        why = f"it has no array {error}" if isinstance(error, KeyError) else str(error)
+        why = why if is_zipfile(path) else "it is no .npz, or cut short"
         raise UserError(
             f"{path} is not a set of demonstrations that rrl wrote: {why}\n"
             "  make the set anew; other people's files are taken over by `rrl demos import`"

@@ -22,7 +22,7 @@ from PIL import Image
 from rrl.envs import about, gl, gym_packages
 from rrl.envs.any_gym_scene import Scene, scene_of
 from rrl.envs.any_gym_seen import NUMBERS, flat, observer, parts_of, row
-from rrl.envs.base import RESET_OPTIONS, Arrays, FrameRequest, reset_options, seed_of, seed_words
+from rrl.envs.base import RESET_OPTIONS, Arrays, FrameRequest, check_state, reset_options, seed_of, seed_words
 from rrl.envs.scene import Scene as Changes
 from rrl.registry import UserError
 
@@ -343,6 +343,7 @@ class GymnasiumSim(gymnasium.Env[Any, NDArray[np.float32]]):
         """The environment's own observation at these positions and velocities. UserError if it can't be asked."""
         if self._look is None or self._scene is None:
             raise UserError(f"{self.label} can't be put into a recorded state: it has no `_get_obs()` to observe it by")
+        check_state(self.label, self._scene.physics(), qpos, qvel)
         self._scene.put(qpos, qvel)
         return self._look()
 

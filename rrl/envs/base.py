@@ -386,6 +386,17 @@ def reset_options(initial: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
+def check_state(
+    label: str, here: tuple[NDArray[Any], NDArray[Any]], qpos: NDArray[np.float64], qvel: NDArray[np.float64]
+) -> None:
+    """UserError if recorded positions and velocities are not as many as those that an environment has `here`."""
+    if (here[0].shape, here[1].shape) != (qpos.shape, qvel.shape):
+        raise UserError(
+            f"a state of {label} has {here[0].size} positions and {here[1].size} velocities; the recorded one has "
+            f"{qpos.size} and {qvel.size}"
+        )
+
+
 def seed_words(seed: int) -> NDArray[np.float64]:
     """[2]: a seed of up to 64 bits, which float64 can't hold, as two numbers of 32; the high one first."""
     return np.array([seed >> 32, seed & (2**32 - 1)], np.float64)

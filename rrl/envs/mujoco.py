@@ -14,7 +14,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rrl.envs import about, gl, render
-from rrl.envs.base import Arrays, FrameRequest
+from rrl.envs.base import Arrays, FrameRequest, check_state
 from rrl.envs.dress import Dress, Table
 from rrl.envs.scene import Scene
 from rrl.registry import UserError
@@ -257,7 +257,9 @@ class MuJoCoSim(gymnasium.Env[Any, NDArray[np.float32]], abc.ABC):
 
     def show(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> Observation:
         """The observation at the given joint positions and velocities, with all that follows from them up to date
-        (after `step` it may lag by a substep). The simulator stays there; what the task randomised is kept."""
+        (after `step` it may lag by a substep). The simulator stays there; what the task randomised is kept. UserError
+        for a state of another model."""
+        check_state(self._name, self.physics(), qpos, qvel)
         self._data.qpos[:] = qpos
         self._data.qvel[:] = qvel
         mujoco.mj_forward(self._model, self._data)

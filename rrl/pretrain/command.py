@@ -12,6 +12,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import pydantic
+
 from rrl.config import ginfile
 from rrl.encoders.task import save_encoder
 from rrl.machine.console import Display, optional_output
@@ -24,7 +26,7 @@ from rrl.pretrain.train import Metrics, Pictures, Teacher, Training, in_words
 from rrl.registry import UserError
 from rrl.run import facts, process, provenance
 from rrl.run.loop import Ended
-from rrl.store import checkpoint, files
+from rrl.store import checkpoint, files, schema
 from rrl.store.results import CONFIG, PRETRAINING, ROOT, project
 from rrl.store.tracking import MLflowTracker, store_of
 
@@ -178,12 +180,22 @@ def _opened(
                 same = {name: getattr(before, name) for name in MACHINE if getattr(asked, name) in (None, "auto")}
                 config = resolve(config.model_copy(update=same))
                 said = files.read_json(folder / PRETRAINING)
+                schema.expect(_Facts, said, folder / PRETRAINING, "encoder's training")
                 tracker = MLflowTracker.resume(store_of(said["uri"], project(folder)), said["run_id"])
         try:
             yield folder, tracker, config
         except BaseException:
             tracker.end("FAILED")
             raise
+
+
+class _Facts(pydantic.BaseModel):
+    """What is asked of a training's file; more stands there for people."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+    uri: str
+    run_id: str
 
 
 def _record(folder: Path, tracker: MLflowTracker, pretraining: Pretraining, source: str) -> None:

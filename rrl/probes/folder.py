@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -11,17 +10,38 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from rrl.config import ginfile
 from rrl.probes.leaderboard import Row, numbers
 from rrl.probes.settings import Probe
 from rrl.registry import UserError
 from rrl.run import process
-from rrl.store import files, results
+from rrl.store import files, results, schema
 from rrl.store.tracking import MLflowTracker, store_of
 from rrl.store.tracking import Row as Point
 
 MAY_CHANGE = ("encoders", "controls", "clones", "episodes", "changes", "shown", "threads", "workers")
 """Settings with which a probe of the same name goes on: what is measured already stays what it is."""
+
+
+class _Facts(pydantic.BaseModel):
+    """What is asked of a probe's file; more stands there for people."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+    name: str
+    started: str
+    uri: str
+    run_id: str
+    children: dict[str, str]
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What a probe's file says; UserError if it is damaged."""
+    facts = files.read_json(folder / results.PROBE)
+    schema.expect(_Facts, facts, folder / results.PROBE, "probe")
+    return facts
 
 
 class ProbeFolder:
@@ -32,7 +52,7 @@ class ProbeFolder:
         self._lock = ExitStack()
         refusal = f"another process is working on the probe {folder}; wait for it or stop it"
         self._lock.enter_context(files.locked(folder / results.LOCK, seconds=0, refusal=refusal))
-        self.facts: dict[str, Any] = json.loads((folder / results.PROBE).read_text())
+        self.facts = _facts(folder)
 
     def __enter__(self) -> ProbeFolder:
         return self
@@ -43,9 +63,9 @@ class ProbeFolder:
     @staticmethod
     def named(name: str) -> tuple[Path, dict[str, Any]] | None:
         """(folder, facts) of the newest probe of this name in `runs/`; None: there is none."""
-        known = [(path.parent, files.read_json(path)) for path in results.ROOT.glob(f"*/{results.PROBE}")]
-        alike = [found for found in known if found[1].get("name") == name]
-        return max(alike, key=lambda found: str(found[1]["started"]), default=None)
+        folders = [path.parent for path in results.ROOT.glob(f"*/{results.PROBE}")]
+        alike = [folder for folder in folders if files.read_json(folder / results.PROBE).get("name") == name]
+        return max(((folder, _facts(folder)) for folder in alike), key=lambda found: found[1]["started"], default=None)
 
     @staticmethod
     def of_id(text: str) -> tuple[Path, dict[str, Any]] | None:
@@ -53,7 +73,7 @@ class ProbeFolder:
         found = [path.parent for path in results.ROOT.glob(f"{glob.escape(text)}*/{results.PROBE}")] if text else []
         if len(found) != 1 or Path(text).exists():
             return None
-        return found[0], files.read_json(found[0] / results.PROBE)
+        return found[0], _facts(found[0])
 
     @classmethod
     def open(cls, name: str, new: bool = False, there: tuple[Path, dict[str, Any]] | None = None) -> ProbeFolder:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rrl.envs.scene import Scene
 from rrl.envs.vector import WorkerVectorEnv
 from rrl.envs.workers import Pending
+from rrl.registry import UserError
 from rrl.rollout.data import Episode, Policy, Rollout
 from rrl.rollout.effects import seen
 from rrl.rollout.slots import Slots, check_actions, check_rewards
@@ -55,6 +56,9 @@ class Collector:
         index (-1: idle, or in another group) and its step count; `progress(n)` with the number of steps
         just made; `ended` with the success of each episode, by the first of the environment's flags, as it ends.
         """
+        for episode in todo:
+            if episode.actions is not None:
+                check_width(episode.actions, self.envs)
         n = self.envs.num_envs
         bounds = [g * n // self.groups for g in range(self.groups + 1)]
         groups = [
@@ -72,6 +76,14 @@ class Collector:
         finally:
             collection.undress()
         return collection.result()
+
+
+def check_width(actions: NDArray[Any], envs: WorkerVectorEnv) -> None:
+    """UserError if recorded actions [L, m] are of another width than the environment's: numpy would broadcast some."""
+    if actions.shape[1:] != (envs.action_dim,):
+        raise UserError(
+            f"an action of {envs.factory.name} is {envs.action_dim} numbers; the recorded ones are {actions.shape[-1]}"
+        )
 
 
 @dataclass

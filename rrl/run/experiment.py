@@ -75,7 +75,7 @@ class Experiment(Component):
         """What acts and learns, such as @DAPG()."""
         demos: DemoSet.Config | None = None
         """Demonstrations to learn from: @DemoSet()."""
-        evaluators: tuple[Evaluator.Config, ...] = ()
+        evaluators: Annotated[tuple[Evaluator.Config, ...], Field(max_length=100)] = ()
         """What is measured beside the training episodes, such as (@SuccessRate(), @Video())."""
         iterations: Annotated[int, Field(ge=0, le=10**9)]
         """Updates, each after the agent's episodes (paper: 200 or 300); for agents that learn at every step,
@@ -106,7 +106,7 @@ class Experiment(Component):
         workers: Annotated[int, Field(ge=0, le=1_024)] | None = None
         """Processes that simulate and render (once `groups` is chosen, they change no bit); None: one per
         core; 0: in this process."""
-        trackers: tuple[Tracker.Config, ...] = ()
+        trackers: Annotated[tuple[Tracker.Config, ...], Field(max_length=100)] = ()
         """Where the run is shown beside MLflow, such as (@TensorBoard(), @WandB())."""
         system_metrics: bool = False
         """Also log how busy the machine is, `system/...`: processor since the last row, memory now."""

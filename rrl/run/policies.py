@@ -36,7 +36,7 @@ from rrl.rollout.slots import Slots
 from rrl.run import provenance
 from rrl.run.experiment import Experiment
 from rrl.run.rounding import restored
-from rrl.store import checkpoint
+from rrl.store import checkpoint, schema
 from rrl.store.files import writing
 from rrl.store.shipped import find as find
 from rrl.store.shipped import shipped as shipped
@@ -130,7 +130,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Any]:
     stored, values = checkpoint.load_file(path)
     if "config" not in values or "state_dim" not in values:
         raise UserError(f"{path} is not a policy file; runs write policy.safetensors and best_policy.safetensors")
-    checkpoint.expect(_Facts, values, path, "policy")
+    schema.expect(_Facts, values, path, "policy")
     tensors = restored(stored, path)
     weights = sum(tensor.numel() for tensor in tensors.values())
     for name in ("state_dim", "action_dim"):  # more than its networks could take: nothing is built
@@ -159,15 +159,13 @@ def load(path: Path, *, as_run: bool = False) -> tuple[Experiment.Config, Agent,
     if other := provenance.changed(values, encoder.identity()):
         raise UserError(f"{path} was trained with another encoder: {', '.join(other)}; put the original files back")
     inference = _inference(config, cameras, as_run)
-    agent: Agent = build(
-        config.agent,
-        encoder=encoder,
-        state_dim=values["state_dim"],
-        action_dim=values["action_dim"],
-        seed=config.seed,
-        inference=inference,
-        **env.for_critics(),
-    )
+    sizes = {"state_dim": values["state_dim"], "action_dim": values["action_dim"], **env.for_critics()}
+    try:
+        agent: Agent = build(config.agent, encoder=encoder, seed=config.seed, inference=inference, **sizes)
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise UserError(f"{path} asks for larger networks than this machine has memory for: {error}") from error
     own = {name: t for name, t in tensors.items() if not name.startswith(FILE)}
     _load(agent, own, path)
     here = provenance.versions(encoder, env, config.agent.component) | provenance.environment(env)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +33,7 @@ from rrl.store.results import (
     ROOT,
     TAGS,
     TOLD,
+    facts_of,
     folder_of,
     project,
     said,
@@ -166,10 +166,10 @@ def resume(run: str, budget: float | None = None, iterations: int | None = None,
     folder = folder_of(run, sweeps=False)
     with locked(folder):
         try:
-            facts = json.loads((folder / "run.json").read_text())
+            facts = facts_of(folder)
             versions = facts["versions"]
             uri, run_id = recorded(folder)
-        except (ValueError, KeyError, TypeError) as error:
+        except KeyError as error:
             raise UserError(f"{folder / 'run.json'} is damaged: {error}") from error
         began = ginfile.load(folder / "config.gin")
         asked = config = ginfile.load(folder / "config.gin", overrides)

@@ -15,7 +15,7 @@ from rrl.registry import UserError
 from rrl.rollout.data import Rollout
 from rrl.rollout.steps import Stepper
 from rrl.run.provenance import changed
-from rrl.store import checkpoint
+from rrl.store import checkpoint, schema
 
 CHECKPOINT = "checkpoint.safetensors"
 REPLAY = "replay"
@@ -66,7 +66,7 @@ def last(folder: Path, identity: dict[str, str]) -> Checkpoint:
         return Checkpoint()
     try:
         tensors, values = checkpoint.load_file(path)
-        checkpoint.expect(_Values, values, path, "checkpoint")
+        schema.expect(_Values, values, path, "checkpoint")
     except UserError as error:
         raise UserError(
             f"{error}\n{folder / BEST_POLICY} may still hold the best policy; without {path.name} "
@@ -94,13 +94,27 @@ def save(folder: Path, agent: Agent, stepper: Stepper | None, values: dict[str, 
 
 
 def restore(folder: Path, agent: Agent, stepper: Stepper | None, demos: Rollout | None, last: Checkpoint) -> None:
-    """Undo of `save`, in an agent and a stepper of the same configuration."""
+    """Undo of `save`, in an agent and a stepper of the same configuration. UserError where the checkpoint is of
+    another one, or says what no `save` wrote."""
     if demos is not None:
         agent.remember(demos)
-    agent.restore(last.tensors, last.values["agent"])
-    if stepper is not None:
-        arrays = checkpoint.unpack(last.tensors, last.values["stepper"]["layout"])
-        arrays = {name.removeprefix("stepper."): array for name, array in arrays.items()}
-        stepper.restore(arrays, last.values["stepper"]["values"])
+    path = folder / CHECKPOINT
+    try:
+        _same_kinds(agent, last)
+        agent.restore(last.tensors, last.values["agent"])
+        if stepper is not None:
+            arrays = checkpoint.unpack(last.tensors, last.values["stepper"]["layout"])
+            arrays = {name.removeprefix("stepper."): array for name, array in arrays.items()}
+            stepper.restore(arrays, last.values["stepper"]["values"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, SyntaxError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)  # torch tells names and shapes
+        raise UserError(f"{path} is not of this run's {type(agent).__name__} and environments: {why}") from error
     if agent.replay is not None:
-        agent.replay.load(folder / REPLAY, last.values["replay"])
+        agent.replay.load(folder / REPLAY, last.values.get("replay", {}))
+
+
+def _same_kinds(agent: Agent, last: Checkpoint) -> None:
+    """ValueError if a tensor of the checkpoint has another type than the agent's: torch would convert it."""
+    for name, ours in agent.state_dict().items():
+        if (saved := last.tensors.get(name)) is not None and saved.dtype != ours.dtype:
+            raise ValueError(f"{name} holds {saved.dtype}, not {ours.dtype}")

@@ -17,6 +17,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from rrl.registry import UserError
+from rrl.store.schema import parsed, text_of
 
 
 def shipped_first(name: str, shipped: Mapping[str, Path], file: Path) -> Path:
@@ -144,7 +145,7 @@ def cut(path: Path, size: int) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; empty if there is no such file or it isn't one."""
     try:
-        value = json.loads(path.read_text())
+        value = parsed(text_of(path))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
-from zipfile import BadZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rrl.store import files
+from rrl.store.arrays import npz
 
 Key = Mapping[str, Any]
 """All that decides a piece, as JSON: settings, checksums, versions."""
@@ -52,9 +53,9 @@ class Pieces:
     def arrays(self, key: Key) -> Arrays | None:
         """A piece of arrays; None: not done, or damaged."""
         try:
-            with np.load(self._path(key, ".npz"), allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            with npz(self._path(key, ".npz")) as file:
+                return {name: file.read(name) for name in file.announced}
+        except ValueError:
             return None
 
     def put_arrays(self, key: Key, arrays: Arrays) -> None:

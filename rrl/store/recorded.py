@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rrl.registry import UserError
 from rrl.store import files
-from rrl.store.results import BUDGET_OVER, RUN, Result, project
+from rrl.store.results import BUDGET_OVER, RUN, Result, facts_of, project
 from rrl.store.tracking import LostRun, MLflowTracker, kept, store_of
 
 TRACKING = "tracking.json"
@@ -46,7 +46,7 @@ def ending(run: Result) -> tuple[str, dict[str, str]]:
 def recorded(folder: Path, to: str | None = None) -> tuple[str, str]:
     """(address, id) of a run's record in the store that it began with, or in the one at the address `to`; the id is
     empty where there is none yet. UserError for a damaged folder, and for a stranger's choice of a store."""
-    facts = files.read_json(folder / RUN)
+    facts = facts_of(folder)
     try:
         own, run_id = str(facts["uri"]), str(facts["run_id"])
     except KeyError as error:
@@ -70,7 +70,7 @@ def opened(
             return (MLflowTracker.resume if running else MLflowTracker.beside)(uri, run_id), False
         except LostRun:
             say(f"note: the MLflow store {uri} has lost this run: it is told all of it again")
-    facts = files.read_json(folder / RUN)
+    facts = facts_of(folder)
     job = {str(name): str(facts[name]) for name in JOB if name in facts}
     tracker = MLflowTracker.start(str(facts.get("name", folder.name)), job, uri)
     known = files.read_json(folder / TRACKING)

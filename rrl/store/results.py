@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import glob
-import json
-import math
 import os
 import re
 import warnings
@@ -14,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
 from pydantic import TypeAdapter
 
 from rrl import registry
@@ -21,7 +20,9 @@ from rrl.config import ginfile
 from rrl.registry import Config, UserError, build
 from rrl.score import RETURN, Score
 from rrl.store import files
-from rrl.store.tracking import Row
+from rrl.store.checkpoint import load_values
+from rrl.store.schema import misfit, parsed, text_of
+from rrl.store.tracking import Row, row_of
 
 Status = Literal["finished", "stopped", "failed", "running"]
 ENDS: tuple[Status, ...] = ("finished", "stopped", "failed")
@@ -32,6 +33,8 @@ RUN, SWEEP, PRETRAINING, PROBE = "run.json", "sweep.json", "pretraining.json", "
 OTHERWISE = {"encoder.other_task": True, "encoder.other_pictures": False}
 """Tags of what is otherwise than in the pictures that the encoder was trained on, and whether it is serious."""
 STATUS, TAGS, PARAMS, LOCK, CONFIG = "status.json", "tags.json", "params.json", "lock", "config.gin"
+PERCENT, EPISODES = 100.001, 2**31
+"""The largest share of episodes, rounding included, and number of them."""
 ID = 8
 """Characters of an id that people are shown: any beginning that no other run shares means it."""
 BUDGET_OVER = "the budget was over"
@@ -145,36 +148,59 @@ class Result(Setup):
 
 def read(folder: Path) -> Result:
     """The run in a folder. UserError if there is none or its files are damaged."""
-    try:
-        facts = json.loads((folder / RUN).read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no run: it has no {RUN}") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no run that can be read: {RUN} is damaged: {error}") from error
+    facts = facts_of(folder)
     try:
         setup = _read_setup(folder)
-        run_id, started, versions = str(facts["run_id"]), str(facts["started"]), dict(facts.get("versions") or {})
-        name = facts.get("name") or f"{Path(facts['source']).stem}-seed{setup.params.get('seed', 0)}"
         rows = _read_rows(folder / "metrics.jsonl")
-    except KeyError as error:
-        raise UserError(f"{folder / RUN} is damaged: it lacks {error}") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        _check_counts(rows, setup.score)
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no run that can be read: {error}") from error
     status, reason = read_status(folder)
     return Result(
         **vars(setup),
         folder=folder,
-        run_id=run_id,
-        name=name,
+        run_id=facts["run_id"],
+        name=facts.get("name") or f"{Path(facts.get('source', '')).stem}-seed{setup.params.get('seed', 0)}",
         tags={name: str(value) for name, value in files.read_json(folder / TAGS).items()},
-        packages=tuple(versions),
+        packages=tuple(facts.get("versions") or ()),
         rows=rows,
         status=status,
         reason=reason,
         sweep=facts.get("sweep"),
         job=facts.get("job"),
-        started=started,
+        started=facts["started"],
     )
+
+
+class _Facts(pydantic.BaseModel):
+    """What is asked of a run's `run.json`; more stands there for people."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+    run_id: str
+    started: str
+    uri: str
+    name: str | None = None
+    source: str = ""
+    overrides: list[str] = []
+    versions: dict[str, str] | None = None
+    sweep: str | None = None
+    job: str | None = None
+    fingerprint: str | None = None
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What `run.json` says of the run in a folder. UserError if there is none, or it is damaged."""
+    try:
+        facts: dict[str, Any] = parsed(text_of(folder / RUN))
+        why = misfit(_Facts, facts)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no run: it has no {RUN}") from error
+    except (OSError, ValueError) as error:
+        why = str(error)
+    if why:
+        raise UserError(f"{folder} holds no run that can be read: {RUN} is damaged: {why}")
+    return facts
 
 
 def said(folder: Path, part: str) -> dict[str, str]:
@@ -224,7 +250,7 @@ def _read_setup(folder: Path) -> Setup:
     try:
         return setup_of(ginfile.load(path), folder)
     except UserError:
-        return _setup_of_text(path.read_text(), folder)
+        return _setup_of_text(text_of(path), folder)
 
 
 def _setup_of_text(text: str, folder: Path) -> Setup:
@@ -273,7 +299,7 @@ def _logged_score(rows: Iterable[Row]) -> Score:
 
 
 def _read_rows(path: Path) -> tuple[Row, ...]:
-    text = path.read_text() if path.exists() else ""
+    text = text_of(path) if path.exists() else ""
     whole = text[: text.rfind("\n") + 1]  # a last line without its end is being written, or was cut
     rows = [_row(line, f"{path.name}, line {n}") for n, line in enumerate(whole.splitlines(), 1)]
     newest = max((n for n, row in enumerate(rows) if "iteration" in row.metrics), default=-1)
@@ -284,16 +310,26 @@ def _read_rows(path: Path) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def _check_counts(rows: Sequence[Row], score: Score) -> None:
+    """ValueError for a share of episodes that is no percentage, or a number of episodes that is none."""
+    shares = re.compile(rf"(train|eval|final)/(\w+_)?{re.escape(score.name)}(_sampled)?")
+    names = {name for row in rows for name in row.metrics}
+    most: dict[str, float] = {
+        name: EPISODES for name in names if name.partition("/")[2] in ("episodes", "episodes_sampled")
+    }
+    most |= {name: PERCENT for name in names if score.counted and shares.fullmatch(name)}
+    for row in rows:
+        for name in most.keys() & row.metrics.keys():
+            if not 0 <= row.metrics[name] <= most[name]:
+                raise ValueError(f"metrics.jsonl is damaged: {name} is {row.metrics[name]:g} at step {row.step}")
+
+
 def _row(line: str, where: str) -> Row:
-    """Without NaN and infinities, which earlier versions wrote: as if they had not been measured. ValueError, which
-    names the place, for what is no row."""
+    """ValueError, which names the place, for what is no row."""
     try:
-        row = Row(**json.loads(line))
-        if isinstance(row.step, int) and all(isinstance(value, float | int) for value in row.metrics.values()):
-            return replace(row, metrics={name: value for name, value in row.metrics.items() if math.isfinite(value)})
-    except (ValueError, TypeError, AttributeError):
-        pass
-    raise ValueError(f"{where} is damaged: {line[:60]!r}")
+        return row_of(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is damaged: {line[:60]!r}") from error
 
 
 def find(names: Iterable[str], root: Path | None = None) -> list[Result]:
@@ -409,10 +445,8 @@ def read_status(folder: Path) -> tuple[Status, str]:
 def _trained(folder: Path) -> bool:
     """Does the checkpoint say that the run is finished? Its header is JSON; no tensors are read."""
     try:
-        with (folder / "checkpoint.safetensors").open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return bool(json.loads(header["__metadata__"]["values"])["finished"])
-    except (OSError, ValueError, KeyError):
+        return load_values(folder / "checkpoint.safetensors").get("finished") is True
+    except UserError:
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import sqlite3
@@ -14,13 +15,17 @@ from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+import pydantic
+from pydantic import Field
 
 from rrl.registry import UserError
 from rrl.store import files
 from rrl.store.delivery import Deliveries
+from rrl.store.schema import parsed, text_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,6 +40,8 @@ STORE = "MLFLOW_TRACKING_URI"
 """The variable that names the store."""
 HIDDEN = "***"
 """Stands in a password's place."""
+LARGEST = 1e100
+"""Of a metric: what is computed of several of them stays finite."""
 TURN = 20.0
 """Seconds to wait for another process that writes to a local store."""
 NO_NAME = re.compile(r"[^\w\-. :/]")
@@ -52,15 +59,38 @@ class Row:
     metrics: Mapping[str, float]
 
 
+class _Row(pydantic.BaseModel):
+    """A row as it is read."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+    step: Annotated[int, Field(ge=0, le=2**53)]
+    time: Annotated[int, Field(ge=0, le=2**53)]
+    metrics: dict[str, float]
+
+
+def row_of(line: str) -> Row:
+    """The row that a line of `metrics.jsonl` says, without NaN and infinities, which earlier versions wrote: as if they
+    had not been measured. ValueError for what is no row."""
+    row = _Row.model_validate(parsed(line))
+    metrics = {name: value for name, value in row.metrics.items() if math.isfinite(value)}
+    if any(abs(value) > LARGEST for value in metrics.values()):
+        raise ValueError(f"a metric is beyond {LARGEST:g}")
+    return Row(row.step, row.time, metrics)
+
+
 class Log:
     """The rows of one run, in a file that is cut back to the last checkpoint on resume."""
 
     def __init__(self, path: Path, rows: int) -> None:
         self.path = path
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        try:
+            lines = text_of(path).splitlines(keepends=True) if path.exists() else []
+            self.rows = [row_of(line) for line in lines[:rows]]
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}") from error
         if len(lines) < rows:
             raise UserError(f"{path} holds {len(lines)} rows, the checkpoint {rows}: the file was damaged")
-        self.rows = [Row(**json.loads(line)) for line in lines[:rows]]
         if len(lines) > rows:
             files.cut(path, sum(len(line.encode()) for line in lines[:rows]))
 

@@ -5,7 +5,6 @@ Which run did which job is written in the runs themselves (`run.json`), so no cr
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,13 +13,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from rrl.config.words import literal
 from rrl.run import process
-from rrl.store import files, results
+from rrl.store import files, results, schema
 from rrl.store.tracking import MLflowTracker, store_of
 from rrl.sweeps.jobs import Job
 
 FILE = "sweep.json"
+
+
+class _Job(pydantic.BaseModel):
+    """What is asked of a job that a sweep has written down."""
+
+    fingerprint: str
+
+
+class _Facts(pydantic.BaseModel):
+    """What is asked of a sweep's file; more stands there for people."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+    name: str
+    started: str
+    uri: str
+    run_id: str
+    jobs: list[_Job]
+    trials: list[dict[str, bool | int | float | str | None]] = []
 
 
 class SweepFolder:
@@ -32,7 +52,9 @@ class SweepFolder:
         self._lock = ExitStack()
         refusal = f"another process is working on the sweep {folder}; wait for it or stop it"
         self._lock.enter_context(files.locked(folder / "lock", seconds=0, refusal=refusal))
-        self.facts: dict[str, Any] = json.loads((folder / FILE).read_text())
+        facts = files.read_json(folder / FILE)
+        schema.expect(_Facts, facts, folder / FILE, "sweep")
+        self.facts: dict[str, Any] = facts
 
     def __enter__(self) -> SweepFolder:
         return self
@@ -80,7 +102,7 @@ class SweepFolder:
     def runs(self) -> dict[str, Path]:
         """Job fingerprint -> folder of its run, of the jobs that have begun."""
         folders = results.runs_of(self.run_id)
-        return {json.loads((f / "run.json").read_text())["fingerprint"]: f for f in folders}
+        return {str(results.facts_of(folder).get("fingerprint")): folder for folder in folders}
 
     def log(self, job: Job) -> Path:
         """Where a job's output goes."""
@@ -105,8 +127,7 @@ def _latest(name: str) -> tuple[Path, dict[str, Any]] | None:
 def _facts(path: Path) -> dict[str, Any] | None:
     """What a sweep's file says; None, with a warning, where it is damaged: other sweeps go on."""
     facts = files.read_json(path)
-    words = ("name", "started", "uri", "run_id")
-    if all(isinstance(facts.get(word), str) for word in words) and isinstance(facts.get("jobs"), list):
+    if not schema.misfit(_Facts, facts):
         return facts
     warnings.warn(f"{path} is damaged, so this sweep is not known by its name; its runs stay as they are", stacklevel=5)
     return None

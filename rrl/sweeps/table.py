@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +18,8 @@ from rich.table import Table as RichTable
 from rrl.machine.console import PLAIN_PERIOD, duration, is_live
 from rrl.registry import build
 from rrl.run.pace import Pace
-from rrl.store.tracking import Row
+from rrl.store.schema import text_of
+from rrl.store.tracking import Row, row_of
 from rrl.sweeps.jobs import Entry
 
 COLOURS = {"finished": "green", "failed": "red", "running": "cyan", "stopped": "yellow", "waiting": "dim"}
@@ -127,8 +127,8 @@ class Table:
         if path not in self._rows or self._rows[path][0] != changed:
             rows = []
             with suppress(ValueError):  # the last one may be being written
-                for line in path.read_text().splitlines():
-                    rows.append(Row(**json.loads(line)))
+                for line in text_of(path).splitlines():
+                    rows.append(row_of(line))
             updates = [n for n, row in enumerate(rows) if "iteration" in row.metrics]
             self._rows[path] = (changed, rows[: updates[-1] + 1] if updates else rows)
         return self._rows[path][1]
