@@ -347,7 +347,8 @@ def test_backends_are_found_in_one_table(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_sweeps_folder_is_locked_while_it_is_open(tmp_path: Path) -> None:
-    (tmp_path / "sweep.json").write_text('{"run_id": "a", "jobs": []}')
+    facts = {"name": "grid", "started": "2026-01-01", "uri": "sqlite:///mlflow.db", "run_id": "a", "jobs": []}
+    (tmp_path / "sweep.json").write_text(json.dumps(facts))
     tracker: Any = None
     with SweepFolder(tmp_path, tracker) as folder:
         assert folder.run_id == "a"
@@ -355,4 +356,4 @@ def test_a_sweeps_folder_is_locked_while_it_is_open(tmp_path: Path) -> None:
             SweepFolder(tmp_path, tracker)
     with SweepFolder(tmp_path, tracker) as folder:
         folder.record([], search="grid")
-    assert json.loads((tmp_path / "sweep.json").read_text()) == {"run_id": "a", "jobs": [], "search": "grid"}
+    assert json.loads((tmp_path / "sweep.json").read_text()) == facts | {"search": "grid"}
