@@ -129,8 +129,8 @@ class Replay:
                 raise UserError(f"the replay memory is of {self.slots} environments, not of {slot + 1} or more")
             if rollout.t[begin] != self.t[slot, self.head[slot] % self.size]:
                 raise UserError(
-                    f"slot {slot} of the replay memory doesn't go on where its last piece stopped: steps are missing, or "
-                    "the checkpoint's memory and environments are of different moments"
+                    f"slot {slot} of the replay memory doesn't go on where its last piece stopped: steps are missing, "
+                    "or the checkpoint's memory and environments are of different moments"
                 )
             for i in range(begin, end + 1):
                 here = self.head[slot] % self.size
