@@ -114,7 +114,7 @@ class Replay:
 
     def add(self, rollout: Rollout, slots: int | None = None) -> None:
         """Append the pieces of a rollout, piece e to its own slot, or without one to slot e modulo `slots` (None: as
-        many as there are pieces; the first call decides).
+        many as there are pieces; the first call decides). UserError where a piece doesn't go on from the one before it.
 
         A piece may be one step of a running episode or all of it. The observation that it led to is put
         in as the newest; where the episode goes on, the next piece begins with that very observation.
@@ -128,7 +128,10 @@ class Replay:
             if slot >= self.slots:
                 raise UserError(f"the replay memory is of {self.slots} environments, not of {slot + 1} or more")
             if rollout.t[begin] != self.t[slot, self.head[slot] % self.size]:
-                raise ValueError(f"slot {slot}: this piece doesn't go on where the last one stopped")
+                raise UserError(
+                    f"slot {slot} of the replay memory doesn't go on where its last piece stopped: steps are missing, "
+                    "or the checkpoint's memory and environments are of different moments"
+                )
             for i in range(begin, end + 1):
                 here = self.head[slot] % self.size
                 self.rows[slot, here] = rollout.obs[i]

@@ -201,10 +201,11 @@ def parse(text: str, file: str, numbered: bool = True) -> tuple[list[Statement],
     try:
         for statement in ConfigParser(text, _Delegate()):
             where = place(statement.location.line_num)
-            statements.append(_statement(statement, where))
-            if _halves(statements[-1]):
+            said = _statement(statement, where)
+            if _halves(said):
                 hint = "write the character itself"
                 return statements, Problem.at(where, "a string holds half a character, which no file can hold", hint)
+            statements.append(said)
     except (SyntaxError, tokenize.TokenError, TypeError, ValueError, RecursionError) as error:
         line, message, hint = _diagnose(error, lines)
         return statements, Problem.at(place(line), message, hint)

@@ -45,7 +45,9 @@ def pack(arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, torch.Tensor], d
 
 
 def unpack(tensors: Mapping[str, torch.Tensor], layout: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Undo of `pack`; tensors that `layout` doesn't name are left alone."""
+    """Undo of `pack`; tensors that `layout` doesn't name are left alone. ValueError for one that is no bytes."""
+    if odd := [name for name in layout if str(tensors[name].dtype) != "torch.uint8"]:
+        raise ValueError(f"{odd[0]} holds {tensors[odd[0]].dtype}, not bytes")
     return {name: tensors[name].numpy().view(np.dtype(kind)).reshape(shape) for name, (kind, shape) in layout.items()}
 
 

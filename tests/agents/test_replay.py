@@ -123,7 +123,7 @@ def test_whole_episodes_are_dealt_to_the_slots():
     replay.add(whole(lengths), slots=2)
     assert len(set(drawn(replay, 1000))) == sum(lengths)
     assert replay.slots == 2
-    with pytest.raises(ValueError, match="doesn't go on"):
+    with pytest.raises(UserError, match="doesn't go on"):
         replay.add(whole([3], t=4))
 
 

@@ -37,7 +37,9 @@ def files(tmp_path_factory):
     torch.manual_seed(0)
     pixels, vae = PixelCNN(PixelCNN.Config(**PIXELS), 1), VAE(VAE.Config(weights=None, latent=2), cameras=1)
     fixed.save_encoder(folder / "FixedEncoder.file", pixels, pixels.head(torch.Generator()), {"run": "abc"})
-    task.save_encoder(folder / "VAE.weights", vae, {"env": ENV.facts()}, {"epochs": 3, "cost/seconds": 2.5})
+    task.save_encoder(
+        folder / "VAE.weights", vae, {"env": ENV.facts()}, {"epochs": 3, "seconds": 2.5, "multiply_adds": 1e9}
+    )
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 

@@ -64,6 +64,8 @@ def read_header(file: str) -> Header:
         raise WeightsError(
             f"FixedEncoder.file = {file!r} was exported from a {name} of another version: {said}\n  export it again"
         ) from error
+    if not isinstance(values["cameras"], int) or not isinstance(values["checksum"], str):
+        raise WeightsError(f"FixedEncoder.file = {file!r} has a damaged header\n  {_remedy()}")
     return Header(path, source, values["cameras"], values["checksum"])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import pydantic
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rrl.config import ginfile
 from rrl.config.refusals import refusals
@@ -15,7 +15,7 @@ from rrl.encoders.pretrained import WeightsError
 from rrl.encoders.settings.frozen import FrozenEncoder
 from rrl.machine.paths import expanded
 from rrl.registry import Component, InputFile, UserError, mistake
-from rrl.store import checkpoint
+from rrl.store import checkpoint, schema
 
 WRITTEN = ("encoder", "settings", "data", "training")
 """What the header of an encoder's file says."""
@@ -36,6 +36,35 @@ class Header:
     def task(self) -> str:
         """Such as `adroit_door`."""
         return str(self.data["env"]["env"])
+
+
+class _Facts(pydantic.BaseModel):
+    """Of the environment; others stand there too, for comparison."""
+
+    env: str
+
+
+class _Data(pydantic.BaseModel):
+    """What is asked of the pictures."""
+
+    env: _Facts
+
+
+class _Training(pydantic.BaseModel):
+    """What is asked of the training, in versions that count what it cost."""
+
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    multiply_adds: Annotated[float, Field(ge=0)] = 0.0
+
+
+class _Values(pydantic.BaseModel):
+    """What is asked of a header; more stands there for people."""
+
+    model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
+
+    settings: dict[str, Any]
+    data: _Data
+    training: _Training
 
 
 def remedy() -> str:
@@ -113,10 +142,9 @@ def read_header(file: str, component: type[Component]) -> Header:
         raise WeightsError(
             f"{encoder}.weights = {file!r} holds a {values['encoder']}\n  take @{values['encoder']}(), or another file"
         )
+    if found := schema.misfit(_Values, values):
+        raise WeightsError(f"{encoder}.weights = {file!r} has a damaged header: {found}\n  {remedy()}")
     settings, data = values["settings"], values["data"]
-    env = data.get("env") if isinstance(data, dict) else None
-    if not isinstance(settings, dict) or not isinstance(env, dict) or not isinstance(env.get("env"), str):
-        raise WeightsError(f"{encoder}.weights = {file!r} has a damaged header\n  {remedy()}")
     try:
         component.Config.model_validate({**settings, "weights": None})
         wrong = next((f"{encoder}.{name} = None" for name, value in settings.items() if value is None), "")
