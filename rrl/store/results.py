@@ -179,7 +179,7 @@ class _Facts(pydantic.BaseModel):
 
     run_id: str
     started: str
-    uri: str
+    uri: str = ""
     name: str | None = None
     source: str = ""
     overrides: list[str] = []
